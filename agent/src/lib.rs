@@ -1,0 +1,1 @@
+//! The program on each node: finds the server, receives blocks, passes them on, writes and proves them.

@@ -1,0 +1,1 @@
+//! Benchmarks that report ratios against a peer or a floor measured in the same run.

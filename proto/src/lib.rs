@@ -1,0 +1,8 @@
+//! What SlideCast says on the wire, and the machines that decide what to say.
+//!
+//! Nothing in this crate opens a socket or a file, starts a thread or reads a clock: bytes and the time come in as
+//! parameters, bytes and orders go out. `docs/WIRE.md` has the byte tables.
+#![forbid(unsafe_code)]
+
+pub mod units;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! The `slidecast` command: images, keys, discovery, planning, feeds and the report.
