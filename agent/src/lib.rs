@@ -1,1 +1,13 @@
-//! The program on each node: finds the server, receives blocks, passes them on, writes and proves them.
+//! The agent: finds the server, receives blocks from its upstream, passes them on, writes them to the target and proves
+//! what stands there.
+//!
+//! | thread | what it does | where |
+//! | --- | --- | --- |
+//! | net | every socket, every timer, every decision of the chain position | `event_loop` |
+//! | `slidecast-w0`.. | unpack, hash, write, flush, read back | `disk/` |
+//!
+//! `run` is one deployment from the server's first order to the last word. System calls that need unsafe code are
+//! all in `sys/`; everything else is safe Rust.
+#![deny(unsafe_code)]
+
+pub mod cli;

@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! The program on each node: finds the server, receives blocks, passes them on, writes and proves them.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    slidecast_agent::cli::main()
+}
