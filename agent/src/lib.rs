@@ -11,3 +11,6 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod ring;
+#[expect(unsafe_code, reason = "memory maps and the system calls of block devices have no safe form")]
+mod sys;
