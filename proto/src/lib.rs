@@ -4,5 +4,6 @@
 //! parameters, bytes and orders go out. `docs/WIRE.md` has the byte tables.
 #![forbid(unsafe_code)]
 
+pub mod quantity;
 pub mod units;
 pub mod wire;
