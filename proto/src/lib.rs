@@ -4,6 +4,8 @@
 //! parameters, bytes and orders go out. `docs/WIRE.md` has the byte tables.
 #![forbid(unsafe_code)]
 
+pub mod control;
 pub mod quantity;
+pub mod reason;
 pub mod units;
 pub mod wire;
