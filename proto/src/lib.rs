@@ -5,7 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod frame;
+pub mod link;
 pub mod quantity;
 pub mod reason;
+pub mod set;
 pub mod units;
 pub mod wire;
