@@ -1,2 +1,11 @@
 //! The layered, deduplicated image file: making it, resolving its layers, checking it, writing it out.
+//!
+//! A layer is one `.slide` file (`docs/IMAGE.md` has its bytes). A chain of layers, resolved
+//! newest first, gives a [`manifest`]: the numbered blocks of the disk, each with every place it belongs to.
 #![forbid(unsafe_code)]
+
+pub mod codec;
+pub mod manifest;
+mod part;
+pub mod source;
+mod varint;
