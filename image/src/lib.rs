@@ -5,7 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod codec;
+pub mod fit;
+mod le;
 pub mod manifest;
 mod part;
 pub mod source;
+mod table;
+#[cfg(test)]
+mod testing;
 mod varint;
