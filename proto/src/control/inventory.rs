@@ -1,5 +1,11 @@
 //! What a node is made of: its network cards and disks.
 
+use super::fields::{address, line, put_address, put_line};
+use super::{MAX_ADDRESSES, MAX_DISKS, MAX_LABEL, MAX_LINE, MAX_MESSAGE, MAX_NAME};
+use crate::wire::{Parsed, array, flag, list, put_list};
+use nom::Parser;
+use nom::combinator::{fail, map};
+use nom::number::complete::{le_u8, le_u32, le_u64};
 use std::net::IpAddr;
 
 /// A network card of a node.
@@ -15,6 +21,23 @@ pub struct Card {
     pub mbits: u32,
     /// The link is up.
     pub up: bool,
+}
+
+impl Card {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        put_line(out, &self.name, MAX_NAME);
+        out.extend_from_slice(&self.mac);
+        put_list(out, &self.addresses, MAX_ADDRESSES, |out, address| put_address(out, *address));
+        out.extend_from_slice(&self.mbits.to_le_bytes());
+        out.push(self.up.into());
+    }
+
+    pub(super) fn read(input: &[u8]) -> Parsed<'_, Self> {
+        map((line(MAX_NAME), array, list(MAX_ADDRESSES, address), le_u32, flag), |(name, mac, addresses, mbits, up)| {
+            Self { name, mac, addresses, mbits, up }
+        })
+        .parse(input)
+    }
 }
 
 /// A disk of a node, or a regular file that the agent's own `--target` names.
@@ -48,6 +71,67 @@ pub struct Disk {
     pub file: bool,
 }
 
+impl Disk {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_line(out, &self.path, MAX_LINE);
+        put_line(out, &self.model, MAX_LABEL);
+        put_line(out, &self.serial, MAX_LABEL);
+        put_line(out, &self.wwn, MAX_LABEL);
+        put_line(out, &self.transport, MAX_NAME);
+        out.extend_from_slice(&self.bytes.to_le_bytes());
+        out.extend_from_slice(&self.logical_sector.to_le_bytes());
+        out.extend_from_slice(&self.physical_sector.to_le_bytes());
+        out.extend([self.rotational, self.removable, self.read_only].map(u8::from));
+        self.held.put(out);
+        out.push(self.file.into());
+    }
+
+    pub(super) fn read(input: &[u8]) -> Parsed<'_, Self> {
+        let texts = (line(MAX_LINE), line(MAX_LABEL), line(MAX_LABEL), line(MAX_LABEL), line(MAX_NAME));
+        let sizes = (le_u64, le_u32, le_u32);
+        map(
+            (texts, sizes, flag, flag, flag, Held::read, flag),
+            |(texts, sizes, rotational, removable, read_only, held, file)| {
+                let (path, model, serial, wwn, transport) = texts;
+                let (bytes, logical_sector, physical_sector) = sizes;
+                Self {
+                    path,
+                    model,
+                    serial,
+                    wwn,
+                    transport,
+                    bytes,
+                    logical_sector,
+                    physical_sector,
+                    rotational,
+                    removable,
+                    read_only,
+                    held,
+                    file,
+                }
+            },
+        )
+        .parse(input)
+    }
+
+    /// Appends the count and the first disks, as many as [`MAX_DISKS`] and [`MAX_MESSAGE`] allow.
+    pub(super) fn put_all(out: &mut Vec<u8>, disks: &[Self]) {
+        let count_at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        let mut count = 0_u32;
+        for disk in disks.iter().take(MAX_DISKS as usize) {
+            let end = out.len();
+            disk.put(out);
+            if out.len() > MAX_MESSAGE {
+                out.truncate(end);
+                break;
+            }
+            count += 1;
+        }
+        out[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
+    }
+}
+
 /// What else uses a disk, so that it may not be written. Texts say what exactly, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
@@ -59,4 +143,27 @@ pub enum Held {
     BootMedium(String),
     /// Anything else: swap, LVM, RAID, a mapping, an exclusive opener.
     InUse(String),
+}
+
+impl Held {
+    fn put(&self, out: &mut Vec<u8>) {
+        let (tag, why) = match self {
+            Self::No => return out.push(0),
+            Self::Mounted(why) => (1, why),
+            Self::BootMedium(why) => (2, why),
+            Self::InUse(why) => (3, why),
+        };
+        out.push(tag);
+        put_line(out, why, MAX_LABEL);
+    }
+
+    fn read(input: &[u8]) -> Parsed<'_, Self> {
+        match le_u8(input)? {
+            (input, 0) => Ok((input, Self::No)),
+            (input, 1) => map(line(MAX_LABEL), Self::Mounted).parse(input),
+            (input, 2) => map(line(MAX_LABEL), Self::BootMedium).parse(input),
+            (input, 3) => map(line(MAX_LABEL), Self::InUse).parse(input),
+            (input, _) => fail().parse(input),
+        }
+    }
 }
