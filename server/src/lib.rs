@@ -1,1 +1,92 @@
 //! The `slidecast` command: images, keys, discovery, planning, feeds and the report.
+//!
+//! `main` gives the command line to [`run`]; each sub-command has a module. Decisions about nodes and chains are made by
+//! the machines of `slidecast_proto`; what is here reads files, moves bytes and shows what happens.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod exit_code;
+pub mod failure;
+pub mod nic;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches};
+use cli::{Cli, Command};
+use config::Config;
+use exit_code::ExitCode;
+use failure::{Failure, usage_line};
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Runs the program with the command line `args` and gives the code to exit with.
+#[must_use]
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    let env = env_logger::Env::new().filter_or("SLIDECAST_LOG", "warn");
+    env_logger::Builder::from_env(env).format_timestamp_millis().init();
+    match try_run(args) {
+        Ok(code) => code,
+        Err(failure) => {
+            complain(&failure.to_string());
+            failure.code
+        }
+    }
+}
+
+/// One line on standard error.
+fn complain(line: &str) {
+    // With standard error gone there is nobody left to tell.
+    let _ = writeln!(std::io::stderr().lock(), "slidecast: {line}");
+}
+
+fn try_run(args: Vec<OsString>) -> Result<ExitCode, Failure> {
+    let cli = match parse(args)? {
+        Ok(cli) => cli,
+        Err(error) => return Ok(explain(&error)),
+    };
+    match cli.command {
+        Command::Image(_) | Command::Key(_) | Command::Deploy(_) => Ok(ExitCode::NotDone),
+    }
+}
+
+/// Prints what clap stopped for: help, the version, or one line about what is wrong.
+fn explain(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            ExitCode::Done
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::Usage
+        }
+        _ => {
+            complain(&format!("{} (see --help)", usage_line(error)));
+            ExitCode::Usage
+        }
+    }
+}
+
+/// Reads the command line together with the configuration file.
+fn parse(args: Vec<OsString>) -> Result<Result<Cli, clap::Error>, Failure> {
+    let mut command = Cli::command();
+    let first = command.clone().ignore_errors(true).try_get_matches_from(&args);
+    let given = first.ok().and_then(|matches| config_flag(&matches));
+    let config = match given {
+        Some(path) => Some(Config::read(&path)?),
+        None => Config::of_user()?,
+    };
+    let args = match &config {
+        Some(config) => config.added_to(&command, &args)?,
+        None => args,
+    };
+    let matches = command.try_get_matches_from_mut(args);
+    Ok(matches.and_then(|matches| Cli::from_arg_matches(&matches)))
+}
+
+/// The value of `--config`, at whichever depth it was given.
+fn config_flag(matches: &clap::ArgMatches) -> Option<PathBuf> {
+    let here = matches.try_get_one::<PathBuf>("config").ok().flatten().cloned();
+    here.or_else(|| matches.subcommand().and_then(|(_, below)| config_flag(below)))
+}

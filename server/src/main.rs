@@ -1,2 +1,4 @@
 //! Entry point.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    slidecast_server::run(std::env::args_os().collect()).into()
+}

@@ -1,0 +1,374 @@
+//! The command line. What is listed here is a contract: scripts call it.
+
+use crate::nic::CardSpeed;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+/// The port when none is given.
+const DEFAULT_PORT: u16 = 7531;
+use slidecast_proto::quantity::{parse_bytes, parse_duration, parse_mbits};
+use slidecast_proto::reason::{Free, Then, Verify};
+
+use slidecast_proto::units::{BLOCK_MAX, BLOCK_MIN, GRAIN_MIN};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  slidecast image create /dev/nvme0n1 -o base.slide
+  slidecast image create /dev/nvme0n1 -o monday.slide --parent base.slide
+  slidecast deploy monday.slide --wait-for 4
+
+Flags may also be set in a TOML file: --config FILE, or slidecast/config.toml in the
+XDG configuration folder. A table is named after the sub-command, a key after the flag:
+  [deploy]
+  interface = [\"eth1\", \"eth2\"]
+  verify = \"full\"
+
+Exit codes: 0 done, 1 not done, 2 wrong usage, 3 (deploy) some node failed.";
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  slidecast image create /dev/sda -o base.slide
+  slidecast image create disk.raw -o tuesday.slide --parent monday.slide
+  slidecast image create /dev/sda -o small.slide --codec zstd:12 --block-size 4MiB";
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  slidecast image export tuesday.slide disk.raw
+  slidecast image export tuesday.slide /dev/sdb";
+
+const KEY_EXAMPLES: &str = "\
+Examples:
+  slidecast key new -o server.key
+  slidecast deploy base.slide --wait-for 4 --key-file server.key
+  slidecast-agent --server-key server.key.pub";
+
+const DEPLOY_EXAMPLES: &str = "\
+Examples:
+  slidecast deploy base.slide --wait-for 4
+  slidecast deploy base.slide --wait-for 20 --timeout 10m --interface eth1 --interface eth2
+  slidecast deploy base.slide --wait-for 1 --target serial=S4EVNX0R --then reboot
+  slidecast deploy base.slide --wait-for 8 --progress json --report report.json
+
+Selectors: a path (/dev/sda), or one or more of serial=S, wwn=W, model=GLOB, size=A..B and
+transport=T, with a comma for \"and\". Without one, a node must have exactly one eligible disk.
+
+Exit codes: 0 every node is done (or written, if no more was asked for), 1 nothing was started,
+2 wrong usage, 3 some node failed, or stopped after nodes had been given their disks.";
+
+/// Puts one disk image on many machines at once.
+#[derive(Debug, Parser)]
+#[command(name = "slidecast", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// A TOML file that may set what flags set; flags win.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The sub-commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make, inspect, check and unpack images.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Make the key by which agents know this server.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Put an image on the disks of waiting agents.
+    #[command(after_help = DEPLOY_EXAMPLES)]
+    Deploy(Box<Deploy>),
+}
+
+/// `slidecast image ...`
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Turn a disk, or a file with the bytes of one, into an image.
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create(Create),
+    /// Show what an image holds.
+    Info(Info),
+    /// Check every byte of an image and of its parents.
+    Verify(VerifyImage),
+    /// Write the disk that an image describes to a file or a device.
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(Export),
+}
+
+/// `slidecast image create`
+#[derive(Debug, Args)]
+pub struct Create {
+    /// The disk, or a file with the bytes of one. It should be at rest: not mounted for writing.
+    pub source: PathBuf,
+    /// The image to write. It must not exist yet.
+    #[arg(short, long, value_name = "FILE.slide")]
+    pub output: PathBuf,
+    /// Store only what differs from this image, which may be an increment itself.
+    #[arg(long, value_name = "FILE.slide")]
+    pub parent: Option<PathBuf>,
+    /// How much is compressed, hashed and sent as one: a power of two from 64KiB to 16MiB [default: 1MiB, or the parent's].
+    #[arg(long, value_name = "SIZE", value_parser = block_size)]
+    pub block_size: Option<u32>,
+    /// The unit of deduplication: a power of two, 4KiB or more [default: 4KiB, or the parent's].
+    #[arg(long, value_name = "SIZE", value_parser = grain_size)]
+    pub grain: Option<u32>,
+    /// How blocks are compressed: zstd, zstd:LEVEL (1 to 22), lz4 or none.
+    #[arg(long, value_name = "CODEC", default_value = "zstd:3", value_parser = codec)]
+    pub codec: Codec,
+    /// Content that repeats for less than this is stored again: every place is a seek on a hard disk.
+    #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = parse_bytes)]
+    pub dedup_run: u64,
+}
+
+/// A codec as the command line names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// zstd at a level from 1 to 22.
+    Zstd(i32),
+    /// lz4.
+    Lz4,
+    /// No compression.
+    None,
+}
+
+/// `slidecast image info`
+#[derive(Debug, Args)]
+pub struct Info {
+    /// The image.
+    pub file: PathBuf,
+    /// Print one JSON object, for programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `slidecast image verify`
+#[derive(Debug, Args)]
+pub struct VerifyImage {
+    /// The image.
+    pub file: PathBuf,
+}
+
+/// `slidecast image export`
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The image.
+    pub file: PathBuf,
+    /// A new file, or a block device that is at least as large as the image's disk.
+    pub dest: PathBuf,
+}
+
+/// `slidecast key ...`
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a new key: the secret in F, for the server alone, and the public part in F.pub, for agents.
+    #[command(after_help = KEY_EXAMPLES)]
+    New(KeyNew),
+}
+
+/// `slidecast key new`
+#[derive(Debug, Args)]
+pub struct KeyNew {
+    /// The file for the secret. Neither it nor F.pub may exist yet.
+    #[arg(short, long, value_name = "F")]
+    pub output: PathBuf,
+}
+
+/// `slidecast deploy`
+#[derive(Debug, Args)]
+pub struct Deploy {
+    /// The image to deploy. Its parents must lie beside it.
+    pub file: PathBuf,
+    /// Start once this many nodes are ready.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub wait_for: u32,
+    /// Give up if they have not come by then [default: wait for ever].
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Use this network card; may be given several times [default: every card].
+    #[arg(long, value_name = "IF")]
+    pub interface: Vec<String>,
+    /// The port for discovery (UDP) and control links (TCP).
+    #[arg(long, value_name = "P", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Which disk of each node to write [default: the only eligible one].
+    #[arg(long, value_name = "SELECTOR", default_value = "", hide_default_value = true, value_parser = clap::value_parser!(String))]
+    pub target: String,
+    /// How much is read back and compared before a node counts as finished.
+    #[arg(long, value_name = "HOW", default_value = "full", value_parser = words::<Verify>(Verify::WORDS))]
+    pub verify: Verify,
+    /// What happens to parts of the disk that the image says nothing of.
+    #[arg(long, value_name = "HOW", default_value = "keep", value_parser = words::<Free>(Free::WORDS))]
+    pub free: Free,
+    /// What a node does when it is finished.
+    #[arg(long, value_name = "WHAT", default_value = "hold", value_parser = words::<Then>(Then::WORDS))]
+    pub then: Then,
+    /// Write everything, also where a disk holds the same bytes already.
+    #[arg(long)]
+    pub fresh: bool,
+    /// Keep state, such as this server's key, here [default: slidecast in the XDG state folder].
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// The server's secret key, as `key new` made it [default: one kept in the state folder].
+    #[arg(long, value_name = "F", conflicts_with = "insecure")]
+    pub key_file: Option<PathBuf>,
+    /// Do without a key: anybody may pose as this server. Agents must be told so, too.
+    #[arg(long, conflicts_with = "key_file")]
+    pub insecure: bool,
+    /// How to show what happens.
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub progress: ProgressStyle,
+    /// Write a report of the deployment to this file when it is over.
+    #[arg(long, value_name = "FILE.json")]
+    pub report: Option<PathBuf>,
+    /// The speed of a network card whose own claim is unknown or wrong, such as eth1=10G.
+    #[arg(long, value_name = "IF=RATE", value_parser = card_speed)]
+    pub card_speed: Vec<CardSpeed>,
+}
+
+/// The ways of showing progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressStyle {
+    /// A live table on a terminal, plain lines elsewhere.
+    Auto,
+    /// A line for everything that changes.
+    Plain,
+    /// One JSON object a line, for programs.
+    Json,
+    /// Nothing.
+    None,
+}
+
+/// A parser for the words of one of the closed lists.
+fn words<T>(words: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(words).try_map(|word| word.parse::<T>())
+}
+
+fn power_of_two(text: &str, least: u32, most: u32) -> Result<u32, String> {
+    let bytes = parse_bytes(text).map_err(|error| error.to_string())?;
+    let size = u32::try_from(bytes).ok().filter(|size| size.is_power_of_two() && (least..=most).contains(size));
+    size.ok_or_else(|| format!("not a power of two from {} KiB to {} KiB", least >> 10, most >> 10))
+}
+
+fn block_size(text: &str) -> Result<u32, String> {
+    power_of_two(text, BLOCK_MIN, BLOCK_MAX)
+}
+
+fn grain_size(text: &str) -> Result<u32, String> {
+    power_of_two(text, GRAIN_MIN, BLOCK_MAX)
+}
+
+fn codec(text: &str) -> Result<Codec, &'static str> {
+    match text.split_once(':') {
+        None if text == "zstd" => Ok(Codec::Zstd(3)),
+        None if text == "lz4" => Ok(Codec::Lz4),
+        None if text == "none" => Ok(Codec::None),
+        Some(("zstd", level)) => match level.parse() {
+            Ok(level @ 1..=22) => Ok(Codec::Zstd(level)),
+            _ => Err("the level of zstd is a number from 1 to 22"),
+        },
+        _ => Err("expected zstd, zstd:LEVEL, lz4 or none"),
+    }
+}
+
+fn card_speed(text: &str) -> Result<CardSpeed, String> {
+    let (name, rate) = text.split_once('=').ok_or("expected a card and its speed, such as eth1=10G")?;
+    let mbits = parse_mbits(rate).map_err(|error| error.to_string())?;
+    Ok(CardSpeed { name: name.to_owned(), mbits })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn deploy(args: &[&str]) -> Result<Deploy, clap::Error> {
+        let args = ["slidecast", "deploy", "a.slide", "--wait-for", "2"].iter().chain(args);
+        Cli::try_parse_from(args).map(|cli| match cli.command {
+            Command::Deploy(deploy) => *deploy,
+            _ => unreachable!("deploy was asked for"),
+        })
+    }
+
+    fn create(args: &[&str]) -> Result<Create, clap::Error> {
+        let args = ["slidecast", "image", "create", "disk", "-o", "a.slide"].iter().chain(args);
+        Cli::try_parse_from(args).map(|cli| match cli.command {
+            Command::Image(ImageCommand::Create(create)) => create,
+            _ => unreachable!("create was asked for"),
+        })
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_of_deploy_are_those_of_the_contract() {
+        let deploy = deploy(&[]).unwrap();
+        assert_eq!((deploy.verify, deploy.free, deploy.then), (Verify::Full, Free::Keep, Then::Hold));
+        assert_eq!((deploy.port, deploy.wait_for, deploy.timeout), (7531, 2, None));
+        assert!(deploy.interface.is_empty() && !deploy.insecure && !deploy.fresh);
+        assert_eq!(deploy.progress, ProgressStyle::Auto);
+    }
+
+    #[test]
+    fn every_flag_of_deploy_is_understood() {
+        let args = "--timeout 5m --interface eth1 --interface eth2 --port 7000 --target serial=X --verify head \
+                    --free zero --then reboot --fresh --state /s --key-file k --progress json --report r.json \
+                    --card-speed eth1=10G";
+        let deploy = deploy(&args.split_whitespace().collect::<Vec<_>>()).unwrap();
+        assert_eq!((deploy.verify, deploy.free, deploy.then), (Verify::Head, Free::Zero, Then::Reboot));
+        assert_eq!((deploy.timeout, deploy.port), (Some(Duration::from_secs(300)), 7000));
+        assert_eq!(deploy.interface, ["eth1", "eth2"]);
+        assert_eq!(deploy.card_speed, [CardSpeed { name: "eth1".to_owned(), mbits: 10_000 }]);
+        assert_eq!(deploy.progress, ProgressStyle::Json);
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for args in [
+            &["--verify", "some"][..],
+            &["--port", "0"],
+            &["--timeout", "soon"],
+            &["--target", "colour=red"],
+            &["--key-file", "k", "--insecure"],
+            &["--card-speed", "eth1"],
+            &["--wait-for", "0"],
+        ] {
+            assert!(deploy(args).is_err(), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_of_blocks_and_grains_are_powers_of_two_within_limits() {
+        let create_ok = create(&["--block-size", "4MiB", "--grain", "64K", "--dedup-run", "0"]).unwrap();
+        assert_eq!((create_ok.block_size, create_ok.grain, create_ok.dedup_run), (Some(4 << 20), Some(64 << 10), 0));
+        for args in [["--block-size", "32MiB"], ["--block-size", "100K"], ["--grain", "2K"], ["--grain", "x"]] {
+            assert!(create(&args).is_err(), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn codecs_are_understood() {
+        assert_eq!(create(&[]).unwrap().codec, Codec::Zstd(3));
+        assert_eq!(create(&["--codec", "zstd:19"]).unwrap().codec, Codec::Zstd(19));
+        assert_eq!(create(&["--codec", "lz4"]).unwrap().codec, Codec::Lz4);
+        assert_eq!(create(&["--codec", "none"]).unwrap().codec, Codec::None);
+        for bad in ["zstd:0", "zstd:23", "zstd:x", "gzip", "lz4:1"] {
+            assert!(create(&["--codec", bad]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn help_has_examples() {
+        let help = |args: &[&str]| Cli::try_parse_from(args).unwrap_err().to_string();
+        assert!(help(&["slidecast", "--help"]).contains("Examples:"));
+        assert!(help(&["slidecast", "deploy", "--help"]).contains("slidecast deploy base.slide --wait-for 4"));
+        assert!(help(&["slidecast", "image", "create", "--help"]).contains("--parent monday.slide"));
+    }
+}
