@@ -1,0 +1,301 @@
+//! The lab: a server with its cards, nodes behind them, and the programs started in the right places.
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cgroup::Group;
+use crate::error::{LabError, Result};
+use crate::net::{Cable, Network};
+use crate::process::{Exit, Place, Process};
+use crate::programs;
+use crate::report::Report;
+use crate::run::Run;
+use crate::target::{Target, TargetKind};
+use crate::tool;
+
+/// The port of discovery and of the control link when none is named.
+pub const PORT: u16 = 7531;
+
+/// How a node is made.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// Its link in Mbit/s; none is as fast as the machine can.
+    pub mbits: Option<u32>,
+    /// What its disk is made of.
+    pub kind: TargetKind,
+    /// Its disk's size in bytes.
+    pub bytes: u64,
+}
+
+impl NodeOptions {
+    /// A node with a file of this size as its disk, on an unshaped link.
+    pub fn file(bytes: u64) -> Self {
+        Self { mbits: None, kind: TargetKind::File, bytes }
+    }
+
+    /// The same with another kind of disk.
+    #[must_use]
+    pub fn on(self, kind: TargetKind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// The same with a shaped link.
+    #[must_use]
+    pub fn mbits(self, mbits: u32) -> Self {
+        Self { mbits: Some(mbits), ..self }
+    }
+}
+
+/// A machine behind one of the server's cards.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// `n1`, `n2` and so on: its host name and the name of its output files.
+    pub name: String,
+    /// The server's card that it is behind.
+    pub card: usize,
+    /// Its address.
+    pub address: String,
+    /// Its disk.
+    pub target: Target,
+    /// Counts its processor time, where this machine can.
+    pub group: Option<Group>,
+    place: Place,
+}
+
+/// A network with a server and nodes. Dropping it ends and removes everything.
+#[derive(Debug)]
+pub struct Lab {
+    // Before `run`: namespaces are named, and so removed, by the run.
+    network: Network,
+    server: Place,
+    server_group: Option<Group>,
+    server_addresses: Vec<String>,
+    nodes: RefCell<usize>,
+    run: Run,
+}
+
+impl Lab {
+    /// A server with this many unshaped cards.
+    ///
+    /// # Errors
+    /// When this machine cannot make the network.
+    pub fn new(cards: usize) -> Result<Self> {
+        Self::build(cards, None)
+    }
+
+    /// A server whose cards run at `mbits`.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn with_card_rate(cards: usize, mbits: u32) -> Result<Self> {
+        Self::build(cards, Some(mbits))
+    }
+
+    fn build(cards: usize, mbits: Option<u32>) -> Result<Self> {
+        let run = Run::start()?;
+        let network = Network::new(&run, cards)?;
+        network.add_namespace("server")?;
+        let plug = |card| network.cable(&run, "server", card, card, 1, mbits);
+        let cables: Vec<Cable> = (0..cards).map(plug).collect::<Result<_>>()?;
+        let mut server = network.place("server", &cables);
+        // The server's own state must not be that of whoever runs the lab.
+        server.env = vec![("XDG_STATE_HOME".to_owned(), run.dir().join("state").display().to_string())];
+        let server_group = Group::new(&network.namespace("server"));
+        server.group = server_group.as_ref().map(Group::entrance);
+        let server_addresses = cables.into_iter().map(|cable| cable.address).collect();
+        Ok(Self { network, server, server_group, server_addresses, nodes: RefCell::new(0), run })
+    }
+
+    /// A further node behind the server's card number `card`.
+    ///
+    /// # Errors
+    /// When its namespace or its disk cannot be made.
+    pub fn node(&self, card: usize, options: &NodeOptions) -> Result<Node> {
+        let number = {
+            let mut nodes = self.nodes.borrow_mut();
+            *nodes += 1;
+            *nodes
+        };
+        let name = format!("n{number}");
+        self.network.add_namespace(&name)?;
+        let cable = self.network.cable(&self.run, &name, 0, card, 9 + number, options.mbits)?;
+        let target = Target::new(&self.run, &name, options.kind, options.bytes)?;
+        let group = Group::new(&self.network.namespace(&name));
+        let mut place = self.network.place(&name, std::slice::from_ref(&cable));
+        place.group = group.as_ref().map(Group::entrance);
+        Ok(Node { name, card, address: cable.address, target, group, place })
+    }
+
+    /// `count` nodes, spread over the cards in turn.
+    ///
+    /// # Errors
+    /// As [`Lab::node`].
+    pub fn nodes(&self, count: usize, options: &NodeOptions) -> Result<Vec<Node>> {
+        (0..count).map(|i| self.node(i % self.server_addresses.len(), options)).collect()
+    }
+
+    /// A file of this run.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.run.dir().join(name)
+    }
+
+    /// The server's address on card number `card`.
+    pub fn server_address(&self, card: usize) -> &str {
+        &self.server_addresses[card]
+    }
+
+    /// Counts the server's processor time, where this machine can.
+    pub fn server_group(&self) -> Option<&Group> {
+        self.server_group.as_ref()
+    }
+
+    /// The run's key file, made by `slidecast key new` on first use. Its public part is beside it with `.pub`.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn key(&self) -> Result<PathBuf> {
+        let key = self.path("server.key");
+        if !key.exists() {
+            self.slidecast(["key", "new", "-o"].map(OsString::from).into_iter().chain([key.clone().into()]))?;
+        }
+        Ok(key)
+    }
+
+    /// Runs the `slidecast` command outside the network and gives what it printed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn slidecast(&self, args: impl IntoIterator<Item = OsString>) -> Result<String> {
+        tool::run(&programs::server()?.display().to_string(), args)
+    }
+
+    /// Starts the `slidecast` command in the server's namespace, with exactly these arguments.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn server(&self, name: &str, args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Process> {
+        Process::start(name, self.run.dir(), &self.server, &programs::server()?, args)
+    }
+
+    /// Starts `slidecast deploy IMAGE` with the run's key and a report; `args` come on top.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn deploy(&self, image: &Path, wait_for: usize, args: &[&str]) -> Result<Deploy> {
+        self.deploy_as("deploy", image, wait_for, args)
+    }
+
+    /// As [`Lab::deploy`], for a second one in the same lab: `name` is that of its output and report.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn deploy_as(&self, name: &str, image: &Path, wait_for: usize, args: &[&str]) -> Result<Deploy> {
+        let report = self.path(&format!("{name}.json"));
+        let mut all: Vec<OsString> = vec!["deploy".into(), image.into()];
+        all.extend(["--wait-for".into(), wait_for.to_string().into(), "--report".into(), report.clone().into()]);
+        if !args.iter().any(|arg| matches!(*arg, "--insecure" | "--key-file")) {
+            all.extend(["--key-file".into(), self.key()?.into()]);
+        }
+        all.extend(args.iter().map(OsString::from));
+        Ok(Deploy { process: self.server(name, all)?, report })
+    }
+
+    /// Starts the usual agent on a node: its own disk, the run's key, the server found by broadcast, one deployment.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn agent(&self, node: &Node) -> Result<Process> {
+        let key = self.key()?.with_extension("key.pub");
+        let target = node.target.path.as_os_str();
+        self.agent_with(
+            node,
+            [Path::new("--target").as_os_str(), target, "--server-key".as_ref(), key.as_os_str(), "--once".as_ref()],
+        )
+    }
+
+    /// Starts an agent on a node with exactly these arguments.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn agent_with(&self, node: &Node, args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Process> {
+        Process::start(&node.name, self.run.dir(), &node.place, &programs::agent()?, args)
+    }
+
+    /// Starts any program on a node; `name` is that of its output.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn on_node<S: Into<OsString>>(
+        &self,
+        node: &Node,
+        name: &str,
+        program: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Process> {
+        Process::start(name, self.run.dir(), &node.place, Path::new(program), args)
+    }
+
+    /// Starts any program in the server's namespace; `name` is that of its output.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn on_server<S: Into<OsString>>(
+        &self,
+        name: &str,
+        program: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<Process> {
+        Process::start(name, self.run.dir(), &self.server, Path::new(program), args)
+    }
+
+    /// Changes the rate of a node's link, both ways.
+    ///
+    /// # Errors
+    /// When `tc` fails.
+    pub fn shape(&self, node: &Node, mbits: u32) -> Result<()> {
+        self.network.shape(&node.name, "eth0", mbits)?;
+        self.network.shape("switch", &format!("{}.0", node.name), mbits)
+    }
+
+    /// Pulls a node's cable: its frames vanish, its interfaces stay up.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn unplug(&self, node: &Node) -> Result<()> {
+        self.network.plug(&node.name, node.card, false)
+    }
+
+    /// Puts a node's cable back.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn replug(&self, node: &Node) -> Result<()> {
+        self.network.plug(&node.name, node.card, true)
+    }
+}
+
+/// A running `slidecast deploy`.
+#[derive(Debug)]
+pub struct Deploy {
+    /// The command.
+    pub process: Process,
+    /// Where its report will be.
+    pub report: PathBuf,
+}
+
+impl Deploy {
+    /// Waits for its end and reads the report.
+    ///
+    /// # Errors
+    /// When it is late, or ended without a report.
+    pub fn wait(&mut self, limit: Duration) -> Result<(Exit, Report)> {
+        let exit = self.process.wait_exit(limit)?;
+        let report = Report::read(&self.report).map_err(|error| match error {
+            LabError::Io { .. } => LabError::Ended { what: "writing a report".to_owned(), tail: self.process.tail() },
+            other => other,
+        });
+        Ok((exit, report?))
+    }
+}

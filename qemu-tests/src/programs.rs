@@ -1,0 +1,33 @@
+//! Where the programs under test are.
+
+use std::path::PathBuf;
+
+use crate::error::{LabError, Result};
+
+/// The `slidecast` command: `SLIDECAST`, else the one built beside this program.
+///
+/// # Errors
+/// When it has not been built.
+pub fn server() -> Result<PathBuf> {
+    find("slidecast", "SLIDECAST")
+}
+
+/// The agent: `SLIDECAST_AGENT` (the static one, say), else the one built beside this program.
+///
+/// # Errors
+/// When it has not been built.
+pub fn agent() -> Result<PathBuf> {
+    find("slidecast-agent", "SLIDECAST_AGENT")
+}
+
+fn find(program: &'static str, variable: &str) -> Result<PathBuf> {
+    let path = std::env::var_os(variable).map_or_else(|| beside(program), PathBuf::from);
+    if path.is_file() { Ok(path) } else { Err(LabError::NotBuilt { program, looked: path }) }
+}
+
+/// `target/PROFILE/PROGRAM`: we are in that folder, or as a test in `deps` under it.
+fn beside(program: &str) -> PathBuf {
+    let me = std::env::current_exe().unwrap_or_default();
+    let dir = me.parent().map(|dir| if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir });
+    dir.map(|dir| dir.join(program)).unwrap_or_default()
+}

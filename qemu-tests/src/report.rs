@@ -1,0 +1,83 @@
+//! The report that `slidecast deploy --report` writes, as the command-line contract has it.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{LabError, Result};
+
+/// One deployment's report. Fields are those of the contract; unknown ones are ignored.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Report {
+    /// The image as it was named.
+    pub image: String,
+    /// Plan fixed to last node ended.
+    pub seconds: f64,
+    /// Bytes of all places of one target.
+    pub raw_bytes: u64,
+    /// Bytes of the payloads of one image.
+    pub stored_bytes: u64,
+    /// Bytes sent by the server.
+    pub egress_bytes: u64,
+    /// Whether keys were switched off.
+    pub insecure: bool,
+    /// The chains of the plan.
+    pub chains: Vec<Chain>,
+}
+
+/// One chain of a report.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Chain {
+    /// The server's card.
+    pub interface: String,
+    /// Its nodes, head first.
+    pub nodes: Vec<Node>,
+}
+
+/// One node of a report.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Node {
+    /// Its address.
+    pub address: String,
+    /// The disk on it.
+    pub target: String,
+    /// `done`, `written` or `failed`.
+    pub state: String,
+    /// A code of the closed list.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The reason in words.
+    #[serde(default)]
+    pub detail: Option<String>,
+    /// Plan fixed to this node ended.
+    pub seconds: f64,
+    /// `direct`, `cached` or `no`.
+    pub verified: String,
+    /// Blocks it wrote.
+    pub blocks_written: u64,
+    /// Blocks its disk already had.
+    pub blocks_kept: u64,
+}
+
+impl Report {
+    /// Reads a report.
+    ///
+    /// # Errors
+    /// When there is none or it does not follow the contract.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(LabError::io("reading", path))?;
+        let wrong = |error: serde_json::Error| LabError::Report { path: path.to_owned(), detail: error.to_string() };
+        serde_json::from_str(&text).map_err(wrong)
+    }
+
+    /// All nodes, chain by chain.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.chains.iter().flat_map(|chain| &chain.nodes)
+    }
+
+    /// The node at `address`.
+    pub fn node(&self, address: &str) -> Option<&Node> {
+        self.nodes().find(|node| node.address.split(':').next() == Some(address))
+    }
+}
