@@ -4,9 +4,11 @@
 //! parameters, bytes and orders go out. `docs/WIRE.md` has the byte tables.
 #![forbid(unsafe_code)]
 
+pub mod book;
 pub mod control;
 pub mod frame;
 pub mod link;
+pub mod node;
 pub mod quantity;
 pub mod reason;
 pub mod set;

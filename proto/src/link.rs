@@ -5,6 +5,7 @@
 //! to write, and accounts block frames with [`Sender::sent_block`] and [`Receiver::on_block`]. State table: `docs/WIRE.md`.
 
 use crate::frame::{HAS_HEADER, Header, HeaderError, Kind, LAST};
+use crate::reason::LinkClass;
 use crate::set::BlockSet;
 use crate::units::{BlockNo, DeploymentId, Epoch, LinkKey, NodeId, Time};
 use crate::wire::{Malformed, array, whole};
@@ -23,15 +24,6 @@ pub const SILENT: Duration = Duration::from_secs(2);
 pub const HANDSHAKE: Duration = Duration::from_secs(3);
 /// Credit and arrival are reported at least this often while they change.
 const ACK_EVERY: Duration = Duration::from_millis(50);
-
-/// Whether an upstream holds its ring for the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkClass {
-    /// A frame stays in the ring until it was passed on.
-    Paced,
-    /// What the link is too slow for stays lacking.
-    Follower,
-}
 
 /// What the server said of one link, to both its ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +70,14 @@ pub enum LinkFault {
     Refused(String),
     /// More came than credit was given for.
     Credit,
+    /// A block came damaged twice.
+    BlockCrc(BlockNo),
+    /// The manifest or a part of it is not what the root says.
+    Manifest(&'static str),
+    /// The connection broke; the text is the system's.
+    Broken(String),
+    /// A link that the server's newest order no longer names.
+    Superseded,
     /// Nothing was heard for so long.
     Silent(Duration),
     /// The handshake took too long.
@@ -98,6 +98,10 @@ impl core::fmt::Display for LinkFault {
             Self::PayloadCrc(kind) => write!(f, "{kind:?} payload damaged (its CRC differs)"),
             Self::Refused(why) => write!(f, "refused: {why}"),
             Self::Credit => write!(f, "more was sent than credit was given for"),
+            Self::BlockCrc(block) => write!(f, "block {block} came damaged twice (its CRC differs)"),
+            Self::Manifest(what) => write!(f, "{what} does not match the manifest root"),
+            Self::Broken(why) => f.write_str(why),
+            Self::Superseded => write!(f, "the chain was changed"),
             Self::Silent(span) => write!(f, "silent for {:.1} s", span.as_secs_f32()),
             Self::Handshake => write!(f, "no complete handshake within {} s", HANDSHAKE.as_secs()),
         }

@@ -1,0 +1,279 @@
+//! The bookkeeping of an agent's ring: which blocks it holds, why each is still needed, and what may go.
+//!
+//! Entries come and go in order, like the bytes of the ring. An entry may go when it is written, passed on, and received
+//! by the next two nodes; for that last reason alone at most half the ring is held.
+
+use crate::frame::Header;
+use crate::units::BlockNo;
+use std::collections::{HashMap, VecDeque};
+
+/// The number of an entry: rises by one with each block frame that arrives, never used twice.
+pub type EntryId = u64;
+
+/// What the next node down the chain means for the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// There is none: what is written may go.
+    Nobody,
+    /// It paces the ring: nothing goes before it was passed on.
+    Paced,
+    /// It takes what it can; the ring is kept half full for it, no more.
+    Loose,
+}
+
+/// One block frame in the ring.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Its header as it came.
+    pub header: Header,
+    written: bool,
+    passed: bool,
+    near: bool,
+    far: bool,
+    sending: bool,
+}
+
+impl Entry {
+    /// The block it carries.
+    #[must_use]
+    pub fn block(&self) -> BlockNo {
+        BlockNo(self.header.number)
+    }
+}
+
+/// The entries of the ring, oldest first.
+#[derive(Debug)]
+pub struct Book {
+    capacity: u64,
+    held: u64,
+    first: EntryId,
+    entries: VecDeque<Entry>,
+    newest: HashMap<BlockNo, EntryId>,
+}
+
+impl Book {
+    /// The book of an empty ring of `capacity` bytes.
+    #[must_use]
+    pub fn new(capacity: u64) -> Self {
+        Self { capacity, held: 0, first: 0, entries: VecDeque::new(), newest: HashMap::new() }
+    }
+
+    /// The size of the ring in bytes.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The bytes that entries hold.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// The number that the next entry will get.
+    #[must_use]
+    pub fn next_id(&self) -> EntryId {
+        self.first + self.entries.len() as u64
+    }
+
+    /// The number of the oldest entry, or of the next one if there is none.
+    #[must_use]
+    pub fn first_id(&self) -> EntryId {
+        self.first
+    }
+
+    /// Takes in a block; `to_write` says whether the disk still needs it.
+    pub fn push(&mut self, header: Header, to_write: bool) -> EntryId {
+        let id = self.next_id();
+        self.held += header.charge();
+        self.newest.insert(BlockNo(header.number), id);
+        self.entries.push_back(Entry {
+            header,
+            written: !to_write,
+            passed: false,
+            near: false,
+            far: false,
+            sending: false,
+        });
+        id
+    }
+
+    /// Takes in a frame that was of no use, so that the numbering stays that of the link. It holds nothing.
+    pub fn push_spoilt(&mut self, header: Header) {
+        let header = Header { payload_len: 0, ..header };
+        self.entries.push_back(Entry { header, written: true, passed: true, near: true, far: true, sending: false });
+    }
+
+    /// The entry with this number, if it is still there.
+    #[must_use]
+    pub fn get(&self, id: EntryId) -> Option<&Entry> {
+        self.entries.get(usize::try_from(id.checked_sub(self.first)?).ok()?)
+    }
+
+    fn entry(&mut self, id: EntryId) -> Option<&mut Entry> {
+        self.entries.get_mut(usize::try_from(id.checked_sub(self.first)?).ok()?)
+    }
+
+    /// The newest entry that carries `block`.
+    #[must_use]
+    pub fn find(&self, block: BlockNo) -> Option<EntryId> {
+        self.newest.get(&block).copied()
+    }
+
+    /// The disk is through with the newest entry of `block`, whether it took it or not.
+    pub fn on_written(&mut self, block: BlockNo) {
+        if let Some(entry) = self.find(block).and_then(|id| self.entry(id)) {
+            entry.written = true;
+        }
+    }
+
+    /// The disk will take nothing more.
+    pub fn on_disk_gone(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.written = true);
+    }
+
+    /// A frame is being written to the downstream socket: it must stay.
+    pub fn on_sending(&mut self, id: EntryId) {
+        if let Some(entry) = self.entry(id) {
+            entry.sending = true;
+        }
+    }
+
+    /// The frame went out whole, or the link it was going out on is gone.
+    pub fn on_sent(&mut self, id: EntryId, whole: bool) {
+        if let Some(entry) = self.entry(id) {
+            entry.sending = false;
+            entry.passed |= whole;
+        }
+    }
+
+    /// The downstream does not need the entry.
+    pub fn on_not_needed(&mut self, id: EntryId) {
+        if let Some(entry) = self.entry(id) {
+            (entry.passed, entry.near, entry.far) = (true, true, true);
+        }
+    }
+
+    /// The next node has it; with `far`, the one after it too.
+    pub fn on_received(&mut self, id: EntryId, far: bool) {
+        if let Some(entry) = self.entry(id) {
+            entry.near = true;
+            entry.far |= far;
+        }
+    }
+
+    /// Whether the next node has the entry. One that is gone counts as had.
+    #[must_use]
+    pub fn is_near(&self, id: EntryId) -> bool {
+        self.get(id).is_none_or(|entry| entry.near)
+    }
+
+    /// A new link down the chain: what the last one took says nothing of it.
+    pub fn forget_downstream(&mut self) {
+        for entry in &mut self.entries {
+            let spoilt = entry.header.payload_len == 0;
+            (entry.passed, entry.near, entry.far, entry.sending) = (spoilt, spoilt, spoilt, false);
+        }
+    }
+
+    /// Whether the oldest entry waits for the disk.
+    #[must_use]
+    pub fn waits_for_disk(&self) -> bool {
+        self.entries.front().is_some_and(|entry| !entry.written)
+    }
+
+    /// Drops the oldest entry if nobody needs it, and gives its number and header.
+    pub fn release(&mut self, need: Need) -> Option<(EntryId, Header)> {
+        let entry = self.entries.front()?;
+        let above_half = self.held > self.capacity / 2;
+        let free = match need {
+            Need::Nobody => true,
+            Need::Paced => entry.passed && (entry.far || above_half),
+            Need::Loose => entry.far || above_half,
+        };
+        if !entry.written || entry.sending || !free {
+            return None;
+        }
+        let entry = self.entries.pop_front()?;
+        let id = self.first;
+        self.first += 1;
+        self.held -= entry.header.charge();
+        if self.newest.get(&entry.block()) == Some(&id) {
+            self.newest.remove(&entry.block());
+        }
+        Some((id, entry.header))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Kind;
+    use crate::units::DeploymentId;
+
+    fn header(number: u32) -> Header {
+        Header { payload_len: 4096, raw_len: 4096, ..Header::bare(Kind::Block, DeploymentId([0; 16]), number) }
+    }
+
+    fn book_of(blocks: u32) -> Book {
+        let mut book = Book::new(8 * 4096);
+        (0..blocks).for_each(|block| drop(book.push(header(block), true)));
+        book
+    }
+
+    #[test]
+    fn a_tail_lets_go_what_is_written_in_order() {
+        let mut book = book_of(3);
+        book.on_written(BlockNo(1));
+        assert!(book.release(Need::Nobody).is_none());
+        book.on_written(BlockNo(0));
+        assert_eq!(book.release(Need::Nobody).map(|(id, _)| id), Some(0));
+        assert_eq!(book.release(Need::Nobody).map(|(id, _)| id), Some(1));
+        assert!(book.release(Need::Nobody).is_none());
+        assert_eq!(book.held(), 4096);
+    }
+
+    #[test]
+    fn a_paced_link_holds_what_was_not_passed_on() {
+        let mut book = book_of(8);
+        (0..8).for_each(|block| book.on_written(BlockNo(block)));
+        assert!(book.release(Need::Paced).is_none());
+        assert!(book.release(Need::Loose).is_some());
+    }
+
+    #[test]
+    fn at_most_half_the_ring_is_held_for_the_next_two_nodes() {
+        let mut book = book_of(8);
+        for id in 0..8 {
+            book.on_written(BlockNo(u32::try_from(id).unwrap()));
+            book.on_sending(id);
+            book.on_sent(id, true);
+        }
+        let released = std::iter::from_fn(|| book.release(Need::Paced)).count();
+        assert_eq!((released, book.held()), (4, 4 * 4096));
+        book.on_received(4, false);
+        assert!(book.release(Need::Paced).is_none());
+        book.on_received(4, true);
+        assert!(book.release(Need::Paced).is_some());
+    }
+
+    #[test]
+    fn a_frame_that_is_being_sent_stays() {
+        let mut book = book_of(1);
+        book.on_written(BlockNo(0));
+        book.on_sending(0);
+        assert!(book.release(Need::Nobody).is_none());
+        book.on_sent(0, false);
+        assert!(book.release(Need::Nobody).is_some());
+    }
+
+    #[test]
+    fn a_block_that_came_twice_is_found_at_its_newest_entry() {
+        let mut book = book_of(2);
+        let again = book.push(header(0), false);
+        assert_eq!(book.find(BlockNo(0)), Some(again));
+        book.on_disk_gone();
+        assert!(book.release(Need::Nobody).is_some());
+        assert_eq!(book.find(BlockNo(0)), Some(again));
+    }
+}

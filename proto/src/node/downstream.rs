@@ -1,0 +1,330 @@
+//! What goes to the neighbour down the chain.
+
+use super::{Act, CONNECT_PATIENCE, CONNECT_PAUSE, Downstream, DownstreamState, Node, Transmit};
+use crate::control::{LinkState, Side};
+use crate::frame::{HEADER_LEN, Header, Kind};
+use crate::link::{LinkFault, Sender, SenderEvent, Terms};
+use crate::set::BlockSet;
+use crate::units::{BlockNo, PartNo, Time};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+impl Downstream {
+    fn new(terms: Terms, address: SocketAddr, cursor: u64, now: Time) -> Self {
+        Self {
+            terms,
+            address,
+            state: DownstreamState::Idle { connect_at: now },
+            give_up: now.after(CONNECT_PATIENCE),
+            parts_sent: BlockSet::empty(0),
+            parts: VecDeque::new(),
+            manifest_due: false,
+            again: VecDeque::new(),
+            cursor,
+            sent: VecDeque::new(),
+            sent_base: 0,
+            near: 0,
+            end_sent: None,
+        }
+    }
+
+    fn sender(&mut self) -> Option<&mut Sender> {
+        match &mut self.state {
+            DownstreamState::Up(sender) => Some(sender),
+            _ => None,
+        }
+    }
+}
+
+impl Node {
+    /// From now on this is the downstream. A link to the same neighbour under the same key lives on.
+    pub(super) fn set_downstream(&mut self, wanted: Option<(Terms, SocketAddr)>, now: Time) {
+        if let (Some(down), Some((terms, _))) = (&self.downstream, &wanted) {
+            let kept = down.terms.to == terms.to && down.terms.key == terms.key;
+            if kept && !matches!(down.state, DownstreamState::Gone) {
+                return;
+            }
+        }
+        if self.downstream.take().is_some() {
+            self.acts.push_back(Act::Close(Side::Downstream));
+        }
+        self.clear_parts();
+        self.downstream = wanted.map(|(terms, address)| {
+            self.book.forget_downstream();
+            Downstream::new(terms, address, self.book.first_id(), now)
+        });
+    }
+
+    /// Nothing waits to be passed on any more.
+    fn clear_parts(&mut self) {
+        self.parts_charge = 0;
+        self.parts.values_mut().for_each(|part| part.charge = 0);
+    }
+
+    /// The connection of `attempt` stands; `nonce` must be fresh random bytes. Gives whether it is wanted.
+    pub fn on_connected(&mut self, attempt: u64, nonce: [u8; 16], now: Time) -> bool {
+        let blocks = self.shape.as_ref().map(|shape| shape.blocks);
+        let Some(down) = &mut self.downstream else { return false };
+        if !matches!(down.state, DownstreamState::Connecting { attempt: wanted } if wanted == attempt) {
+            return false;
+        }
+        let mut sender = Sender::new(down.terms.clone(), nonce, now);
+        if let Some(blocks) = blocks {
+            sender.set_universe(blocks);
+        }
+        down.state = DownstreamState::Up(sender);
+        true
+    }
+
+    pub(super) fn downstream_alive(&mut self, now: Time) {
+        if let Some(sender) = self.downstream.as_mut().and_then(Downstream::sender) {
+            sender.on_alive(now);
+        }
+    }
+
+    pub(super) fn lose_downstream(&mut self, fault: &LinkFault, now: Time) {
+        let Some(down) = &mut self.downstream else { return };
+        let (peer, retry) = match &down.state {
+            DownstreamState::Gone | DownstreamState::Idle { .. } => return,
+            DownstreamState::Connecting { .. } => (down.terms.to, true),
+            // A downstream that has not heard of us yet hangs up; its order is on the way.
+            DownstreamState::Up(sender) => (down.terms.to, !sender.is_proven() && *fault != LinkFault::Proof),
+        };
+        if retry && now < down.give_up {
+            down.state = DownstreamState::Idle { connect_at: now.after(CONNECT_PAUSE) };
+            return;
+        }
+        down.state = DownstreamState::Gone;
+        down.parts.clear();
+        let sending: Vec<u64> = down.sent.drain(..).collect();
+        sending.into_iter().for_each(|id| self.book.on_sent(id, false));
+        self.clear_parts();
+        self.tell_link(Side::Downstream, peer, LinkState::Down, Some(fault));
+    }
+
+    pub(super) fn time_downstream(&mut self, now: Time) {
+        let Some(down) = &mut self.downstream else { return };
+        match &mut down.state {
+            DownstreamState::Idle { connect_at } if *connect_at <= now => {
+                self.attempts += 1;
+                let attempt = self.attempts;
+                down.state = DownstreamState::Connecting { attempt };
+                self.acts.push_back(Act::Connect { attempt, address: down.address });
+            }
+            DownstreamState::Up(sender) => {
+                let (peer, silence, proven) = (down.terms.to, sender.silence(now), sender.is_proven());
+                match sender.on_time(now) {
+                    Ok(()) if proven => self.suspect(Side::Downstream, peer, silence),
+                    Ok(()) => {}
+                    Err(fault) => {
+                        self.lose_downstream(&fault, now);
+                        self.acts.push_back(Act::Close(Side::Downstream));
+                        self.reclaim();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_downstream_control(
+        &mut self,
+        header: &Header,
+        payload: &[u8],
+        now: Time,
+    ) -> Result<(), LinkFault> {
+        let Some(down) = &mut self.downstream else { return Ok(()) };
+        let DownstreamState::Up(sender) = &mut down.state else { return Ok(()) };
+        match sender.on_frame(header, payload, now)? {
+            SenderEvent::Nothing => {}
+            SenderEvent::Proven { has_header } => {
+                down.manifest_due = !has_header;
+                let peer = down.terms.to;
+                self.tell_link(Side::Downstream, peer, LinkState::Up, None);
+                self.offer_manifest();
+            }
+            SenderEvent::Open => self.open_downstream(),
+            SenderEvent::Acked => {
+                let (received, far) = sender.received();
+                while down.near < received {
+                    let at = usize::try_from(down.near - down.sent_base).unwrap_or(usize::MAX);
+                    if let Some(id) = down.sent.get(at) {
+                        self.book.on_received(*id, false);
+                    }
+                    down.near += 1;
+                }
+                while down.sent_base < far {
+                    if let Some(id) = down.sent.pop_front() {
+                        self.book.on_received(id, true);
+                    }
+                    down.sent_base += 1;
+                }
+                self.reclaim();
+            }
+            SenderEvent::Again(block) => match self.book.find(block) {
+                Some(_) => down.again.push_back(block),
+                // It left the ring: whoever still holds it is further up. It comes down the same way.
+                None => self.ask_again(block),
+            },
+        }
+        Ok(())
+    }
+
+    /// Tells the sender how many blocks there are, which the set of what is lacking is read against.
+    pub(super) fn offer_manifest(&mut self) {
+        let Some(shape) = &self.shape else { return };
+        if let Some(sender) = self.downstream.as_mut().and_then(Downstream::sender) {
+            sender.set_universe(shape.blocks);
+        }
+    }
+
+    /// What the downstream lacks is known: queues the parts at hand for it.
+    fn open_downstream(&mut self) {
+        let Some(shape) = self.shape.clone() else { return };
+        if let Some(down) = &mut self.downstream {
+            down.parts_sent = BlockSet::empty(u32::try_from(shape.parts.len()).unwrap_or(0));
+        }
+        let known: Vec<u32> =
+            self.parts.keys().copied().filter(|part| self.known_parts.contains(BlockNo(*part))).collect();
+        known.into_iter().for_each(|part| self.queue_part(PartNo(part)));
+    }
+
+    /// Queues a part for the downstream, if that is connected and lacks anything of it.
+    pub(super) fn queue_part(&mut self, part: PartNo) {
+        let (Some(shape), Some(down)) = (&self.shape, &mut self.downstream) else { return self.trim_parts() };
+        let range = shape.blocks_of(part);
+        let sent = down.parts_sent.contains(BlockNo(part.0)) || down.parts.contains(&part);
+        let lacking = down.sender().is_some_and(|sender| sender.is_open() && sender.lacking().any_in(range));
+        if let (true, false, Some(cached)) = (lacking, sent, self.parts.get_mut(&part.0)) {
+            cached.charge = (cached.bytes.len() as u64).next_multiple_of(4096);
+            self.parts_charge += cached.charge;
+            down.parts.push_back(part);
+        }
+        self.trim_parts();
+    }
+
+    pub(super) fn transmit_downstream(&mut self) -> Option<Transmit> {
+        let down = self.downstream.as_mut()?;
+        let DownstreamState::Up(sender) = &mut down.state else { return None };
+        if let Some(bytes) = sender.poll_control() {
+            return Some(Transmit::Bytes(bytes));
+        }
+        if let (true, true, Some(bytes), Some(_)) =
+            (sender.is_proven(), down.manifest_due, &self.manifest, &self.shape)
+        {
+            down.manifest_due = false;
+            let header = Header::with_payload(Kind::Manifest, self.config.deployment, 0, bytes);
+            return Some(Transmit::Shared(header.encode(), bytes.clone()));
+        }
+        if !sender.is_open() {
+            return None;
+        }
+        if let Some(part) = down.parts.front().copied() {
+            let Some(cached) = self.parts.get(&part.0) else {
+                down.parts.pop_front();
+                return self.transmit_downstream();
+            };
+            let header = Header::with_payload(Kind::Part, self.config.deployment, part.0, &cached.bytes);
+            if !sender.may_send(header.charge()) {
+                return None;
+            }
+            sender.sent_part(&header);
+            down.parts.pop_front();
+            down.parts_sent.insert(BlockNo(part.0));
+            let bytes = cached.bytes.clone();
+            return Some(Transmit::Shared(header.encode(), bytes));
+        }
+        if let Some(block) = down.again.front().copied() {
+            let found = self.book.find(block).and_then(|id| self.book.get(id).map(|entry| (id, entry.header)));
+            match found {
+                Some((_, header)) if !sender.may_send(header.charge()) => return None,
+                Some((id, header)) => {
+                    down.again.pop_front();
+                    return Some(self.send_entry(id, &header));
+                }
+                None => {
+                    down.again.pop_front();
+                    self.ask_again(block);
+                    return self.transmit_downstream();
+                }
+            }
+        }
+        self.next_entry()
+    }
+
+    /// The next entry of the ring that the downstream lacks, if credit covers it.
+    fn next_entry(&mut self) -> Option<Transmit> {
+        let shape = self.shape.clone()?;
+        let down = self.downstream.as_mut()?;
+        let DownstreamState::Up(sender) = &mut down.state else { return None };
+        down.cursor = down.cursor.max(self.book.first_id());
+        let mut skipped = false;
+        let found = loop {
+            let Some(entry) = self.book.get(down.cursor) else { break None };
+            let (id, header) = (down.cursor, entry.header);
+            let part = shape.part_of(entry.block());
+            let wanted = header.payload_len != 0 && sender.lacks(entry.block());
+            if wanted && down.parts_sent.contains(BlockNo(part.0)) {
+                break sender.may_send(header.charge()).then_some((id, header));
+            }
+            self.book.on_not_needed(id);
+            down.cursor += 1;
+            skipped = true;
+        };
+        if let Some((id, header)) = found {
+            down.cursor += 1;
+            return Some(self.send_entry(id, &header));
+        }
+        let drained = self.book.get(down.cursor).is_none();
+        let ended = self.upstream.ended.filter(|pass| drained && down.end_sent != Some(*pass));
+        if skipped {
+            self.reclaim();
+        }
+        let pass = ended?;
+        let down = self.downstream.as_mut()?;
+        down.end_sent = Some(pass);
+        Some(Transmit::Bytes(Header::bare(Kind::End, self.config.deployment, pass).encode().to_vec()))
+    }
+
+    fn send_entry(&mut self, id: u64, header: &Header) -> Transmit {
+        self.book.on_sending(id);
+        if let Some(down) = &mut self.downstream {
+            down.sent.push_back(id);
+            if let Some(sender) = down.sender() {
+                sender.sent_block(header);
+            }
+        }
+        Transmit::Entry(header.encode(), id)
+    }
+
+    pub(super) fn transmitted_downstream(&mut self, transmit: &Transmit, now: Time) {
+        let Some(down) = &mut self.downstream else { return };
+        if let Some(sender) = down.sender() {
+            sender.on_said(now);
+        }
+        match transmit {
+            Transmit::Bytes(bytes) => self.sent_bytes += bytes.len() as u64,
+            Transmit::Shared(header, bytes) => {
+                self.sent_bytes += (HEADER_LEN + bytes.len()) as u64;
+                if let Ok(Header { kind: Kind::Part, number, .. }) = Header::parse(header) {
+                    self.part_left(number);
+                }
+            }
+            Transmit::Entry(header, id) => {
+                let len = Header::parse(header).map_or(0, |header| header.payload_len);
+                self.sent_bytes += HEADER_LEN as u64 + u64::from(len);
+                self.book.on_sent(*id, true);
+                self.reclaim();
+            }
+        }
+    }
+
+    /// A part went out whole: it costs no credit any more, and its fill blocks need nothing else.
+    fn part_left(&mut self, number: u32) {
+        if let Some(cached) = self.parts.get_mut(&number) {
+            self.parts_charge = self.parts_charge.saturating_sub(cached.charge);
+            cached.charge = 0;
+        }
+        self.trim_parts();
+    }
+}

@@ -1,0 +1,616 @@
+//! The machine of one node: what an agent does with orders, frames, its ring, its disk and the time.
+//!
+//! The caller owns sockets, payload bytes and the disk. It reports what happened (`on_*`), carries out what [`Node::poll`]
+//! asks for, and writes what [`Node::poll_transmit`] gives for each neighbour. The machine never sees a payload: it deals in
+//! headers, entry numbers and block numbers.
+//!
+//! Everything about the upstream neighbour is in `upstream.rs`, everything about the downstream one in `downstream.rs`.
+
+mod downstream;
+#[cfg(test)]
+mod tests;
+mod upstream;
+
+use crate::book::{Book, EntryId, Need};
+use crate::control::{BadBlock, Ended, Join, LinkEvent, LinkState, Phase, Progress, Side, ToServer};
+use crate::frame::{HEADER_LEN, Header};
+use crate::link::{LinkFault, Receiver, SUSPECT, Sender, Terms};
+use crate::reason::{EndState, LinkClass, Reason, Verified, Verify};
+use crate::set::BlockSet;
+use crate::units::{BlockNo, DeploymentId, Epoch, Hash, NodeId, PartNo, Time};
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// How many bytes of manifest parts a node keeps for its downstream beyond those that the ring needs.
+pub const PART_CACHE: usize = 16 << 20;
+/// How often what the node waits for is sampled.
+const SAMPLE: Duration = Duration::from_millis(100);
+/// How long a node tries to reach a downstream that does not answer.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// The pause between two tries.
+const CONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a block whose content was wrong is fetched before the node gives up.
+const CONTENT_TRIES: u8 = 2;
+
+/// What a node is told once, before it has a place in a chain.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its number.
+    pub id: NodeId,
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// The manifest root.
+    pub root: Hash,
+    /// The size of the ring in bytes.
+    pub ring: u64,
+    /// How much is read back.
+    pub verify: Verify,
+}
+
+/// How the manifest is cut: all that the machine needs to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The number of blocks.
+    pub blocks: u32,
+    /// The first block of each part, rising, starting with 0.
+    pub parts: Vec<u32>,
+}
+
+impl Shape {
+    /// The part that `block` belongs to.
+    #[must_use]
+    pub fn part_of(&self, block: BlockNo) -> PartNo {
+        let at = self.parts.partition_point(|first| *first <= block.0);
+        PartNo(u32::try_from(at.saturating_sub(1)).unwrap_or(0))
+    }
+
+    /// The blocks of `part`.
+    #[must_use]
+    pub fn blocks_of(&self, part: PartNo) -> core::ops::Range<u32> {
+        let at = part.0 as usize;
+        let start = self.parts.get(at).copied().unwrap_or(self.blocks);
+        start..self.parts.get(at + 1).copied().unwrap_or(self.blocks)
+    }
+}
+
+/// Something for the caller to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Connect to the downstream at this address, for try number `attempt`.
+    Connect {
+        /// Names the try: what comes of an older one is to be dropped.
+        attempt: u64,
+        /// Where the downstream listens.
+        address: SocketAddr,
+    },
+    /// Close the connection on this side, if there is one.
+    Close(Side),
+    /// Check these bytes against the manifest root, then call [`Node::on_shape`].
+    UseManifest(Arc<[u8]>),
+    /// Check this part against the manifest header, then call [`Node::on_part`].
+    UsePart(PartNo, Arc<[u8]>),
+    /// Hand this entry to the disk.
+    Write(EntryId, Header),
+    /// Let go of the payload of this entry.
+    Release(EntryId),
+    /// All blocks are proven: finish the disk.
+    FinishDisk,
+    /// Send this to the server.
+    Tell(ToServer),
+}
+
+/// Where the payload of a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// Into a buffer of its own; then call [`Node::on_control`].
+    Control,
+    /// Into the ring; then call [`Node::on_block`].
+    Ring,
+}
+
+/// The next thing to write to a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// A header and a payload that is shared.
+    Shared([u8; HEADER_LEN], Arc<[u8]>),
+    /// A header and the payload of an entry of the ring.
+    Entry([u8; HEADER_LEN], EntryId),
+}
+
+/// A part of the manifest that is kept for the downstream.
+#[derive(Debug)]
+struct CachedPart {
+    bytes: Arc<[u8]>,
+    /// How many entries of the ring belong to it.
+    pins: u32,
+    /// What it costs of the credit while it waits to be passed on.
+    charge: u64,
+}
+
+/// The link to the next node down the chain.
+#[derive(Debug)]
+struct Downstream {
+    terms: Terms,
+    address: SocketAddr,
+    state: DownstreamState,
+    give_up: Time,
+    /// Parts sent on this link.
+    parts_sent: BlockSet,
+    /// Parts that wait to be sent.
+    parts: VecDeque<PartNo>,
+    manifest_due: bool,
+    again: VecDeque<BlockNo>,
+    /// The next entry to look at.
+    cursor: EntryId,
+    /// Entries sent on this link that the downstream has not both received and passed on; the first is frame `sent_base`.
+    sent: VecDeque<EntryId>,
+    sent_base: u64,
+    near: u64,
+    end_sent: Option<u32>,
+}
+
+#[derive(Debug)]
+enum DownstreamState {
+    Idle { connect_at: Time },
+    Connecting { attempt: u64 },
+    Up(Sender),
+    Gone,
+}
+
+/// The link to the neighbour that sends.
+#[derive(Debug, Default)]
+struct Upstream {
+    terms: Option<Terms>,
+    link: Option<Receiver>,
+    /// Bytes of a payload that is arriving.
+    arriving: u64,
+    /// The entry number of the first frame of this link.
+    base: EntryId,
+    /// Entries below this one are known to have reached the next node.
+    passed_on: EntryId,
+    crc_retry: Option<BlockNo>,
+    ended: Option<u32>,
+}
+
+/// What the node waited for since the last report, in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waits {
+    upstream: u32,
+    downstream: u32,
+    disk: u32,
+}
+
+/// How far the disk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Disk {
+    Writing,
+    Finishing,
+    Ended(EndState),
+}
+
+/// The machine of one node.
+#[derive(Debug)]
+pub struct Node {
+    config: NodeConfig,
+    epoch: Epoch,
+    joined: bool,
+    shape: Option<Arc<Shape>>,
+    manifest: Option<Arc<[u8]>>,
+    parts: BTreeMap<u32, CachedPart>,
+    parts_bytes: usize,
+    parts_charge: u64,
+    known_parts: BlockSet,
+    book: Book,
+    accepted: BlockSet,
+    durable: BlockSet,
+    verified: BlockSet,
+    unreported: BlockSet,
+    content_tries: BTreeMap<BlockNo, u8>,
+    upstream: Upstream,
+    downstream: Option<Downstream>,
+    suspected: [bool; 2],
+    attempts: u64,
+    disk: Disk,
+    waits: Waits,
+    sampled: Time,
+    received_bytes: u64,
+    sent_bytes: u64,
+    acts: VecDeque<Act>,
+}
+
+impl Node {
+    /// A node that was told what to expect and waits for its place in a chain.
+    #[must_use]
+    pub fn new(config: NodeConfig, now: Time) -> Self {
+        let book = Book::new(config.ring);
+        Self {
+            config,
+            epoch: Epoch(0),
+            joined: false,
+            shape: None,
+            manifest: None,
+            parts: BTreeMap::new(),
+            parts_bytes: 0,
+            parts_charge: 0,
+            known_parts: BlockSet::empty(0),
+            book,
+            accepted: BlockSet::empty(0),
+            durable: BlockSet::empty(0),
+            verified: BlockSet::empty(0),
+            unreported: BlockSet::empty(0),
+            content_tries: BTreeMap::new(),
+            upstream: Upstream::default(),
+            downstream: None,
+            suspected: [false; 2],
+            attempts: 0,
+            disk: Disk::Writing,
+            waits: Waits::default(),
+            sampled: now,
+            received_bytes: 0,
+            sent_bytes: 0,
+            acts: VecDeque::new(),
+        }
+    }
+
+    /// The deployment this node belongs to.
+    #[must_use]
+    pub fn deployment(&self) -> DeploymentId {
+        self.config.deployment
+    }
+
+    /// The highest epoch seen.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Takes a place in a chain. An order below the highest epoch seen is dropped. A link whose two ends stay neighbours
+    /// lives on.
+    pub fn on_join(&mut self, join: &Join, now: Time) {
+        if join.deployment != self.config.deployment || (self.joined && join.epoch < self.epoch) {
+            return;
+        }
+        (self.epoch, self.joined) = (join.epoch, true);
+        let terms = |from, to, spec: &crate::control::LinkSpec| Terms {
+            deployment: join.deployment,
+            epoch: join.epoch,
+            pass: join.pass,
+            from,
+            to,
+            key: spec.key.clone(),
+            class: spec.class,
+        };
+        self.expect_upstream(terms(join.upstream.node, self.config.id, &join.upstream));
+        let downstream =
+            join.downstream.as_ref().map(|spec| (terms(self.config.id, spec.node, spec), spec.address));
+        self.set_downstream(downstream, now);
+        self.reclaim();
+    }
+
+    /// The manifest header was checked against the root.
+    pub fn on_shape(&mut self, shape: Shape) {
+        if self.shape.is_some() {
+            return;
+        }
+        let blocks = shape.blocks;
+        for set in [&mut self.accepted, &mut self.durable, &mut self.verified, &mut self.unreported] {
+            *set = BlockSet::empty(blocks);
+        }
+        self.known_parts = BlockSet::empty(u32::try_from(shape.parts.len()).unwrap_or(0));
+        self.shape = Some(Arc::new(shape));
+        self.open_upstream();
+        self.offer_manifest();
+    }
+
+    /// Part `part` was checked against the manifest header; `fills` are its blocks that need no payload.
+    pub fn on_part(&mut self, part: PartNo, fills: impl IntoIterator<Item = BlockNo>) {
+        self.known_parts.insert(BlockNo(part.0));
+        for block in fills {
+            self.accepted.insert(block);
+        }
+        self.queue_part(part);
+        self.check_complete();
+    }
+
+    /// Whether part `part` was taken before: its fills need not be written again.
+    #[must_use]
+    pub fn knows_part(&self, part: PartNo) -> bool {
+        self.known_parts.contains(BlockNo(part.0))
+    }
+
+    /// The disk has all places of `block`.
+    pub fn on_written(&mut self, block: BlockNo) {
+        self.book.on_written(block);
+        self.reclaim();
+    }
+
+    /// A flush covered these blocks.
+    pub fn on_durable(&mut self, blocks: &[BlockNo]) {
+        for block in blocks {
+            if self.accepted.contains(*block) && self.durable.insert(*block) {
+                self.unreported.insert(*block);
+            }
+        }
+        self.check_complete();
+    }
+
+    /// These blocks were read back and are equal.
+    pub fn on_verified(&mut self, blocks: &[BlockNo]) {
+        for block in blocks {
+            self.verified.insert(*block);
+        }
+        self.check_complete();
+    }
+
+    /// The content of `block` does not have its hash (nothing of it was written), or what was read back differs: it is
+    /// fetched again, [`CONTENT_TRIES`] times at the most.
+    pub fn on_bad_content(&mut self, block: BlockNo, read_back: bool) {
+        self.book.on_written(block);
+        for set in [&mut self.accepted, &mut self.durable, &mut self.verified, &mut self.unreported] {
+            set.remove(block);
+        }
+        let tries = self.content_tries.entry(block).or_insert(0);
+        *tries += 1;
+        if *tries >= CONTENT_TRIES {
+            let (reason, what) = if read_back {
+                (Reason::DiskMismatch, "read back wrong twice")
+            } else {
+                (Reason::ImageCorrupt, "arrived with wrong content twice")
+            };
+            self.on_disk_failed(reason, &format!("block {block} {what}"));
+        } else {
+            let from = self.upstream.terms.as_ref().map_or(NodeId::SERVER, |terms| terms.from);
+            let detail = if read_back { "read back wrong" } else { "wrong content" };
+            if !read_back {
+                let bad = BadBlock { deployment: self.config.deployment, block, from, detail: detail.to_owned() };
+                self.acts.push_back(Act::Tell(ToServer::BadBlock(bad)));
+            }
+            self.ask_again(block);
+        }
+        self.reclaim();
+    }
+
+    /// The target takes no more. The node goes on relaying.
+    pub fn on_disk_failed(&mut self, reason: Reason, detail: &str) {
+        if matches!(self.disk, Disk::Ended(_)) {
+            return;
+        }
+        self.end(EndState::Failed, reason, detail, Verified::No, 0, 0);
+        self.book.on_disk_gone();
+        self.reclaim();
+    }
+
+    /// The disk is complete. `written` and `kept` count blocks.
+    pub fn on_disk_ended(&mut self, verified: Verified, written: u32, kept: u32) {
+        let proven = self.config.verify == Verify::Full && verified != Verified::No;
+        let state = if proven { EndState::Done } else { EndState::Written };
+        self.end(state, Reason::None, "", verified, written, kept);
+    }
+
+    fn end(&mut self, state: EndState, reason: Reason, detail: &str, verified: Verified, written: u32, kept: u32) {
+        self.disk = Disk::Ended(state);
+        self.acts.push_back(Act::Tell(ToServer::Ended(Ended {
+            deployment: self.config.deployment,
+            root: self.config.root,
+            state,
+            reason,
+            detail: detail.to_owned(),
+            verified,
+            blocks_written: written,
+            blocks_kept: kept,
+        })));
+    }
+
+    /// How the disk ended, if it has.
+    #[must_use]
+    pub fn ended(&self) -> Option<EndState> {
+        match self.disk {
+            Disk::Ended(state) => Some(state),
+            _ => None,
+        }
+    }
+
+    fn check_complete(&mut self) {
+        if self.disk != Disk::Writing || self.shape.is_none() || !self.accepted.is_full() {
+            return;
+        }
+        let proven = if self.config.verify == Verify::Full { &self.verified } else { &self.durable };
+        if proven.is_full() {
+            self.disk = Disk::Finishing;
+            self.acts.push_back(Act::FinishDisk);
+        }
+    }
+
+    /// The connection on `side` is gone. A machine that closed it itself has forgotten it already.
+    pub fn on_link_lost(&mut self, side: Side, fault: &LinkFault, now: Time) {
+        match side {
+            Side::Upstream => self.lose_upstream(fault),
+            Side::Downstream => self.lose_downstream(fault, now),
+        }
+        self.reclaim();
+    }
+
+    /// Lets time pass: beats, credit, silence, reconnects.
+    pub fn on_time(&mut self, now: Time) {
+        self.sample(now);
+        self.time_upstream(now);
+        self.time_downstream(now);
+    }
+
+    /// When [`Self::on_time`] must be called at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Time {
+        let mut deadline = self.sampled.after(SAMPLE);
+        if let Some(link) = &self.upstream.link {
+            deadline = deadline.min(link.deadline());
+        }
+        match self.downstream.as_ref().map(|down| &down.state) {
+            Some(DownstreamState::Up(sender)) => deadline.min(sender.deadline()),
+            Some(DownstreamState::Idle { connect_at }) => deadline.min(*connect_at),
+            _ => deadline,
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Act> {
+        self.acts.pop_front()
+    }
+
+    /// The next thing to write to the neighbour on `side`. The caller writes it whole and then calls
+    /// [`Self::on_transmitted`] before it asks again.
+    pub fn poll_transmit(&mut self, side: Side) -> Option<Transmit> {
+        match side {
+            Side::Upstream => self.upstream.link.as_mut()?.poll_control().map(Transmit::Bytes),
+            Side::Downstream => self.transmit_downstream(),
+        }
+    }
+
+    /// `transmit` went out whole.
+    pub fn on_transmitted(&mut self, side: Side, transmit: &Transmit, now: Time) {
+        match side {
+            Side::Upstream => {
+                if let Some(link) = &mut self.upstream.link {
+                    link.on_said(now);
+                }
+            }
+            Side::Downstream => self.transmitted_downstream(transmit, now),
+        }
+    }
+
+    /// The bytes of the ring that nothing holds.
+    fn free(&self) -> u64 {
+        self.book.capacity().saturating_sub(self.book.held() + self.parts_charge + self.upstream.arriving)
+    }
+
+    fn need(&self) -> Need {
+        match &self.downstream {
+            None => Need::Nobody,
+            Some(Downstream { state: DownstreamState::Gone, .. }) => Need::Loose,
+            Some(Downstream { terms: Terms { class: LinkClass::Follower, .. }, .. }) => Need::Loose,
+            Some(_) => Need::Paced,
+        }
+    }
+
+    /// Lets go of all entries that nobody needs.
+    fn reclaim(&mut self) {
+        let need = self.need();
+        while let Some((id, header)) = self.book.release(need) {
+            if header.payload_len == 0 {
+                continue;
+            }
+            if let Some(part) = self.part_of(header.number) {
+                self.unpin(part);
+            }
+            self.acts.push_back(Act::Release(id));
+        }
+    }
+
+    fn part_of(&self, block: u32) -> Option<PartNo> {
+        self.shape.as_ref().map(|shape| shape.part_of(BlockNo(block)))
+    }
+
+    fn unpin(&mut self, part: PartNo) {
+        if let Some(cached) = self.parts.get_mut(&part.0) {
+            cached.pins = cached.pins.saturating_sub(1);
+        }
+        self.trim_parts();
+    }
+
+    /// Drops the oldest parts that nothing needs while the cache is over its size.
+    fn trim_parts(&mut self) {
+        while self.parts_bytes > PART_CACHE {
+            let idle = self.parts.iter().find(|(_, part)| part.pins == 0 && part.charge == 0).map(|(no, _)| *no);
+            let Some(part) = idle.and_then(|no| self.parts.remove(&no)) else { return };
+            self.parts_bytes -= part.bytes.len();
+        }
+    }
+
+    fn sample(&mut self, now: Time) {
+        let span = now.since(self.sampled);
+        if span < SAMPLE {
+            return;
+        }
+        self.sampled = now;
+        let ms = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+        let full = self.free() < self.book.capacity() / 4;
+        let slot = match (full, self.book.waits_for_disk()) {
+            (false, _) => &mut self.waits.upstream,
+            (true, true) => &mut self.waits.disk,
+            (true, false) => &mut self.waits.downstream,
+        };
+        *slot = slot.saturating_add(ms);
+    }
+
+    fn tell_link(&mut self, side: Side, peer: NodeId, state: LinkState, fault: Option<&LinkFault>) {
+        let reason = match (fault, side) {
+            (None, _) => Reason::None,
+            (Some(LinkFault::BlockCrc(_) | LinkFault::PayloadCrc(_)), _) => Reason::LinkCorrupt,
+            (Some(LinkFault::Manifest(_)), _) => Reason::ManifestMismatch,
+            (Some(LinkFault::Header(crate::frame::HeaderError::Version(_))), _) => Reason::VersionMismatch,
+            (Some(LinkFault::Proof), _) => Reason::KeyMismatch,
+            (Some(LinkFault::Silent(_) | LinkFault::Broken(_) | LinkFault::Handshake), Side::Upstream) => {
+                Reason::UpstreamLost
+            }
+            (Some(LinkFault::Silent(_) | LinkFault::Broken(_) | LinkFault::Handshake), Side::Downstream) => {
+                Reason::DownstreamLost
+            }
+            (Some(_), _) => Reason::ProtocolError,
+        };
+        self.acts.push_back(Act::Tell(ToServer::Link(LinkEvent {
+            deployment: self.config.deployment,
+            epoch: self.epoch,
+            peer,
+            side,
+            state,
+            reason,
+            detail: fault.map(ToString::to_string).unwrap_or_default(),
+        })));
+    }
+
+    /// Says once that the neighbour on `side` is quiet, and takes it back when it is heard again.
+    fn suspect(&mut self, side: Side, peer: NodeId, silence: Duration) {
+        let quiet = silence >= SUSPECT;
+        let seen = &mut self.suspected[usize::from(side == Side::Downstream)];
+        if *seen != quiet {
+            *seen = quiet;
+            let state = if quiet { LinkState::Suspect } else { LinkState::Up };
+            self.tell_link(side, peer, state, None);
+        }
+    }
+
+    /// Where the node stands, and what became durable since the last report. `written_bytes` is the disk's own count.
+    pub fn progress(&mut self, written_bytes: u64) -> Progress {
+        let durable_new: Vec<(u32, u32)> =
+            self.unreported.ranges().take(4096).map(|range| (range.start, range.end)).collect();
+        for (start, end) in &durable_new {
+            (*start..*end).for_each(|block| drop(self.unreported.remove(BlockNo(block))));
+        }
+        let waits = core::mem::take(&mut self.waits);
+        let phase = match self.disk {
+            Disk::Ended(_) => Phase::Ended,
+            Disk::Finishing => Phase::Finishing,
+            Disk::Writing if self.shape.is_some() && self.accepted.is_full() => Phase::Verifying,
+            Disk::Writing if self.joined => Phase::Receiving,
+            Disk::Writing => Phase::Waiting,
+        };
+        Progress {
+            deployment: self.config.deployment,
+            epoch: self.epoch,
+            phase,
+            accepted: self.accepted.count(),
+            durable: self.durable.count(),
+            verified: self.verified.count(),
+            received_bytes: self.received_bytes,
+            sent_bytes: self.sent_bytes,
+            written_bytes,
+            wait_upstream_ms: waits.upstream,
+            wait_downstream_ms: waits.downstream,
+            wait_disk_ms: waits.disk,
+            durable_new,
+        }
+    }
+}

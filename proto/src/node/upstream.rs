@@ -1,0 +1,223 @@
+//! What comes from the neighbour up the chain.
+
+use super::{Act, CachedPart, Node, Take};
+use crate::control::{LinkState, Side};
+use crate::frame::{HEADER_LEN, Header, Kind};
+use crate::link::{LinkFault, Receiver, ReceiverEvent, Terms};
+use crate::set::BlockSet;
+use crate::units::{BlockNo, PartNo, Time};
+use std::sync::Arc;
+
+impl Node {
+    /// From now on only the neighbour of `terms` may call. A link to the same neighbour under the same key lives on.
+    pub(super) fn expect_upstream(&mut self, terms: Terms) {
+        if let Some(link) = &self.upstream.link {
+            let old = link.terms();
+            if (old.from, &old.key) != (terms.from, &terms.key) {
+                self.drop_upstream();
+                self.acts.push_back(Act::Close(Side::Upstream));
+            }
+        }
+        self.upstream.terms = Some(terms);
+    }
+
+    fn drop_upstream(&mut self) {
+        self.upstream.link = None;
+        self.upstream.arriving = 0;
+    }
+
+    /// A Hello came on a new connection. If it is the call that the server announced, the connection becomes the upstream
+    /// link and replaces an older one; `nonce` must be fresh random bytes.
+    ///
+    /// # Errors
+    /// [`LinkFault`]: the caller sends a [`crate::link::refusal`] and hangs up.
+    pub fn on_hello(
+        &mut self,
+        header: &Header,
+        payload: &[u8],
+        nonce: [u8; 16],
+        now: Time,
+    ) -> Result<(), LinkFault> {
+        let Some(terms) = self.upstream.terms.clone() else { return Err(LinkFault::Unexpected(Kind::Hello)) };
+        let link = Receiver::answer(terms, header, payload, self.manifest.is_some(), nonce, now)?;
+        self.drop_upstream();
+        self.upstream.link = Some(link);
+        self.upstream.base = self.book.next_id();
+        self.upstream.passed_on = self.book.next_id();
+        self.upstream.ended = None;
+        Ok(())
+    }
+
+    /// A frame header came: says where its payload goes.
+    ///
+    /// # Errors
+    /// [`LinkFault`]: the caller closes the link and reports it with [`Node::on_link_lost`].
+    pub fn on_header(&mut self, side: Side, header: &Header, now: Time) -> Result<Take, LinkFault> {
+        self.received_bytes += HEADER_LEN as u64;
+        if header.kind != Kind::Block {
+            return Ok(Take::Control);
+        }
+        let (Side::Upstream, Some(link), Some(shape)) = (side, &mut self.upstream.link, &self.shape) else {
+            return Err(LinkFault::Unexpected(header.kind));
+        };
+        if header.number >= shape.blocks {
+            return Err(LinkFault::Malformed("block number"));
+        }
+        let part = shape.part_of(BlockNo(header.number));
+        if !self.known_parts.contains(BlockNo(part.0)) {
+            return Err(LinkFault::Manifest("a block that came before its part"));
+        }
+        link.on_block(header, now)?;
+        self.upstream.arriving = header.charge();
+        Ok(Take::Ring)
+    }
+
+    /// Bytes of a payload came, which proves that the neighbour lives.
+    pub fn on_bytes(&mut self, side: Side, bytes: usize, now: Time) {
+        self.received_bytes += bytes as u64;
+        match (side, &mut self.upstream.link) {
+            (Side::Upstream, Some(link)) => link.on_alive(now),
+            (Side::Downstream, _) => self.downstream_alive(now),
+            _ => {}
+        }
+    }
+
+    /// The payload of a block frame is complete in the ring; `crc` is the CRC-32 of what arrived. Gives the number of the
+    /// entry that now owns it, or nothing if the payload is of no use.
+    ///
+    /// # Errors
+    /// [`LinkFault::BlockCrc`] when the same block came damaged before: relinking is the next thing to try.
+    pub fn on_block(&mut self, header: &Header, crc: u32) -> Result<Option<u64>, LinkFault> {
+        self.upstream.arriving = 0;
+        let block = BlockNo(header.number);
+        let Some(link) = &mut self.upstream.link else { return Ok(None) };
+        link.on_block_complete();
+        if crc != header.payload_crc {
+            if self.upstream.crc_retry.replace(block) == Some(block) {
+                return Err(LinkFault::BlockCrc(block));
+            }
+            link.say_again(block);
+            self.book.push_spoilt(*header);
+            return Ok(None);
+        }
+        if self.upstream.crc_retry == Some(block) {
+            self.upstream.crc_retry = None;
+        }
+        let new = self.accepted.insert(block) && self.ended().is_none();
+        let id = self.book.push(*header, new);
+        if let Some(cached) = self.part_of(block.0).and_then(|part| self.parts.get_mut(&part.0)) {
+            cached.pins += 1;
+        }
+        if new {
+            self.acts.push_back(Act::Write(id, *header));
+        } else {
+            self.reclaim();
+        }
+        self.check_complete();
+        Ok(Some(id))
+    }
+
+    /// A control frame came complete.
+    ///
+    /// # Errors
+    /// [`LinkFault`]: the caller closes the link and reports it with [`Node::on_link_lost`].
+    pub fn on_control(
+        &mut self,
+        side: Side,
+        header: &Header,
+        payload: Vec<u8>,
+        now: Time,
+    ) -> Result<(), LinkFault> {
+        if side == Side::Downstream {
+            return self.on_downstream_control(header, &payload, now);
+        }
+        let Some(link) = &mut self.upstream.link else { return Ok(()) };
+        match link.on_frame(header, &payload, now)? {
+            ReceiverEvent::Nothing => {}
+            ReceiverEvent::Proven => {
+                let peer = link.terms().from;
+                self.tell_link(Side::Upstream, peer, LinkState::Up, None);
+                self.open_upstream();
+            }
+            ReceiverEvent::Manifest if self.manifest.is_none() => {
+                let bytes: Arc<[u8]> = payload.into();
+                self.manifest = Some(bytes.clone());
+                self.acts.push_back(Act::UseManifest(bytes));
+            }
+            ReceiverEvent::Manifest => {}
+            ReceiverEvent::Part(number) => self.take_part(number, payload)?,
+            ReceiverEvent::End(pass) => {
+                self.upstream.ended = Some(pass);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_part(&mut self, number: u32, payload: Vec<u8>) -> Result<(), LinkFault> {
+        if self.shape.as_ref().is_none_or(|shape| number as usize >= shape.parts.len()) {
+            return Err(LinkFault::Malformed("part number"));
+        }
+        let bytes: Arc<[u8]> = payload.into();
+        if !self.parts.contains_key(&number) {
+            self.parts_bytes += bytes.len();
+            self.parts.insert(number, CachedPart { bytes: bytes.clone(), pins: 0, charge: 0 });
+        }
+        self.acts.push_back(Act::UsePart(PartNo(number), bytes));
+        Ok(())
+    }
+
+    /// Says what is lacking once both are known: who the upstream is, and how many blocks there are.
+    pub(super) fn open_upstream(&mut self) {
+        if let (Some(link), Some(_)) = (&mut self.upstream.link, &self.shape) {
+            let mut lacks = self.accepted.complement();
+            if self.ended().is_some() {
+                lacks = BlockSet::empty(lacks.universe());
+            }
+            if let Some(link) = Some(link).filter(|link| link.is_proven() && !link.is_open()) {
+                link.say_lacks(&lacks);
+            }
+        }
+    }
+
+    /// Fetches `block` once more from the upstream.
+    pub(super) fn ask_again(&mut self, block: BlockNo) {
+        if let Some(link) = &mut self.upstream.link {
+            link.say_again(block);
+        }
+    }
+
+    pub(super) fn lose_upstream(&mut self, fault: &LinkFault) {
+        let Some(link) = &self.upstream.link else { return };
+        let peer = link.terms().from;
+        self.drop_upstream();
+        self.tell_link(Side::Upstream, peer, LinkState::Down, Some(fault));
+    }
+
+    pub(super) fn time_upstream(&mut self, now: Time) {
+        let free = self.free();
+        let capacity = self.book.capacity();
+        let next = self.passed_on();
+        let Some(link) = &mut self.upstream.link else { return };
+        let (peer, silence) = (link.terms().from, link.silence(now));
+        match link.on_time(next, free, capacity, now) {
+            Ok(()) => self.suspect(Side::Upstream, peer, silence),
+            Err(fault) => {
+                self.lose_upstream(&fault);
+                self.acts.push_back(Act::Close(Side::Upstream));
+            }
+        }
+    }
+
+    /// How many leading frames of the upstream link the next node has, too.
+    fn passed_on(&mut self) -> u64 {
+        let Some(link) = &self.upstream.link else { return 0 };
+        if self.downstream.is_none() {
+            return link.received();
+        }
+        let next = self.book.next_id();
+        while self.upstream.passed_on < next && self.book.is_near(self.upstream.passed_on) {
+            self.upstream.passed_on += 1;
+        }
+        self.upstream.passed_on - self.upstream.base
+    }
+}
