@@ -217,7 +217,9 @@ mod tests {
 
     fn book_of(blocks: u32) -> Book {
         let mut book = Book::new(8 * 4096);
-        (0..blocks).for_each(|block| drop(book.push(header(block), true)));
+        for block in 0..blocks {
+            book.push(header(block), true);
+        }
         book
     }
 

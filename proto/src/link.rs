@@ -21,7 +21,7 @@ pub const SUSPECT: Duration = Duration::from_secs(1);
 /// Silence after which the link counts as dead.
 pub const SILENT: Duration = Duration::from_secs(2);
 /// The longest a handshake may take.
-pub const HANDSHAKE: Duration = Duration::from_secs(3);
+pub const HANDSHAKE: Duration = Duration::from_secs(2);
 /// Credit and arrival are reported at least this often while they change.
 const ACK_EVERY: Duration = Duration::from_millis(50);
 
@@ -441,11 +441,6 @@ impl Sender {
     /// Accounts a part frame that is about to be written.
     pub fn sent_part(&mut self, header: &Header) {
         self.spent += header.charge();
-    }
-
-    /// Accounts a fill block, which needs no frame but its part.
-    pub fn sent_fill(&mut self, block: BlockNo) {
-        self.lacks.remove(block);
     }
 
     /// How many block frames were sent on this link.

@@ -72,7 +72,7 @@ impl Node {
         if let Some(blocks) = blocks {
             sender.set_universe(blocks);
         }
-        down.state = DownstreamState::Up(sender);
+        down.state = DownstreamState::Up(Box::new(sender));
         true
     }
 
@@ -82,13 +82,25 @@ impl Node {
         }
     }
 
+    /// What the nodes below lack, if there are any: all of it while they have not said.
+    pub(super) fn downstream_lacks(&self) -> Option<BlockSet> {
+        let (down, shape) = (self.downstream.as_ref()?, self.shape.as_ref()?);
+        match &down.state {
+            DownstreamState::Gone => None,
+            DownstreamState::Up(sender) if sender.is_open() => Some(sender.lacking().clone()),
+            _ => Some(BlockSet::full(shape.blocks)),
+        }
+    }
+
     pub(super) fn lose_downstream(&mut self, fault: &LinkFault, now: Time) {
         let Some(down) = &mut self.downstream else { return };
         let (peer, retry) = match &down.state {
             DownstreamState::Gone | DownstreamState::Idle { .. } => return,
             DownstreamState::Connecting { .. } => (down.terms.to, true),
-            // A downstream that has not heard of us yet hangs up; its order is on the way.
-            DownstreamState::Up(sender) => (down.terms.to, !sender.is_proven() && *fault != LinkFault::Proof),
+            // A downstream that has not heard of us yet hangs up; its order is on the way. One that says nothing is dead.
+            DownstreamState::Up(sender) => {
+                (down.terms.to, !sender.is_proven() && !matches!(fault, LinkFault::Proof | LinkFault::Handshake))
+            }
         };
         if retry && now < down.give_up {
             down.state = DownstreamState::Idle { connect_at: now.after(CONNECT_PAUSE) };
@@ -110,6 +122,11 @@ impl Node {
                 let attempt = self.attempts;
                 down.state = DownstreamState::Connecting { attempt };
                 self.acts.push_back(Act::Connect { attempt, address: down.address });
+            }
+            DownstreamState::Connecting { .. } if down.give_up <= now => {
+                self.lose_downstream(&LinkFault::Handshake, now);
+                self.acts.push_back(Act::Close(Side::Downstream));
+                self.reclaim();
             }
             DownstreamState::Up(sender) => {
                 let (peer, silence, proven) = (down.terms.to, sender.silence(now), sender.is_proven());
@@ -209,8 +226,7 @@ impl Node {
         if let Some(bytes) = sender.poll_control() {
             return Some(Transmit::Bytes(bytes));
         }
-        if let (true, true, Some(bytes), Some(_)) =
-            (sender.is_proven(), down.manifest_due, &self.manifest, &self.shape)
+        if let (true, true, Some(bytes), Some(_)) = (sender.is_proven(), down.manifest_due, &self.manifest, &self.shape)
         {
             down.manifest_due = false;
             let header = Header::with_payload(Kind::Manifest, self.config.deployment, 0, bytes);

@@ -1,7 +1,7 @@
 //! The machine of one node: what an agent does with orders, frames, its ring, its disk and the time.
 //!
-//! The caller owns sockets, payload bytes and the disk. It reports what happened (`on_*`), carries out what [`Node::poll`]
-//! asks for, and writes what [`Node::poll_transmit`] gives for each neighbour. The machine never sees a payload: it deals in
+//! The caller owns sockets, payload bytes and the disk. It reports what happened (`on_*`), carries out all that
+//! [`Node::poll`] asks for before it brings the next frame, and writes what [`Node::poll_transmit`] gives for each neighbour. The machine never sees a payload: it deals in
 //! headers, entry numbers and block numbers.
 //!
 //! Everything about the upstream neighbour is in `upstream.rs`, everything about the downstream one in `downstream.rs`.
@@ -12,10 +12,10 @@ mod tests;
 mod upstream;
 
 use crate::book::{Book, EntryId, Need};
-use crate::control::{BadBlock, Ended, Join, LinkEvent, LinkState, Phase, Progress, Side, ToServer};
+use crate::control::{BadBlock, Ended, Join, LinkEvent, LinkState, Progress, Side, ToServer};
 use crate::frame::{HEADER_LEN, Header};
 use crate::link::{LinkFault, Receiver, SUSPECT, Sender, Terms};
-use crate::reason::{EndState, LinkClass, Reason, Verified, Verify};
+use crate::reason::{EndState, LinkClass, Phase, Reason, Verified, Verify};
 use crate::set::BlockSet;
 use crate::units::{BlockNo, DeploymentId, Epoch, Hash, NodeId, PartNo, Time};
 use core::time::Duration;
@@ -28,7 +28,7 @@ pub const PART_CACHE: usize = 16 << 20;
 /// How often what the node waits for is sampled.
 const SAMPLE: Duration = Duration::from_millis(100);
 /// How long a node tries to reach a downstream that does not answer.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// The pause between two tries.
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// How often a block whose content was wrong is fetched before the node gives up.
@@ -157,7 +157,7 @@ struct Downstream {
 enum DownstreamState {
     Idle { connect_at: Time },
     Connecting { attempt: u64 },
-    Up(Sender),
+    Up(Box<Sender>),
     Gone,
 }
 
@@ -285,8 +285,7 @@ impl Node {
             class: spec.class,
         };
         self.expect_upstream(terms(join.upstream.node, self.config.id, &join.upstream));
-        let downstream =
-            join.downstream.as_ref().map(|spec| (terms(self.config.id, spec.node, spec), spec.address));
+        let downstream = join.downstream.as_ref().map(|spec| (terms(self.config.id, spec.node, spec), spec.address));
         self.set_downstream(downstream, now);
         self.reclaim();
     }
@@ -451,6 +450,7 @@ impl Node {
         match self.downstream.as_ref().map(|down| &down.state) {
             Some(DownstreamState::Up(sender)) => deadline.min(sender.deadline()),
             Some(DownstreamState::Idle { connect_at }) => deadline.min(*connect_at),
+            // A connection that never stands is given up in one of the samples.
             _ => deadline,
         }
     }
@@ -587,7 +587,9 @@ impl Node {
         let durable_new: Vec<(u32, u32)> =
             self.unreported.ranges().take(4096).map(|range| (range.start, range.end)).collect();
         for (start, end) in &durable_new {
-            (*start..*end).for_each(|block| drop(self.unreported.remove(BlockNo(block))));
+            for block in *start..*end {
+                self.unreported.remove(BlockNo(block));
+            }
         }
         let waits = core::mem::take(&mut self.waits);
         let phase = match self.disk {

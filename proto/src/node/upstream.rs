@@ -31,13 +31,7 @@ impl Node {
     ///
     /// # Errors
     /// [`LinkFault`]: the caller sends a [`crate::link::refusal`] and hangs up.
-    pub fn on_hello(
-        &mut self,
-        header: &Header,
-        payload: &[u8],
-        nonce: [u8; 16],
-        now: Time,
-    ) -> Result<(), LinkFault> {
+    pub fn on_hello(&mut self, header: &Header, payload: &[u8], nonce: [u8; 16], now: Time) -> Result<(), LinkFault> {
         let Some(terms) = self.upstream.terms.clone() else { return Err(LinkFault::Unexpected(Kind::Hello)) };
         let link = Receiver::answer(terms, header, payload, self.manifest.is_some(), nonce, now)?;
         self.drop_upstream();
@@ -121,13 +115,7 @@ impl Node {
     ///
     /// # Errors
     /// [`LinkFault`]: the caller closes the link and reports it with [`Node::on_link_lost`].
-    pub fn on_control(
-        &mut self,
-        side: Side,
-        header: &Header,
-        payload: Vec<u8>,
-        now: Time,
-    ) -> Result<(), LinkFault> {
+    pub fn on_control(&mut self, side: Side, header: &Header, payload: Vec<u8>, now: Time) -> Result<(), LinkFault> {
         if side == Side::Downstream {
             return self.on_downstream_control(header, &payload, now);
         }
@@ -166,16 +154,22 @@ impl Node {
         Ok(())
     }
 
-    /// Says what is lacking once both are known: who the upstream is, and how many blocks there are.
+    /// Says what is lacking once both are known: who the upstream is, and how many blocks there are. What the downstream
+    /// lacks is lacking here too, unless the disk still takes it anyway.
     pub(super) fn open_upstream(&mut self) {
-        if let (Some(link), Some(_)) = (&mut self.upstream.link, &self.shape) {
-            let mut lacks = self.accepted.complement();
-            if self.ended().is_some() {
-                lacks = BlockSet::empty(lacks.universe());
-            }
-            if let Some(link) = Some(link).filter(|link| link.is_proven() && !link.is_open()) {
-                link.say_lacks(&lacks);
-            }
+        let Some(link) = self.upstream.link.as_ref() else { return };
+        if self.shape.is_none() || !link.is_proven() || link.is_open() {
+            return;
+        }
+        let mut lacks = self.accepted.complement();
+        if self.ended().is_some() {
+            lacks = BlockSet::empty(lacks.universe());
+        }
+        if let Some(below) = self.downstream_lacks() {
+            lacks.union(&below);
+        }
+        if let Some(link) = &mut self.upstream.link {
+            link.say_lacks(&lacks);
         }
     }
 

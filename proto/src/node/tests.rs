@@ -1,0 +1,408 @@
+//! Chains of machines without sockets: a feed, nodes and disks in one thread, with virtual time.
+
+use super::*;
+use crate::control::LinkSpec;
+use crate::feed::{BlockFrame, Feed, FeedTransmit, Source};
+use crate::frame::Kind;
+use crate::link::SenderEvent;
+use crate::units::LinkKey;
+use std::net::{Ipv4Addr, SocketAddr};
+
+const DEPLOYMENT: DeploymentId = DeploymentId([7; 16]);
+const BLOCK: u32 = 8192;
+const RING: u64 = 16 * 8192;
+
+/// An image in which every fifth block is a fill, with 8 blocks a part.
+struct Image {
+    blocks: u32,
+}
+
+impl Image {
+    fn is_fill(block: u32) -> bool {
+        block % 5 == 4
+    }
+
+    fn shape(&self) -> Shape {
+        Shape { blocks: self.blocks, parts: (0..self.blocks).step_by(8).collect() }
+    }
+
+    fn fills(&self, part: PartNo) -> Vec<BlockNo> {
+        self.shape().blocks_of(part).filter(|block| Self::is_fill(*block)).map(BlockNo).collect()
+    }
+}
+
+impl Source for Image {
+    fn manifest(&self) -> Arc<[u8]> {
+        b"manifest"[..].into()
+    }
+
+    fn part(&self, part: PartNo) -> Arc<[u8]> {
+        part.0.to_le_bytes()[..].into()
+    }
+
+    fn block(&self, block: BlockNo) -> Option<BlockFrame> {
+        let frame = BlockFrame { codec: 0, raw_len: BLOCK, stored_len: BLOCK, crc: !block.0 };
+        (!Self::is_fill(block.0)).then_some(frame)
+    }
+}
+
+/// One node and what stands for its disk.
+struct Rig {
+    node: Node,
+    /// Blocks handed to the disk and not written yet.
+    pending: VecDeque<BlockNo>,
+    disk_stuck: bool,
+    written: Vec<BlockNo>,
+    released: u64,
+    finished: bool,
+    told: Vec<ToServer>,
+    connect: Option<u64>,
+    most_held: u64,
+}
+
+struct World {
+    now: Time,
+    image: Image,
+    feed: Feed,
+    rigs: Vec<Rig>,
+    /// The block whose payload arrives damaged at this node, so often.
+    damage: Option<(usize, BlockNo, u8)>,
+    cut: Vec<usize>,
+}
+
+fn spec(node: u32) -> LinkSpec {
+    LinkSpec {
+        node: NodeId(node),
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)),
+        key: LinkKey([u8::try_from(node).unwrap(); 32]),
+        class: LinkClass::Paced,
+    }
+}
+
+impl World {
+    fn new(nodes: u32, blocks: u32) -> Self {
+        let now = Time(1);
+        let image = Image { blocks };
+        let rigs = (1..=nodes)
+            .map(|id| {
+                let config = NodeConfig {
+                    id: NodeId(id),
+                    deployment: DEPLOYMENT,
+                    root: Hash::default(),
+                    ring: RING,
+                    verify: Verify::Full,
+                };
+                let mut node = Node::new(config, now);
+                node.on_join(
+                    &Join {
+                        deployment: DEPLOYMENT,
+                        epoch: Epoch(1),
+                        pass: 1,
+                        chain: 0,
+                        position: u16::try_from(id).unwrap(),
+                        chain_len: u16::try_from(nodes).unwrap(),
+                        upstream: LinkSpec { node: NodeId(id - 1), ..spec(id) },
+                        downstream: (id < nodes).then(|| spec(id + 1)),
+                    },
+                    now,
+                );
+                Rig {
+                    node,
+                    pending: VecDeque::new(),
+                    disk_stuck: false,
+                    written: Vec::new(),
+                    released: 0,
+                    finished: false,
+                    told: Vec::new(),
+                    connect: None,
+                    most_held: 0,
+                }
+            })
+            .collect();
+        let terms = Terms {
+            deployment: DEPLOYMENT,
+            epoch: Epoch(1),
+            pass: 1,
+            from: NodeId::SERVER,
+            to: NodeId(1),
+            key: LinkKey([1; 32]),
+            class: LinkClass::Paced,
+        };
+        let feed = Feed::new(terms, Arc::new(image.shape()), BlockSet::full(blocks), [1; 16], now);
+        Self { now, image, feed, rigs, damage: None, cut: Vec::new() }
+    }
+
+    /// Brings a frame to node `at` from its upstream.
+    fn deliver_down(&mut self, at: usize, header: Header, payload: Vec<u8>) {
+        self.take_in(at, header, payload);
+        self.act(at);
+    }
+
+    fn take_in(&mut self, at: usize, header: Header, payload: Vec<u8>) {
+        let (now, damage) = (self.now, &mut self.damage);
+        let rig = &mut self.rigs[at];
+        if header.kind == Kind::Hello {
+            return rig.node.on_hello(&header, &payload, [2; 16], now).unwrap();
+        }
+        match rig.node.on_header(Side::Upstream, &header, now).unwrap() {
+            Take::Control => rig.node.on_control(Side::Upstream, &header, payload, now).unwrap(),
+            Take::Ring => {
+                let mut crc = header.payload_crc;
+                if let Some((node, block, left @ 1..)) = damage.as_mut()
+                    && (*node, block.0) == (at, header.number)
+                {
+                    *left -= 1;
+                    crc ^= 1;
+                }
+                if let Err(fault) = rig.node.on_block(&header, crc) {
+                    rig.node.on_link_lost(Side::Upstream, &fault, now);
+                    self.cut.push(at);
+                }
+            }
+        }
+    }
+
+    /// Moves everything that can move without time passing; gives whether anything did.
+    fn turn(&mut self) -> bool {
+        let mut moved = false;
+        while let Some(transmit) = self.feed.poll_transmit(&self.image) {
+            moved = true;
+            self.feed.on_transmitted(self.now);
+            if self.cut.contains(&0) {
+                continue;
+            }
+            let (header, payload) = match transmit {
+                FeedTransmit::Bytes(bytes) => split(&bytes),
+                FeedTransmit::Shared(header, bytes) => (Header::parse(&header).unwrap(), bytes.to_vec()),
+                FeedTransmit::Block(header, _) => (Header::parse(&header).unwrap(), Vec::new()),
+            };
+            self.deliver_down(0, header, payload);
+        }
+        for at in 0..self.rigs.len() {
+            moved |= self.act(at);
+            while let Some(transmit) = self.rigs[at].node.poll_transmit(Side::Downstream) {
+                moved = true;
+                let (header, payload) = match &transmit {
+                    Transmit::Bytes(bytes) => split(bytes),
+                    Transmit::Shared(header, bytes) => (Header::parse(header).unwrap(), bytes.to_vec()),
+                    Transmit::Entry(header, _) => (Header::parse(header).unwrap(), Vec::new()),
+                };
+                if !self.cut.contains(&(at + 1)) {
+                    self.deliver_down(at + 1, header, payload);
+                }
+                self.rigs[at].node.on_transmitted(Side::Downstream, &transmit, self.now);
+            }
+            while let Some(transmit) = self.rigs[at].node.poll_transmit(Side::Upstream) {
+                moved = true;
+                let Transmit::Bytes(bytes) = &transmit else { panic!("only control frames go up") };
+                let (header, payload) = split(bytes);
+                self.rigs[at].node.on_transmitted(Side::Upstream, &transmit, self.now);
+                if self.cut.contains(&at) {
+                    continue;
+                }
+                if at == 0 {
+                    if let SenderEvent::Again(block) = self.feed.on_frame(&header, &payload, self.now).unwrap() {
+                        self.feed.resend(block);
+                    }
+                } else {
+                    self.rigs[at - 1].node.on_control(Side::Downstream, &header, payload, self.now).unwrap();
+                }
+            }
+        }
+        moved
+    }
+
+    fn act(&mut self, at: usize) -> bool {
+        let mut moved = false;
+        let rig = &mut self.rigs[at];
+        while let Some(act) = rig.node.poll() {
+            moved = true;
+            match act {
+                Act::Connect { attempt, .. } => {
+                    rig.connect = Some(attempt);
+                    assert!(rig.node.on_connected(attempt, [3; 16], self.now));
+                }
+                Act::Close(_) => {}
+                Act::UseManifest(_) => rig.node.on_shape(self.image.shape()),
+                Act::UsePart(part, bytes) => {
+                    assert_eq!(bytes[..], part.0.to_le_bytes());
+                    let fills = self.image.fills(part);
+                    if !rig.node.knows_part(part) {
+                        rig.written.extend(&fills);
+                    }
+                    rig.node.on_part(part, fills.iter().copied());
+                    rig.node.on_durable(&fills);
+                    rig.node.on_verified(&fills);
+                }
+                Act::Write(_, header) => rig.pending.push_back(BlockNo(header.number)),
+                Act::Release(_) => rig.released += 1,
+                Act::FinishDisk => rig.finished = true,
+                Act::Tell(message) => rig.told.push(message),
+            }
+            rig.most_held = rig.most_held.max(rig.node.book.held());
+        }
+        while !rig.disk_stuck {
+            let Some(block) = rig.pending.pop_front() else { break };
+            moved = true;
+            rig.written.push(block);
+            rig.node.on_written(block);
+            rig.node.on_durable(&[block]);
+            rig.node.on_verified(&[block]);
+        }
+        moved
+    }
+
+    /// Runs for `span` of virtual time, in steps of 10 ms.
+    fn run(&mut self, span: Duration) {
+        let end = self.now.after(span);
+        while self.now < end {
+            while self.turn() {}
+            self.now = self.now.after(Duration::from_millis(10));
+            let _silent = self.feed.on_time(self.now);
+            let now = self.now;
+            self.rigs.iter_mut().for_each(|rig| rig.node.on_time(now));
+        }
+    }
+
+    fn assert_complete(&self, at: usize) {
+        let rig = &self.rigs[at];
+        assert!(rig.finished, "node {at} did not finish: {:?}", rig.node.progress_line());
+        let mut written = rig.written.clone();
+        written.sort();
+        assert_eq!(written, (0..self.image.blocks).map(BlockNo).collect::<Vec<_>>(), "each block once on node {at}");
+    }
+}
+
+impl Node {
+    fn progress_line(&self) -> String {
+        format!("accepted {:?}, verified {:?}, held {}", self.accepted, self.verified, self.book.held())
+    }
+}
+
+fn split(bytes: &[u8]) -> (Header, Vec<u8>) {
+    (Header::parse(bytes[..HEADER_LEN].try_into().unwrap()).unwrap(), bytes[HEADER_LEN..].to_vec())
+}
+
+#[test]
+fn every_node_of_a_chain_writes_every_block_once() {
+    for nodes in [1, 2, 3, 7] {
+        let mut world = World::new(nodes, 203);
+        world.run(Duration::from_secs(3));
+        for at in 0..nodes as usize {
+            world.assert_complete(at);
+            assert_eq!(world.rigs[at].node.book.held(), 0, "nothing is left in the ring of node {at}");
+            assert!(world.rigs[at].most_held <= RING);
+        }
+    }
+}
+
+#[test]
+fn a_stuck_disk_pauses_reception_and_nothing_is_lost_when_it_goes_on() {
+    let mut world = World::new(3, 203);
+    world.rigs[1].disk_stuck = true;
+    world.run(Duration::from_secs(3));
+    assert!(!world.rigs[0].finished && !world.rigs[2].finished);
+    assert_eq!(world.rigs[1].most_held, RING, "the ring is full and no fuller");
+    assert!(
+        world.rigs[1].told.iter().all(|told| !matches!(told, ToServer::Link(event) if event.state == LinkState::Down))
+    );
+    world.rigs[1].disk_stuck = false;
+    world.run(Duration::from_secs(3));
+    (0..3).for_each(|at| world.assert_complete(at));
+}
+
+#[test]
+fn a_damaged_block_is_fetched_once_more_and_a_second_time_ends_the_link() {
+    let mut world = World::new(3, 50);
+    world.damage = Some((1, BlockNo(10), 1));
+    world.run(Duration::from_secs(2));
+    (0..3).for_each(|at| world.assert_complete(at));
+
+    let mut world = World::new(3, 50);
+    world.damage = Some((1, BlockNo(10), 2));
+    world.run(Duration::from_secs(2));
+    let down = world.rigs[1].told.iter().any(|told| {
+        matches!(told, ToServer::Link(event) if event.reason == Reason::LinkCorrupt && event.state == LinkState::Down)
+    });
+    assert!(down, "the server is told why: {:?}", world.rigs[1].told);
+}
+
+#[test]
+fn a_block_read_back_wrong_is_fetched_through_the_chain_although_the_rings_let_it_go() {
+    let mut world = World::new(3, 50);
+    world.rigs[2].disk_stuck = true;
+    world.run(Duration::from_millis(500));
+    world.rigs[2].disk_stuck = false;
+    world.run(Duration::from_secs(1));
+    world.assert_complete(2);
+
+    let mut world = World::new(3, 50);
+    world.run(Duration::from_secs(1));
+    let (bad, now) = (BlockNo(3), world.now);
+    world.rigs[2].node.disk = Disk::Writing;
+    world.rigs[2].finished = false;
+    world.rigs[2].node.on_bad_content(bad, true);
+    world.rigs[2].node.on_time(now);
+    world.run(Duration::from_secs(1));
+    assert!(world.rigs[2].finished);
+    assert_eq!(world.rigs[2].written.iter().filter(|block| **block == bad).count(), 2);
+    assert_eq!(world.rigs[1].written.iter().filter(|block| **block == bad).count(), 1, "a relay does not write again");
+}
+
+#[test]
+fn content_that_stays_wrong_fails_the_disk_but_not_the_relay() {
+    let mut world = World::new(2, 50);
+    world.rigs[0].disk_stuck = true;
+    world.run(Duration::from_millis(300));
+    let block = world.rigs[0].pending.pop_front().unwrap();
+    world.rigs[0].node.on_bad_content(block, false);
+    world.run(Duration::from_millis(300));
+    world.rigs[0].node.on_bad_content(block, false);
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.rigs[0].node.ended(), Some(EndState::Failed));
+    world.assert_complete(1);
+}
+
+#[test]
+fn a_silent_downstream_is_reported_and_the_rest_goes_on() {
+    let mut world = World::new(3, 203);
+    world.run(Duration::from_millis(5));
+    world.cut.push(2);
+    world.run(Duration::from_secs(4));
+    world.assert_complete(0);
+    world.assert_complete(1);
+    let seen = world.rigs[1].told.iter().any(|told| {
+        matches!(told, ToServer::Link(event) if event.side == Side::Downstream
+            && event.reason == Reason::DownstreamLost && event.peer == NodeId(3))
+    });
+    assert!(seen, "{:?}", world.rigs[1].told);
+}
+
+#[test]
+fn an_order_below_the_highest_epoch_is_dropped() {
+    let mut world = World::new(2, 10);
+    let now = world.now;
+    let join = |epoch| Join {
+        deployment: DEPLOYMENT,
+        epoch: Epoch(epoch),
+        pass: 1,
+        chain: 0,
+        position: 1,
+        chain_len: 1,
+        upstream: LinkSpec { node: NodeId(9), ..spec(1) },
+        downstream: None,
+    };
+    world.rigs[0].node.on_join(&join(0), now);
+    assert_eq!(world.rigs[0].node.upstream.terms.as_ref().map(|terms| terms.from), Some(NodeId::SERVER));
+    world.rigs[0].node.on_join(&join(2), now);
+    assert_eq!(world.rigs[0].node.upstream.terms.as_ref().map(|terms| terms.from), Some(NodeId(9)));
+}
+
+#[test]
+fn durable_blocks_are_reported_once() {
+    let mut world = World::new(1, 50);
+    world.run(Duration::from_secs(1));
+    let progress = world.rigs[0].node.progress(0);
+    assert_eq!((progress.durable_new, progress.durable), (vec![(0, 50)], 50));
+    assert!(world.rigs[0].node.progress(0).durable_new.is_empty());
+}
