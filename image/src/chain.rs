@@ -1,0 +1,189 @@
+//! An image: the newest layer and all its parents, opened and checked.
+
+use crate::error::ImageError;
+use crate::layer::{Layer, LiveHash, read_superblock};
+use crate::manifest::ManifestHeader;
+use crate::resolved::Resolved;
+use slidecast_proto::units::Hash;
+use std::path::{Path, PathBuf};
+
+/// An image, open: a layer with the whole chain of its parents.
+#[derive(Debug)]
+pub struct Image {
+    /// The base first.
+    layers: Vec<Layer>,
+    live: Vec<LiveHash>,
+    manifest: Vec<u8>,
+    header: ManifestHeader,
+    report: Vec<u8>,
+    extents: u64,
+}
+
+/// One layer of an image, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerInfo {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its id.
+    pub id: Hash,
+    /// The length of the file in bytes.
+    pub file_bytes: u64,
+    /// How many blocks the file holds.
+    pub blocks: u32,
+    /// The bytes of its payloads.
+    pub stored_bytes: u64,
+    /// The bytes of its blocks, unpacked.
+    pub raw_bytes: u64,
+}
+
+impl Image {
+    /// Opens the image whose newest layer is at `path`. Parents are found in the same folder: under the name they had
+    /// when the child was made, or else by their id among all `.slide` files.
+    ///
+    /// Every byte that is needed before the first block is served is checked; the blocks themselves are not read.
+    ///
+    /// # Errors
+    /// [`ImageError`] naming the file and what is wrong with it.
+    pub fn open(path: &Path) -> Result<Self, ImageError> {
+        let mut layers = vec![Layer::open(path)?];
+        while let Some(child) = layers.last().filter(|layer| layer.core.superblock.depth > 0) {
+            let parent = find_parent(child)?;
+            let (young, old) = (&child.core.superblock, &parent.core.superblock);
+            let agree = [
+                (old.depth + 1 == young.depth, "depth"),
+                (old.disk_bytes == young.disk_bytes, "disk size"),
+                (old.sector == young.sector, "sector"),
+                (old.grain == young.grain, "grain"),
+                (old.block == young.block, "block size"),
+            ];
+            if let Some((_, what)) = agree.into_iter().find(|(same, _)| !same) {
+                return Err(ImageError::Chain { path: child.core.path.clone(), what });
+            }
+            layers.push(parent);
+        }
+        layers.reverse();
+        let stored: Vec<_> = layers.iter().map(|layer| layer.core.superblock.stored_grains).collect();
+        let blocks: Vec<_> = layers.iter().map(|layer| layer.core.superblock.stored_blocks()).collect();
+        let mut extents = 0;
+        for (depth, layer) in layers.iter().enumerate() {
+            extents += layer.check_extents(&stored[..=depth])?;
+        }
+        let Some(newest) = layers.last() else { return Err(ImageError::NotAnImage { path: path.into() }) };
+        let live = newest.read_live(&blocks[..blocks.len() - 1])?;
+        let manifest = newest.read_manifest()?;
+        let report = newest.read_report()?;
+        let header = ManifestHeader::parse(&manifest)
+            .map_err(|error| ImageError::Manifest { path: newest.core.path.clone(), error })?;
+        Ok(Self { layers, live, manifest, header, report, extents })
+    }
+
+    /// Merges the layers newest first into the numbered blocks of the disk. The manifest is computed anew and must be
+    /// the one that the newest layer carries.
+    ///
+    /// # Errors
+    /// [`ImageError::ManifestDiffers`] if it is not; [`ImageError::TooMany`] beyond the limits of a manifest.
+    pub fn resolve(&self) -> Result<Resolved, ImageError> {
+        let newest = self.newest();
+        let live = |layer, block, _: &mut dyn Iterator<Item = _>| {
+            let found = self.live.binary_search_by_key(&(layer, block), |row| (row.layer, row.block));
+            found.map(|at| self.live[at].hash).map_err(|_| newest.core.damaged("live hashes", 0))
+        };
+        let resolved = Resolved::merge(&self.layers, live)?;
+        if resolved.header_bytes() != self.manifest {
+            return Err(ImageError::ManifestDiffers {
+                path: newest.core.path.clone(),
+                stored: ManifestHeader::root(&self.manifest),
+                computed: resolved.root(),
+            });
+        }
+        Ok(resolved)
+    }
+
+    /// The manifest header that the newest layer carries.
+    #[must_use]
+    pub fn header(&self) -> &ManifestHeader {
+        &self.header
+    }
+
+    /// The manifest root that the newest layer carries; [`Image::resolve`] proves it.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        ManifestHeader::root(&self.manifest)
+    }
+
+    /// The layers, the base first.
+    pub fn layers(&self) -> impl Iterator<Item = LayerInfo> + '_ {
+        self.layers.iter().map(|layer| {
+            let superblock = &layer.core.superblock;
+            LayerInfo {
+                path: layer.core.path.clone(),
+                id: superblock.layer,
+                file_bytes: superblock.file_bytes(),
+                blocks: superblock.stored_blocks(),
+                stored_bytes: layer.core.rows.iter().map(|row| u64::from(row.stored_len())).sum(),
+                raw_bytes: superblock.stored_grains * u64::from(superblock.grain),
+            }
+        })
+    }
+
+    /// How many extents the maps of all layers have.
+    #[must_use]
+    pub fn extents(&self) -> u64 {
+        self.extents
+    }
+
+    pub(crate) fn chain(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    pub(crate) fn into_chain(self) -> Vec<Layer> {
+        self.layers
+    }
+
+    pub(crate) fn live(&self) -> &[LiveHash] {
+        &self.live
+    }
+
+    pub(crate) fn report_bytes(&self) -> &[u8] {
+        &self.report
+    }
+
+    pub(crate) fn newest(&self) -> &Layer {
+        &self.layers[self.layers.len() - 1]
+    }
+}
+
+/// Finds and opens the parent of `child` in its folder.
+fn find_parent(child: &Layer) -> Result<Layer, ImageError> {
+    let (superblock, path) = (&child.core.superblock, &child.core.path);
+    let wanted = superblock.parent;
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let plain_name = Path::new(&superblock.parent_name).components().count() == 1;
+    let named = folder.join(&superblock.parent_name);
+    let mut replaced = None;
+    if plain_name && named.is_file() {
+        match read_superblock(&named) {
+            Ok((_, found)) if found.layer == wanted => return Layer::open(&named),
+            other => replaced = Some(other.map(|(_, found)| found.layer)),
+        }
+    }
+    let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut candidates: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "slide")).collect();
+    candidates.sort();
+    let found =
+        candidates.iter().find(|path| read_superblock(path).is_ok_and(|(_, superblock)| superblock.layer == wanted));
+    match (found, replaced) {
+        (Some(path), _) => Layer::open(path),
+        (None, Some(Ok(found))) => {
+            Err(ImageError::ParentReplaced { path: path.clone(), parent_path: named, wanted, found })
+        }
+        // The parent may be there and be damaged: that says more than that it is missing.
+        (None, Some(Err(error))) => Err(error),
+        (None, None) => {
+            Err(ImageError::ParentMissing { path: path.clone(), parent: wanted, name: superblock.parent_name.clone() })
+        }
+    }
+}
