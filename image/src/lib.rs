@@ -6,12 +6,12 @@
 
 mod chain;
 pub mod codec;
-pub mod fit;
-mod le;
 pub mod error;
 mod extent;
+pub mod fit;
 mod format;
 mod layer;
+mod le;
 pub mod manifest;
 mod part;
 mod resolve;
