@@ -10,6 +10,7 @@ pub mod feed;
 pub mod frame;
 pub mod link;
 pub mod node;
+pub mod noise;
 pub mod quantity;
 pub mod reason;
 pub mod set;
