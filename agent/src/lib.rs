@@ -10,8 +10,13 @@
 //! all in `sys/`; everything else is safe Rust.
 #![deny(unsafe_code)]
 
+pub mod cards;
 pub mod cli;
+pub mod conn;
+pub mod error;
+pub mod framing;
 pub mod inventory;
+pub mod logging;
 pub mod ring;
 #[expect(unsafe_code, reason = "memory maps and the system calls of block devices have no safe form")]
 mod sys;

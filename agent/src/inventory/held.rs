@@ -39,7 +39,11 @@ impl Users {
         });
         Self {
             mounts: mounts.lines().filter_map(|line| Mount::parse(line, &roots.dev)).collect(),
-            swaps: swaps.lines().skip(1).filter_map(|line| kernel_name(line.split_whitespace().next()?, &roots.dev)).collect(),
+            swaps: swaps
+                .lines()
+                .skip(1)
+                .filter_map(|line| kernel_name(line.split_whitespace().next()?, &roots.dev))
+                .collect(),
             loops: loops.collect(),
             block,
         }

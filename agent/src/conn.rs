@@ -1,0 +1,384 @@
+//! The connections of chain links: non-blocking sockets, edge-triggered, with the readiness kept here until it is used up;
+//! and the anteroom, where callers wait until their first frame says who they are.
+
+use crate::framing::{Arrival, FrameReader, FrameWriter, Outgoing, ReadError};
+use crate::sys::bound_unsent;
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use nix::sys::socket::{setsockopt, sockopt};
+use slidecast_proto::frame::Header;
+use slidecast_proto::link::HANDSHAKE;
+use slidecast_proto::units::Time;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// How much the kernel may hold that it could not send yet, in bytes: a beat is never further behind than this.
+const UNSENT: i32 = 512 << 10;
+/// How long the kernel tries to get bytes acknowledged: the back-stop behind the silence that the link machine measures.
+const USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One end of a chain link.
+#[derive(Debug)]
+pub struct Conn {
+    stream: TcpStream,
+    reader: FrameReader,
+    writer: FrameWriter,
+    readable: bool,
+    writable: bool,
+    /// The other end closed: read on until the end, however short the reads are.
+    closing: bool,
+}
+
+impl Conn {
+    /// Starts to connect. [`Conn::is_established`] says when it is through.
+    ///
+    /// # Errors
+    /// There is no way to the address, or no socket left.
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self::over(TcpStream::connect(address)?))
+    }
+
+    /// A connection that the listener gave.
+    #[must_use]
+    pub fn over(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            reader: FrameReader::new(),
+            writer: FrameWriter::default(),
+            readable: false,
+            writable: false,
+            closing: false,
+        }
+    }
+
+    /// Sets what a chain link needs of its socket. Nothing here is fatal: a link without these options is only slower to
+    /// notice things.
+    pub fn tune(&self) {
+        let timeout = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+        let results = [
+            self.stream.set_nodelay(true),
+            setsockopt(&self.stream, sockopt::TcpUserTimeout, &timeout).map_err(io::Error::from),
+            bound_unsent(self.stream.as_fd(), UNSENT),
+        ];
+        if let Some(error) = results.into_iter().find_map(Result::err) {
+            log::debug!("setting socket options: {error}");
+        }
+    }
+
+    /// Watches the connection under `token`.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Watches the connection under another token.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.reregister(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Takes note of what the kernel says.
+    pub fn on_event(&mut self, event: &Event) {
+        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
+        self.closing |= event.is_read_closed() || event.is_error();
+    }
+
+    /// Whether a connection that was being made is there.
+    ///
+    /// # Errors
+    /// Why it can't be made.
+    pub fn is_established(&self) -> io::Result<bool> {
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        if !self.writable {
+            return Ok(false);
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The reader, to say where payloads go.
+    pub fn reader(&mut self) -> &mut FrameReader {
+        &mut self.reader
+    }
+
+    /// Whether [`Conn::receive`] would get further without a new event.
+    #[must_use]
+    pub fn can_receive(&self) -> bool {
+        self.readable && self.reader.announced().is_none()
+    }
+
+    /// The next thing that came, reading as far as `budget` bytes and the socket allow. `None`: nothing more for now, or a
+    /// block waits for its place.
+    ///
+    /// # Errors
+    /// [`ReadError`]: the connection is of no more use.
+    pub fn receive(&mut self, budget: &mut usize) -> Result<Option<Arrival>, ReadError> {
+        loop {
+            if let Some(arrival) = self.reader.poll()? {
+                return Ok(Some(arrival));
+            }
+            if !self.can_receive() || *budget == 0 {
+                return Ok(None);
+            }
+            let moved = self.reader.read(&mut self.stream)?;
+            *budget = budget.saturating_sub(moved.bytes);
+            if moved.blocked && !self.closing {
+                self.readable = false;
+            }
+        }
+    }
+
+    /// Whether the socket takes another frame now.
+    #[must_use]
+    pub fn can_start(&self) -> bool {
+        self.writable && self.writer.is_idle()
+    }
+
+    /// Takes the next frame. The last one must be out.
+    pub fn start(&mut self, frame: Outgoing) {
+        self.writer.start(frame);
+    }
+
+    /// Writes as much of the frame as the socket takes; gives whether it is out as a whole.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        while self.writable && !self.writer.is_idle() {
+            self.writable = !self.writer.write(&mut self.stream)?.blocked;
+        }
+        Ok(self.writer.is_idle())
+    }
+
+    /// Says a last thing, if the socket takes it at once. What follows is the end of the connection.
+    pub fn say_last(mut self, frame: Vec<u8>) {
+        if self.writer.is_idle() {
+            self.writer.start(Outgoing::Bytes(frame));
+            let _ = self.writer.write(&mut self.stream);
+        }
+    }
+}
+
+/// A caller that has said nothing yet.
+#[derive(Debug)]
+struct Caller {
+    conn: Conn,
+    peer: SocketAddr,
+    token: Token,
+    since: Time,
+}
+
+/// What a caller turned out to be.
+#[derive(Debug)]
+pub enum Calling {
+    /// It said this first: a link's Hello, if anything.
+    Spoke {
+        /// The connection.
+        conn: Conn,
+        /// Where it comes from.
+        peer: SocketAddr,
+        /// The first frame.
+        header: Header,
+        /// Its payload.
+        payload: Vec<u8>,
+    },
+    /// It is none of ours, or took too long; the connection is closed.
+    Stranger {
+        /// Where it came from.
+        peer: SocketAddr,
+        /// What was wrong, for people.
+        why: String,
+    },
+}
+
+/// Callers whose first frame has not come. There are few at any time, and none for long.
+#[derive(Debug)]
+pub struct Anteroom {
+    callers: Vec<Caller>,
+    first_token: usize,
+    next: usize,
+}
+
+impl Anteroom {
+    /// How many callers may wait. One more drives out the oldest, so that idle connections can't keep the upstream out.
+    pub const SEATS: usize = 8;
+
+    /// An empty room whose callers have the [`Anteroom::SEATS`] tokens from `first_token` on.
+    #[must_use]
+    pub fn new(first_token: usize) -> Self {
+        Self { callers: Vec::new(), first_token, next: 0 }
+    }
+
+    /// Lets a caller in. Gives what became of the oldest one if that had to go.
+    ///
+    /// # Errors
+    /// The connection can't be watched.
+    pub fn enter(
+        &mut self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        registry: &Registry,
+        now: Time,
+    ) -> io::Result<Option<Calling>> {
+        let gone = (self.callers.len() >= Self::SEATS).then(|| self.callers.remove(0));
+        let taken = |number: usize| self.callers.iter().any(|caller| caller.token.0 == self.first_token + number);
+        while taken(self.next) {
+            self.next = (self.next + 1) % Self::SEATS;
+        }
+        let token = Token(self.first_token + self.next);
+        let mut conn = Conn::over(stream);
+        conn.tune();
+        conn.register(registry, token)?;
+        self.callers.push(Caller { conn, peer, token, since: now });
+        Ok(gone.map(|caller| Calling::Stranger { peer: caller.peer, why: "said nothing".to_owned() }))
+    }
+
+    /// Takes note of what the kernel says of a caller.
+    pub fn on_event(&mut self, event: &Event) {
+        if let Some(caller) = self.callers.iter_mut().find(|caller| caller.token == event.token()) {
+            caller.conn.on_event(event);
+        }
+    }
+
+    /// The next caller whose case is clear.
+    pub fn poll(&mut self, now: Time) -> Option<Calling> {
+        for at in 0..self.callers.len() {
+            let mut budget = 4096;
+            let caller = &mut self.callers[at];
+            let result = match caller.conn.receive(&mut budget) {
+                Ok(None) if now.since(caller.since) >= HANDSHAKE => {
+                    Err(format!("said nothing for {} s", HANDSHAKE.as_secs()))
+                }
+                Ok(None) => continue,
+                Ok(Some(Arrival::Control(header, payload))) => Ok((header, payload)),
+                Ok(Some(_)) => Err("began with a block".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            let Caller { conn, peer, .. } = self.callers.remove(at);
+            return Some(match result {
+                Ok((header, payload)) => Calling::Spoke { conn, peer, header, payload },
+                Err(why) => Calling::Stranger { peer, why },
+            });
+        }
+        None
+    }
+
+    /// When [`Anteroom::poll`] must be called at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        self.callers.first().map(|caller| caller.since.after(HANDSHAKE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::net::TcpListener;
+    use mio::{Events, Poll};
+    use slidecast_proto::frame::Kind;
+    use slidecast_proto::units::DeploymentId;
+    use std::io::{Read, Write};
+
+    struct House {
+        poll: Poll,
+        listener: TcpListener,
+        room: Anteroom,
+    }
+
+    impl House {
+        fn new() -> Self {
+            let poll = Poll::new().unwrap();
+            let mut listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            poll.registry().register(&mut listener, Token(0), Interest::READABLE).unwrap();
+            Self { poll, listener, room: Anteroom::new(10) }
+        }
+
+        fn call(&self) -> std::net::TcpStream {
+            std::net::TcpStream::connect(self.listener.local_addr().unwrap()).unwrap()
+        }
+
+        /// Turns the loop until a case is clear.
+        fn next(&mut self, now: Time) -> Calling {
+            let mut events = Events::with_capacity(16);
+            loop {
+                if let Some(calling) = self.room.poll(now) {
+                    return calling;
+                }
+                self.poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
+                assert!(!events.is_empty(), "nothing happened for 5 s");
+                for event in &events {
+                    self.room.on_event(event);
+                    while let Ok((stream, peer)) = self.listener.accept() {
+                        if let Some(gone) = self.room.enter(stream, peer, self.poll.registry(), now).unwrap() {
+                            return gone;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn hello() -> Vec<u8> {
+        let payload = [1u8; 40];
+        [&Header::with_payload(Kind::Hello, DeploymentId([0; 16]), 0, &payload).encode()[..], &payload].concat()
+    }
+
+    #[test]
+    fn a_caller_is_known_by_its_first_frame() {
+        let mut house = House::new();
+        let mut caller = house.call();
+        caller.write_all(&hello()).unwrap();
+        let Calling::Spoke { header, payload, .. } = house.next(Time(0)) else { panic!() };
+        assert_eq!((header.kind, payload.len()), (Kind::Hello, 40));
+    }
+
+    #[test]
+    fn random_bytes_are_a_stranger_and_hung_up_on() {
+        let mut house = House::new();
+        let mut caller = house.call();
+        caller.write_all(&[0x5A; 300]).unwrap();
+        let Calling::Stranger { why, .. } = house.next(Time(0)) else { panic!() };
+        assert_eq!(why, "not a SlideCast frame");
+        caller.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert!(!matches!(caller.read(&mut [0; 1]), Ok(1)));
+    }
+
+    #[test]
+    fn a_caller_that_says_nothing_has_three_seconds() {
+        let mut house = House::new();
+        let _caller = house.call();
+        let mut events = Events::with_capacity(4);
+        while house.room.deadline().is_none() {
+            house.poll.poll(&mut events, None).unwrap();
+            let (stream, peer) = house.listener.accept().unwrap();
+            house.room.enter(stream, peer, house.poll.registry(), Time(0)).unwrap();
+        }
+        let deadline = house.room.deadline().unwrap();
+        assert!(house.room.poll(Time(deadline.0 - 1)).is_none());
+        assert!(matches!(house.room.poll(deadline), Some(Calling::Stranger { .. })));
+    }
+
+    #[test]
+    fn idle_callers_cannot_keep_the_upstream_out() {
+        let mut house = House::new();
+        let idle: Vec<_> = (0..Anteroom::SEATS).map(|_| house.call()).collect();
+        let mut upstream = house.call();
+        upstream.write_all(&hello()).unwrap();
+        assert!(matches!(house.next(Time(0)), Calling::Stranger { .. }), "the oldest goes");
+        assert!(matches!(house.next(Time(0)), Calling::Spoke { .. }));
+        drop(idle);
+    }
+}
