@@ -63,7 +63,7 @@ pub(crate) fn processes(prefix: &str) -> Vec<i32> {
 }
 
 /// Removes the (by now empty) groups whose name starts with `prefix`.
-pub(crate) fn remove(prefix: &str) {
+pub fn remove(prefix: &str) {
     for dir in ours(prefix) {
         let _ = fs::remove_dir(dir);
     }

@@ -136,6 +136,11 @@ impl Lab {
         (0..count).map(|i| self.node(i % self.server_addresses.len(), options)).collect()
     }
 
+    /// The run's name; its namespaces are called NAME-server, NAME-n1 and so on.
+    pub fn name(&self) -> &str {
+        self.run.name()
+    }
+
     /// A file of this run.
     pub fn path(&self, name: &str) -> PathBuf {
         self.run.dir().join(name)

@@ -1,0 +1,49 @@
+//! Runs the tests, after taking on the rights that they need.
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use slidecast_lab::cgroup::Group;
+use slidecast_lab::{privilege, target};
+
+/// What a test needs of the machine beyond network namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Nothing more.
+    Network,
+    /// Loop devices.
+    Loops,
+    /// Control groups that count processor time.
+    Cgroups,
+}
+
+/// A test: its name says what is so.
+pub(crate) type Test = (&'static str, Needs, fn());
+
+/// Runs what the arguments choose.
+pub(crate) fn main(groups: &[&[Test]]) -> ExitCode {
+    if let Err(error) = privilege::enter() {
+        eprintln!("system tests: {error}");
+        return ExitCode::FAILURE;
+    }
+    let mut arguments = Arguments::from_args();
+    // Every test is a handful of processes already.
+    arguments.test_threads.get_or_insert(2);
+    let loops = target::loops_work();
+    let cgroups = Group::new(&format!("slc-{}-probe", std::process::id())).is_some();
+    slidecast_lab::cgroup::remove(&format!("slc-{}-probe", std::process::id()));
+    let given = |needs| match needs {
+        Needs::Network => true,
+        Needs::Loops => loops,
+        Needs::Cgroups => cgroups,
+    };
+    let trial = |&(name, needs, run): &Test| {
+        Trial::test(name, move || {
+            run();
+            Ok(())
+        })
+        .with_ignored_flag(!given(needs))
+    };
+    let trials = groups.iter().flat_map(|group| group.iter()).map(trial).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
