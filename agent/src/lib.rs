@@ -20,3 +20,4 @@ pub mod logging;
 pub mod ring;
 #[expect(unsafe_code, reason = "memory maps and the system calls of block devices have no safe form")]
 mod sys;
+pub mod target;
