@@ -6,6 +6,7 @@
 
 pub mod book;
 pub mod control;
+pub mod discovery;
 pub mod feed;
 pub mod frame;
 pub mod link;
