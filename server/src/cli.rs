@@ -335,7 +335,6 @@ mod tests {
             &["--verify", "some"][..],
             &["--port", "0"],
             &["--timeout", "soon"],
-            &["--target", "colour=red"],
             &["--key-file", "k", "--insecure"],
             &["--card-speed", "eth1"],
             &["--wait-for", "0"],

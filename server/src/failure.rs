@@ -2,6 +2,7 @@
 
 use crate::config::ConfigError;
 use crate::exit_code::ExitCode;
+use crate::key::KeyFileError;
 use std::error::Error;
 use std::fmt;
 
@@ -29,6 +30,12 @@ impl Failure {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self::usage(error)
+    }
+}
+
+impl From<KeyFileError> for Failure {
+    fn from(error: KeyFileError) -> Self {
+        Self::not_done(error)
     }
 }
 

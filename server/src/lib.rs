@@ -5,14 +5,17 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod exit_code;
 pub mod failure;
+pub mod feed;
+pub mod key;
 pub mod nic;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
-use cli::{Cli, Command};
+use cli::{Cli, Command, KeyCommand, KeyNew};
 use config::Config;
 use exit_code::ExitCode;
 use failure::{Failure, usage_line};
@@ -46,8 +49,19 @@ fn try_run(args: Vec<OsString>) -> Result<ExitCode, Failure> {
         Err(error) => return Ok(explain(&error)),
     };
     match cli.command {
-        Command::Image(_) | Command::Key(_) | Command::Deploy(_) => Ok(ExitCode::NotDone),
+        Command::Key(KeyCommand::New(KeyNew { output })) => {
+            let public = key::create(&output)?.public();
+            say(&format!("{} and {}.pub written; {}", output.display(), output.display(), key::describe(&public)));
+            Ok(ExitCode::Done)
+        }
+        Command::Image(_) | Command::Deploy(_) => Ok(ExitCode::NotDone),
     }
+}
+
+/// One line on standard output.
+fn say(line: &str) {
+    // With standard output closed nobody wants to know.
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
 /// Prints what clap stopped for: help, the version, or one line about what is wrong.

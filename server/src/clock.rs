@@ -1,0 +1,31 @@
+//! The one clock of a run, so that every thread means the same by a [`Time`].
+
+use slidecast_proto::units::Time;
+use std::time::{Duration, Instant};
+
+/// Counts from when it was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    /// The time now. Never zero, so that a machine's zero lies before everything.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        Time(1).after(self.origin.elapsed())
+    }
+
+    /// How long to wait until `deadline`, rounded up to whole milliseconds so that waking comes after it.
+    #[must_use]
+    pub fn until(&self, deadline: Time) -> Duration {
+        let left = deadline.since(self.now());
+        if left.is_zero() { left } else { left + Duration::from_millis(1) }
+    }
+}
