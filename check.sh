@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# Passes the tests: ./check.sh [TIER...]. People and CI run this same script; it installs what is missing.
+#
+#   fmt      formatting of Rust, and shellcheck of the scripts
+#   clippy   lints of all targets, warnings are errors
+#   doc      the documentation builds, without a broken link
+#   unit     unit, property and documentation tests of the workspace
+#   static   the agent as one static program of at most 4 MiB
+#   lab      system tests: the real programs in network namespaces (root, sudo or user namespaces)
+#   bench    the figures, beside peers measured in the same run: ./check.sh bench [NAME...]
+#   fuzz     the property tests with many more cases
+#
+# Without arguments: all but bench and fuzz. The last line is the total.
+set -euo pipefail
+cd "$(dirname "$0")"
+. qemu-tests/need.sh
+
+passed=0 failed=0 skipped=0
+target_dir=${CARGO_TARGET_DIR:-$PWD/target}
+logs=$target_dir/check
+LAB_TOOLS=(ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat mcopy sgdisk socat iperf3)
+
+fmt() {
+    need_rust
+    need_tools shellcheck
+    cargo fmt --all --check
+    git ls-files --cached --others --exclude-standard '*.sh' .ci/run | xargs shellcheck -x
+}
+
+clippy() {
+    need_rust
+    # The system tests are no ordinary target: `cargo test` alone must not start namespaces.
+    cargo clippy --quiet --workspace --all-targets -- -D warnings
+    cargo clippy --quiet --workspace --test system -- -D warnings
+}
+
+doc() {
+    need_rust
+    RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps --document-private-items
+}
+
+unit() {
+    need_rust
+    need_tools "${LAB_TOOLS[@]}"
+    cargo test --quiet --workspace --no-fail-fast
+}
+
+static_agent() {
+    echo "$target_dir/$(static_target)/release/slidecast-agent"
+}
+
+build_static() {
+    need_rust
+    need_static_target
+    cargo build --quiet --release --target "$(static_target)" -p slidecast-agent
+}
+
+static() {
+    build_static
+    local agent bytes kind
+    agent=$(static_agent)
+    bytes=$(stat -c %s "$agent")
+    kind=$(file -b "$agent")
+    printf 'agent: %s bytes; %s\n' "$bytes" "$kind"
+    [ "$bytes" -le $((4 * 1024 * 1024)) ] || { echo "over 4 MiB"; return 1; }
+    case $kind in *statically\ linked* | *static-pie\ linked*) ;; *) echo "not static"; return 1 ;; esac
+    "$agent" --version
+}
+
+lab() {
+    need_tools "${LAB_TOOLS[@]}"
+    build_static
+    cargo build --quiet --workspace --bins
+    SLIDECAST_AGENT=$(static_agent) cargo test --quiet --workspace --test system
+}
+
+fuzz() {
+    need_rust
+    PROPTEST_CASES=${PROPTEST_CASES:-20000} cargo test --quiet --release --workspace --lib --no-fail-fast
+}
+
+bench() {
+    need_tools "${LAB_TOOLS[@]}" mbuffer mmdebstrap zstd
+    build_static
+    cargo build --quiet --release -p slidecast-server -p slidecast-benches
+    SLIDECAST=$target_dir/release/slidecast SLIDECAST_AGENT=$(static_agent) "$target_dir/release/slidecast-benches" "$@"
+}
+
+# Adds up the test runner's closing lines; a tier without any counts as one test.
+count() {
+    local log=$1 status=$2 ok bad ignored
+    read -r ok bad ignored < <(awk '
+        match($0, /test result: [^ ]+ [0-9]+ passed; [0-9]+ failed; [0-9]+ ignored/) {
+            split(substr($0, RSTART, RLENGTH), word, " ")
+            ok += word[4]; bad += word[6]; ignored += word[8]; seen = 1
+        }
+        END { if (seen) print ok + 0, bad + 0, ignored + 0; else print "- 0 0" }' "$log")
+    if [ "$ok" = - ]; then
+        ok=$((status == 0)) bad=0
+    fi
+    # What did not even build is a failure too.
+    if [ "$status" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
+    passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + ignored))
+}
+
+run_tier() {
+    local tier=$1 log=$logs/$1.log status=0 started=$SECONDS
+    # In a process of its own, so that the first failing command ends the tier.
+    "$BASH" "$0" --inside "$tier" >"$log" 2>&1 || status=$?
+    count "$log" "$status"
+    if [ "$status" = 0 ]; then
+        printf '%-7s ok      %4d s\n' "$tier" $((SECONDS - started))
+    else
+        printf '%-7s FAILED  %4d s\n' "$tier" $((SECONDS - started))
+        cat "$log"
+    fi
+}
+
+tiers=(fmt clippy doc unit static lab)
+case ${1:-} in
+    --inside) "$2"; exit ;;
+    -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"; exit ;;
+    bench) shift; bench "$@"; exit ;;
+esac
+[ $# = 0 ] || tiers=("$@")
+for tier in "${tiers[@]}"; do
+    case $tier in
+        fmt | clippy | doc | unit | static | lab | fuzz) ;;
+        *) die "no tier is called $tier (fmt clippy doc unit static lab bench fuzz)" ;;
+    esac
+done
+need_rust
+mkdir -p "$logs"
+for tier in "${tiers[@]}"; do run_tier "$tier"; done
+
+total="$passed passed, $failed failed"
+[ "$skipped" = 0 ] || total="$total, $skipped skipped"
+echo "$total"
+[ "$failed" = 0 ]

@@ -1,0 +1,81 @@
+# shellcheck shell=bash
+# What check.sh and demo.sh need of a machine, and how they get it. To be sourced.
+
+# Says one line and ends.
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# The Debian or Ubuntu package that has a command.
+package_of() {
+    case $1 in
+        cc) echo gcc ;;
+        ip | tc) echo iproute2 ;;
+        mount | losetup | unshare | setpriv | mkswap) echo mount util-linux ;;
+        mke2fs | debugfs | dumpe2fs | e2fsck) echo e2fsprogs ;;
+        mkfs.vfat) echo dosfstools ;;
+        mcopy | mmd) echo mtools ;;
+        sgdisk) echo gdisk ;;
+        musl-gcc) echo musl-tools ;;
+        mmdebstrap) echo mmdebstrap debian-archive-keyring ;;
+        *) echo "$1" ;;
+    esac
+}
+
+# need_tools COMMAND...: installs what is missing.
+need_tools() {
+    local tool found missing=() packages=() sudo=()
+    export PATH="$PATH:/usr/sbin:/sbin"
+    for tool; do
+        command -v "$tool" >/dev/null || {
+            missing+=("$tool")
+            read -ra found < <(package_of "$tool")
+            packages+=("${found[@]}")
+        }
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "missing: ${missing[*]} (no apt-get here: install them with this system's own tool)"
+    [ "$(id -u)" = 0 ] || sudo=(sudo)
+    if [ ${#sudo[@]} -gt 0 ] && ! command -v sudo >/dev/null; then
+        die "missing: ${missing[*]} (as root: apt-get install ${packages[*]})"
+    fi
+    printf 'installing: %s\n' "${packages[*]}" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    "${sudo[@]}" apt-get -qq update >&2 || true
+    "${sudo[@]}" apt-get -qq install -y --no-install-recommends "${packages[@]}" >/dev/null ||
+        die "apt-get install ${packages[*]} failed"
+}
+
+# The first two numbers of a version as one that can be compared.
+version_number() {
+    local major minor
+    IFS=.- read -r major minor _ <<<"$1"
+    echo $((major * 1000 + minor))
+}
+
+# A Rust that is new enough for this workspace.
+need_rust() {
+    local wanted have
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    [ -n "${CARGO_HOME:-${HOME:-}}" ] && PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+    command -v cargo >/dev/null || die "Rust $wanted or newer is needed: install it with rustup (https://rustup.rs)"
+    have=$(rustc --version | cut -d' ' -f2)
+    [ "$(version_number "$have")" -ge "$(version_number "$wanted")" ] ||
+        die "Rust $wanted or newer is needed, this is $have (a distribution's is often too old): install rustup (https://rustup.rs)"
+    need_tools cc
+}
+
+# The target of static programs, and its standard library.
+static_target() {
+    echo "$(uname -m)-unknown-linux-musl"
+}
+
+need_static_target() {
+    local target
+    target=$(static_target)
+    need_tools musl-gcc file
+    [ -d "$(rustc --print target-libdir --target "$target")" ] && return
+    command -v rustup >/dev/null || die "the Rust target $target is needed: this system's package for it, or rustup target add $target"
+    rustup --quiet target add "$target" || die "rustup target add $target failed"
+}
