@@ -12,6 +12,7 @@ pub mod frame;
 pub mod link;
 pub mod node;
 pub mod noise;
+pub mod plan;
 pub mod quantity;
 pub mod reason;
 pub mod set;
