@@ -6,6 +6,7 @@
 
 pub mod book;
 pub mod control;
+pub mod deployment;
 pub mod discovery;
 pub mod feed;
 pub mod frame;

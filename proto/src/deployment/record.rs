@@ -1,0 +1,179 @@
+//! What the server knows of one node.
+
+use crate::control::{Ended, Hello, Join, Progress, Ready};
+use crate::plan::CardId;
+use crate::reason::{EndState, Phase, Reason, Verified};
+use crate::set::BlockSet;
+use crate::units::{NodeId, Time};
+use std::net::IpAddr;
+
+/// Where a node stands, in the order in which it gets there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It was told of the image and looks for its target.
+    Preparing,
+    /// Its target is found and open.
+    Ready(Ready),
+    /// It has no target for this image; it takes no part.
+    Refused {
+        /// Why.
+        reason: Reason,
+        /// The facts behind the reason.
+        detail: String,
+    },
+    /// It has a place in a chain.
+    Running(Ready),
+    /// It is through, or was given up.
+    Ended(Outcome),
+}
+
+/// How a node ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Done, written or failed.
+    pub state: EndState,
+    /// Why it failed.
+    pub reason: Reason,
+    /// The facts behind the reason.
+    pub detail: String,
+    /// How the disk was read back.
+    pub verified: Verified,
+    /// Blocks written and blocks that were there already.
+    pub blocks: (u32, u32),
+    /// The target it was about.
+    pub target: String,
+    /// When.
+    pub at: Time,
+}
+
+impl Outcome {
+    pub(super) fn failed(reason: Reason, detail: String, target: String, at: Time) -> Self {
+        Self { state: EndState::Failed, reason, detail, verified: Verified::No, blocks: (0, 0), target, at }
+    }
+
+    pub(super) fn of(ended: Ended, target: String, at: Time) -> Self {
+        let Ended { state, reason, detail, verified, blocks_written, blocks_kept, .. } = ended;
+        Self { state, reason, detail, verified, blocks: (blocks_written, blocks_kept), target, at }
+    }
+}
+
+/// A node's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The chain, from 0.
+    pub chain: u16,
+    /// The position in it; 1 is the head.
+    pub position: u16,
+}
+
+/// What the server knows of one node.
+#[derive(Debug)]
+pub struct NodeRecord {
+    /// Its number.
+    pub id: NodeId,
+    /// Its inventory.
+    pub hello: Hello,
+    /// The card of the server that it hangs on.
+    pub card: CardId,
+    /// The address it called from.
+    pub address: IpAddr,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Its place, once there is a plan.
+    pub place: Option<Place>,
+    /// Its last report.
+    pub progress: Option<Progress>,
+    /// The blocks that it says are durable.
+    pub durable: BlockSet,
+    /// How often the chain was repaired around it.
+    pub repairs: u32,
+    /// Whether it was moved behind the tail.
+    pub moved: bool,
+    /// Whether it came after the start.
+    pub late: bool,
+    /// Whether its control link stands.
+    pub connected: bool,
+    pub(super) heard: Time,
+    pub(super) gone: Option<Time>,
+    pub(super) moved_on: Time,
+    pub(super) finished: bool,
+    pub(super) last_join: Option<Join>,
+}
+
+impl NodeRecord {
+    pub(super) fn new(id: NodeId, hello: Hello, card: CardId, address: IpAddr, blocks: u32, now: Time) -> Self {
+        Self {
+            id,
+            hello,
+            card,
+            address,
+            standing: Standing::Preparing,
+            place: None,
+            progress: None,
+            durable: BlockSet::empty(blocks),
+            repairs: 0,
+            moved: false,
+            late: false,
+            connected: true,
+            heard: now,
+            gone: None,
+            moved_on: now,
+            finished: false,
+            last_join: None,
+        }
+    }
+
+    /// The target, where one is known.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        match &self.standing {
+            Standing::Ready(ready) | Standing::Running(ready) => &ready.target,
+            Standing::Ended(outcome) => &outcome.target,
+            Standing::Preparing | Standing::Refused { .. } => "",
+        }
+    }
+
+    /// How it ended, if it has.
+    #[must_use]
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match &self.standing {
+            Standing::Ended(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// Whether it is writing.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self.standing, Standing::Running(_))
+    }
+
+    /// Whether it has all blocks, so that it needs no upstream any more.
+    #[must_use]
+    pub fn has_all(&self, blocks: u32) -> bool {
+        self.progress.as_ref().is_some_and(|progress| progress.accepted >= blocks)
+    }
+
+    /// How to name it to a person: host name and address.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let host: String = self.hello.hostname.chars().filter(|c| !c.is_control()).collect();
+        if host.is_empty() { self.address.to_string() } else { format!("{host} ({})", self.address) }
+    }
+
+    /// Takes in a report; gives whether it shows that anything moved.
+    pub(super) fn take(&mut self, progress: Progress, now: Time) -> bool {
+        let mark = |p: &Progress| (p.accepted, p.durable, p.verified, p.written_bytes, p.sent_bytes, p.phase);
+        let moved = self.progress.as_ref().is_none_or(|old| mark(old) != mark(&progress));
+        if moved || progress.phase == Phase::Ended {
+            self.moved_on = now;
+        }
+        for (start, end) in &progress.durable_new {
+            for block in *start..(*end).min(self.durable.universe()) {
+                self.durable.insert(crate::units::BlockNo(block));
+            }
+        }
+        self.progress = Some(progress);
+        moved
+    }
+}

@@ -1,0 +1,325 @@
+//! A server without sockets: nodes come, report and go; what the machine orders and decides is looked at.
+
+use super::*;
+use crate::control::{Ended, LinkEvent, Progress, Ready, Refused};
+use crate::reason::{Free, Phase, Then, Verified, Verify};
+use crate::units::{DeploymentId, Hash};
+use std::net::Ipv4Addr;
+
+const DEPLOYMENT: DeploymentId = DeploymentId([5; 16]);
+const ROOT: Hash = Hash([6; 32]);
+const BLOCKS: u32 = 10;
+
+struct World {
+    machine: Deployment,
+    now: Time,
+}
+
+fn hello(boot: u8) -> Hello {
+    Hello {
+        agent_version: "0".into(),
+        hostname: format!("host{boot}"),
+        boot: [boot; 16],
+        ram_bytes: 1 << 30,
+        cards: Vec::new(),
+        disks: Vec::new(),
+        link_port: 4000,
+        target: String::new(),
+    }
+}
+
+fn ready() -> ToServer {
+    ToServer::Ready(Ready {
+        deployment: DEPLOYMENT,
+        target: "/dev/sda".into(),
+        describe: String::new(),
+        bytes: 1 << 30,
+        rotational: false,
+        direct: true,
+        marked: false,
+        ring: 1 << 26,
+    })
+}
+
+fn ended(state: EndState) -> ToServer {
+    ToServer::Ended(Ended {
+        deployment: DEPLOYMENT,
+        root: ROOT,
+        state,
+        reason: Reason::None,
+        detail: String::new(),
+        verified: Verified::Direct,
+        blocks_written: BLOCKS,
+        blocks_kept: 0,
+    })
+}
+
+fn progress(accepted: u32) -> ToServer {
+    ToServer::Progress(Progress {
+        deployment: DEPLOYMENT,
+        epoch: Epoch(1),
+        phase: Phase::Receiving,
+        accepted,
+        durable: 0,
+        verified: 0,
+        received_bytes: 0,
+        sent_bytes: 0,
+        written_bytes: 0,
+        wait_upstream_ms: 1,
+        wait_downstream_ms: 0,
+        wait_disk_ms: 9,
+        durable_new: vec![(0, u32::MAX)],
+    })
+}
+
+impl World {
+    fn new(wait_for: u32, timeout: Option<Duration>) -> Self {
+        let prepare = Prepare {
+            deployment: DEPLOYMENT,
+            root: ROOT,
+            image: "x.slide".into(),
+            disk_bytes: 1 << 30,
+            sector: 512,
+            block: 1 << 20,
+            grain: 4096,
+            selector: String::new(),
+            verify: Verify::Full,
+            free: Free::Keep,
+            then: Then::Hold,
+            fresh: false,
+        };
+        let config = DeploymentConfig {
+            prepare,
+            blocks: BLOCKS,
+            secret: [3; 32],
+            wait_for,
+            timeout,
+            cards: vec![PlanCard { card: CardId("eth0".into()), mbits: 1000 }],
+            limits: PlanLimits::default(),
+            version: "0".into(),
+        };
+        Self { machine: Deployment::new(config, Time(0)), now: Time(0) }
+    }
+
+    fn join(&mut self, boot: u8) -> NodeId {
+        let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, boot));
+        self.machine.on_agent(hello(boot), CardId("eth0".into()), address, self.now)
+    }
+
+    fn say(&mut self, id: NodeId, message: ToServer) {
+        self.machine.on_message(id, message, self.now);
+    }
+
+    fn later(&mut self, seconds: u64) {
+        for _ in 0..seconds * 2 {
+            self.now = self.now.after(Duration::from_millis(500));
+            let connected: Vec<NodeId> =
+                self.machine.nodes().filter(|node| node.connected).map(|node| node.id).collect();
+            connected.into_iter().for_each(|id| self.machine.on_message(id, ToServer::Heartbeat, self.now));
+            self.machine.on_time(self.now);
+        }
+    }
+
+    fn orders(&mut self) -> Vec<(NodeId, ToAgent)> {
+        std::iter::from_fn(|| self.machine.poll_order()).filter(|(_, order)| *order != ToAgent::Heartbeat).collect()
+    }
+
+    fn events(&mut self) -> Vec<DeploymentEvent> {
+        std::iter::from_fn(|| self.machine.poll_event())
+            .filter(|event| !matches!(event, DeploymentEvent::NodeChanged(_)))
+            .collect()
+    }
+
+    /// A running chain of three.
+    fn running() -> (Self, [NodeId; 3]) {
+        let mut world = Self::new(3, None);
+        let ids = [1, 2, 3].map(|boot| world.join(boot));
+        ids.into_iter().for_each(|id| world.say(id, ready()));
+        assert_eq!(world.machine.stage(), Stage::Running);
+        world.orders();
+        world.events();
+        (world, ids)
+    }
+
+    fn reasons(&self) -> Vec<Option<Reason>> {
+        self.machine.nodes().map(|node| node.outcome().map(|outcome| outcome.reason)).collect()
+    }
+}
+
+#[test]
+fn it_starts_when_enough_nodes_are_ready_and_gives_neighbours_the_same_key() {
+    let mut world = World::new(2, None);
+    let first = world.join(1);
+    world.say(first, ready());
+    assert_eq!(world.machine.stage(), Stage::Waiting);
+    assert!(matches!(world.orders()[..], [(_, ToAgent::Welcome(_)), (_, ToAgent::Prepare(_))]));
+    let second = world.join(2);
+    world.say(second, ready());
+    let joins: Vec<Join> = world
+        .orders()
+        .into_iter()
+        .filter_map(|(_, order)| if let ToAgent::Join(join) = order { Some(join) } else { None })
+        .collect();
+    assert_eq!(joins.iter().map(|join| join.position).collect::<Vec<_>>(), [2, 1], "the tail is told first");
+    let (tail, head) = (&joins[0], &joins[1]);
+    let down = head.downstream.as_ref().unwrap();
+    assert_eq!((&down.key, down.node), (&tail.upstream.key, second));
+    assert_eq!(down.address, "10.0.0.2:4000".parse().unwrap());
+    let events = world.events();
+    assert!(matches!(&events[0], DeploymentEvent::PlanFixed(plan) if plan.chains.len() == 1));
+    let DeploymentEvent::StartFeed { terms, .. } = &events[1] else { panic!("{events:?}") };
+    assert_eq!((&terms.key, terms.to), (&head.upstream.key, first));
+    assert_ne!(terms.key, down.key);
+}
+
+#[test]
+fn too_few_nodes_in_time_start_nothing() {
+    let mut world = World::new(2, Some(Duration::from_secs(5)));
+    let first = world.join(1);
+    world.say(first, ready());
+    world.later(6);
+    assert_eq!(world.machine.exit_code(), Some(1));
+    assert!(world.orders().iter().any(|(_, order)| matches!(order, ToAgent::Abort(_))));
+}
+
+#[test]
+fn a_node_without_a_target_does_not_count() {
+    let mut world = World::new(1, None);
+    let first = world.join(1);
+    let (reason, detail) = (Reason::TargetTooSmall, "short".to_owned());
+    world.say(first, ToServer::Refused(Refused { deployment: DEPLOYMENT, reason, detail }));
+    assert_eq!(world.machine.stage(), Stage::Waiting);
+    let second = world.join(2);
+    world.say(second, ready());
+    assert_eq!(world.machine.chains().collect::<Vec<_>>(), [[second]]);
+}
+
+#[test]
+fn all_done_is_exit_0_and_each_is_let_go_when_nobody_below_needs_it() {
+    let (mut world, [a, b, c]) = World::running();
+    world.say(a, ended(EndState::Done));
+    assert!(world.orders().is_empty(), "the head is still needed");
+    world.say(b, ended(EndState::Done));
+    world.say(c, ended(EndState::Done));
+    let finished: Vec<NodeId> = world
+        .orders()
+        .into_iter()
+        .filter_map(|(id, order)| matches!(order, ToAgent::Finish(_)).then_some(id))
+        .collect();
+    assert_eq!(finished, [c, b, a]);
+    assert_eq!(world.events(), [DeploymentEvent::StopFeed { chain: 0 }, DeploymentEvent::Over]);
+    assert_eq!(world.machine.exit_code(), Some(0));
+}
+
+#[test]
+fn a_done_with_another_root_is_a_failure() {
+    let (mut world, ids) = World::running();
+    let ToServer::Ended(mut wrong) = ended(EndState::Done) else { panic!() };
+    wrong.root = Hash([9; 32]);
+    world.say(ids[0], ToServer::Ended(wrong));
+    assert_eq!(world.reasons()[0], Some(Reason::ManifestMismatch));
+}
+
+#[test]
+fn a_dead_node_in_the_middle_ends_in_a_report_and_exit_3() {
+    let (mut world, [a, b, _]) = World::running();
+    world.machine.on_gone(b, "reset", world.now);
+    assert_eq!(world.reasons(), [None, None, None], "losing the control link alone is not death");
+    world.later(3);
+    assert_eq!(world.reasons(), [None, Some(Reason::NodeLost), Some(Reason::UpstreamLost)]);
+    world.say(a, ended(EndState::Done));
+    assert_eq!(world.machine.exit_code(), Some(3));
+}
+
+#[test]
+fn a_neighbours_word_makes_a_gone_node_dead_at_once() {
+    let (mut world, [a, b, _]) = World::running();
+    world.machine.on_gone(b, "reset", world.now);
+    let event = LinkEvent {
+        deployment: DEPLOYMENT,
+        epoch: Epoch(1),
+        peer: b,
+        side: Side::Downstream,
+        state: LinkState::Down,
+        reason: Reason::DownstreamLost,
+        detail: "connection reset".into(),
+    };
+    world.say(a, ToServer::Link(event));
+    assert_eq!(world.reasons()[1], Some(Reason::NodeLost));
+}
+
+#[test]
+fn a_node_that_comes_back_in_time_keeps_its_place() {
+    let (mut world, [_, b, _]) = World::running();
+    world.machine.on_gone(b, "reset", world.now);
+    world.later(1);
+    assert_eq!(world.join(2), b);
+    assert!(world.orders().iter().any(|(id, order)| *id == b && matches!(order, ToAgent::Join(_))));
+    world.later(5);
+    assert_eq!(world.reasons(), [None, None, None]);
+}
+
+#[test]
+fn those_below_a_dead_node_that_have_everything_are_not_failed() {
+    let (mut world, [_, b, c]) = World::running();
+    world.say(c, progress(BLOCKS));
+    assert!(world.machine.node(c).unwrap().durable.is_full(), "ranges beyond the image are cut");
+    world.machine.on_gone(b, "reset", world.now);
+    world.later(3);
+    assert_eq!(world.reasons(), [None, Some(Reason::NodeLost), None]);
+}
+
+#[test]
+fn a_rotten_block_in_the_image_ends_it_for_all() {
+    let (mut world, [a, ..]) = World::running();
+    let bad = crate::control::BadBlock { deployment: DEPLOYMENT, block: BlockNo(3), from: a, detail: String::new() };
+    world.say(a, ToServer::BadBlock(bad));
+    assert_eq!(world.events(), [DeploymentEvent::CheckBlock(BlockNo(3))]);
+    world.machine.on_block_checked(None, world.now);
+    assert_eq!(world.machine.stage(), Stage::Running);
+    world.machine.on_block_checked(Some("block 3 of x.slide is rotten"), world.now);
+    assert_eq!(world.reasons(), [Some(Reason::ImageCorrupt); 3]);
+    assert_eq!(world.machine.exit_code(), Some(3));
+}
+
+#[test]
+fn stopping_before_the_start_is_exit_1_and_after_it_3() {
+    let mut world = World::new(2, None);
+    world.join(1);
+    world.machine.on_stop(world.now);
+    assert_eq!(world.machine.exit_code(), Some(1));
+    let (mut world, _) = World::running();
+    world.machine.on_stop(world.now);
+    assert_eq!(world.reasons(), [Some(Reason::Aborted); 3]);
+    assert_eq!(world.machine.exit_code(), Some(3));
+}
+
+#[test]
+fn a_node_on_which_nothing_moves_is_given_up_with_what_it_waits_for() {
+    let (mut world, [a, b, c]) = World::running();
+    world.say(a, ended(EndState::Done));
+    world.say(c, ended(EndState::Done));
+    world.say(b, progress(1));
+    world.later(121);
+    let outcome = world.machine.node(b).unwrap().outcome().unwrap();
+    assert_eq!(outcome.reason, Reason::TimedOut);
+    assert!(outcome.detail.contains("its disk"), "{}", outcome.detail);
+}
+
+#[test]
+fn a_head_that_cannot_be_fed_fails_its_chain() {
+    let (mut world, _) = World::running();
+    world.machine.on_feed(0, FeedEvent::Down("connection refused".into()), world.now);
+    assert_eq!(world.reasons(), [Some(Reason::UpstreamLost); 3]);
+}
+
+#[test]
+fn who_comes_after_the_start_is_told_so() {
+    let (mut world, _) = World::running();
+    let late = world.join(9);
+    let told = world.orders();
+    assert!(
+        told.iter().any(|(id, order)| *id == late
+            && matches!(order, ToAgent::Abort(abort) if abort.reason == Reason::JoinedTooLate))
+    );
+}
