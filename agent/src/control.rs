@@ -1,0 +1,297 @@
+//! The control link: one TCP connection to the server, encrypted, for orders down and reports up.
+//!
+//! Every buffer is bounded: the channel's own, and one write at a time. What is of no more use when it is late (a sign of life,
+//! a line of the log) is left out while the server does not read.
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use slidecast_proto::control::{LogLine, ToAgent, ToServer};
+use slidecast_proto::noise::{Channel, ChannelError, PublicKey, SecretKey};
+use slidecast_proto::reason::Reason;
+use slidecast_proto::units::Time;
+use slidecast_proto::wire::Malformed;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The longest either end keeps quiet.
+const BEAT: Duration = Duration::from_millis(250);
+/// Silence after which the server counts as gone.
+const SILENT: Duration = Duration::from_secs(4);
+/// The longest that connecting and the handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How many reads make a turn: less than half of what the channel keeps for the caller to poll.
+const READS: usize = 16;
+/// What waits to be written when lines of the log are left out, in bytes.
+const LATE: usize = 64 << 10;
+
+/// Why there is no control link (any more).
+#[derive(Debug)]
+pub enum Lost {
+    /// No connection could be made.
+    Connect(io::Error),
+    /// The connection broke.
+    Io(io::Error),
+    /// The server hung up.
+    Closed,
+    /// The server hung up before it had proven itself.
+    ClosedEarly,
+    /// Nothing was heard for so long.
+    Silent(Duration),
+    /// The server did not get through the handshake in time.
+    Handshake,
+    /// The two ends don't agree on the channel.
+    Channel(ChannelError),
+    /// A message that can't be understood.
+    Malformed(Malformed),
+    /// The server does not read what is sent.
+    Backlog,
+}
+
+impl Lost {
+    /// The reason for the report.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Channel(error) => error.reason(),
+            Self::Malformed(_) => Reason::ProtocolError,
+            _ => Reason::ServerLost,
+        }
+    }
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Connect(error) => write!(f, "no connection: {error}"),
+            Self::Io(error) => write!(f, "connection broken: {error}"),
+            Self::Closed => f.write_str("it hung up"),
+            Self::ClosedEarly => f.write_str("it hung up during the handshake"),
+            Self::Silent(span) => write!(f, "silent for {:.1} s", span.as_secs_f32()),
+            Self::Handshake => write!(f, "no complete handshake within {} s", HANDSHAKE.as_secs()),
+            Self::Channel(error) => error.fmt(f),
+            Self::Malformed(error) => error.fmt(f),
+            Self::Backlog => f.write_str("it does not read what is sent"),
+        }
+    }
+}
+
+impl std::error::Error for Lost {}
+
+/// The agent's end of a control link.
+#[derive(Debug)]
+pub struct Control {
+    server: SocketAddr,
+    stream: TcpStream,
+    channel: Channel,
+    unwritten: Vec<u8>,
+    written: usize,
+    connected: bool,
+    readable: bool,
+    writable: bool,
+    opened: Time,
+    heard: Time,
+    said: Time,
+}
+
+impl Control {
+    /// Starts to connect to `server`, whose key must be `key` if there is one.
+    ///
+    /// # Errors
+    /// [`Lost::Connect`].
+    pub fn connect(
+        server: SocketAddr,
+        secret: &SecretKey,
+        key: Option<PublicKey>,
+        registry: &Registry,
+        token: Token,
+        now: Time,
+    ) -> Result<Self, Lost> {
+        let mut stream = TcpStream::connect(server).map_err(Lost::Connect)?;
+        registry
+            .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
+            .map_err(Lost::Connect)?;
+        Ok(Self {
+            server,
+            stream,
+            channel: Channel::agent(secret, key),
+            unwritten: Vec::new(),
+            written: 0,
+            connected: false,
+            readable: false,
+            writable: false,
+            opened: now,
+            heard: now,
+            said: now,
+        })
+    }
+
+    /// The server's address.
+    #[must_use]
+    pub fn server(&self) -> SocketAddr {
+        self.server
+    }
+
+    /// Whether the server has proven itself: messages can be sent.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.channel.is_open()
+    }
+
+    /// Takes note of what the kernel says.
+    pub fn on_event(&mut self, event: &Event) {
+        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.writable |= event.is_writable() || event.is_error();
+    }
+
+    /// Puts a message on its way.
+    ///
+    /// # Errors
+    /// [`Lost::Backlog`]: the server is as good as gone.
+    pub fn send(&mut self, message: &ToServer) -> Result<(), Lost> {
+        self.channel.send(&message.encode()).map_err(|error| {
+            log::debug!("message to {}: {error}", self.server);
+            Lost::Backlog
+        })
+    }
+
+    /// Puts a line of the log on its way, unless the server is behind with reading.
+    pub fn send_line(&mut self, line: &crate::logging::Line) {
+        if self.is_open() && self.unwritten.len() - self.written < LATE {
+            let level = u8::try_from(line.level as usize).unwrap_or(u8::MAX);
+            let _ = self.send(&ToServer::Log(LogLine { level, text: line.text.clone() }));
+        }
+    }
+
+    /// The next order.
+    ///
+    /// # Errors
+    /// [`Lost::Malformed`].
+    pub fn poll_message(&mut self) -> Result<Option<ToAgent>, Lost> {
+        while let Some(message) = self.channel.poll_message() {
+            match ToAgent::parse(&message).map_err(Lost::Malformed)? {
+                ToAgent::Heartbeat => {}
+                order => return Ok(Some(order)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads and writes what can be, keeps the link alive, or finds it dead.
+    ///
+    /// # Errors
+    /// [`Lost`]: drop this. Orders that came before may still be polled.
+    pub fn advance(&mut self, now: Time) -> Result<(), Lost> {
+        if !self.connected && !self.establish()? {
+            return if now.since(self.opened) >= HANDSHAKE { Err(Lost::Handshake) } else { Ok(()) };
+        }
+        // What was said last is worth reading even if the connection is gone for writing.
+        self.read(now)?;
+        if self.is_open() {
+            let silence = now.since(self.heard);
+            if silence >= SILENT {
+                return Err(Lost::Silent(silence));
+            }
+            if now.since(self.said) >= BEAT && self.unwritten.is_empty() {
+                self.send(&ToServer::Heartbeat)?;
+            }
+        } else if now.since(self.opened) >= HANDSHAKE {
+            return Err(Lost::Handshake);
+        }
+        self.write(now)
+    }
+
+    /// When [`Control::advance`] must be called at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Time {
+        if self.readable && self.connected {
+            Time::default()
+        } else if self.is_open() {
+            self.said.after(BEAT).min(self.heard.after(SILENT))
+        } else {
+            self.opened.after(HANDSHAKE)
+        }
+    }
+
+    /// Hangs up, but gives what is on its way up to `patience` to reach the server: an agent's last words.
+    pub fn close(mut self, patience: Duration) {
+        let stream = std::net::TcpStream::from(self.stream);
+        let mut say_all = || -> io::Result<()> {
+            stream.set_nonblocking(false)?;
+            stream.set_write_timeout(Some(patience))?;
+            stream.set_read_timeout(Some(patience))?;
+            (&stream).write_all(&self.unwritten[self.written..])?;
+            (&stream).write_all(&self.channel.poll_transmit().unwrap_or_default())?;
+            // Closing with unread bytes would make the kernel take back what the server has not read yet.
+            stream.shutdown(std::net::Shutdown::Write)?;
+            let until = std::time::Instant::now() + patience;
+            while (&stream).read(&mut [0; 4096])? > 0 && std::time::Instant::now() < until {}
+            Ok(())
+        };
+        if let Err(error) = say_all() {
+            log::debug!("last words to {}: {error}", self.server);
+        }
+    }
+
+    fn establish(&mut self) -> Result<bool, Lost> {
+        if let Some(error) = self.stream.take_error().map_err(Lost::Connect)? {
+            return Err(Lost::Connect(error));
+        }
+        if !self.writable {
+            return Ok(false);
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => {
+                self.connected = true;
+                let _ = self.stream.set_nodelay(true);
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(Lost::Connect(error)),
+        }
+    }
+
+    fn read(&mut self, now: Time) -> Result<(), Lost> {
+        let mut buffer = [0; 16 << 10];
+        for _ in 0..READS {
+            if !self.readable {
+                break;
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) if self.is_open() => return Err(Lost::Closed),
+                Ok(0) => return Err(Lost::ClosedEarly),
+                Ok(bytes) => {
+                    self.heard = now;
+                    self.channel.on_bytes(&buffer[..bytes]).map_err(Lost::Channel)?;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Lost::Io(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, now: Time) -> Result<(), Lost> {
+        while self.writable {
+            if self.written == self.unwritten.len() {
+                self.written = 0;
+                self.unwritten = self.channel.poll_transmit().unwrap_or_default();
+                if self.unwritten.is_empty() {
+                    break;
+                }
+            }
+            match self.stream.write(&self.unwritten[self.written..]) {
+                Ok(bytes) => {
+                    self.written += bytes;
+                    self.said = now;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Lost::Io(error)),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,306 @@
+//! Finding the server: seeks go out by broadcast on every network card, offers come back and say where to connect.
+//!
+//! An offer proves nothing. Whoever made it, it only puts an address on the list of those to be tried; the handshake of the
+//! control link decides.
+
+use crate::cards;
+use crate::cli::Trust;
+use crate::error::AgentError;
+use mio::event::Event;
+use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
+use nix::sys::socket::{setsockopt, sockopt};
+use pnet_datalink::NetworkInterface;
+use slidecast_proto::discovery::{DATAGRAM_LEN, Offer, OfferError, Seek};
+use slidecast_proto::noise::PublicKey;
+use slidecast_proto::reason::Reason;
+use slidecast_proto::units::Time;
+use std::ffi::OsString;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::time::Duration;
+
+/// The pause after the first seek; it doubles up to [`SEEK_MOST`].
+const SEEK_FIRST: Duration = Duration::from_millis(250);
+/// The longest pause between two seeks.
+const SEEK_MOST: Duration = Duration::from_secs(2);
+/// When an address that did not answer is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+/// When a server that can't be ours is tried again: its key may have been a forged hint, or it may be restarted.
+const RETRY_OTHER: Duration = Duration::from_secs(5);
+/// How often the same thing is said again.
+pub const SAY_AGAIN: Duration = Duration::from_secs(10);
+/// How many addresses are kept.
+const CANDIDATES: usize = 8;
+/// How many cards are used.
+const VOICES: usize = 32;
+
+/// Where the server may be.
+#[derive(Debug)]
+struct Candidate {
+    address: SocketAddr,
+    /// The offer's hint is what we look for.
+    fits: bool,
+    heard: Time,
+    try_at: Time,
+    complaint: Option<(String, Time)>,
+}
+
+/// Where the server is looked for.
+#[derive(Debug)]
+enum Ground {
+    /// `--server`: this name, and nowhere else.
+    Named { host: String, port: u16, ask_at: Time },
+    /// Every card, or those named.
+    Cards { only: Vec<String>, port: u16, voices: Vec<Voice>, seek: Seek, shout_at: Time, pause: Duration },
+}
+
+/// The socket on one card.
+#[derive(Debug)]
+struct Voice {
+    card: NetworkInterface,
+    socket: UdpSocket,
+    token: Token,
+    readable: bool,
+}
+
+/// The search for a server.
+#[derive(Debug)]
+pub struct Search {
+    ground: Ground,
+    key: Option<PublicKey>,
+    candidates: Vec<Candidate>,
+    first_token: usize,
+    say_at: Time,
+    version_said: Option<Time>,
+}
+
+impl Search {
+    /// A search for the server that `--server` names.
+    #[must_use]
+    pub fn of_name(host: String, port: u16, trust: &Trust, now: Time) -> Self {
+        Self::new(Ground::Named { host, port, ask_at: now }, trust, 0, now)
+    }
+
+    /// A search on every card, or on those named. `nonce` must be fresh random bytes; the sockets have tokens from
+    /// `first_token` on.
+    #[must_use]
+    pub fn on_cards(
+        only: Vec<String>,
+        port: u16,
+        trust: &Trust,
+        nonce: [u8; 8],
+        first_token: usize,
+        now: Time,
+    ) -> Self {
+        let seek = Seek::new(nonce);
+        let ground = Ground::Cards { only, port, voices: Vec::new(), seek, shout_at: now, pause: SEEK_FIRST };
+        Self::new(ground, trust, first_token, now)
+    }
+
+    fn new(ground: Ground, trust: &Trust, first_token: usize, now: Time) -> Self {
+        let key = match trust {
+            Trust::Pinned(key) => Some(*key),
+            Trust::Insecure => None,
+        };
+        Self { ground, key, candidates: Vec::new(), first_token, say_at: now, version_said: None }
+    }
+
+    /// Takes note of what the kernel says.
+    pub fn on_event(&mut self, event: &Event) {
+        if let Ground::Cards { voices, .. } = &mut self.ground
+            && let Some(voice) = voices.iter_mut().find(|voice| voice.token == event.token())
+        {
+            voice.readable = true;
+        }
+    }
+
+    /// Asks whoever may know, when it is time, and listens to answers. Says now and then what it is waiting for.
+    ///
+    /// # Errors
+    /// [`AgentError::NoSuchInterface`].
+    pub fn advance(&mut self, registry: &Registry, now: Time) -> Result<(), AgentError> {
+        match &mut self.ground {
+            Ground::Named { host, port, ask_at } => {
+                if *ask_at <= now {
+                    *ask_at = now.after(SEEK_MOST);
+                    match (host.as_str(), *port).to_socket_addrs() {
+                        Ok(addresses) => addresses.for_each(|address| self.add(address, true, now)),
+                        Err(error) => self.say_waiting(&format!("looking up {host}: {error}"), now),
+                    }
+                }
+            }
+            Ground::Cards { only, port, voices, seek, shout_at, pause } => {
+                if *shout_at <= now {
+                    renew(voices, cards::interfaces(only)?, registry, self.first_token);
+                    voices.iter().for_each(|voice| voice.shout(*seek, *port));
+                    *shout_at = now.after(*pause);
+                    *pause = (*pause * 2).min(SEEK_MOST);
+                }
+                let nonce = seek.nonce;
+                let mut heard = Vec::new();
+                voices.iter_mut().for_each(|voice| voice.listen(&mut heard));
+                for (source, bytes) in heard {
+                    self.on_datagram(source, &bytes, nonce, now);
+                }
+                let text = self.describe();
+                self.say_waiting(&text, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is being waited for.
+    fn describe(&self) -> String {
+        match &self.ground {
+            Ground::Named { host, port, .. } => format!("waiting for the server at {host}:{port}"),
+            Ground::Cards { voices, only, .. } if voices.is_empty() => match &only[..] {
+                [] => "waiting for a network card that is up and has an IPv4 address".to_owned(),
+                names => format!("waiting for {} to be up and have an IPv4 address", names.join(", ")),
+            },
+            Ground::Cards { voices, port, .. } => {
+                let names: Vec<&str> = voices.iter().map(|voice| voice.card.name.as_str()).collect();
+                format!("looking for a server on {}, port {port}", names.join(", "))
+            }
+        }
+    }
+
+    fn say_waiting(&mut self, text: &str, now: Time) {
+        if self.say_at <= now {
+            self.say_at = now.after(SAY_AGAIN);
+            log::info!("{text}");
+        }
+    }
+
+    fn on_datagram(&mut self, source: SocketAddr, bytes: &[u8], nonce: [u8; 8], now: Time) {
+        match Offer::parse(bytes, nonce) {
+            Ok(offer) => {
+                let address = SocketAddr::new(source.ip(), offer.port);
+                self.add(address, offer.server == self.key, now);
+            }
+            Err(error @ OfferError::OtherVersion(_)) => {
+                if self.version_said.is_none_or(|said| now.since(said) >= SAY_AGAIN) {
+                    self.version_said = Some(now);
+                    log::warn!("{}: server at {}: {error}", Reason::VersionMismatch, source.ip());
+                }
+            }
+            Err(error) => log::trace!("datagram from {source}: {error}"),
+        }
+    }
+
+    fn add(&mut self, address: SocketAddr, fits: bool, now: Time) {
+        if let Some(known) = self.candidates.iter_mut().find(|known| known.address == address) {
+            known.heard = now;
+            known.fits |= fits;
+            return;
+        }
+        if self.candidates.len() >= CANDIDATES {
+            // A crowd of false offers must not push out what fits.
+            let worst = (0..self.candidates.len()).min_by_key(|at| {
+                let candidate = &self.candidates[*at];
+                (candidate.fits, candidate.heard)
+            });
+            match worst {
+                Some(at) if fits || !self.candidates[at].fits => drop(self.candidates.swap_remove(at)),
+                _ => return,
+            }
+        }
+        let try_at = if fits { now } else { now.after(RETRY) };
+        self.candidates.push(Candidate { address, fits, heard: now, try_at, complaint: None });
+    }
+
+    /// The address to try next, if any is due.
+    pub fn poll(&mut self, now: Time) -> Option<SocketAddr> {
+        let due = self.candidates.iter_mut().filter(|candidate| candidate.try_at <= now);
+        let next = due.max_by_key(|candidate| (candidate.fits, now.since(candidate.try_at)))?;
+        next.try_at = now.after(RETRY);
+        Some(next.address)
+    }
+
+    /// The server at `address` is not to be had. Says so, unless it was said a moment ago.
+    pub fn on_failure(&mut self, address: SocketAddr, reason: Reason, text: &str, now: Time) {
+        let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.address == address) else { return };
+        let other = reason != Reason::ServerLost;
+        candidate.try_at = now.after(if other { RETRY_OTHER } else { RETRY });
+        let said = candidate.complaint.as_ref();
+        if said.is_some_and(|(said, at)| said == text && now.since(*at) < SAY_AGAIN) {
+            return;
+        }
+        candidate.complaint = Some((text.to_owned(), now));
+        if other {
+            log::warn!("{reason}: server at {address}: {text}");
+        } else {
+            log::info!("server at {address}: {text}; trying again");
+        }
+    }
+
+    /// When [`Search::advance`] or [`Search::poll`] has something to do at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Time {
+        let ask = match &self.ground {
+            Ground::Named { ask_at, .. } => *ask_at,
+            Ground::Cards { shout_at, .. } => *shout_at,
+        };
+        self.candidates.iter().map(|candidate| candidate.try_at).min().map_or(ask, |try_at| try_at.min(ask))
+    }
+}
+
+/// Keeps the sockets of cards that are as they were, drops those of others, opens new ones.
+fn renew(voices: &mut Vec<Voice>, cards: Vec<NetworkInterface>, registry: &Registry, first_token: usize) {
+    let usable: Vec<_> =
+        cards.into_iter().filter(|card| card.is_up() && !cards::broadcasts(card).is_empty()).take(VOICES).collect();
+    voices.retain(|voice| usable.contains(&voice.card));
+    for card in usable {
+        if voices.iter().any(|voice| voice.card == card) {
+            continue;
+        }
+        let free = (first_token..).map(Token).find(|token| voices.iter().all(|voice| voice.token != *token));
+        let Some(token) = free else { return };
+        match open(&card, registry, token) {
+            Ok(socket) => voices.push(Voice { card, socket, token, readable: false }),
+            Err(error) => log::debug!("opening a socket on {}: {error}", card.name),
+        }
+    }
+}
+
+/// A socket that broadcasts on `card` only.
+fn open(card: &NetworkInterface, registry: &Registry, token: Token) -> io::Result<UdpSocket> {
+    let mut socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0).into())?;
+    socket.set_broadcast(true)?;
+    // Older kernels want privileges for this; without it, the broadcast of each subnet still finds its card.
+    if let Err(error) = setsockopt(&socket, sockopt::BindToDevice, &OsString::from(&card.name)) {
+        log::debug!("binding a socket to {}: {error}", card.name);
+    }
+    registry.register(&mut socket, token, Interest::READABLE)?;
+    Ok(socket)
+}
+
+impl Voice {
+    fn shout(&self, seek: Seek, port: u16) {
+        for address in cards::broadcasts(&self.card) {
+            if let Err(error) = self.socket.send_to(&seek.encode(), SocketAddr::from((address, port))) {
+                log::debug!("seek to {address} on {}: {error}", self.card.name);
+            }
+        }
+    }
+
+    /// Takes up to 64 datagrams.
+    fn listen(&mut self, heard: &mut Vec<(SocketAddr, [u8; DATAGRAM_LEN])>) {
+        for _ in 0..64 {
+            if !self.readable {
+                return;
+            }
+            let mut bytes = [0; DATAGRAM_LEN + 1];
+            match self.socket.recv_from(&mut bytes) {
+                Ok((DATAGRAM_LEN, source)) => {
+                    let mut datagram = [0; DATAGRAM_LEN];
+                    datagram.copy_from_slice(&bytes[..DATAGRAM_LEN]);
+                    heard.push((source, datagram));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => self.readable = false,
+            }
+        }
+    }
+}

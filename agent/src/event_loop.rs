@@ -1,0 +1,163 @@
+//! What the net thread waits for: the kernel's events, signals, wake-ups of other threads, and the time.
+
+use crate::error::{AgentError, Doing};
+use crate::conn::Anteroom;
+use mio::event::Event;
+use mio::net::{TcpListener, UnixStream};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use slidecast_proto::units::Time;
+use std::io::{self, ErrorKind, Read};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Other threads have something to say.
+const WAKE: Token = Token(0);
+/// A signal came.
+const SIGNAL: Token = Token(1);
+/// Somebody calls.
+const LISTENER: Token = Token(2);
+/// The control link.
+pub const CONTROL: Token = Token(3);
+/// The chain link to the upstream.
+pub const UPSTREAM: Token = Token(4);
+/// The chain link to the downstream.
+pub const DOWNSTREAM: Token = Token(5);
+/// The first of the callers in the anteroom.
+const CALLERS: usize = 8;
+/// The first of the discovery sockets.
+pub const DISCOVERY: usize = CALLERS + Anteroom::SEATS;
+
+/// The clock of the net thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        Time::default().after(self.0.elapsed())
+    }
+}
+
+/// The kernel's side of the net thread.
+#[derive(Debug)]
+pub struct EventLoop {
+    poll: Poll,
+    events: Events,
+    clock: Clock,
+    waker: Arc<Waker>,
+    signals: UnixStream,
+    stopped: bool,
+    listener: TcpListener,
+    calling: bool,
+}
+
+impl EventLoop {
+    /// Opens the listener for the upstream (on every address, any free port) and takes over SIGINT and SIGTERM.
+    ///
+    /// # Errors
+    /// [`AgentError::System`].
+    pub fn new() -> Result<Self, AgentError> {
+        let poll = Poll::new().doing("opening the event queue")?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE).doing("opening the event queue")?);
+        let mut listener = listen().doing("listening for the upstream")?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE).doing("watching the listener")?;
+        let (mut signals, sender) = UnixStream::pair().doing("watching for signals")?;
+        poll.registry().register(&mut signals, SIGNAL, Interest::READABLE).doing("watching for signals")?;
+        let sender = std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(sender));
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            let sender = sender.try_clone().doing("watching for signals")?;
+            signal_hook::low_level::pipe::register(signal, sender).doing("watching for signals")?;
+        }
+        let clock = Clock(Instant::now());
+        let events = Events::with_capacity(64);
+        Ok(Self { poll, events, clock, waker, signals, stopped: false, listener, calling: false })
+    }
+
+    /// Where sockets are registered.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// What wakes this thread from another.
+    #[must_use]
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// The port on which the upstream is awaited.
+    ///
+    /// # Errors
+    /// [`AgentError::System`].
+    pub fn port(&self) -> Result<u16, AgentError> {
+        Ok(self.listener.local_addr().doing("listening for the upstream")?.port())
+    }
+
+    /// Whether SIGINT or SIGTERM came.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Waits for events until `deadline`, and hands over those that are not its own.
+    ///
+    /// # Errors
+    /// [`AgentError::System`].
+    pub fn wait(&mut self, deadline: Time, mut on_event: impl FnMut(&Event)) -> Result<(), AgentError> {
+        // Rounded up to a millisecond, the unit of epoll: rounded down, the last one would be spent spinning.
+        let left = deadline.since(self.now());
+        let timeout = if left.is_zero() { left } else { left + Duration::from_micros(999) };
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => result.doing("waiting for events")?,
+        }
+        for event in &self.events {
+            match event.token() {
+                WAKE => {}
+                LISTENER => self.calling = true,
+                SIGNAL => {
+                    while matches!(self.signals.read(&mut [0; 16]), Ok(1..)) {}
+                    self.stopped = true;
+                }
+                _ => on_event(event),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next connection that was made to the listener.
+    pub fn accept(&mut self) -> Option<(mio::net::TcpStream, SocketAddr)> {
+        while self.calling {
+            match self.listener.accept() {
+                Ok((stream, peer)) => return Some((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()))),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.calling = false,
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    log::warn!("accepting a connection: {error}");
+                    self.calling = false;
+                }
+            }
+        }
+        None
+    }
+}
+
+/// An anteroom whose tokens are told apart from all others.
+#[must_use]
+pub fn anteroom() -> Anteroom {
+    Anteroom::new(CALLERS)
+}
+
+/// A listener on every address; where the kernel has no IPv6, on every IPv4 address.
+fn listen() -> io::Result<TcpListener> {
+    TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
+        .or_else(|_| TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
+}
