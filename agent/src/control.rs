@@ -109,9 +109,7 @@ impl Control {
         now: Time,
     ) -> Result<Self, Lost> {
         let mut stream = TcpStream::connect(server).map_err(Lost::Connect)?;
-        registry
-            .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
-            .map_err(Lost::Connect)?;
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).map_err(Lost::Connect)?;
         Ok(Self {
             server,
             stream,
@@ -293,5 +291,147 @@ impl Control {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll};
+    use slidecast_proto::control::Welcome;
+    use slidecast_proto::units::NodeId;
+    use std::net::{TcpListener, TcpStream as StdStream};
+    use std::thread::JoinHandle;
+
+    const WELCOME: ToAgent = ToAgent::Welcome(Welcome { node: NodeId(7), server_version: String::new() });
+
+    /// Says hello to whoever listens until the link is lost; gives the orders that came, and why it was lost.
+    fn visit(server: SocketAddr, key: Option<PublicKey>) -> (Vec<ToAgent>, Lost) {
+        let mut poll = Poll::new().unwrap();
+        let mut events = Events::with_capacity(4);
+        let secret = SecretKey::generate().unwrap();
+        let mut control = Control::connect(server, &secret, key, poll.registry(), Token(3), Time(0)).unwrap();
+        let (mut orders, mut greeted) = (Vec::new(), false);
+        loop {
+            let result = control.advance(Time(0));
+            while let Some(order) = control.poll_message().unwrap() {
+                orders.push(order);
+            }
+            if let Err(lost) = result {
+                return (orders, lost);
+            }
+            if control.is_open() && !greeted {
+                greeted = true;
+                let line = crate::logging::Line { level: log::Level::Warn, text: "hello".to_owned() };
+                control.send_line(&line);
+                continue;
+            }
+            poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
+            assert!(!events.is_empty(), "nothing happened for 5 s");
+            events.iter().for_each(|event| control.on_event(event));
+        }
+    }
+
+    /// A server that answers the first message with a welcome and a heartbeat, and hangs up.
+    fn server(mut channel: Channel) -> (SocketAddr, JoinHandle<Vec<ToServer>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut heard, mut buffer) = (Vec::new(), [0; 1024]);
+            while heard.is_empty() {
+                let bytes = stream.read(&mut buffer).unwrap_or(0);
+                let result = channel.on_bytes(&buffer[..bytes]);
+                while let Some(message) = channel.poll_message() {
+                    heard.push(ToServer::parse(&message).unwrap());
+                    channel.send(&ToAgent::Heartbeat.encode()).unwrap();
+                    channel.send(&WELCOME.encode()).unwrap();
+                }
+                stream.write_all(&channel.poll_transmit().unwrap_or_default()).unwrap();
+                if bytes == 0 || result.is_err() {
+                    break;
+                }
+            }
+            heard
+        });
+        (address, thread)
+    }
+
+    #[test]
+    fn orders_that_came_before_the_server_hung_up_are_obeyed() {
+        let secret = SecretKey::generate().unwrap();
+        let (address, thread) = server(Channel::server(Some(&secret)));
+        let (orders, lost) = visit(address, Some(secret.public()));
+        assert_eq!(orders, [WELCOME]);
+        assert!(matches!(lost, Lost::Closed), "{lost}");
+        assert_eq!(thread.join().unwrap(), [ToServer::Log(LogLine { level: 2, text: "hello".to_owned() })]);
+    }
+
+    #[test]
+    fn an_insecure_pair_understands_each_other() {
+        let (address, _thread) = server(Channel::server(None));
+        assert_eq!(visit(address, None).0, [WELCOME]);
+    }
+
+    #[test]
+    fn a_server_with_another_key_is_named() {
+        let (ours, theirs) = (SecretKey::generate().unwrap(), SecretKey::generate().unwrap());
+        let (address, _thread) = server(Channel::server(Some(&theirs)));
+        let (orders, lost) = visit(address, Some(ours.public()));
+        assert_eq!((orders.len(), lost.reason()), (0, Reason::KeyMismatch));
+    }
+
+    #[test]
+    fn insecure_on_one_side_only_is_named() {
+        let secret = SecretKey::generate().unwrap();
+        let (address, _thread) = server(Channel::server(None));
+        assert_eq!(visit(address, Some(secret.public())).1.reason(), Reason::InsecureMismatch);
+        let (address, _thread) = server(Channel::server(Some(&secret)));
+        assert_eq!(visit(address, None).1.reason(), Reason::InsecureMismatch);
+    }
+
+    #[test]
+    fn whoever_is_no_server_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let web = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+            let _ = stream.read(&mut [0; 100]);
+        });
+        assert_eq!(visit(address, None).1.reason(), Reason::ProtocolError);
+        web.join().unwrap();
+        assert!(matches!(visit(address, None).1, Lost::Connect(_)), "and after that nobody listens");
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let poll = Poll::new().unwrap();
+        let secret = SecretKey::generate().unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut control = Control::connect(address, &secret, None, poll.registry(), Token(3), Time(0)).unwrap();
+        assert!(control.advance(Time(0)).is_ok());
+        assert_eq!(control.deadline(), Time(0).after(HANDSHAKE));
+        assert!(matches!(control.advance(control.deadline()), Err(Lost::Handshake)));
+    }
+
+    #[test]
+    fn last_words_arrive_although_the_server_spoke_too() {
+        let (address, listener) = {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            (listener.local_addr().unwrap(), listener)
+        };
+        let poll = Poll::new().unwrap();
+        let secret = SecretKey::generate().unwrap();
+        let control = Control::connect(address, &secret, None, poll.registry(), Token(3), Time(0)).unwrap();
+        let (mut stream, _): (StdStream, _) = listener.accept().unwrap();
+        stream.write_all(&[0; 100]).unwrap();
+        let closing = std::thread::spawn(move || control.close(Duration::from_secs(5)));
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).unwrap();
+        assert_eq!(&heard[..8], b"SLIDECTL");
+        drop(stream);
+        closing.join().unwrap();
     }
 }

@@ -121,15 +121,14 @@ impl Search {
     /// [`AgentError::NoSuchInterface`].
     pub fn advance(&mut self, registry: &Registry, now: Time) -> Result<(), AgentError> {
         match &mut self.ground {
-            Ground::Named { host, port, ask_at } => {
-                if *ask_at <= now {
-                    *ask_at = now.after(SEEK_MOST);
-                    match (host.as_str(), *port).to_socket_addrs() {
-                        Ok(addresses) => addresses.for_each(|address| self.add(address, true, now)),
-                        Err(error) => self.say_waiting(&format!("looking up {host}: {error}"), now),
-                    }
+            Ground::Named { host, port, ask_at } if *ask_at <= now => {
+                *ask_at = now.after(SEEK_MOST);
+                match (host.as_str(), *port).to_socket_addrs() {
+                    Ok(addresses) => addresses.for_each(|address| self.add(address, true, now)),
+                    Err(error) => log::debug!("looking up {host}: {error}"),
                 }
             }
+            Ground::Named { .. } => {}
             Ground::Cards { only, port, voices, seek, shout_at, pause } => {
                 if *shout_at <= now {
                     renew(voices, cards::interfaces(only)?, registry, self.first_token);
@@ -143,9 +142,11 @@ impl Search {
                 for (source, bytes) in heard {
                     self.on_datagram(source, &bytes, nonce, now);
                 }
-                let text = self.describe();
-                self.say_waiting(&text, now);
             }
+        }
+        if self.say_at <= now {
+            self.say_at = now.after(SAY_AGAIN);
+            log::info!("{}", self.describe());
         }
         Ok(())
     }
@@ -162,13 +163,6 @@ impl Search {
                 let names: Vec<&str> = voices.iter().map(|voice| voice.card.name.as_str()).collect();
                 format!("looking for a server on {}, port {port}", names.join(", "))
             }
-        }
-    }
-
-    fn say_waiting(&mut self, text: &str, now: Time) {
-        if self.say_at <= now {
-            self.say_at = now.after(SAY_AGAIN);
-            log::info!("{text}");
         }
     }
 
@@ -302,5 +296,127 @@ impl Voice {
                 Err(_) => self.readable = false,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll};
+    use slidecast_proto::units::DeploymentId;
+    use std::net::UdpSocket as StdSocket;
+
+    const NONCE: [u8; 8] = [7; 8];
+    const FIRST: usize = 20;
+
+    fn key(byte: u8) -> PublicKey {
+        PublicKey([byte; 32])
+    }
+
+    fn offer(server: Option<PublicKey>) -> Offer {
+        Offer { server, port: 4000, deployment: DeploymentId([1; 16]) }
+    }
+
+    fn search(trust: &Trust) -> Search {
+        Search::on_cards(vec!["lo".to_owned()], 1, trust, NONCE, FIRST, Time(0))
+    }
+
+    fn at(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 5))
+    }
+
+    #[test]
+    fn a_server_on_the_wire_is_found_by_broadcast() {
+        let server = StdSocket::bind("0.0.0.0:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        let answering = std::thread::spawn(move || {
+            let mut bytes = [0; 200];
+            let (len, source) = server.recv_from(&mut bytes).unwrap();
+            let seek = Seek::parse(&bytes[..len]).unwrap();
+            server.send_to(b"not an offer", source).unwrap();
+            server.send_to(&offer(Some(key(1))).encode(seek.nonce), source).unwrap();
+        });
+        let mut poll = Poll::new().unwrap();
+        let mut events = Events::with_capacity(4);
+        let trust = Trust::Pinned(key(1));
+        let mut search = Search::on_cards(vec!["lo".to_owned()], port, &trust, NONCE, FIRST, Time(0));
+        let found = loop {
+            search.advance(poll.registry(), Time(0)).unwrap();
+            if let Some(address) = search.poll(Time(0)) {
+                break address;
+            }
+            poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
+            assert!(!events.is_empty(), "nothing happened for 5 s");
+            events.iter().for_each(|event| search.on_event(event));
+        };
+        assert_eq!(found, SocketAddr::from(([127, 0, 0, 1], 4000)));
+        answering.join().unwrap();
+    }
+
+    #[test]
+    fn an_unknown_card_is_an_error_and_no_endless_wait() {
+        let only = vec!["no-such-card".to_owned()];
+        let mut search = Search::on_cards(only, 1, &Trust::Insecure, NONCE, FIRST, Time(0));
+        assert!(search.advance(Poll::new().unwrap().registry(), Time(0)).is_err());
+    }
+
+    #[test]
+    fn seeks_become_rarer_but_never_stop() {
+        let poll = Poll::new().unwrap();
+        let mut search = search(&Trust::Insecure);
+        let mut gaps = Vec::new();
+        let mut now = Time(0);
+        for _ in 0..6 {
+            search.advance(poll.registry(), now).unwrap();
+            gaps.push(search.deadline().since(now).as_millis());
+            now = search.deadline();
+        }
+        assert_eq!(gaps, [250, 500, 1000, 2000, 2000, 2000]);
+    }
+
+    #[test]
+    fn what_fits_is_tried_before_what_only_claims_to_be_a_server() {
+        let mut search = search(&Trust::Pinned(key(1)));
+        search.on_datagram(at(1), &offer(Some(key(9))).encode(NONCE), NONCE, Time(0));
+        search.on_datagram(at(2), &offer(None).encode(NONCE), NONCE, Time(0));
+        search.on_datagram(at(3), &offer(Some(key(1))).encode(NONCE), NONCE, Time(0));
+        let order: Vec<_> = std::iter::from_fn(|| search.poll(Time(0).after(RETRY))).map(|found| found.ip()).collect();
+        assert_eq!(order[0], at(3).ip());
+        assert_eq!(order.len(), 3, "the others are tried as well: hints may be forged");
+    }
+
+    #[test]
+    fn a_crowd_of_false_offers_does_not_push_out_the_true_one() {
+        let mut search = search(&Trust::Pinned(key(1)));
+        search.on_datagram(at(250), &offer(Some(key(1))).encode(NONCE), NONCE, Time(0));
+        for last in 0..200 {
+            search.on_datagram(at(last), &offer(Some(key(9))).encode(NONCE), NONCE, Time(u64::from(last)));
+        }
+        assert_eq!(search.candidates.len(), CANDIDATES);
+        assert_eq!(search.poll(Time(200)).map(|found| found.ip()), Some(at(250).ip()));
+    }
+
+    #[test]
+    fn answers_to_other_seeks_and_other_versions_are_no_candidates() {
+        let mut search = search(&Trust::Insecure);
+        search.on_datagram(at(1), &offer(None).encode([8; 8]), NONCE, Time(0));
+        let mut newer = offer(None).encode(NONCE);
+        newer[8] = 99;
+        search.on_datagram(at(2), &newer, NONCE, Time(0));
+        search.on_datagram(at(3), &[0; DATAGRAM_LEN], NONCE, Time(0));
+        assert!(search.candidates.is_empty());
+        assert!(search.version_said.is_some());
+    }
+
+    #[test]
+    fn a_server_with_a_wrong_key_is_tried_again_later_than_one_that_is_not_up_yet() {
+        let mut search = Search::of_name("127.0.0.1".to_owned(), 5, &Trust::Insecure, Time(0));
+        search.advance(Poll::new().unwrap().registry(), Time(0)).unwrap();
+        let address = search.poll(Time(0)).unwrap();
+        search.on_failure(address, Reason::ServerLost, "connection refused", Time(0));
+        assert_eq!(search.poll(Time(0).after(RETRY)), Some(address));
+        search.on_failure(address, Reason::KeyMismatch, "wrong key", Time(0));
+        assert_eq!(search.poll(Time(0).after(RETRY)), None);
+        assert_eq!(search.poll(Time(0).after(RETRY_OTHER)), Some(address));
     }
 }

@@ -1,7 +1,7 @@
 //! What the net thread waits for: the kernel's events, signals, wake-ups of other threads, and the time.
 
-use crate::error::{AgentError, Doing};
 use crate::conn::Anteroom;
+use crate::error::{AgentError, Doing};
 use mio::event::Event;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Registry, Token, Waker};

@@ -10,10 +10,14 @@
 //! all in `sys/`; everything else is safe Rust.
 #![deny(unsafe_code)]
 
+mod agent;
 pub mod cards;
 pub mod cli;
 pub mod conn;
+pub mod control;
+pub mod discover;
 pub mod error;
+pub mod event_loop;
 pub mod framing;
 pub mod inventory;
 pub mod logging;
