@@ -16,6 +16,7 @@ pub mod noise;
 pub mod plan;
 pub mod quantity;
 pub mod reason;
+pub mod selector;
 pub mod set;
 pub mod units;
 pub mod wire;

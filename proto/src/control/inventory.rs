@@ -2,7 +2,9 @@
 
 use super::fields::{address, line, put_address, put_line};
 use super::{MAX_ADDRESSES, MAX_DISKS, MAX_LABEL, MAX_LINE, MAX_MESSAGE, MAX_NAME};
+use crate::quantity::Bytes;
 use crate::wire::{Parsed, array, flag, list, put_list};
+use core::fmt;
 use nom::Parser;
 use nom::combinator::{fail, map};
 use nom::number::complete::{le_u8, le_u32, le_u64};
@@ -129,6 +131,20 @@ impl Disk {
             count += 1;
         }
         out[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
+    }
+}
+
+impl fmt::Display for Disk {
+    /// Path, model, serial and size, by which a person tells disks apart.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (", self.path)?;
+        if !self.model.trim().is_empty() {
+            write!(f, "{}, ", self.model.trim())?;
+        }
+        if !self.serial.trim().is_empty() {
+            write!(f, "serial {}, ", self.serial.trim())?;
+        }
+        write!(f, "{})", Bytes(self.bytes))
     }
 }
 
