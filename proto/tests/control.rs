@@ -102,7 +102,7 @@ fn ranges() -> impl Strategy<Value = Vec<(u32, u32)>> {
 }
 
 fn progress() -> impl Strategy<Value = ToServer> {
-    let numbers = (any::<[u32; 3]>(), any::<[u64; 3]>(), any::<[u32; 3]>());
+    let numbers = (any::<[u32; 3]>(), any::<[u64; 3]>(), any::<[u32; 4]>());
     (deployment(), any::<u64>(), select(Phase::ALL), numbers, ranges()).prop_map(
         |(deployment, epoch, phase, (counts, bytes, waits), durable_new)| {
             ToServer::Progress(Progress {
@@ -118,6 +118,7 @@ fn progress() -> impl Strategy<Value = ToServer> {
                 wait_upstream_ms: waits[0],
                 wait_downstream_ms: waits[1],
                 wait_disk_ms: waits[2],
+                pass_ended: waits[3],
                 durable_new,
             })
         },
@@ -428,6 +429,7 @@ fn the_longest_progress_fits() {
         wait_upstream_ms: 0,
         wait_downstream_ms: 0,
         wait_disk_ms: 0,
+        pass_ended: 0,
         durable_new,
     };
     let bytes = ToServer::Progress(progress).encode();

@@ -235,6 +235,8 @@ pub struct Progress {
     pub wait_downstream_ms: u32,
     /// Milliseconds of the last second spent waiting for the target.
     pub wait_disk_ms: u32,
+    /// The last pass of which the upstream said that nothing more comes; 0 for none.
+    pub pass_ended: u32,
     /// Blocks that became durable since the last progress: ranges start..end, not empty, ascending, at most
     /// [`MAX_RANGES`]; what does not fit comes with the next.
     pub durable_new: Vec<(u32, u32)>,
@@ -252,7 +254,7 @@ impl Progress {
         for bytes in [self.received_bytes, self.sent_bytes, self.written_bytes] {
             out.extend_from_slice(&bytes.to_le_bytes());
         }
-        for wait in [self.wait_upstream_ms, self.wait_downstream_ms, self.wait_disk_ms] {
+        for wait in [self.wait_upstream_ms, self.wait_downstream_ms, self.wait_disk_ms, self.pass_ended] {
             out.extend_from_slice(&wait.to_le_bytes());
         }
         put_list(out, &self.durable_new, MAX_RANGES, |out, (start, end)| {
@@ -270,7 +272,7 @@ impl Progress {
                 Phase::read,
                 (le_u32, le_u32, le_u32),
                 (le_u64, le_u64, le_u64),
-                (le_u32, le_u32, le_u32),
+                (le_u32, le_u32, le_u32, le_u32),
                 ranges,
             ),
             |(deployment, epoch, phase, counts, bytes, waits, durable_new)| Self {
@@ -286,6 +288,7 @@ impl Progress {
                 wait_upstream_ms: waits.0,
                 wait_downstream_ms: waits.1,
                 wait_disk_ms: waits.2,
+                pass_ended: waits.3,
                 durable_new,
             },
         )

@@ -68,6 +68,7 @@ fn progress(accepted: u32) -> ToServer {
         wait_upstream_ms: 1,
         wait_downstream_ms: 0,
         wait_disk_ms: 9,
+        pass_ended: 0,
         durable_new: vec![(0, u32::MAX)],
     })
 }

@@ -9,6 +9,17 @@ use crate::units::{BlockNo, PartNo, Time};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+/// What a node knows of the needs below it.
+#[derive(Debug)]
+pub(super) enum Below<'a> {
+    /// There is nobody.
+    Nothing,
+    /// They have not said yet.
+    Unknown,
+    /// They lack these blocks.
+    Lacks(&'a BlockSet),
+}
+
 impl Downstream {
     fn new(terms: Terms, address: SocketAddr, cursor: u64, now: Time) -> Self {
         Self {
@@ -82,13 +93,12 @@ impl Node {
         }
     }
 
-    /// What the nodes below lack, if there are any: all of it while they have not said.
-    pub(super) fn downstream_lacks(&self) -> Option<BlockSet> {
-        let (down, shape) = (self.downstream.as_ref()?, self.shape.as_ref()?);
-        match &down.state {
-            DownstreamState::Gone => None,
-            DownstreamState::Up(sender) if sender.is_open() => Some(sender.lacking().clone()),
-            _ => Some(BlockSet::full(shape.blocks)),
+    /// What the nodes below lack.
+    pub(super) fn downstream_lacks(&self) -> Below<'_> {
+        match self.downstream.as_ref().map(|down| &down.state) {
+            None | Some(DownstreamState::Gone) => Below::Nothing,
+            Some(DownstreamState::Up(sender)) if sender.is_open() => Below::Lacks(sender.lacking()),
+            Some(_) => Below::Unknown,
         }
     }
 
@@ -112,6 +122,7 @@ impl Node {
         sending.into_iter().for_each(|id| self.book.on_sent(id, false));
         self.clear_parts();
         self.tell_link(Side::Downstream, peer, LinkState::Down, Some(fault));
+        self.open_upstream();
     }
 
     pub(super) fn time_downstream(&mut self, now: Time) {
@@ -204,6 +215,7 @@ impl Node {
         let known: Vec<u32> =
             self.parts.keys().copied().filter(|part| self.known_parts.contains(BlockNo(*part))).collect();
         known.into_iter().for_each(|part| self.queue_part(PartNo(part)));
+        self.open_upstream();
     }
 
     /// Queues a part for the downstream, if that is connected and lacks anything of it.

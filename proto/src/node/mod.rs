@@ -219,6 +219,9 @@ pub struct Node {
     sampled: Time,
     received_bytes: u64,
     sent_bytes: u64,
+    /// The disk's count as of the last report.
+    written_bytes: u64,
+    pass_ended: u32,
     acts: VecDeque<Act>,
 }
 
@@ -252,6 +255,8 @@ impl Node {
             sampled: now,
             received_bytes: 0,
             sent_bytes: 0,
+            written_bytes: 0,
+            pass_ended: 0,
             acts: VecDeque::new(),
         }
     }
@@ -287,6 +292,7 @@ impl Node {
         self.expect_upstream(terms(join.upstream.node, self.config.id, &join.upstream));
         let downstream = join.downstream.as_ref().map(|spec| (terms(self.config.id, spec.node, spec), spec.address));
         self.set_downstream(downstream, now);
+        self.open_upstream();
         self.reclaim();
     }
 
@@ -509,6 +515,12 @@ impl Node {
         }
     }
 
+    /// Reports to the server at once: it waits for this.
+    fn report(&mut self) {
+        let progress = self.progress(self.written_bytes);
+        self.acts.push_back(Act::Tell(ToServer::Progress(progress)));
+    }
+
     fn part_of(&self, block: u32) -> Option<PartNo> {
         self.shape.as_ref().map(|shape| shape.part_of(BlockNo(block)))
     }
@@ -584,6 +596,7 @@ impl Node {
 
     /// Where the node stands, and what became durable since the last report. `written_bytes` is the disk's own count.
     pub fn progress(&mut self, written_bytes: u64) -> Progress {
+        self.written_bytes = written_bytes;
         let durable_new: Vec<(u32, u32)> =
             self.unreported.ranges().take(4096).map(|range| (range.start, range.end)).collect();
         for (start, end) in &durable_new {
@@ -612,6 +625,7 @@ impl Node {
             wait_upstream_ms: waits.upstream,
             wait_downstream_ms: waits.downstream,
             wait_disk_ms: waits.disk,
+            pass_ended: self.pass_ended,
             durable_new,
         }
     }

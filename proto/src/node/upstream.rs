@@ -1,5 +1,6 @@
 //! What comes from the neighbour up the chain.
 
+use super::downstream::Below;
 use super::{Act, CachedPart, Node, Take};
 use crate::control::{LinkState, Side};
 use crate::frame::{HEADER_LEN, Header, Kind};
@@ -10,7 +11,13 @@ use std::sync::Arc;
 
 impl Node {
     /// From now on only the neighbour of `terms` may call. A link to the same neighbour under the same key lives on.
-    pub(super) fn expect_upstream(&mut self, terms: Terms) {
+    pub(super) fn expect_upstream(&mut self, mut terms: Terms) {
+        if let Some(old) = &self.upstream.terms
+            && (old.from, &old.key) == (terms.from, &terms.key)
+        {
+            // The neighbour's order may be the older one.
+            terms.epoch = old.epoch;
+        }
         if let Some(link) = &self.upstream.link {
             let old = link.terms();
             if (old.from, &old.key) != (terms.from, &terms.key) {
@@ -136,6 +143,8 @@ impl Node {
             ReceiverEvent::Part(number) => self.take_part(number, payload)?,
             ReceiverEvent::End(pass) => {
                 self.upstream.ended = Some(pass);
+                self.pass_ended = self.pass_ended.max(pass);
+                self.report();
             }
         }
         Ok(())
@@ -154,8 +163,8 @@ impl Node {
         Ok(())
     }
 
-    /// Says what is lacking once both are known: who the upstream is, and how many blocks there are. What the downstream
-    /// lacks is lacking here too, unless the disk still takes it anyway.
+    /// Says what is lacking once both are known: who the upstream is, and how many blocks there are. What the nodes below
+    /// lack is lacking here too, so a node that does not lack everything itself waits until its downstream has said it.
     pub(super) fn open_upstream(&mut self) {
         let Some(link) = self.upstream.link.as_ref() else { return };
         if self.shape.is_none() || !link.is_proven() || link.is_open() {
@@ -165,8 +174,12 @@ impl Node {
         if self.ended().is_some() {
             lacks = BlockSet::empty(lacks.universe());
         }
-        if let Some(below) = self.downstream_lacks() {
-            lacks.union(&below);
+        if !lacks.is_full() {
+            match self.downstream_lacks() {
+                Below::Unknown => return,
+                Below::Lacks(below) => lacks.union(below),
+                Below::Nothing => {}
+            }
         }
         if let Some(link) = &mut self.upstream.link {
             link.say_lacks(&lacks);
