@@ -85,7 +85,7 @@ impl Image {
     pub fn resolve(&self) -> Result<Resolved, ImageError> {
         let newest = self.newest();
         let live = |layer, block, _: &mut dyn Iterator<Item = _>| {
-            let found = self.live.binary_search_by_key(&(layer, block), |row| (row.layer, row.block));
+            let found = self.live.binary_search_by_key(&(layer, block), LiveHash::key);
             found.map(|at| self.live[at].hash).map_err(|_| newest.core.damaged("live hashes", 0))
         };
         let resolved = Resolved::merge(&self.layers, live)?;

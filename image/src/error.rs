@@ -1,5 +1,6 @@
 //! Why an image could not be made, opened, checked or written out.
 
+use crate::fit::FitError;
 use crate::manifest::ManifestError;
 use core::fmt;
 use slidecast_proto::units::Hash;
@@ -188,10 +189,12 @@ pub enum ImageError {
         /// The one asked for, in bytes.
         asked: u64,
     },
-    /// The output is also the source, or a layer that it builds on.
-    OutputInUse {
+    /// The output cannot be that file.
+    Output {
         /// Which file.
         path: PathBuf,
+        /// Why not.
+        what: &'static str,
     },
     /// The image would have more blocks, layers or extents than a file may have.
     TooMany {
@@ -209,6 +212,13 @@ pub enum ImageError {
         /// What is wrong.
         what: &'static str,
     },
+    /// The partition table does not fit the destination.
+    Table {
+        /// The destination.
+        path: PathBuf,
+        /// Why not.
+        error: FitError,
+    },
     /// A worker thread ended without a result: a bug.
     Worker,
 }
@@ -217,7 +227,7 @@ impl ImageError {
     /// Whether the call was wrong, rather than a file or the system.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Inherited { .. } | Self::OutputInUse { .. })
+        matches!(self, Self::Inherited { .. } | Self::Output { .. })
     }
 
     /// Turns an error of the system into ours.
@@ -268,13 +278,12 @@ impl fmt::Display for ImageError {
             Self::Inherited { what, parent, asked } => {
                 write!(f, "the {what} of a parent is kept: {parent} bytes, not {asked}")
             }
-            Self::OutputInUse { path } => {
-                write!(f, "{}: the output is the source or a layer it builds on", path.display())
-            }
+            Self::Output { path, what } => write!(f, "{} cannot be the output: {what}", path.display()),
             Self::TooMany { what } => write!(f, "the image would have too many {what}"),
             Self::Destination { path, bytes, sector, what } => {
                 write!(f, "{} ({bytes} bytes, sectors of {sector}): {what}", path.display())
             }
+            Self::Table { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Worker => f.write_str("a worker thread ended without a result"),
         }
     }

@@ -13,8 +13,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How much of a section is read at a time.
-const STEP: usize = 1 << 20;
+/// How much of a section is read at a time: whole rows, whole grain hashes, about a megabyte.
+const STEP: usize = ROW_BYTES * GRAIN_HASH_BYTES * 1600;
 const LIVE_BYTES: usize = 40;
 
 /// What stays in memory of a layer while its blocks are served.
@@ -32,6 +32,13 @@ pub(crate) struct LiveHash {
     pub(crate) layer: u32,
     pub(crate) block: u32,
     pub(crate) hash: Hash,
+}
+
+impl LiveHash {
+    /// What live hashes are sorted by.
+    pub(crate) fn key(&self) -> (u32, u32) {
+        (self.layer, self.block)
+    }
 }
 
 /// A layer, open.
@@ -99,7 +106,7 @@ impl LayerFile {
         mut take: impl FnMut(&[u8]) -> Result<(), ImageError>,
     ) -> Result<(), ImageError> {
         let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; STEP - STEP % ROW_BYTES];
+        let mut buffer = vec![0; STEP];
         let (mut at, end) = (section.offset, section.offset + section.bytes);
         while at < end {
             let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());

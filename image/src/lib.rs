@@ -6,7 +6,9 @@
 
 mod chain;
 pub mod codec;
+pub mod create;
 pub mod error;
+pub mod export;
 mod extent;
 pub mod fit;
 mod format;
@@ -17,11 +19,17 @@ mod part;
 mod resolve;
 mod resolved;
 pub mod source;
+mod survey;
 mod table;
 #[cfg(test)]
 mod testing;
 mod varint;
+pub mod verify;
+mod work;
 
 pub use chain::{Image, LayerInfo};
+pub use create::{CreateOptions, CreateProgress, CreateReport, create};
 pub use error::ImageError;
+pub use export::{ExportProgress, ExportReport, export};
 pub use resolved::{Resolved, StoredRef};
+pub use verify::{VerifyProgress, VerifyReport, verify, verify_quick};

@@ -234,7 +234,7 @@ impl Resolved {
             }
             self.stored_bytes += u64::from(file.rows[block as usize].stored_len());
         }
-        found.sort_unstable_by_key(|row| (row.layer, row.block));
+        found.sort_unstable_by_key(LiveHash::key);
         self.live = found;
         Ok(())
     }
@@ -303,7 +303,7 @@ impl Resolved {
             What::Stored { layer, block } => {
                 let file = &self.layers[usize::from(layer)];
                 let hash = file.rows[block as usize].hash;
-                let at = self.live.binary_search_by_key(&(u32::from(layer), block), |row| (row.layer, row.block));
+                let at = self.live.binary_search_by_key(&(u32::from(layer), block), LiveHash::key);
                 let live = at.map_or(hash, |at| self.live[at].hash);
                 Content::Stored { grains: file.superblock.grains_of(block), hash, live }
             }

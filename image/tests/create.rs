@@ -1,0 +1,162 @@
+//! Disks that become images and disks again.
+#![allow(missing_docs, reason = "a test")]
+
+mod common;
+
+use common::{Bench, noise, text};
+use slidecast_image::{CreateOptions, ImageError, create, verify, verify_quick};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_disk_comes_back_as_it_was() {
+    let bench = Bench::new();
+    let content = [(0, noise(1, 5 << 20)), (9 * MIB, text(2, 3 << 20)), (20 * MIB + 512, text(3, 1000))];
+    let disk = bench.disk("disk", 30 * MIB + 512, &content);
+    let report = bench.base(&disk, "a.slide");
+    assert!(bench.is_equal("a.slide", &disk));
+    assert_eq!(report.new_bytes, 8 * MIB + 4096);
+    assert!(report.stored_bytes < 7 * MIB);
+    let sum = report.fill_bytes + report.new_bytes + report.repeated_bytes + report.unused_bytes;
+    assert_eq!(sum, (30 * MIB).div_ceil(4096) * 4096 + 4096);
+    assert_eq!(verify(&bench.path("a.slide"), |_| ()).unwrap().root, report.root);
+    verify_quick(&bench.path("a.slide")).unwrap();
+}
+
+#[test]
+fn what_occurs_twice_is_stored_once() {
+    let bench = Bench::new();
+    let copy = noise(1, 2 << 20);
+    let disk = bench.disk("disk", 16 * MIB, &[(0, copy.clone()), (5 * MIB + 4096, copy)]);
+    let report = bench.base(&disk, "a.slide");
+    assert_eq!((report.new_bytes, report.repeated_bytes), (2 * MIB, 2 * MIB));
+    assert!(bench.is_equal("a.slide", &disk));
+}
+
+#[test]
+fn a_run_that_is_too_short_is_stored_again() {
+    let bench = Bench::new();
+    let copy = noise(1, 12 << 10);
+    let disk = bench.disk("disk", 16 * MIB, &[(0, noise(2, 4096)), (4096, copy.clone()), (MIB, copy)]);
+    assert_eq!(bench.base(&disk, "a.slide").repeated_bytes, 0);
+    assert!(bench.is_equal("a.slide", &disk));
+    let options = CreateOptions { dedup_run: 4096, ..CreateOptions::new(&disk, &bench.path("b.slide")) };
+    assert_eq!(create(&options, |_| ()).unwrap().repeated_bytes, 12 << 10);
+    assert!(bench.is_equal("b.slide", &disk));
+}
+
+#[test]
+fn the_same_input_gives_the_same_file() {
+    let bench = Bench::new();
+    let disk = bench.disk("disk", 64 * MIB, &[(0, text(1, 40 << 20)), (50 * MIB, noise(1, 4 << 20))]);
+    let (one, other) = (bench.base(&disk, "a.slide"), bench.base(&disk, "b.slide"));
+    assert_eq!((one.layer, one.root), (other.layer, other.root));
+    assert!(std::fs::read(bench.path("a.slide")).unwrap() == std::fs::read(bench.path("b.slide")).unwrap());
+}
+
+#[test]
+fn an_unchanged_disk_gives_an_empty_increment() {
+    let bench = Bench::new();
+    // A zero grain in the middle of data is stored; it must still be known as the same.
+    let content = [(0, noise(1, 1 << 20)), (MIB + 4096, noise(2, 1 << 20)), (4 * MIB, vec![7; 8192])];
+    let disk = bench.disk("disk", 16 * MIB, &content);
+    bench.base(&disk, "a.slide");
+    let report = bench.child(&disk, "a.slide", "b.slide").unwrap();
+    assert_eq!((report.blocks, report.absent_bytes), (0, 16 * MIB));
+    assert!(bench.is_equal("b.slide", &disk));
+    verify(&bench.path("b.slide"), |_| ()).unwrap();
+}
+
+#[test]
+fn increments_hold_what_changed_and_the_chain_gives_the_newest_disk() {
+    let bench = Bench::new();
+    let mut content = vec![(0, noise(1, 8 << 20)), (10 * MIB, text(2, 4 << 20))];
+    let first = bench.disk("first", 32 * MIB, &content);
+    bench.base(&first, "0.slide");
+    // A change, what was data becomes zero, a copy of what the parent holds elsewhere.
+    content.push((2 * MIB, noise(3, 8192)));
+    content.push((4 * MIB, vec![0; 1 << 20]));
+    content.push((20 * MIB, noise(1, 1 << 20)));
+    let second = bench.disk("second", 32 * MIB, &content);
+    let report = bench.child(&second, "0.slide", "1.slide").unwrap();
+    assert_eq!((report.new_bytes, report.repeated_bytes, report.fill_bytes), (8192, MIB, MIB));
+    // Back to what the base had, and a change next to the last one.
+    content.push((4 * MIB, noise(1, 8 << 20)[4 << 20..5 << 20].to_vec()));
+    content.push((2 * MIB + 8192, noise(4, 4096)));
+    let third = bench.disk("third", 32 * MIB, &content);
+    let report = bench.child(&third, "1.slide", "2.slide").unwrap();
+    assert_eq!((report.new_bytes, report.repeated_bytes), (4096, MIB));
+    for (image, disk) in [("0.slide", first), ("1.slide", second), ("2.slide", third)] {
+        assert!(bench.is_equal(image, &disk), "{image}");
+        verify(&bench.path(image), |_| ()).unwrap();
+    }
+}
+
+#[test]
+fn a_grain_in_too_many_places_is_stored_again() {
+    let bench = Bench::new();
+    let disk = bench.disk("disk", 40 * MIB, &[(0, noise(1, 4096).repeat(9000))]);
+    let report = bench.base(&disk, "a.slide");
+    assert!(report.new_bytes > 4096 && report.new_bytes < MIB, "{}", report.new_bytes);
+    assert!(bench.is_equal("a.slide", &disk));
+}
+
+#[test]
+fn other_grains_blocks_and_codecs_give_the_same_disk() {
+    let bench = Bench::new();
+    let copy = text(1, 1 << 20);
+    let disk = bench.disk("disk", 9 * MIB + 512, &[(512, copy.clone()), (4 * MIB, copy), (9 * MIB, noise(1, 512))]);
+    for (grain, block) in [(4096, 65536), (65536, 65536), (16 << 20, 16 << 20), (32 << 10, 1 << 20)] {
+        for codec in ["none", "lz4", "zstd:1"] {
+            let options = CreateOptions {
+                grain: Some(grain),
+                block: Some(block),
+                codec: codec.parse().unwrap(),
+                ..CreateOptions::new(&disk, &bench.path("a.slide"))
+            };
+            create(&options, |_| ()).unwrap();
+            assert!(bench.is_equal("a.slide", &disk), "{grain} {block} {codec}");
+            verify(&bench.path("a.slide"), |_| ()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_child_keeps_the_sizes_of_its_parent() {
+    let bench = Bench::new();
+    let disk = bench.disk("disk", 4 * MIB, &[(0, noise(1, 4096))]);
+    bench.base(&disk, "a.slide");
+    let options = CreateOptions {
+        parent: Some(bench.path("a.slide")),
+        block: Some(65536),
+        ..CreateOptions::new(&disk, &bench.path("b.slide"))
+    };
+    let error = create(&options, |_| ()).unwrap_err();
+    assert!(matches!(error, ImageError::Inherited { .. }) && error.is_usage());
+    let larger = bench.disk("larger", 5 * MIB, &[]);
+    assert!(matches!(bench.child(&larger, "a.slide", "b.slide"), Err(ImageError::Geometry { .. })));
+}
+
+#[test]
+fn a_large_sparse_disk_costs_next_to_nothing() {
+    let bench = Bench::new();
+    let disk = bench.disk("disk", 1 << 40, &[(0, noise(1, 4096)), (1 << 39, noise(2, 4096))]);
+    let report = bench.base(&disk, "a.slide");
+    assert_eq!((report.read_bytes, report.new_bytes), (8192, 8192));
+    assert!(report.file_bytes < 200_000);
+    verify(&bench.path("a.slide"), |_| ()).unwrap();
+}
+
+#[test]
+fn no_file_is_left_when_making_it_fails() {
+    let bench = Bench::new();
+    let odd = bench.disk("odd", 1000, &[]);
+    let empty = bench.disk("empty", 0, &[]);
+    for source in [odd, empty, bench.path("missing"), bench.path("")] {
+        assert!(create(&CreateOptions::new(&source, &bench.path("a.slide")), |_| ()).is_err());
+    }
+    assert_eq!(bench.names(), ["empty", "odd"]);
+    let disk = bench.disk("disk", MIB, &[]);
+    let error = create(&CreateOptions::new(&disk, &disk), |_| ()).unwrap_err();
+    assert!(matches!(error, ImageError::Output { .. }) && error.is_usage());
+}
