@@ -413,10 +413,8 @@ fn an_inventory_that_is_too_long_keeps_its_first_cards_and_disks() {
     }
 }
 
-#[test]
-fn the_longest_progress_fits() {
-    let durable_new = (0..5000).map(|no| (2 * no, 2 * no + 1)).collect();
-    let progress = Progress {
+fn some_progress(durable_new: Vec<(u32, u32)>) -> ToServer {
+    ToServer::Progress(Progress {
         deployment: DeploymentId([0; 16]),
         epoch: Epoch(0),
         phase: Phase::Receiving,
@@ -431,8 +429,12 @@ fn the_longest_progress_fits() {
         wait_disk_ms: 0,
         pass_ended: 0,
         durable_new,
-    };
-    let bytes = ToServer::Progress(progress).encode();
+    })
+}
+
+#[test]
+fn the_longest_progress_fits() {
+    let bytes = some_progress((0..5000).map(|no| (2 * no, 2 * no + 1)).collect()).encode();
     assert!(bytes.len() <= MAX_MESSAGE);
     let Ok(ToServer::Progress(progress)) = ToServer::parse(&bytes) else { panic!("malformed") };
     assert_eq!(progress.durable_new.len(), MAX_RANGES as usize);
@@ -440,13 +442,7 @@ fn the_longest_progress_fits() {
 
 #[test]
 fn ranges_that_are_empty_backwards_overlapping_or_past_the_last_block_are_malformed() {
-    let progress = |ranges: &[(u32, u32)]| {
-        let mut bytes = vec![4; 1 + 16];
-        bytes.extend([0; 8 + 1 + 12 + 24 + 12]);
-        bytes.extend(u32::try_from(ranges.len()).unwrap().to_le_bytes());
-        ranges.iter().for_each(|range| bytes.extend([range.0.to_le_bytes(), range.1.to_le_bytes()].concat()));
-        ToServer::parse(&bytes)
-    };
+    let progress = |ranges: &[(u32, u32)]| ToServer::parse(&some_progress(ranges.to_vec()).encode());
     assert!(progress(&[(0, 1), (1, 3), (7, MAX_BLOCKS)]).is_ok());
     for ranges in [&[(3, 3)][..], &[(4, 3)], &[(0, 4), (3, 5)], &[(5, 6), (0, 1)], &[(0, MAX_BLOCKS + 1)]] {
         assert!(progress(ranges).is_err(), "{ranges:?}");
