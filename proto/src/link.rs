@@ -388,9 +388,9 @@ impl Sender {
     /// # Errors
     /// [`LinkFault::Silent`] or [`LinkFault::Handshake`].
     pub fn on_time(&mut self, now: Time) -> Result<(), LinkFault> {
-        let open = self.is_open();
-        self.pulse.check(self.is_proven(), now)?;
-        if open && self.out.is_empty() && now.since(self.pulse.said) >= BEAT {
+        let proven = self.is_proven();
+        self.pulse.check(proven, now)?;
+        if proven && self.out.is_empty() && now.since(self.pulse.said) >= BEAT {
             self.out.push_back(Header::bare(Kind::Beat, self.terms.deployment, 0).encode().to_vec());
         }
         Ok(())
@@ -657,6 +657,11 @@ impl Receiver {
     pub fn on_time(&mut self, next: u64, free: u64, capacity: u64, now: Time) -> Result<(), LinkFault> {
         self.pulse.check(self.is_proven(), now)?;
         if !self.is_open() {
+            // The manifest may take a while to come down the chain, and a marked disk to be hashed.
+            if self.is_proven() && now.since(self.pulse.said) >= BEAT {
+                self.out.push_back(Header::bare(Kind::Beat, self.terms.deployment, 0).encode().to_vec());
+                self.pulse.said = now;
+            }
             return Ok(());
         }
         let granted = self.granted.max(self.spent + free);
@@ -824,6 +829,26 @@ mod tests {
         let end = T0.after(Duration::from_millis(2100));
         assert!(matches!(sender.on_time(end), Err(LinkFault::Silent(_))));
         assert_eq!(receiver.on_time(0, 0, 1, end), Ok(()));
+    }
+
+    #[test]
+    fn a_proven_link_lives_while_the_manifest_is_awaited_or_a_disk_is_hashed() {
+        let (mut sender, receiver) = answered(terms(1), terms(1));
+        let mut receiver = receiver.unwrap();
+        let (header, payload) = cut(&receiver.poll_control().unwrap());
+        sender.on_frame(&header, &payload, T0).unwrap();
+        let (header, payload) = cut(&sender.poll_control().unwrap());
+        receiver.on_frame(&header, &payload, T0).unwrap();
+        for step in 1..100 {
+            let now = T0.after(BEAT * step);
+            assert_eq!((sender.on_time(now), receiver.on_time(0, 0, 1, now)), (Ok(()), Ok(())), "after {step} beats");
+            let (header, payload) = cut(&sender.poll_control().unwrap());
+            assert_eq!(receiver.on_frame(&header, &payload, now), Ok(ReceiverEvent::Nothing));
+            sender.on_said(now);
+            let (header, payload) = cut(&receiver.poll_control().unwrap());
+            assert_eq!(sender.on_frame(&header, &payload, now), Ok(SenderEvent::Nothing));
+            receiver.on_said(now);
+        }
     }
 
     #[test]
