@@ -3,8 +3,7 @@
 use crate::nic::CardSpeed;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-/// The port when none is given.
-const DEFAULT_PORT: u16 = 7531;
+use slidecast_proto::discovery::DEFAULT_PORT;
 use slidecast_proto::quantity::{parse_bytes, parse_duration, parse_mbits};
 use slidecast_proto::reason::{Free, Then, Verify};
 

@@ -12,6 +12,10 @@ pub mod failure;
 pub mod feed;
 pub mod key;
 pub mod nic;
+pub mod progress;
+pub mod report;
+pub mod shown;
+pub mod view;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};

@@ -1,6 +1,7 @@
 //! The server's network cards: which there are, how fast they are, and which of them a connection came in on.
 
 use pnet_datalink::NetworkInterface;
+use slidecast_proto::plan::{CardId, PlanCard};
 
 use std::error::Error;
 use std::fmt;
@@ -99,8 +100,8 @@ impl Nics {
 
     /// The cards, as planning wants them.
     #[must_use]
-    pub fn plan_cards(&self) -> Vec<(String, u32)> {
-        self.cards.iter().map(|card| (card.name.clone(), card.mbits)).collect()
+    pub fn plan_cards(&self) -> Vec<PlanCard> {
+        self.cards.iter().map(|card| PlanCard { card: CardId(card.name.clone()), mbits: card.mbits }).collect()
     }
 }
 

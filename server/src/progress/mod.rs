@@ -1,0 +1,246 @@
+//! Shows what happens: as a live table, as lines, or as JSON for programs.
+//!
+//! The event loop leaves the newest [`Snapshot`] here and goes on; a thread of its own does the writing. A terminal that
+//! takes nothing costs the deployment nothing.
+
+mod json;
+mod plain;
+mod table;
+mod words;
+
+use crate::cli::ProgressStyle;
+use crate::view::{Facts, Snapshot};
+use json::Json;
+use plain::Plain;
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+use table::Table;
+
+/// The most lines that wait to be written; beyond that the oldest go.
+const MAX_LINES: usize = 200;
+/// How long the end waits for a terminal that takes nothing.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// One of the ways of showing.
+#[derive(Debug)]
+enum Face {
+    Table(Table),
+    Plain(Plain),
+    Json(Json),
+    None,
+}
+
+impl Face {
+    fn start(&mut self, facts: &Facts, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Table(_) | Self::None => Ok(()),
+            Self::Plain(plain) => plain.start(facts, out),
+            Self::Json(json) => json.start(facts, out),
+        }
+    }
+
+    fn line(&mut self, text: &str, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Table(table) => table.line(text, out),
+            Self::Plain(_) => writeln!(out, "{text}"),
+            Self::Json(json) => json.line(text, out),
+            Self::None => Ok(()),
+        }
+    }
+
+    fn show(&mut self, facts: &Facts, snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Table(table) => table.show(facts, snapshot, terminal(), out),
+            Self::Plain(plain) => plain.show(facts, snapshot, out),
+            Self::Json(json) => json.show(facts, snapshot, out),
+            Self::None => Ok(()),
+        }
+    }
+
+    fn end(&mut self, snapshot: &Snapshot, code: u8, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Table(_) | Self::Plain(_) => words::end(snapshot, out),
+            Self::Json(json) => json.end(snapshot, code, out),
+            Self::None => Ok(()),
+        }
+    }
+}
+
+/// Columns and rows of the terminal.
+fn terminal() -> (usize, usize) {
+    let size = terminal_size::terminal_size_of(io::stdout());
+    size.map_or((100, 40), |(columns, rows)| (usize::from(columns.0), usize::from(rows.0)))
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    lines: VecDeque<String>,
+    snapshot: Option<Box<Snapshot>>,
+    end: Option<u8>,
+}
+
+/// Where the event loop leaves what is to be shown.
+#[derive(Debug)]
+pub struct Progress {
+    mailbox: Arc<(Mutex<Mailbox>, Condvar)>,
+    ended: Receiver<()>,
+}
+
+impl Progress {
+    /// Starts to show a deployment on standard output.
+    ///
+    /// # Errors
+    /// The system starts no thread.
+    pub fn start(style: ProgressStyle, facts: Arc<Facts>) -> io::Result<Self> {
+        let mut face = match style {
+            ProgressStyle::None => Face::None,
+            ProgressStyle::Json => Face::Json(Json::default()),
+            ProgressStyle::Auto if io::stdout().is_terminal() => Face::Table(Table::default()),
+            ProgressStyle::Auto | ProgressStyle::Plain => Face::Plain(Plain::default()),
+        };
+        let mailbox = Arc::new((Mutex::new(Mailbox::default()), Condvar::new()));
+        let (done, ended) = sync_channel(1);
+        let thread_mailbox = mailbox.clone();
+        let thread = std::thread::Builder::new().name("slidecast-progress".to_owned());
+        thread.spawn(move || {
+            // Standard output closed: nobody wants to know. The deployment goes on.
+            let _ = run(&mut face, &facts, &thread_mailbox);
+            let _ = done.send(());
+        })?;
+        Ok(Self { mailbox, ended })
+    }
+
+    fn leave(&self, what: impl FnOnce(&mut Mailbox)) {
+        let (mailbox, news) = &*self.mailbox;
+        what(&mut mailbox.lock().unwrap_or_else(PoisonError::into_inner));
+        news.notify_one();
+    }
+
+    /// Shows the deployment as it is now; an older snapshot that was not shown yet never will be.
+    pub fn show(&self, snapshot: Snapshot) {
+        self.leave(|mailbox| mailbox.snapshot = Some(Box::new(snapshot)));
+    }
+
+    /// Shows a line of text that is fit to show.
+    pub fn line(&self, text: String) {
+        self.leave(|mailbox| {
+            mailbox.lines.push_back(text);
+            if mailbox.lines.len() > MAX_LINES {
+                mailbox.lines.pop_front();
+            }
+        });
+    }
+
+    /// Shows the end, and waits a moment until it was written.
+    pub fn end(self, snapshot: Snapshot, code: u8) {
+        self.leave(|mailbox| (mailbox.snapshot, mailbox.end) = (Some(Box::new(snapshot)), Some(code)));
+        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(LAST_WORDS) {
+            log::debug!("standard output takes nothing; the end was not shown");
+        }
+    }
+}
+
+fn run(face: &mut Face, facts: &Facts, mailbox: &(Mutex<Mailbox>, Condvar)) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    face.start(facts, &mut out)?;
+    out.flush()?;
+    loop {
+        let empty = |mailbox: &mut Mailbox| mailbox.lines.is_empty() && mailbox.snapshot.is_none();
+        let guard = mailbox.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = mailbox.1.wait_while(guard, empty).unwrap_or_else(PoisonError::into_inner);
+        let Mailbox { lines, snapshot, end } = std::mem::take(&mut *guard);
+        drop(guard);
+        // Built first and written at once, so that a table never flickers.
+        let mut text = Vec::new();
+        for line in lines {
+            face.line(&line, &mut text)?;
+        }
+        if let Some(snapshot) = snapshot {
+            face.show(facts, &snapshot, &mut text)?;
+            if let Some(code) = end {
+                face.end(&snapshot, code, &mut text)?;
+                out.write_all(&text)?;
+                return out.flush();
+            }
+        }
+        out.write_all(&text)?;
+        out.flush()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::{ChainView, NodeView, State};
+    use slidecast_proto::deployment::Stage;
+    use slidecast_proto::reason::Reason;
+
+    pub(super) fn facts() -> Facts {
+        Facts {
+            image: "base.slide".to_owned(),
+            disk_bytes: 4 << 30,
+            raw_bytes: 2 << 30,
+            stored_bytes: 1 << 30,
+            blocks: 1000,
+            deployment: "ab".repeat(16),
+            key: None,
+            port: 7531,
+            wait_for: 2,
+            timeout: Some(Duration::from_secs(300)),
+        }
+    }
+
+    pub(super) fn node(id: u8, state: State) -> NodeView {
+        let waiting = matches!(state, State::Preparing | State::Ready | State::Refused);
+        NodeView {
+            id: id.into(),
+            name: format!("pc{id}"),
+            address: [10, 0, 0, id].into(),
+            interface: "eth1".to_owned(),
+            place: (!waiting).then_some((1, id.into())),
+            state,
+            reason: Reason::None,
+            detail: String::new(),
+            target: "/dev/sda".to_owned(),
+            describe: if waiting { "DISK 1 TiB".to_owned() } else { String::new() },
+            connected: true,
+            blocks: (500, 400, 300),
+            received_bytes: 1,
+            written_bytes: 2,
+            rate: 11.2e6,
+            percent: 50.0,
+            left: (!waiting).then_some(Duration::from_secs(31)),
+            end: None,
+        }
+    }
+
+    pub(super) fn snapshot(ran: Option<Duration>, nodes: Vec<NodeView>) -> Snapshot {
+        Snapshot {
+            stage: if ran.is_some() { Stage::Running } else { Stage::Waiting },
+            waited: Duration::from_secs(10),
+            ran,
+            egress_bytes: 5 << 20,
+            chains: vec![ChainView { interface: "eth1".to_owned(), nodes: nodes.iter().map(|node| node.id).collect() }],
+            nodes,
+        }
+    }
+
+    #[test]
+    fn the_end_counts_who_is_done_and_repeats_who_is_not() {
+        use slidecast_proto::reason::EndState;
+        let mut failed = node(2, State::Ended(EndState::Failed));
+        (failed.reason, failed.detail) = (Reason::NodeLost, "silent for 3 s".to_owned());
+        let nodes = vec![node(1, State::Ended(EndState::Done)), failed];
+        let mut over = snapshot(Some(Duration::from_millis(34_200)), nodes);
+        over.stage = Stage::Over { started: true, stopped: false };
+        let mut out = Vec::new();
+        words::end(&over, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let expected = "node 2 pc2 (10.0.0.2): failed: node-lost: silent for 3 s\n\
+                        1 of 2 nodes done in 34.2 s, 5 MiB sent, 1 failed\n";
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,149 @@
+//! The report of a deployment (`--report`): one JSON object, a contract with programs. `docs/DEPLOY.md` explains it.
+
+use crate::shown::shown;
+use crate::view::Facts;
+use serde::Serialize;
+use slidecast_proto::deployment::{Deployment, NodeRecord, Stage, Standing};
+use slidecast_proto::reason::{EndState, Reason, Verified};
+use slidecast_proto::units::Time;
+use std::net::IpAddr;
+
+/// The report.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The image's file, as it was given.
+    pub image: String,
+    /// The deployment's id, in hexadecimal digits.
+    pub deployment: String,
+    /// From the moment the plan was fixed to the moment the last node ended; 0 if nothing was started.
+    pub seconds: f64,
+    /// Bytes of all places of one target.
+    pub raw_bytes: u64,
+    /// Bytes of the payloads of one image.
+    pub stored_bytes: u64,
+    /// Bytes sent by the server on chain links.
+    pub egress_bytes: u64,
+    /// Keys were not used.
+    pub insecure: bool,
+    /// The chains.
+    pub chains: Vec<ChainReport>,
+    /// Every node that came, by number.
+    pub nodes: Vec<NodeReport>,
+}
+
+/// A chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChainReport {
+    /// The card that fed it.
+    pub interface: String,
+    /// The numbers of its nodes, the head first.
+    pub nodes: Vec<u32>,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NodeReport {
+    /// Its number.
+    pub id: u32,
+    /// Its host name; empty if it has none.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// The path of its target; empty if it has none.
+    pub target: String,
+    /// `done`, `written` or `failed`.
+    pub state: &'static str,
+    /// A code of the closed list; `none` if it did not fail.
+    pub reason: &'static str,
+    /// The facts behind the reason.
+    pub detail: String,
+    /// From the moment the plan was fixed to the moment it ended.
+    pub seconds: f64,
+    /// `direct`, `cached` or `no`.
+    pub verified: &'static str,
+    /// Blocks written.
+    pub blocks_written: u32,
+    /// Blocks that were on the target already.
+    pub blocks_kept: u32,
+    /// How often its chain was repaired around it.
+    pub repairs: u32,
+    /// It was moved behind the tail.
+    pub moved: bool,
+    /// It came after the start.
+    pub late: bool,
+}
+
+impl Report {
+    /// The report of a deployment that is over.
+    #[must_use]
+    pub fn of(deployment: &Deployment, facts: &Facts, egress_bytes: u64) -> Self {
+        let (fixed, over) = deployment.times();
+        let seconds = |from: Option<Time>, to: Option<Time>| match (from, to) {
+            (Some(from), Some(to)) => (to.since(from).as_secs_f64() * 1000.0).round() / 1000.0,
+            _ => 0.0,
+        };
+        let chains = deployment.chains().map(|ids| ChainReport {
+            interface: ids
+                .first()
+                .and_then(|id| deployment.node(*id))
+                .map(|node| node.card.0.clone())
+                .unwrap_or_default(),
+            nodes: ids.iter().map(|id| id.0).collect(),
+        });
+        let nodes = deployment.nodes().map(|node| {
+            let end = node.outcome();
+            let (state, reason, detail) = verdict(node, deployment.stage());
+            NodeReport {
+                id: node.id.0,
+                name: shown(&node.hello.hostname),
+                address: node.address,
+                target: shown(node.target()),
+                state: state.as_str(),
+                reason: reason.as_str(),
+                detail: shown(detail),
+                seconds: end.map_or(0.0, |end| seconds(fixed, Some(end.at))),
+                verified: end.map_or(Verified::No, |end| end.verified).as_str(),
+                blocks_written: end.map_or(0, |end| end.blocks.0),
+                blocks_kept: end.map_or(0, |end| end.blocks.1),
+                repairs: node.repairs,
+                moved: node.moved,
+                late: node.late,
+            }
+        });
+        Self {
+            image: facts.image.clone(),
+            deployment: facts.deployment.clone(),
+            seconds: seconds(fixed, over),
+            raw_bytes: facts.raw_bytes,
+            stored_bytes: facts.stored_bytes,
+            egress_bytes,
+            insecure: facts.key.is_none(),
+            chains: chains.collect(),
+            nodes: nodes.collect(),
+        }
+    }
+
+    /// The report as text, with a line end.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let text = serde_json::to_string_pretty(self).expect("a report has only numbers, texts and lists");
+        text + "\n"
+    }
+}
+
+/// How a node ended. Whoever took no part has failed too: nothing was put on its disk.
+fn verdict(node: &NodeRecord, stage: Stage) -> (EndState, Reason, &str) {
+    match &node.standing {
+        Standing::Ended(end) => (end.state, end.reason, &end.detail),
+        Standing::Refused { reason, detail } => (EndState::Failed, *reason, detail),
+        Standing::Preparing | Standing::Ready(_) | Standing::Running(_) => match stage {
+            Stage::Over { started: false, stopped: false } => {
+                (EndState::Failed, Reason::TimedOut, "nothing was started")
+            }
+            Stage::Over { started: true, .. } if node.place.is_none() => {
+                (EndState::Failed, Reason::JoinedTooLate, "it was not ready when the deployment started")
+            }
+            _ => (EndState::Failed, Reason::Aborted, "the deployment was stopped"),
+        },
+    }
+}

@@ -1,0 +1,54 @@
+//! Text from agents, made fit for a terminal, a log or a report: whoever sends it must not be able to move a cursor,
+//! rewrite a line or fill a screen.
+
+use std::fmt::Write;
+
+/// The most characters of one text that are shown.
+const LONGEST: usize = 240;
+
+/// `text` on one line, without characters that act instead of showing, and not too long.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().min(LONGEST));
+    for (count, c) in text.chars().enumerate() {
+        if count == LONGEST {
+            out.push('…');
+            break;
+        }
+        if acts(c) {
+            // Writing to a string does not fail.
+            let _ = write!(out, "{}", c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Control characters, line and paragraph separators, and those that hide text or change its direction.
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_acts_on_a_terminal_is_shown_escaped() {
+        assert_eq!(shown("disk\x1b[2J\r\n\u{9b}31m"), "disk\\u{1b}[2J\\r\\n\\u{9b}31m");
+        assert_eq!(shown("a\u{202e}b\u{200b}c\u{7f}"), "a\\u{202e}b\\u{200b}c\\u{7f}");
+    }
+
+    #[test]
+    fn plain_text_of_any_script_stays_as_it_is() {
+        assert_eq!(shown("Bürorechner 東京 \"x\" \\"), "Bürorechner 東京 \"x\" \\");
+    }
+
+    #[test]
+    fn long_text_is_cut() {
+        assert_eq!(shown(&"é".repeat(1000)).chars().count(), LONGEST + 1);
+    }
+}
