@@ -24,7 +24,7 @@ fmt() {
     need_rust
     need_tools shellcheck
     cargo fmt --all --check
-    git ls-files --cached --others --exclude-standard '*.sh' .ci/run | xargs shellcheck -x
+    git ls-files --cached --others --exclude-standard '*.sh' .ci/run | xargs shellcheck --external-sources --source-path=SCRIPTDIR
 }
 
 clippy() {
@@ -71,7 +71,7 @@ lab() {
     need_tools "${LAB_TOOLS[@]}"
     build_static
     cargo build --quiet --workspace --bins
-    SLIDECAST_AGENT=$(static_agent) cargo test --quiet --workspace --test system
+    SLIDECAST_AGENT=$(static_agent) cargo test --quiet --workspace --test system -- lab::
 }
 
 fuzz() {

@@ -64,6 +64,15 @@ pub enum LabError {
         /// What is missing and what would help.
         why: String,
     },
+    /// A disk is not what it should be.
+    Differs {
+        /// The node's disk.
+        disk: PathBuf,
+        /// What it was compared with.
+        with: String,
+        /// Where and how it differs.
+        how: String,
+    },
     /// A report that does not follow its contract.
     Report {
         /// The file.
@@ -98,6 +107,7 @@ impl fmt::Display for LabError {
                 looked.display()
             ),
             Self::Unable { why } => f.write_str(why),
+            Self::Differs { disk, with, how } => write!(f, "{} is not equal to {with}: {how}", disk.display()),
             Self::Report { path, detail } => write!(f, "report {}: {detail}", path.display()),
         }
     }

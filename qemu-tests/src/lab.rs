@@ -197,6 +197,18 @@ impl Lab {
     /// # Errors
     /// When it cannot be started.
     pub fn deploy_as(&self, name: &str, image: &Path, wait_for: usize, args: &[&str]) -> Result<Deploy> {
+        self.start_deploy(&self.server, name, image, wait_for, args)
+    }
+
+    /// As [`Lab::deploy_as`], with its screen shown to whoever runs the lab.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn deploy_shown(&self, name: &str, image: &Path, wait_for: usize, args: &[&str]) -> Result<Deploy> {
+        self.start_deploy(&Place { shown: true, ..self.server.clone() }, name, image, wait_for, args)
+    }
+
+    fn start_deploy(&self, place: &Place, name: &str, image: &Path, wait_for: usize, args: &[&str]) -> Result<Deploy> {
         let report = self.path(&format!("{name}.json"));
         let mut all: Vec<OsString> = vec!["deploy".into(), image.into()];
         all.extend(["--wait-for".into(), wait_for.to_string().into(), "--report".into(), report.clone().into()]);
@@ -204,7 +216,8 @@ impl Lab {
             all.extend(["--key-file".into(), self.key()?.into()]);
         }
         all.extend(args.iter().map(OsString::from));
-        Ok(Deploy { process: self.server(name, all)?, report })
+        let process = Process::start(name, self.run.dir(), place, &programs::server()?, all)?;
+        Ok(Deploy { process, report })
     }
 
     /// Starts the usual agent on a node: its own disk, the run's key, the server found by broadcast, one deployment.

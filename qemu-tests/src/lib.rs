@@ -7,10 +7,12 @@
 
 pub mod cgroup;
 pub mod compare;
+pub mod demo;
 pub mod disk;
 pub mod error;
 pub mod lab;
 pub mod net;
+pub mod noise;
 pub mod privilege;
 pub mod process;
 pub mod programs;

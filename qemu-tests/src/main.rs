@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use slidecast_lab::{Lab, NodeOptions, Result, TargetKind, disk, privilege, run, target};
+use slidecast_lab::demo::Demo;
+use slidecast_lab::{Lab, NodeOptions, Result, TargetKind, disk, noise, privilege, run, target};
 
 #[derive(Debug, Parser)]
 #[command(name = "slidecast-lab", about = "A server and its nodes in network namespaces", version)]
@@ -15,6 +16,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the main job: a disk becomes an image, the image goes to nodes, their disks are compared
+    Demo {
+        /// A disk, a disk image or a .slide file [default: a Debian system, and an increment on top of it]
+        source: Option<PathBuf>,
+        /// Number of nodes
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+        nodes: u32,
+    },
     /// Make a network and hold it until Ctrl-C, to try things in it by hand
     Hold {
         /// Number of nodes
@@ -40,6 +49,17 @@ enum Command {
         /// The folder
         dir: PathBuf,
     },
+    /// Send random datagrams or bytes to a program in the lab
+    Noise {
+        /// The program's address and port
+        to: std::net::SocketAddr,
+        /// Number of datagrams
+        #[arg(long, default_value_t = 0)]
+        datagrams: u32,
+        /// Number of TCP connections
+        #[arg(long, default_value_t = 0)]
+        connections: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -55,6 +75,15 @@ fn main() -> ExitCode {
 #[expect(clippy::print_stdout, reason = "a command's answer goes to standard output")]
 fn obey(command: Command) -> Result<()> {
     match command {
+        Command::Demo { source, nodes } => {
+            privilege::enter()?;
+            // Ahead of the network: a name that is wrong is said at once.
+            if let Some(path) = &source {
+                std::fs::File::open(path).map_err(slidecast_lab::LabError::io("opening", path))?;
+            }
+            let nodes = usize::try_from(nodes).expect("at most 64 by the command line");
+            Demo { source, nodes }.run(&|line| println!("{line}"))
+        }
         Command::Hold { nodes, cards, mbits } => {
             privilege::enter()?;
             hold(nodes, cards, mbits)
@@ -69,6 +98,10 @@ fn obey(command: Command) -> Result<()> {
             let disks = disk::debian::make(flavour, &mut |step| eprintln!("{step}"))?;
             println!("{}\n{}", disks.first.display(), disks.second.display());
             Ok(())
+        }
+        Command::Noise { to, datagrams, connections } => {
+            noise::datagrams(to, datagrams)?;
+            noise::connections(to, connections)
         }
         Command::Synthetic { dir } => {
             std::fs::create_dir_all(&dir).map_err(slidecast_lab::LabError::io("creating", &dir))?;

@@ -29,6 +29,8 @@ pub struct Place {
     pub group: Option<PathBuf>,
     /// Extra environment.
     pub env: Vec<(String, String)>,
+    /// Standard output and standard error are those of the lab, for a person to see, and not kept in files.
+    pub shown: bool,
 }
 
 /// A running or ended process. Dropping it kills it.
@@ -87,7 +89,10 @@ impl Process {
         command.arg(program).args(args.into_iter().map(Into::into));
         command.env("LAB_INNER", INNER).env("LAB_HOSTNAME", place.hostname.as_deref().unwrap_or_default());
         command.envs(place.env.iter().map(|(key, value)| (key, value)));
-        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).process_group(0);
+        command.stdin(Stdio::null()).process_group(0);
+        if !place.shown {
+            command.stdout(stdout).stderr(stderr);
+        }
         let program = program.display().to_string();
         let child = command.spawn().map_err(|source| LabError::Start { program, source })?;
         Ok(Self { name: name.to_owned(), child, out, err, ended: None })

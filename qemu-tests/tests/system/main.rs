@@ -5,11 +5,29 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests, though not in functions marked as such")]
 
+mod bad_images;
+mod bad_peers;
+mod bad_targets;
+mod chains;
+mod end_to_end;
+mod faults;
+mod fixtures;
 mod harness;
 mod lab;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    harness::main(&[lab::TESTS])
+    let code = harness::main(&[
+        lab::TESTS,
+        end_to_end::TESTS,
+        chains::TESTS,
+        faults::TESTS,
+        bad_images::TESTS,
+        bad_targets::TESTS,
+        bad_peers::TESTS,
+    ]);
+    // What tests share is in a static, which is never dropped.
+    slidecast_lab::run::remove_all();
+    code
 }

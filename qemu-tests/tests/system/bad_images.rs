@@ -1,0 +1,128 @@
+//! Images that must not be deployed: one clear line, exit code 1, no disk touched.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use slidecast_lab::disk::random;
+use slidecast_lab::process::Place;
+use slidecast_lab::{Exit, Lab, Process, programs};
+
+use crate::fixtures::{Fixtures, LONG, SOON, slidecast, start_agents};
+use crate::harness::{Needs, Test};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("bad_images::a_missing_image_is_refused", Needs::Network, missing),
+    ("bad_images::a_truncated_image_is_refused_wherever_it_ends", Needs::Network, truncated),
+    ("bad_images::a_foreign_file_is_refused", Needs::Network, foreign),
+    ("bad_images::creating_an_image_that_is_killed_leaves_no_image", Needs::Network, half_made),
+    ("bad_images::an_increment_without_its_parent_is_refused", Needs::Network, no_parent),
+    ("bad_images::an_increment_beside_another_parent_of_the_same_name_is_refused", Needs::Network, other_parent),
+    ("bad_images::a_block_that_rots_on_the_server_ends_as_image_corrupt_with_file_and_block", Needs::Network, rotten),
+];
+
+/// `deploy` of this image fails at once with exit code 1 and one line that has these words.
+fn assert_refused(image: &Path, words: &[&str]) {
+    let lab = Lab::new(1).unwrap();
+    let mut deploy = lab.deploy(image, 1, &["--progress", "none"]).unwrap();
+    assert_eq!(deploy.process.wait_exit(SOON).unwrap(), Exit::Code(1), "{}", deploy.process.tail());
+    let said = deploy.process.err();
+    let line = said.trim();
+    assert!(!line.is_empty() && line.lines().count() == 1, "not one line: {said}");
+    for word in words {
+        assert!(line.contains(word), "{word:?} is not in: {line}");
+    }
+    assert!(!line.contains("panicked"), "{line}");
+}
+
+fn missing() {
+    assert_refused(Path::new("/nonexistent/lost.slide"), &["/nonexistent/lost.slide", "No such file"]);
+}
+
+fn truncated() {
+    let fixtures = Fixtures::get();
+    let dir = fixtures.folder("truncated");
+    let whole = fs::read(&fixtures.base).unwrap();
+    for len in [0, 7, 600, whole.len() / 2, whole.len() - 1] {
+        let image = dir.join(format!("cut{len}.slide"));
+        fs::write(&image, &whole[..len]).unwrap();
+        assert_refused(&image, &[&format!("cut{len}.slide")]);
+    }
+}
+
+fn foreign() {
+    let fixtures = Fixtures::get();
+    let image = fixtures.folder("foreign").join("foreign.slide");
+    random::write_file(&image, 3 << 20, 5).unwrap();
+    assert_refused(&image, &["foreign.slide"]);
+    assert_refused(&fixtures.disks.first, &["first.img"]);
+    assert_refused(Path::new("/dev/null"), &["/dev/null"]);
+    assert_refused(&fixtures.folder("foreign"), &["foreign"]);
+}
+
+fn half_made() {
+    let fixtures = Fixtures::get();
+    let dir = fixtures.folder("half-made");
+    let image = dir.join("half.slide");
+    let source = dir.join("source.img");
+    random::write_file(&source, 256 << 20, 6).unwrap();
+    let args = ["image".into(), "create".into(), source.clone().into_os_string(), "-o".into(), image.clone().into()];
+    let mut create = Process::start("create", &dir, &Place::default(), &programs::server().unwrap(), args).unwrap();
+    // Something of it is on the disk, under whatever name.
+    let begun = |_: &Process| {
+        let sizes = fs::read_dir(&dir).unwrap().flatten().filter(|entry| entry.path() != source);
+        sizes.filter_map(|entry| entry.metadata().ok()).any(|meta| meta.len() > 1 << 20)
+    };
+    create.wait_until("writing", LONG, begun).unwrap();
+    create.kill();
+    assert!(!image.exists());
+    // And the next one is not in its way.
+    fs::remove_file(&source).unwrap();
+    random::write_file(&source, 1 << 20, 6).unwrap();
+    slidecast(&["image", "create", &source.display().to_string(), "-o", &image.display().to_string()]);
+    slidecast(&["image", "verify", &image.display().to_string()]);
+}
+
+fn no_parent() {
+    let fixtures = Fixtures::get();
+    let image = fixtures.folder("no-parent").join("increment.slide");
+    fs::copy(&fixtures.increment, &image).unwrap();
+    assert_refused(&image, &["parent"]);
+}
+
+fn other_parent() {
+    let fixtures = Fixtures::get();
+    let dir = fixtures.folder("other-parent");
+    let image = dir.join("increment.slide");
+    fs::copy(&fixtures.increment, &image).unwrap();
+    let (source, other) = (fixtures.disks.second.display().to_string(), dir.join("base.slide").display().to_string());
+    slidecast(&["image", "create", &source, "-o", &other]);
+    assert_refused(&image, &["parent"]);
+}
+
+fn rotten() {
+    let fixtures = Fixtures::get();
+    let image = fixtures.folder("rotten").join("rotten.slide");
+    fs::copy(&fixtures.base, &image).unwrap();
+    let file = File::options().read(true).write(true).open(&image).unwrap();
+    // The middle of the file is in some block's payload.
+    let middle = file.metadata().unwrap().len() / 2;
+    let mut bytes = [0; 64];
+    file.read_exact_at(&mut bytes, middle).unwrap();
+    file.write_all_at(&bytes.map(|byte| !byte), middle).unwrap();
+    let lab = Lab::new(1).unwrap();
+    let nodes = lab.nodes(2, &fixtures.node()).unwrap();
+    let mut deploy = lab.deploy(&image, 2, &[]).unwrap();
+    let mut agents = start_agents(&lab, &nodes);
+    let (exit, report) = deploy.wait(LONG).unwrap();
+    assert_eq!(exit, Exit::Code(3), "{report:?}");
+    for node in report.nodes() {
+        assert_eq!((node.state.as_str(), node.reason.as_deref()), ("failed", Some("image-corrupt")), "{node:?}");
+        let detail = node.detail.as_deref().unwrap_or_default();
+        assert!(detail.contains("rotten.slide") && detail.contains("block"), "{detail}");
+    }
+    for agent in &mut agents {
+        assert_ne!(agent.wait_exit(Duration::from_secs(20)).unwrap(), Exit::Code(0));
+    }
+}
