@@ -3,12 +3,16 @@
 use crate::nic::CardSpeed;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use slidecast_image::codec::Packing;
+use slidecast_image::create::MAX_DEDUP_RUN;
 use slidecast_proto::discovery::DEFAULT_PORT;
 use slidecast_proto::quantity::{parse_bytes, parse_duration, parse_mbits};
 use slidecast_proto::reason::{Free, Then, Verify};
 
+use slidecast_proto::selector::Selector;
 use slidecast_proto::units::{BLOCK_MAX, BLOCK_MIN, GRAIN_MIN};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
@@ -101,7 +105,7 @@ pub enum ImageCommand {
 pub struct Create {
     /// The disk, or a file with the bytes of one. It should be at rest: not mounted for writing.
     pub source: PathBuf,
-    /// The image to write. It must not exist yet.
+    /// The image to write. It appears, or replaces one of this name, when it is complete.
     #[arg(short, long, value_name = "FILE.slide")]
     pub output: PathBuf,
     /// Store only what differs from this image, which may be an increment itself.
@@ -113,23 +117,12 @@ pub struct Create {
     /// The unit of deduplication: a power of two, 4KiB or more [default: 4KiB, or the parent's].
     #[arg(long, value_name = "SIZE", value_parser = grain_size)]
     pub grain: Option<u32>,
-    /// How blocks are compressed: zstd, zstd:LEVEL (1 to 22), lz4 or none.
-    #[arg(long, value_name = "CODEC", default_value = "zstd:3", value_parser = codec)]
-    pub codec: Codec,
+    /// How blocks are compressed: zstd, zstd:LEVEL (1 to 19), lz4 or none.
+    #[arg(long, value_name = "CODEC", default_value = "zstd:3", value_parser = Packing::from_str)]
+    pub codec: Packing,
     /// Content that repeats for less than this is stored again: every place is a seek on a hard disk.
-    #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = dedup_run)]
     pub dedup_run: u64,
-}
-
-/// A codec as the command line names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Codec {
-    /// zstd at a level from 1 to 22.
-    Zstd(i32),
-    /// lz4.
-    Lz4,
-    /// No compression.
-    None,
 }
 
 /// `slidecast image info`
@@ -192,8 +185,8 @@ pub struct Deploy {
     #[arg(long, value_name = "P", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
     /// Which disk of each node to write [default: the only eligible one].
-    #[arg(long, value_name = "SELECTOR", default_value = "", hide_default_value = true, value_parser = clap::value_parser!(String))]
-    pub target: String,
+    #[arg(long, value_name = "SELECTOR", default_value = "", hide_default_value = true, value_parser = Selector::parse)]
+    pub target: Selector,
     /// How much is read back and compared before a node counts as finished.
     #[arg(long, value_name = "HOW", default_value = "full", value_parser = words::<Verify>(Verify::WORDS))]
     pub verify: Verify,
@@ -242,7 +235,7 @@ pub enum ProgressStyle {
 /// A parser for the words of one of the closed lists.
 fn words<T>(words: &'static [&'static str]) -> impl TypedValueParser<Value = T>
 where
-    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
 {
     PossibleValuesParser::new(words).try_map(|word| word.parse::<T>())
 }
@@ -261,17 +254,9 @@ fn grain_size(text: &str) -> Result<u32, String> {
     power_of_two(text, GRAIN_MIN, BLOCK_MAX)
 }
 
-fn codec(text: &str) -> Result<Codec, &'static str> {
-    match text.split_once(':') {
-        None if text == "zstd" => Ok(Codec::Zstd(3)),
-        None if text == "lz4" => Ok(Codec::Lz4),
-        None if text == "none" => Ok(Codec::None),
-        Some(("zstd", level)) => match level.parse() {
-            Ok(level @ 1..=22) => Ok(Codec::Zstd(level)),
-            _ => Err("the level of zstd is a number from 1 to 22"),
-        },
-        _ => Err("expected zstd, zstd:LEVEL, lz4 or none"),
-    }
+fn dedup_run(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text).map_err(|error| error.to_string())?;
+    if bytes > MAX_DEDUP_RUN { Err(format!("more than {} MiB", MAX_DEDUP_RUN >> 20)) } else { Ok(bytes) }
 }
 
 fn card_speed(text: &str) -> Result<CardSpeed, String> {
@@ -332,6 +317,7 @@ mod tests {
     fn wrong_values_are_refused() {
         for args in [
             &["--verify", "some"][..],
+            &["--target", "colour=red"],
             &["--port", "0"],
             &["--timeout", "soon"],
             &["--key-file", "k", "--insecure"],
@@ -353,11 +339,11 @@ mod tests {
 
     #[test]
     fn codecs_are_understood() {
-        assert_eq!(create(&[]).unwrap().codec, Codec::Zstd(3));
-        assert_eq!(create(&["--codec", "zstd:19"]).unwrap().codec, Codec::Zstd(19));
-        assert_eq!(create(&["--codec", "lz4"]).unwrap().codec, Codec::Lz4);
-        assert_eq!(create(&["--codec", "none"]).unwrap().codec, Codec::None);
-        for bad in ["zstd:0", "zstd:23", "zstd:x", "gzip", "lz4:1"] {
+        assert_eq!(create(&[]).unwrap().codec, Packing::Zstd(3));
+        assert_eq!(create(&["--codec", "zstd:19"]).unwrap().codec, Packing::Zstd(19));
+        assert_eq!(create(&["--codec", "lz4"]).unwrap().codec, Packing::Lz4);
+        assert_eq!(create(&["--codec", "none"]).unwrap().codec, Packing::None);
+        for bad in ["zstd:0", "zstd:20", "zstd:x", "gzip", "lz4:1"] {
             assert!(create(&["--codec", bad]).is_err(), "{bad}");
         }
     }

@@ -10,6 +10,8 @@ pub mod config;
 pub mod exit_code;
 pub mod failure;
 pub mod feed;
+pub mod image;
+pub mod info;
 pub mod key;
 pub mod nic;
 pub mod progress;
@@ -58,7 +60,8 @@ fn try_run(args: Vec<OsString>) -> Result<ExitCode, Failure> {
             say(&format!("{} and {}.pub written; {}", output.display(), output.display(), key::describe(&public)));
             Ok(ExitCode::Done)
         }
-        Command::Image(_) | Command::Deploy(_) => Ok(ExitCode::NotDone),
+        Command::Image(command) => image::run(command),
+        Command::Deploy(_) => Ok(ExitCode::NotDone),
     }
 }
 

@@ -1,0 +1,105 @@
+//! `slidecast image ...`: the image crate with words and a progress line.
+
+use crate::cli::{Create, Export, ImageCommand, Info, VerifyImage};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::info::ImageInfo;
+use crate::say;
+use crate::shown::shown;
+use indicatif::{ProgressBar, ProgressStyle};
+use slidecast_image::{CreateOptions, ImageError, create, export, verify};
+use slidecast_proto::quantity::Bytes;
+use std::io::Write;
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        if error.is_usage() { Self::usage(error) } else { Self::not_done(error) }
+    }
+}
+
+/// Runs one of the commands.
+///
+/// # Errors
+/// What the image crate says, as a [`Failure`].
+pub fn run(command: ImageCommand) -> Result<ExitCode, Failure> {
+    match command {
+        ImageCommand::Create(args) => run_create(args),
+        ImageCommand::Info(args) => run_info(&args),
+        ImageCommand::Verify(args) => run_verify(&args),
+        ImageCommand::Export(args) => run_export(&args),
+    }
+}
+
+/// A progress line on standard error; where that is no terminal, none.
+fn bar(what: &str) -> ProgressBar {
+    const TEMPLATE: &str = "{msg} [{wide_bar}] {percent:>3} %  {bytes_per_sec}  {eta} left";
+    let style = ProgressStyle::with_template(TEMPLATE).expect("the template is fixed and good").progress_chars("=> ");
+    ProgressBar::new(0).with_style(style).with_message(what.to_owned())
+}
+
+/// Moves the line; images may grow while one looks.
+fn advance(bar: &ProgressBar, done: u64, all: u64) {
+    if bar.length() != Some(all) {
+        bar.set_length(all);
+    }
+    bar.set_position(done);
+}
+
+fn run_create(args: Create) -> Result<ExitCode, Failure> {
+    let Create { source, output, parent, block_size, grain, codec, dedup_run } = args;
+    let bar = bar("creating");
+    let options =
+        CreateOptions { parent, block: block_size, grain, codec, dedup_run, ..CreateOptions::new(&source, &output) };
+    let made = create(&options, |progress| advance(&bar, progress.done_bytes, progress.disk_bytes));
+    bar.finish_and_clear();
+    let made = made?;
+    for note in &made.notes {
+        crate::complain(&format!("note: {}", shown(note)));
+    }
+    let (name, of_disk) = (output.display(), Bytes(made.disk_bytes));
+    say(&format!("{name}: layer {} of a disk of {of_disk}; manifest root {}", made.layer, made.root));
+    let [unused, fills, repeated, parents] =
+        [made.unused_bytes, made.fill_bytes, made.repeated_bytes, made.absent_bytes].map(Bytes);
+    say(&format!("{name}: {unused} unused, {fills} fills, {repeated} repeated, {parents} in its parents"));
+    let (new, stored, file) = (Bytes(made.new_bytes), Bytes(made.stored_bytes), Bytes(made.file_bytes));
+    let (blocks, block) = (made.blocks, Bytes(made.block.into()));
+    say(&format!("{name}: {new} new in {blocks} blocks of at most {block}, stored in {stored}; the file has {file}"));
+    Ok(ExitCode::Done)
+}
+
+fn run_info(args: &Info) -> Result<ExitCode, Failure> {
+    let info = ImageInfo::of(&args.file)?;
+    let mut out = std::io::stdout().lock();
+    // With standard output closed nobody wants to know.
+    let _ = if args.json {
+        let text = serde_json::to_string_pretty(&info).expect("it has only numbers, texts and lists");
+        writeln!(out, "{text}")
+    } else {
+        info.write(&mut out)
+    };
+    Ok(ExitCode::Done)
+}
+
+fn run_verify(args: &VerifyImage) -> Result<ExitCode, Failure> {
+    let bar = bar("verifying");
+    let checked = verify(&args.file, |progress| advance(&bar, progress.done_bytes, progress.stored_bytes));
+    bar.finish_and_clear();
+    let checked = checked?;
+    let (layers, blocks, stored) = (checked.layers, checked.blocks, Bytes(checked.stored_bytes));
+    say(&format!(
+        "{}: good: {layers} layers, {blocks} blocks, {stored}; manifest root {}",
+        args.file.display(),
+        checked.root
+    ));
+    Ok(ExitCode::Done)
+}
+
+fn run_export(args: &Export) -> Result<ExitCode, Failure> {
+    let bar = bar("exporting");
+    let written = export(&args.file, &args.dest, |progress| advance(&bar, progress.done_bytes, progress.raw_bytes));
+    bar.finish_and_clear();
+    let written = written?;
+    let (used, disk) = (Bytes(written.raw_bytes), Bytes(written.disk_bytes));
+    say(&format!("{}: {used} of a disk of {disk} written; manifest root {}", args.dest.display(), written.root));
+    Ok(ExitCode::Done)
+}
