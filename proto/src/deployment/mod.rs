@@ -4,17 +4,20 @@
 //! The caller owns sockets, feeds and the image. It brings messages and the time, sends what [`Deployment::poll_order`]
 //! gives, and acts on [`Deployment::poll_event`].
 
+mod chains;
 mod record;
 #[cfg(test)]
 mod tests;
 
 pub use record::{NodeRecord, Outcome, Place, Standing};
 
-use crate::control::{Abort, Finish, Hello, Join, LinkSpec, LinkState, Prepare, Side, ToAgent, ToServer, Welcome};
+use crate::control::{Abort, Hello, LinkEvent, LinkState, Prepare, Side, ToAgent, ToServer, Welcome};
 use crate::link::Terms;
-use crate::plan::{CardId, Plan, PlanCard, PlanLimits, PlanNode, plan};
-use crate::reason::{EndState, LinkClass, Reason};
-use crate::units::{BlockNo, Epoch, LinkKey, NodeId, Time};
+use crate::plan::{CardId, Plan, PlanCard, PlanLimits};
+use crate::reason::{EndState, Reason};
+use crate::set::BlockSet;
+use crate::units::{BlockNo, NodeId, Time};
+use chains::ChainState;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +44,8 @@ pub struct DeploymentConfig {
     pub wait_for: u32,
     /// How long to wait for them.
     pub timeout: Option<Duration>,
+    /// How long after the start nodes may still come; nothing for as long as it runs.
+    pub join_window: Option<Duration>,
     /// The cards of the server.
     pub cards: Vec<PlanCard>,
     /// Bounds of the plan.
@@ -54,7 +59,7 @@ pub struct DeploymentConfig {
 pub enum DeploymentEvent {
     /// The chains are fixed and the orders are on their way.
     PlanFixed(Plan),
-    /// Connect to the head at this address and feed it.
+    /// Connect to the head at this address and feed it. A feed that the chain has already is replaced.
     StartFeed {
         /// The chain.
         chain: u16,
@@ -62,6 +67,8 @@ pub enum DeploymentEvent {
         terms: Terms,
         /// Where the head listens.
         address: SocketAddr,
+        /// The blocks to send, of which the head takes what its chain lacks.
+        blocks: BlockSet,
     },
     /// Nobody of the chain needs its feed any more.
     StopFeed {
@@ -101,22 +108,18 @@ pub enum Stage {
     },
 }
 
-#[derive(Debug)]
-struct ChainState {
-    nodes: Vec<NodeId>,
-    feed_needed: bool,
-    feed_down: Option<(Time, String)>,
-}
-
 /// The machine of one deployment.
 #[derive(Debug)]
 pub struct Deployment {
     config: DeploymentConfig,
     stage: Stage,
-    epoch: Epoch,
     nodes: BTreeMap<NodeId, NodeRecord>,
     last_id: u32,
     chains: Vec<ChainState>,
+    /// The newest pass; the main pass is 1.
+    pass: u32,
+    /// When it began.
+    passed: Time,
     began: Time,
     fixed: Option<Time>,
     over: Option<Time>,
@@ -132,10 +135,11 @@ impl Deployment {
         Self {
             config,
             stage: Stage::Waiting,
-            epoch: Epoch(0),
             nodes: BTreeMap::new(),
             last_id: 0,
             chains: Vec::new(),
+            pass: 0,
+            passed: now,
             began: now,
             fixed: None,
             over: None,
@@ -162,9 +166,9 @@ impl Deployment {
         self.nodes.get(&id)
     }
 
-    /// The nodes of each chain, head first.
+    /// The nodes of each chain as it stands, head first; those of catch-up passes come after those of the plan.
     pub fn chains(&self) -> impl Iterator<Item = &[NodeId]> {
-        self.chains.iter().map(|chain| chain.nodes.as_slice())
+        self.chains.iter().map(ChainState::nodes)
     }
 
     /// When the plan was fixed, and when the last node ended.
@@ -198,14 +202,8 @@ impl Deployment {
         {
             self.orders.push_back((id, welcome(id)));
             (node.connected, node.gone, node.heard) = (true, None, now);
-            if node.is_running() {
-                let join = node.last_join.clone();
-                self.orders.extend(join.map(|join| (id, ToAgent::Join(join))));
-                self.events.push_back(DeploymentEvent::NodeChanged(id));
-                return id;
-            }
             (node.hello, node.card, node.address) = (hello, card, address);
-            self.greet(id);
+            self.greet(id, now);
             return id;
         }
         self.last_id += 1;
@@ -214,22 +212,43 @@ impl Deployment {
         let mut node = NodeRecord::new(id, hello, card, address, self.config.blocks, now);
         node.late = self.stage != Stage::Waiting;
         self.nodes.insert(id, node);
-        self.greet(id);
+        self.greet(id, now);
         id
     }
 
-    /// Tells a node what is to be deployed, or that it came too late.
-    fn greet(&mut self, id: NodeId) {
+    /// Tells a node that said hello what is to be deployed, or where it left off.
+    fn greet(&mut self, id: NodeId, now: Time) {
+        let open = self.stage == Stage::Waiting || (self.stage == Stage::Running && self.join_open(now));
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        if self.stage == Stage::Waiting {
-            node.standing = Standing::Preparing;
-            self.orders.push_back((id, ToAgent::Prepare(self.config.prepare.clone())));
-        } else if node.outcome().is_none() {
-            let detail = "the deployment had started".to_owned();
-            node.standing = Standing::Refused { reason: Reason::JoinedTooLate, detail: detail.clone() };
-            self.order_abort(id, Reason::JoinedTooLate, detail);
+        match &node.standing {
+            Standing::Running(_) => {
+                let join = node.last_join.clone();
+                self.orders.extend(join.map(|join| (id, ToAgent::Join(join))));
+            }
+            // It was given up because nothing was heard of it; now it is back.
+            Standing::Ended(outcome) if outcome.reason == Reason::NodeLost && self.stage == Stage::Running => {
+                self.revive(id, now);
+            }
+            Standing::Ended(_) => node.finished = false,
+            _ if open => {
+                node.standing = Standing::Preparing;
+                self.orders.push_back((id, ToAgent::Prepare(self.config.prepare.clone())));
+            }
+            _ => {
+                let detail = "the deployment had started".to_owned();
+                node.standing = Standing::Refused { reason: Reason::JoinedTooLate, detail: detail.clone() };
+                self.order_abort(id, Reason::JoinedTooLate, detail);
+            }
         }
         self.events.push_back(DeploymentEvent::NodeChanged(id));
+    }
+
+    /// Whether late nodes are taken in.
+    fn join_open(&self, now: Time) -> bool {
+        match (self.config.join_window, self.fixed) {
+            (Some(window), Some(fixed)) => now.since(fixed) < window,
+            _ => true,
+        }
     }
 
     fn order_abort(&mut self, id: NodeId, reason: Reason, detail: String) {
@@ -242,6 +261,11 @@ impl Deployment {
         let deployment = self.config.prepare.deployment;
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.heard = now;
+        if !node.connected {
+            (node.connected, node.gone) = (true, None);
+            self.greet(id, now);
+        }
+        let Some(node) = self.nodes.get_mut(&id) else { return };
         match message {
             ToServer::Hello(_) | ToServer::Heartbeat | ToServer::Log(_) => return,
             ToServer::Ready(ready) => {
@@ -273,9 +297,9 @@ impl Deployment {
                             ..ended
                         }
                     };
-                    let target = node.target().to_owned();
-                    node.standing = Standing::Ended(Outcome::of(ended, target, now));
-                    node.moved_on = now;
+                    if let Standing::Running(ready) = &node.standing {
+                        node.standing = Standing::Ended(Outcome::of(ended, ready.clone(), now));
+                    }
                 }
             }
             ToServer::BadBlock(bad) => {
@@ -284,8 +308,9 @@ impl Deployment {
                 }
             }
             ToServer::Link(event) => {
-                if event.deployment == deployment && event.state == LinkState::Down && event.epoch == self.epoch {
-                    self.on_link_down(id, event.peer, event.side, event.reason, &event.detail, now);
+                let current = node.last_join.as_ref().is_some_and(|join| join.epoch == event.epoch);
+                if event.deployment == deployment && event.state == LinkState::Down && current {
+                    self.on_link_down(id, &event, now);
                 }
             }
         }
@@ -293,18 +318,20 @@ impl Deployment {
         self.settle(now);
     }
 
-    /// A node says that the link to `peer` is gone.
-    fn on_link_down(&mut self, id: NodeId, peer: NodeId, side: Side, reason: Reason, detail: &str, now: Time) {
-        let peer_gone = self.nodes.get(&peer).is_some_and(|node| !node.connected && node.is_running());
-        if peer_gone {
-            return self.lose(peer, format!("its control link is gone and node {id} says: {detail}"), now);
+    /// A node says that a link is gone. Is the neighbour dead, or only the link?
+    fn on_link_down(&mut self, id: NodeId, event: &LinkEvent, now: Time) {
+        let (upstream, downstream) = match event.side {
+            Side::Upstream => (event.peer, id),
+            Side::Downstream => (id, event.peer),
+        };
+        if event.peer == NodeId::SERVER {
+            return self.relink(downstream, event.reason, &event.detail, now);
         }
-        // Both neighbours live: the link itself is bad. What is below it can't be reached.
-        let lost_side = if side == Side::Downstream { peer } else { id };
-        if self.nodes.get(&lost_side).is_some_and(|node| node.is_running() && !node.has_all(self.config.blocks)) {
-            let reason = if reason == Reason::DownstreamLost { Reason::UpstreamLost } else { reason };
-            self.fail(lost_side, reason, format!("link between node {id} and node {peer}: {detail}"), now);
-            self.fail_below(lost_side, now);
+        if self.is_quiet(event.peer, now) {
+            let detail = format!("nothing is heard of it, and node {id} says: {}", event.detail);
+            self.lose(event.peer, detail, now);
+        } else if self.are_neighbours(upstream, downstream) {
+            self.relink(downstream, event.reason, &event.detail, now);
         }
     }
 
@@ -325,11 +352,11 @@ impl Deployment {
 
     /// Something happened on the feed of `chain`.
     pub fn on_feed(&mut self, chain: u16, event: FeedEvent, now: Time) {
-        let Some(state) = self.chains.get_mut(usize::from(chain)) else { return };
-        state.feed_down = match event {
-            FeedEvent::Up => None,
-            FeedEvent::Down(detail) => Some((now, detail)),
-        };
+        if let FeedEvent::Down(detail) = event
+            && self.stage == Stage::Running
+        {
+            self.on_feed_down(chain, &detail, now);
+        }
         self.settle(now);
     }
 
@@ -406,6 +433,8 @@ impl Deployment {
             }
             Stage::Running => {
                 self.find_lost(now);
+                self.admit_late(now);
+                self.catch_up(now);
                 self.release_done();
                 let running = self.nodes().any(NodeRecord::is_running);
                 if !running {
@@ -416,113 +445,15 @@ impl Deployment {
         }
     }
 
-    /// Fixes the plan and sends the orders: tails first, so that a downstream knows who will call before it is called.
-    fn arm(&mut self, ready: &[NodeId], now: Time) {
-        let nodes: Vec<PlanNode> = ready.iter().filter_map(|id| self.plan_node(*id)).collect();
-        let plan = plan(&self.config.cards, &nodes, &self.config.limits);
-        self.stage = Stage::Running;
-        self.fixed = Some(now);
-        self.epoch = Epoch(1);
-        self.events.push_back(DeploymentEvent::PlanFixed(plan.clone()));
-        for (chain, planned) in (0u16..).zip(&plan.chains) {
-            self.chains.push(ChainState { nodes: planned.nodes.clone(), feed_needed: true, feed_down: None });
-            for (position, id) in (1u16..).zip(&planned.nodes) {
-                if let Some(node) = self.nodes.get_mut(id) {
-                    node.place = Some(Place { chain, position });
-                    node.moved_on = now;
-                    if let Standing::Ready(ready) = &node.standing {
-                        node.standing = Standing::Running(ready.clone());
-                    }
-                }
-            }
-            self.order_chain(chain);
-        }
-    }
-
-    fn plan_node(&self, id: NodeId) -> Option<PlanNode> {
-        let node = self.nodes.get(&id)?;
-        let Standing::Ready(ready) = &node.standing else { return None };
-        let card = node.hello.cards.iter().find(|card| card.addresses.contains(&node.address));
-        let mbits = card.map_or(0, |card| card.mbits);
-        let (card, address, rotational) = (node.card.clone(), node.address, ready.rotational);
-        Some(PlanNode { node: id, card, address, mbits, rotational })
-    }
-
-    /// Sends every node of a chain its place in it.
-    fn order_chain(&mut self, chain: u16) {
-        let Some(ids) = self.chains.get(usize::from(chain)).map(|state| state.nodes.clone()) else { return };
-        let deployment = self.config.prepare.deployment;
-        let chain_len = u16::try_from(ids.len()).unwrap_or(u16::MAX);
-        let specs: Vec<LinkSpec> = ids
-            .iter()
-            .enumerate()
-            .filter_map(|(at, id)| {
-                let node = self.nodes.get(id)?;
-                let upstream = at.checked_sub(1).map_or(NodeId::SERVER, |before| ids[before]);
-                let address = SocketAddr::new(node.address, node.hello.link_port);
-                Some(LinkSpec { node: *id, address, key: self.link_key(upstream, *id), class: LinkClass::Paced })
-            })
-            .collect();
-        for (at, spec) in specs.iter().enumerate().rev() {
-            let upstream = at.checked_sub(1).map_or(NodeId::SERVER, |before| ids[before]);
-            let join = Join {
-                deployment,
-                epoch: self.epoch,
-                pass: 1,
-                chain,
-                position: u16::try_from(at + 1).unwrap_or(u16::MAX),
-                chain_len,
-                upstream: LinkSpec { node: upstream, ..spec.clone() },
-                downstream: specs.get(at + 1).cloned(),
-            };
-            if let Some(node) = self.nodes.get_mut(&spec.node) {
-                node.last_join = Some(join.clone());
-            }
-            self.orders.push_back((spec.node, ToAgent::Join(join)));
-        }
-        if let Some(head) = specs.into_iter().next() {
-            let terms = Terms {
-                deployment,
-                epoch: self.epoch,
-                pass: 1,
-                from: NodeId::SERVER,
-                to: head.node,
-                key: head.key,
-                class: head.class,
-            };
-            self.events.push_back(DeploymentEvent::StartFeed { chain, terms, address: head.address });
-        }
-    }
-
-    /// The key of the link between two nodes in this epoch: nobody else can derive it.
-    fn link_key(&self, from: NodeId, to: NodeId) -> LinkKey {
-        let mut hasher = blake3::Hasher::new_keyed(&self.config.secret);
-        hasher.update(b"slidecast link key 1");
-        hasher.update(&self.epoch.0.to_le_bytes()).update(&from.0.to_le_bytes()).update(&to.0.to_le_bytes());
-        LinkKey(*hasher.finalize().as_bytes())
-    }
-
     /// Gives up nodes whose control link is gone for too long, heads that can't be fed, and nodes on which nothing moves.
     fn find_lost(&mut self, now: Time) {
-        let over = |since: Option<Time>, span| since.is_some_and(|at| now.since(at) >= span);
         let lost: Vec<NodeId> = self
             .nodes()
-            .filter(|node| node.is_running() && !node.connected && over(node.gone, GRACE))
+            .filter(|node| node.chain.is_some() && node.gone.is_some_and(|at| now.since(at) >= GRACE))
             .map(|node| node.id)
             .collect();
         for id in lost {
             self.lose(id, format!("its control link has been gone for {} s", GRACE.as_secs()), now);
-        }
-        for chain in 0..self.chains.len() {
-            let state = &self.chains[chain];
-            let (Some((_, detail)), Some(head)) = (&state.feed_down, state.nodes.first().copied()) else { continue };
-            let detail = format!("the server can't feed it: {detail}");
-            let waiting =
-                self.nodes.get(&head).is_some_and(|node| node.is_running() && !node.has_all(self.config.blocks));
-            if waiting {
-                self.fail(head, Reason::UpstreamLost, detail, now);
-                self.fail_below(head, now);
-            }
         }
         let stalled: Vec<(NodeId, String)> = self
             .nodes()
@@ -544,72 +475,41 @@ impl Deployment {
         }
     }
 
-    /// A node is dead. Whoever is below it and lacks anything can't get it any more.
+    /// A node is dead: the chain closes around it.
     fn lose(&mut self, id: NodeId, detail: String, now: Time) {
-        self.fail(id, Reason::NodeLost, detail, now);
-        self.fail_below(id, now);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.gone = node.gone.or(Some(now));
+        }
+        self.end_node(id, Reason::NodeLost, detail, now);
+        self.splice_out(id);
     }
 
-    fn fail_below(&mut self, id: NodeId, now: Time) {
-        let Some(place) = self.nodes.get(&id).and_then(|node| node.place) else { return };
-        let name = self.nodes.get(&id).map(NodeRecord::name).unwrap_or_default();
-        let below = self.chains[usize::from(place.chain)].nodes.iter().skip(usize::from(place.position)).copied();
-        for node in below.collect::<Vec<_>>() {
-            let lacking =
-                self.nodes.get(&node).is_some_and(|node| node.is_running() && !node.has_all(self.config.blocks));
-            if lacking {
-                let detail = format!("node {id}, {name}, up the chain was lost");
-                self.fail(node, Reason::UpstreamLost, detail, now);
-            }
+    fn end_node(&mut self, id: NodeId, reason: Reason, detail: String, now: Time) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if let Standing::Running(ready) = &node.standing {
+            let outcome = Outcome::failed(reason, detail, ready.clone(), now);
+            node.standing = Standing::Ended(outcome);
+            self.events.push_back(DeploymentEvent::NodeChanged(id));
         }
     }
 
+    /// Gives a node up that can still be told so, and takes it out of its chain.
     fn fail(&mut self, id: NodeId, reason: Reason, detail: String, now: Time) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        if !node.is_running() {
+        if !self.nodes.get(&id).is_some_and(NodeRecord::is_running) {
             return;
         }
-        let target = node.target().to_owned();
-        node.standing = Standing::Ended(Outcome::failed(reason, detail.clone(), target, now));
-        let connected = node.connected;
-        self.events.push_back(DeploymentEvent::NodeChanged(id));
-        if connected {
+        self.end_node(id, reason, detail.clone(), now);
+        if self.nodes.get(&id).is_some_and(|node| node.connected) {
             self.order_abort(id, reason, detail);
         }
+        self.splice_out(id);
     }
 
     fn fail_all(&mut self, reason: Reason, detail: &str, now: Time) {
         let running: Vec<NodeId> = self.nodes().filter(|node| node.is_running()).map(|node| node.id).collect();
         for id in running {
-            self.fail(id, reason, detail.to_owned(), now);
-        }
-    }
-
-    /// Sends `finish` to every ended node that nobody below it needs any more, and stops feeds that nobody needs.
-    fn release_done(&mut self) {
-        let deployment = self.config.prepare.deployment;
-        for chain in 0..self.chains.len() {
-            let mut below_needs = false;
-            let mut head_needs = false;
-            for id in self.chains[chain].nodes.clone().into_iter().rev() {
-                let Some(node) = self.nodes.get_mut(&id) else { continue };
-                let ended = node.outcome().is_some();
-                if ended && !below_needs && !node.finished {
-                    node.finished = true;
-                    if node.connected {
-                        let then = self.config.prepare.then;
-                        self.orders.push_back((id, ToAgent::Finish(Finish { deployment, then })));
-                    }
-                }
-                // A running node may still fetch a block that was read back wrong, so it needs its upstream to the end.
-                below_needs |= node.is_running();
-                head_needs |= below_needs;
-            }
-            let state = &mut self.chains[chain];
-            if state.feed_needed && !head_needs {
-                state.feed_needed = false;
-                self.events.push_back(DeploymentEvent::StopFeed { chain: u16::try_from(chain).unwrap_or(0) });
-            }
+            self.end_node(id, reason, detail.to_owned(), now);
+            self.order_abort(id, reason, detail.to_owned());
         }
     }
 

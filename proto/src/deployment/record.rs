@@ -4,7 +4,7 @@ use crate::control::{Ended, Hello, Join, Progress, Ready};
 use crate::plan::CardId;
 use crate::reason::{EndState, Phase, Reason, Verified};
 use crate::set::BlockSet;
-use crate::units::{NodeId, Time};
+use crate::units::{Epoch, NodeId, Time};
 use std::net::IpAddr;
 
 /// Where a node stands, in the order in which it gets there.
@@ -41,19 +41,19 @@ pub struct Outcome {
     /// Blocks written and blocks that were there already.
     pub blocks: (u32, u32),
     /// The target it was about.
-    pub target: String,
+    pub ready: Ready,
     /// When.
     pub at: Time,
 }
 
 impl Outcome {
-    pub(super) fn failed(reason: Reason, detail: String, target: String, at: Time) -> Self {
-        Self { state: EndState::Failed, reason, detail, verified: Verified::No, blocks: (0, 0), target, at }
+    pub(super) fn failed(reason: Reason, detail: String, ready: Ready, at: Time) -> Self {
+        Self { state: EndState::Failed, reason, detail, verified: Verified::No, blocks: (0, 0), ready, at }
     }
 
-    pub(super) fn of(ended: Ended, target: String, at: Time) -> Self {
+    pub(super) fn of(ended: Ended, ready: Ready, at: Time) -> Self {
         let Ended { state, reason, detail, verified, blocks_written, blocks_kept, .. } = ended;
-        Self { state, reason, detail, verified, blocks: (blocks_written, blocks_kept), target, at }
+        Self { state, reason, detail, verified, blocks: (blocks_written, blocks_kept), ready, at }
     }
 }
 
@@ -97,6 +97,12 @@ pub struct NodeRecord {
     pub(super) gone: Option<Time>,
     pub(super) moved_on: Time,
     pub(super) finished: bool,
+    /// The chain it stands in now.
+    pub(super) chain: Option<usize>,
+    /// The epoch in which the link from its upstream was made.
+    pub(super) link_epoch: Epoch,
+    /// How often that link was made anew although both its ends lived.
+    pub(super) relinked: u32,
     pub(super) last_join: Option<Join>,
 }
 
@@ -119,6 +125,9 @@ impl NodeRecord {
             gone: None,
             moved_on: now,
             finished: false,
+            chain: None,
+            link_epoch: Epoch(0),
+            relinked: 0,
             last_join: None,
         }
     }
@@ -128,7 +137,7 @@ impl NodeRecord {
     pub fn target(&self) -> &str {
         match &self.standing {
             Standing::Ready(ready) | Standing::Running(ready) => &ready.target,
-            Standing::Ended(outcome) => &outcome.target,
+            Standing::Ended(outcome) => &outcome.ready.target,
             Standing::Preparing | Standing::Refused { .. } => "",
         }
     }
@@ -152,6 +161,12 @@ impl NodeRecord {
     #[must_use]
     pub fn has_all(&self, blocks: u32) -> bool {
         self.progress.as_ref().is_some_and(|progress| progress.accepted >= blocks)
+    }
+
+    /// Whether nothing more comes to it in `pass`.
+    pub(super) fn pass_ended(&self, pass: u32) -> bool {
+        let epoch = self.last_join.as_ref().map(|join| join.epoch);
+        self.progress.as_ref().is_some_and(|progress| progress.pass_ended >= pass && Some(progress.epoch) >= epoch)
     }
 
     /// How to name it to a person: host name and address.

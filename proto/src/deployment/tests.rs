@@ -1,9 +1,9 @@
 //! A server without sockets: nodes come, report and go; what the machine orders and decides is looked at.
 
 use super::*;
-use crate::control::{Ended, LinkEvent, Progress, Ready, Refused};
+use crate::control::{Ended, Join, LinkEvent, Progress, Ready, Refused};
 use crate::reason::{Free, Phase, Then, Verified, Verify};
-use crate::units::{DeploymentId, Hash};
+use crate::units::{DeploymentId, Epoch, Hash};
 use std::net::Ipv4Addr;
 
 const DEPLOYMENT: DeploymentId = DeploymentId([5; 16]);
@@ -95,6 +95,7 @@ impl World {
             secret: [3; 32],
             wait_for,
             timeout,
+            join_window: None,
             cards: vec![PlanCard { card: CardId("eth0".into()), mbits: 1000 }],
             limits: PlanLimits::default(),
             version: "0".into(),
@@ -156,11 +157,7 @@ fn it_starts_when_enough_nodes_are_ready_and_gives_neighbours_the_same_key() {
     assert!(matches!(world.orders()[..], [(_, ToAgent::Welcome(_)), (_, ToAgent::Prepare(_))]));
     let second = world.join(2);
     world.say(second, ready());
-    let joins: Vec<Join> = world
-        .orders()
-        .into_iter()
-        .filter_map(|(_, order)| if let ToAgent::Join(join) = order { Some(join) } else { None })
-        .collect();
+    let joins: Vec<Join> = joins(world.orders()).into_iter().map(|(_, join)| join).collect();
     assert_eq!(joins.iter().map(|join| join.position).collect::<Vec<_>>(), [2, 1], "the tail is told first");
     let (tail, head) = (&joins[0], &joins[1]);
     let down = head.downstream.as_ref().unwrap();
@@ -221,32 +218,110 @@ fn a_done_with_another_root_is_a_failure() {
     assert_eq!(world.reasons()[0], Some(Reason::ManifestMismatch));
 }
 
-#[test]
-fn a_dead_node_in_the_middle_ends_in_a_report_and_exit_3() {
-    let (mut world, [a, b, _]) = World::running();
-    world.machine.on_gone(b, "reset", world.now);
-    assert_eq!(world.reasons(), [None, None, None], "losing the control link alone is not death");
-    world.later(3);
-    assert_eq!(world.reasons(), [None, Some(Reason::NodeLost), Some(Reason::UpstreamLost)]);
-    world.say(a, ended(EndState::Done));
-    assert_eq!(world.machine.exit_code(), Some(3));
+/// The joins among the orders, with the node each goes to.
+fn joins(orders: Vec<(NodeId, ToAgent)>) -> Vec<(NodeId, Join)> {
+    orders
+        .into_iter()
+        .filter_map(|(id, order)| if let ToAgent::Join(join) = order { Some((id, join)) } else { None })
+        .collect()
 }
 
 #[test]
-fn a_neighbours_word_makes_a_gone_node_dead_at_once() {
-    let (mut world, [a, b, _]) = World::running();
+fn the_chain_closes_around_a_dead_node_successor_first_and_the_end_is_exit_3() {
+    let (mut world, [a, b, c]) = World::running();
+    let before = world.machine.node(c).unwrap().last_join.clone().unwrap();
     world.machine.on_gone(b, "reset", world.now);
-    let event = LinkEvent {
+    assert_eq!(world.reasons(), [None, None, None], "losing the control link alone is not death");
+    world.later(3);
+    assert_eq!(world.reasons(), [None, Some(Reason::NodeLost), None]);
+    let joins = joins(world.orders());
+    let [(first, successor), (second, predecessor)] = &joins[..] else { panic!("{joins:?}") };
+    assert_eq!((*first, *second), (c, a));
+    assert_eq!(successor.upstream.node, a);
+    let down = predecessor.downstream.as_ref().unwrap();
+    assert_eq!((down.node, &down.key), (c, &successor.upstream.key));
+    assert!(successor.epoch > before.epoch && successor.upstream.key != before.upstream.key);
+    assert!(world.events().is_empty(), "the feed of the head lives on");
+    world.say(a, ended(EndState::Done));
+    world.say(c, ended(EndState::Done));
+    assert_eq!(world.machine.exit_code(), Some(3));
+    assert_eq!(world.machine.node(c).unwrap().repairs, 1);
+}
+
+#[test]
+fn a_dead_head_gets_its_successor_a_feed_of_its_own() {
+    let (mut world, [a, b, _]) = World::running();
+    world.machine.on_gone(a, "reset", world.now);
+    world.machine.on_feed(0, FeedEvent::Down("reset".into()), world.now);
+    assert_eq!(world.reasons(), [Some(Reason::NodeLost), None, None]);
+    let events = world.events();
+    let [DeploymentEvent::StartFeed { terms, address, .. }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((terms.to, *address), (b, "10.0.0.2:4000".parse().unwrap()));
+}
+
+#[test]
+fn a_neighbours_word_makes_a_gone_node_dead_at_once_and_a_living_one_is_linked_anew() {
+    let (mut world, [a, b, _]) = World::running();
+    let event = |world: &World| LinkEvent {
         deployment: DEPLOYMENT,
-        epoch: Epoch(1),
+        epoch: world.machine.node(a).unwrap().last_join.as_ref().unwrap().epoch,
         peer: b,
         side: Side::Downstream,
         state: LinkState::Down,
         reason: Reason::DownstreamLost,
         detail: "connection reset".into(),
     };
-    world.say(a, ToServer::Link(event));
+    let first = event(&world);
+    world.say(a, ToServer::Link(first.clone()));
+    assert_eq!(world.reasons(), [None, None, None]);
+    assert_eq!(joins(world.orders()).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [b, a]);
+    world.say(a, ToServer::Link(first));
+    assert!(world.orders().is_empty(), "a complaint of an older epoch is stale");
+    world.machine.on_gone(b, "reset", world.now);
+    let second = event(&world);
+    world.say(a, ToServer::Link(second));
     assert_eq!(world.reasons()[1], Some(Reason::NodeLost));
+}
+
+#[test]
+fn a_link_that_keeps_breaking_ends_in_the_loss_of_the_lower_node() {
+    let (mut world, _) = World::running();
+    for _ in 0..6 {
+        world.machine.on_feed(0, FeedEvent::Down("connection refused".into()), world.now);
+    }
+    assert_eq!(world.reasons(), [Some(Reason::UpstreamLost), None, None]);
+}
+
+#[test]
+fn who_lacks_something_when_the_pass_has_ended_gets_a_chain_of_its_own() {
+    let (mut world, [a, b, c]) = World::running();
+    let pass_ended = |world: &World, id: NodeId, accepted| {
+        let epoch = world.machine.node(id).unwrap().last_join.as_ref().unwrap().epoch;
+        let ToServer::Progress(report) = progress(accepted) else { panic!() };
+        ToServer::Progress(Progress { epoch, pass_ended: 1, durable_new: vec![(0, accepted)], ..report })
+    };
+    world.later(1);
+    for (id, accepted) in [(a, BLOCKS), (b, 7), (c, 4)] {
+        let message = pass_ended(&world, id, accepted);
+        world.say(id, message);
+    }
+    let events = world.events();
+    let [DeploymentEvent::StartFeed { terms, blocks, chain: 1, .. }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((terms.to, terms.pass), (b, 2));
+    assert_eq!(blocks.iter().map(|block| block.0).collect::<Vec<_>>(), (4..BLOCKS).collect::<Vec<_>>());
+    assert_eq!(world.machine.chains().collect::<Vec<_>>(), [&[a][..], &[b, c]]);
+}
+
+#[test]
+fn a_lost_node_that_is_heard_again_joins_at_the_tail() {
+    let (mut world, [_, b, _]) = World::running();
+    world.machine.on_gone(b, "reset", world.now);
+    world.later(3);
+    assert_eq!(world.reasons()[1], Some(Reason::NodeLost));
+    assert_eq!(world.join(2), b);
+    world.later(1);
+    assert_eq!(world.reasons(), [None, None, None]);
+    assert_eq!(world.machine.chains().next().unwrap().last(), Some(&b));
 }
 
 #[test]
@@ -308,15 +383,16 @@ fn a_node_on_which_nothing_moves_is_given_up_with_what_it_waits_for() {
 }
 
 #[test]
-fn a_head_that_cannot_be_fed_fails_its_chain() {
-    let (mut world, _) = World::running();
-    world.machine.on_feed(0, FeedEvent::Down("connection refused".into()), world.now);
-    assert_eq!(world.reasons(), [Some(Reason::UpstreamLost); 3]);
-}
+fn who_comes_after_the_start_is_taken_in_at_the_tail_unless_the_window_is_closed() {
+    let (mut world, [_, _, c]) = World::running();
+    let late = world.join(9);
+    world.say(late, ready());
+    let joins = joins(world.orders());
+    assert_eq!(joins.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [late, c]);
+    assert!(world.machine.node(late).unwrap().late);
 
-#[test]
-fn who_comes_after_the_start_is_told_so() {
     let (mut world, _) = World::running();
+    world.machine.config.join_window = Some(Duration::ZERO);
     let late = world.join(9);
     let told = world.orders();
     assert!(

@@ -46,6 +46,7 @@ impl Node {
         self.upstream.base = self.book.next_id();
         self.upstream.passed_on = self.book.next_id();
         self.upstream.ended = None;
+        self.pass_ended = 0;
         Ok(())
     }
 
