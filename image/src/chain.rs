@@ -1,8 +1,10 @@
 //! An image: the newest layer and all its parents, opened and checked.
 
 use crate::error::ImageError;
+use crate::format::Section;
 use crate::layer::{Layer, LiveHash, read_superblock};
 use crate::manifest::ManifestHeader;
+use crate::report::Report;
 use crate::resolved::Resolved;
 use slidecast_proto::units::Hash;
 use std::path::{Path, PathBuf};
@@ -15,7 +17,6 @@ pub struct Image {
     live: Vec<LiveHash>,
     manifest: Vec<u8>,
     header: ManifestHeader,
-    report: Vec<u8>,
     extents: u64,
 }
 
@@ -71,10 +72,9 @@ impl Image {
         let Some(newest) = layers.last() else { return Err(ImageError::NotAnImage { path: path.into() }) };
         let live = newest.read_live(&blocks[..blocks.len() - 1])?;
         let manifest = newest.read_manifest()?;
-        let report = newest.read_report()?;
         let header = ManifestHeader::parse(&manifest)
             .map_err(|error| ImageError::Manifest { path: newest.core.path.clone(), error })?;
-        Ok(Self { layers, live, manifest, header, report, extents })
+        Ok(Self { layers, live, manifest, header, extents })
     }
 
     /// Merges the layers newest first into the numbered blocks of the disk. The manifest is computed anew and must be
@@ -144,8 +144,11 @@ impl Image {
         &self.live
     }
 
-    pub(crate) fn report_bytes(&self) -> &[u8] {
-        &self.report
+    /// What `create` found on the disk when the newest layer was made.
+    pub(crate) fn report(&self) -> Result<Report, ImageError> {
+        let newest = self.newest();
+        let offset = newest.section(Section::Report).offset;
+        Report::parse(&newest.read_report()?).map_err(|_| newest.core.damaged(Section::Report.name(), offset))
     }
 
     pub(crate) fn newest(&self) -> &Layer {

@@ -1,6 +1,7 @@
 //! What of a source is in use.
 
 use crate::manifest::TableKind;
+use crate::report::Report;
 use crate::source::Source;
 use core::ops::Range;
 use std::io;
@@ -11,9 +12,8 @@ pub(crate) struct Survey {
     /// Sorted ranges of bytes whose content does not matter.
     pub(crate) unused: Vec<Range<u64>>,
     pub(crate) table: TableKind,
-    /// The partition report, encoded.
-    pub(crate) report: Vec<u8>,
-    pub(crate) notes: Vec<String>,
+    /// What was found, for people.
+    pub(crate) report: Report,
 }
 
 /// Looks at the partition table and the file systems of `source`.

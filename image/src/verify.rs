@@ -45,7 +45,7 @@ pub struct VerifyReport {
 pub fn verify_quick(path: &Path) -> Result<VerifyReport, ImageError> {
     let image = Image::open(path)?;
     let resolved = image.resolve()?;
-    image.chain().iter().try_for_each(quick)?;
+    check_sections(&image)?;
     Ok(report(&image, &resolved))
 }
 
@@ -57,7 +57,7 @@ pub fn verify_quick(path: &Path) -> Result<VerifyReport, ImageError> {
 pub fn verify(path: &Path, progress: impl Fn(VerifyProgress)) -> Result<VerifyReport, ImageError> {
     let image = Image::open(path)?;
     let resolved = image.resolve()?;
-    image.chain().iter().try_for_each(quick)?;
+    check_sections(&image)?;
     let report = report(&image, &resolved);
     let runs = partly_live(&resolved);
     let blocks: Vec<(usize, u32)> = image
@@ -107,8 +107,13 @@ fn report(image: &Image, resolved: &Resolved) -> VerifyReport {
     report
 }
 
-/// The headers of all blocks and the grain hashes of a layer.
-fn quick(layer: &Layer) -> Result<(), ImageError> {
+/// What opening does not read: reports, block headers, grain hashes, and the live hashes and manifests of older layers.
+fn check_sections(image: &Image) -> Result<(), ImageError> {
+    image.report()?;
+    image.chain().iter().try_for_each(check_layer)
+}
+
+fn check_layer(layer: &Layer) -> Result<(), ImageError> {
     let core = &layer.core;
     let mut header = [0; 64];
     debug_assert_eq!(header.len() as u64, BLOCK_HEADER_BYTES);
@@ -118,7 +123,8 @@ fn quick(layer: &Layer) -> Result<(), ImageError> {
             return Err(core.block_error(block, BlockFault::Header));
         }
     }
-    core.read_section(layer.section(Section::GrainHashes), |_| Ok(()))
+    let rest = [Section::GrainHashes, Section::LiveHashes, Section::Report, Section::Manifest];
+    rest.into_iter().try_for_each(|section| core.read_section(layer.section(section), |_| Ok(())))
 }
 
 /// One block: payload, content, the hashes of its grains.

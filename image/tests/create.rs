@@ -160,3 +160,16 @@ fn no_file_is_left_when_making_it_fails() {
     let error = create(&CreateOptions::new(&disk, &disk), |_| ()).unwrap_err();
     assert!(matches!(error, ImageError::Output { .. }) && error.is_usage());
 }
+
+#[test]
+fn info_tells_layers_sizes_and_ratios() {
+    let bench = Bench::new();
+    let disk = bench.disk("disk", 16 * MIB, &[(0, text(1, 4 << 20))]);
+    bench.base(&disk, "a.slide");
+    bench.child(&disk, "a.slide", "b.slide").unwrap();
+    let info = slidecast_image::info(&bench.path("b.slide")).unwrap();
+    assert_eq!((info.layers.len(), info.disk_bytes, info.raw_bytes), (2, 16 * MIB, 16 * MIB));
+    assert!(info.ratio > 4.0 && info.stored_blocks == 4);
+    let shown = info.to_string();
+    assert!(shown.contains("16.0 MiB") && shown.contains("b.slide"), "{shown}");
+}

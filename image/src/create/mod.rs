@@ -241,7 +241,7 @@ fn prepare(options: &CreateOptions, parent: Option<&Image>) -> Result<Job, Image
         return Err(geometry("the least run to deduplicate is 1 byte to 16 MiB"));
     }
     let survey = survey(&source).map_err(ImageError::io(Operation::Read, path, None))?;
-    let mut notes = survey.notes.clone();
+    let mut notes = survey.report.notes.clone();
     let (mut grain, mut block);
     if let Some(parent) = parent {
         let header = parent.header();
@@ -481,7 +481,7 @@ fn finish(
     chain.push(Layer { core: Arc::new(core), sections: Vec::new(), extents });
     let mut resolved = Resolved::merge(&chain, LiveHashes::new(&chain, parent).finder())?;
     sections.push(output.section(Section::LiveHashes, &encode_live(resolved.live()))?);
-    sections.push(output.section(Section::Report, &job.survey.report)?);
+    sections.push(output.section(Section::Report, &job.survey.report.encode())?);
     let layer = superblock.layer_id(&sections);
     resolved.set_layer(layer);
     sections.push(output.section(Section::Manifest, resolved.header_bytes())?);

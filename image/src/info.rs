@@ -1,0 +1,178 @@
+//! What an image is, for people and for programs.
+
+use crate::chain::Image;
+use crate::error::ImageError;
+use crate::report::PartitionInfo;
+use core::fmt;
+use serde::Serialize;
+use std::path::Path;
+
+/// One layer of an image.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LayerRow {
+    /// Its file.
+    pub file: String,
+    /// Its id.
+    pub id: String,
+    /// The length of the file in bytes.
+    pub file_bytes: u64,
+    /// How many blocks it stores.
+    pub blocks: u32,
+    /// The bytes of its payloads.
+    pub stored_bytes: u64,
+    /// The bytes of its blocks, unpacked.
+    pub raw_bytes: u64,
+    /// `raw_bytes / stored_bytes`.
+    pub ratio: f64,
+}
+
+/// What an image is. Sizes in bytes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ImageInfo {
+    /// The file of the newest layer.
+    pub image: String,
+    /// The id of the newest layer.
+    pub layer: String,
+    /// The manifest root.
+    pub root: String,
+    /// The size of the disk.
+    pub disk_bytes: u64,
+    /// The logical sector of the disk.
+    pub sector: u32,
+    /// The grain.
+    pub grain: u32,
+    /// The block size.
+    pub block: u32,
+    /// How many blocks one target gets, fills included.
+    pub blocks: u32,
+    /// How many of them have a payload.
+    pub stored_blocks: u32,
+    /// The runs of grains that these blocks are cut into.
+    pub places: u64,
+    /// What is written to one target, fills included.
+    pub raw_bytes: u64,
+    /// What is sent for one target.
+    pub stored_bytes: u64,
+    /// `raw_bytes / stored_bytes`.
+    pub ratio: f64,
+    /// The kind of partition table.
+    pub table: String,
+    /// The layers, the base first.
+    pub layers: Vec<LayerRow>,
+    /// What the disk is partitioned into.
+    pub partitions: Vec<PartitionInfo>,
+    /// What somebody should know about the disk.
+    pub notes: Vec<String>,
+}
+
+/// Opens and resolves the image at `path` and says what it is.
+///
+/// # Errors
+/// [`ImageError`] naming the file and what is wrong with it.
+pub fn info(path: &Path) -> Result<ImageInfo, ImageError> {
+    let image = Image::open(path)?;
+    let resolved = image.resolve()?;
+    let header = resolved.header();
+    let report = image.report()?;
+    let layers = image.layers().map(|layer| LayerRow {
+        file: layer.path.display().to_string(),
+        id: layer.id.to_string(),
+        file_bytes: layer.file_bytes,
+        blocks: layer.blocks,
+        stored_bytes: layer.stored_bytes,
+        raw_bytes: layer.raw_bytes,
+        ratio: ratio(layer.raw_bytes, layer.stored_bytes),
+    });
+    Ok(ImageInfo {
+        image: path.display().to_string(),
+        layer: header.layer.to_string(),
+        root: resolved.root().to_string(),
+        disk_bytes: header.disk_bytes,
+        sector: header.sector,
+        grain: header.grain,
+        block: header.block,
+        blocks: header.blocks,
+        stored_blocks: header.stored_blocks,
+        places: resolved.pieces(),
+        raw_bytes: header.raw_bytes,
+        stored_bytes: resolved.stored_bytes(),
+        ratio: ratio(header.raw_bytes, resolved.stored_bytes()),
+        table: header.table.to_string(),
+        layers: layers.collect(),
+        partitions: report.partitions,
+        notes: report.notes,
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+fn ratio(raw: u64, stored: u64) -> f64 {
+    if stored == 0 { 0.0 } else { raw as f64 / stored as f64 }
+}
+
+/// A number of bytes with three digits and a unit.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    #[expect(clippy::cast_precision_loss, reason = "three digits for people")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut value = self.0 as f64;
+        let mut units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].into_iter();
+        let mut unit = units.next().unwrap_or("B");
+        while value >= 1000.0
+            && let Some(next) = units.next()
+        {
+            (value, unit) = (value / 1024.0, next);
+        }
+        let digits = usize::from(unit != "B" && value < 100.0) + usize::from(unit != "B" && value < 10.0);
+        f.pad(&format!("{value:.digits$} {unit}"))
+    }
+}
+
+impl fmt::Display for ImageInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "image     {}", self.image)?;
+        writeln!(f, "disk      {} ({} bytes), sectors of {}", Size(self.disk_bytes), self.disk_bytes, self.sector)?;
+        writeln!(f, "table     {}", self.table)?;
+        writeln!(f, "written   {} to each target", Size(self.raw_bytes))?;
+        writeln!(f, "sent      {} ({:.2} to 1)", Size(self.stored_bytes), self.ratio)?;
+        let (block, grain) = (Size(self.block.into()), Size(self.grain.into()));
+        writeln!(f, "blocks    {} of {block}, {} of them fills", self.blocks, self.blocks - self.stored_blocks)?;
+        writeln!(f, "places    {} runs of {grain} grains", self.places)?;
+        writeln!(f, "manifest  {}", self.root)?;
+        writeln!(f, "layers, the base first:")?;
+        for layer in &self.layers {
+            let (stored, raw) = (Size(layer.stored_bytes), Size(layer.raw_bytes));
+            let id = layer.id.get(..16).unwrap_or(&layer.id);
+            writeln!(f, "  {id}  {stored:>9} holding {raw:>9} ({:.2} to 1)  {}", layer.ratio, layer.file)?;
+        }
+        if !self.partitions.is_empty() {
+            writeln!(f, "partitions:")?;
+        }
+        for partition in &self.partitions {
+            let PartitionInfo { index, start, bytes, fs, name, kind, used_bytes, note, .. } = partition;
+            let label = if name.is_empty() { kind } else { name };
+            write!(f, "  {index:>3}  {:>9} at {:>9}  {fs:<8} {label}", Size(*bytes), Size(*start))?;
+            write!(f, "  {} used", Size(*used_bytes))?;
+            if !note.is_empty() {
+                write!(f, " ({note})")?;
+            }
+            writeln!(f)?;
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        let shown = |bytes| Size(bytes).to_string();
+        assert_eq!(shown(0), "0 B");
+        assert_eq!(shown(999), "999 B");
+        assert_eq!(shown(4096), "4.00 KiB");
+        assert_eq!(shown(1 << 40), "1.00 TiB");
+        assert_eq!(shown(325_400_000), "310 MiB");
+    }
+}
