@@ -16,6 +16,7 @@ pub mod cli;
 pub mod conn;
 pub mod control;
 pub mod discover;
+pub mod disk;
 pub mod error;
 pub mod event_loop;
 pub mod framing;

@@ -1,0 +1,303 @@
+//! The engine's handle: it starts the threads, takes jobs, and gives events.
+
+use super::fault::{DiskFailure, Fault};
+use super::fill::Pattern;
+use super::layout::Layout;
+use super::readback::{Reader, reader_bytes};
+use super::schedule::{FlushWindow, Schedule};
+use super::shadow::Shadow;
+use super::shared::Shared;
+use super::used::Used;
+use super::window::Window;
+use super::writer::{Writer, writer_bytes};
+use super::{order, writer};
+use crate::ring::Span;
+use crate::target::{OpenTarget, TargetIo};
+use core::fmt;
+use core::time::Duration;
+use slidecast_image::codec::Codec;
+use slidecast_image::manifest::{ManifestHeader, Part};
+use slidecast_proto::reason::{Free, Verified, Verify};
+use slidecast_proto::units::{BlockNo, DeploymentId, Hash};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::thread;
+
+/// Unpacked blocks that a disk with heads gathers, in bytes.
+const SORT_WINDOW: u64 = 32 << 20;
+
+/// How the engine is to work.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// For the mark.
+    pub deployment: DeploymentId,
+    /// What is read back.
+    pub verify: Verify,
+    /// What becomes of space that the image says nothing of.
+    pub free: Free,
+    /// Threads that unpack and write, at most.
+    pub writers: usize,
+    /// Threads that read back, at most.
+    pub readers: usize,
+    /// Flush after so many bytes ...
+    pub flush_bytes: u64,
+    /// ... or so long after the first unflushed write.
+    pub flush_after: Duration,
+}
+
+impl EngineOptions {
+    /// The usual values: as many writers as processors, up to four; a flush every 256 MiB or 2 s.
+    #[must_use]
+    pub fn new(deployment: DeploymentId, verify: Verify, free: Free) -> Self {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            deployment,
+            verify,
+            free,
+            writers: processors.clamp(1, 4),
+            readers: if processors > 2 { 2 } else { 1 },
+            flush_bytes: 256 << 20,
+            flush_after: Duration::from_secs(2),
+        }
+    }
+
+    /// Large blocks leave room for fewer threads.
+    fn threads(&self, header: &ManifestHeader) -> (usize, usize) {
+        let large = header.block > 4 << 20;
+        if large { (self.writers.clamp(1, 2), 1) } else { (self.writers.max(1), self.readers.max(1)) }
+    }
+
+    /// All memory that an engine takes for its buffers on such a target, in bytes.
+    #[must_use]
+    pub fn buffer_bytes(&self, header: &ManifestHeader, target_bytes: u64, rotational: bool) -> u64 {
+        let (writers, readers) = self.threads(header);
+        let used = if self.free == Free::Zero { Used::bytes(target_bytes, u64::from(header.grain)) } else { 0 };
+        let window = if rotational { trays(header) as u64 * u64::from(header.block) } else { 0 };
+        let layout = Layout::new(header, target_bytes);
+        let shadow = layout.head + (layout.backup.end - layout.backup.start);
+        let threads = writers as u64 * writer_bytes(header, rotational) + readers as u64 * reader_bytes(header);
+        window + threads + shadow + used
+    }
+}
+
+/// How many blocks the sort window holds.
+fn trays(header: &ManifestHeader) -> usize {
+    usize::try_from(SORT_WINDOW / u64::from(header.block.max(1))).map_or(2, |trays| trays.max(2))
+}
+
+/// A received block to be written.
+#[derive(Clone, Debug)]
+pub struct BlockJob {
+    /// Its number.
+    pub block: BlockNo,
+    /// How the payload is packed.
+    pub codec: Codec,
+    /// How long the block is unpacked, in bytes.
+    pub raw_len: u32,
+    /// The payload, in the ring. Dropped as soon as it isn't needed.
+    pub payload: Span,
+    /// The part that the block is in.
+    pub part: Arc<Part>,
+}
+
+/// What the engine has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The disk is wiped and marked; blocks are written from now on.
+    Began,
+    /// A part was compared: these of its blocks stand on the disk already.
+    Compared {
+        /// The first block of the part.
+        first: BlockNo,
+        /// The blocks that need not come.
+        same: Vec<BlockNo>,
+    },
+    /// The block is not what its manifest says. Nothing was written.
+    BadContent(BlockNo),
+    /// The block is written to all its places.
+    Written(BlockNo),
+    /// These blocks survive a power cut (those of the head: once all is ended).
+    Durable(Vec<BlockNo>),
+    /// These blocks were read back and are right.
+    Verified(Vec<BlockNo>),
+    /// The disk gave other bytes than were written: the block must come again. The second time is a failure.
+    Mismatch(BlockNo),
+    /// The target is lost for this run.
+    Failed(DiskFailure),
+    /// All is written, flushed and (if that was asked for) proven; the disk has its head.
+    Ended {
+        /// How it was read back. `No` unless all of it was.
+        verified: Verified,
+        /// Blocks written in this run.
+        written: u32,
+        /// Blocks that stood there already.
+        kept: u32,
+    },
+}
+
+/// The disk engine of one deployment on one target. No call blocks; [`Self::poll`] has what came of it.
+///
+/// Dropping it stops it as [`Self::stop`] does.
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+impl Engine {
+    /// Starts the threads. Nothing is written before [`Self::begin`].
+    ///
+    /// `wake` is called from any thread when [`Self::poll`] has something after it had nothing; so poll until it gives `None`.
+    ///
+    /// # Errors
+    /// The target is too small, or the node has not got the memory for buffers and threads.
+    pub fn start(
+        target: OpenTarget,
+        header: Arc<ManifestHeader>,
+        root: Hash,
+        options: EngineOptions,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, DiskFailure> {
+        Self::start_on(Box::new(target), header, root, options, Box::new(wake))
+    }
+
+    pub(super) fn start_on(
+        io: Box<dyn TargetIo>,
+        header: Arc<ManifestHeader>,
+        root: Hash,
+        options: EngineOptions,
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> Result<Self, DiskFailure> {
+        let path = io.facts().path.clone();
+        Self::try_start(io, header, root, options, wake).map_err(|fault| fault.report(&path))
+    }
+
+    fn try_start(
+        io: Box<dyn TargetIo>,
+        header: Arc<ManifestHeader>,
+        root: Hash,
+        options: EngineOptions,
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> Result<Self, Fault> {
+        let facts = io.facts();
+        if facts.bytes < header.disk_bytes {
+            return Err(Fault::Small { has: facts.bytes, needs: header.disk_bytes });
+        }
+        let layout = Layout::new(&header, facts.bytes);
+        let rotational = facts.rotational;
+        let flush = FlushWindow { bytes: options.flush_bytes, after: options.flush_after };
+        let window = rotational.then(|| Window::new(trays(&header), header.block as usize)).transpose()?;
+        let used = (options.free == Free::Zero).then(|| Used::new(facts.bytes, header.grain));
+        let (writers, readers) = options.threads(&header);
+        let shared = Arc::new(Shared {
+            schedule: Mutex::new(Schedule::new(&header, options.verify, rotational, flush)),
+            shadow: Mutex::new(Shadow::new(&layout)?),
+            used: Mutex::new(used),
+            window,
+            to_write: Condvar::new(),
+            to_control: Condvar::new(),
+            to_read: Condvar::new(),
+            wake,
+            written_bytes: AtomicU64::new(0),
+            no_zero_call: AtomicBool::new(false),
+            io,
+            header,
+            root,
+            options,
+            layout,
+        });
+        // From here on dropping the handle ends the threads that run already.
+        let engine = Self { shared };
+        let shared = &engine.shared;
+        for no in 0..writers {
+            let writer = Writer::new(shared)?;
+            spawn(format!("slidecast-w{no}"), shared, move |shared| writer.run(shared))?;
+        }
+        if shared.window.is_some() {
+            spawn("slidecast-sort".into(), shared, writer::write_window)?;
+        }
+        for no in 0..readers {
+            let reader = Reader::new(shared)?;
+            spawn(format!("slidecast-r{no}"), shared, move |shared| reader.run(shared))?;
+        }
+        let pattern = Pattern::new()?;
+        spawn("slidecast-flush".into(), shared, move |shared| order::run(shared, pattern))?;
+        Ok(engine)
+    }
+
+    /// Compares a part with what stands on the disk, before anything is written: answered by [`Event::Compared`]. Each part is
+    /// held until then, so hand over a few at a time. With `--free zero` nothing counts as held: unused space must be written.
+    pub fn compare(&self, part: Arc<Part>) {
+        self.shared.with(|schedule| schedule.on_compare(part));
+    }
+
+    /// Wipes the head and the backup table, writes the mark, flushes: answered by [`Event::Began`].
+    pub fn begin(&self) {
+        self.shared.with(Schedule::on_begin);
+    }
+
+    /// A part of the manifest, ahead of its blocks. Its fills are written by the engine itself. With `--free zero` every part
+    /// must be given before [`Self::finish`].
+    pub fn part(&self, part: Arc<Part>) {
+        if let Some(used) = &mut *self.shared.used() {
+            used.note(&part);
+        }
+        self.shared.with(|schedule| schedule.on_part(part));
+    }
+
+    /// A block to be written. After a failure it is dropped.
+    pub fn block(&self, job: BlockJob) {
+        self.shared.with(|schedule| schedule.on_block(job));
+    }
+
+    /// Every block has been handed over. Once all are written and read back, the disk gets its head: answered by
+    /// [`Event::Ended`]. Without [`Self::begin`], when every block stood on the disk already, nothing is written.
+    pub fn finish(&self) {
+        self.shared.with(Schedule::on_finish);
+    }
+
+    /// Abandons the target; if anything was written, it stays marked. Calls that run are still finished, which the answer tells.
+    #[must_use = "until it is over, the target is still open"]
+    pub fn stop(self) -> Stopping {
+        Stopping(Arc::downgrade(&self.shared))
+    }
+
+    /// The next event.
+    pub fn poll(&self) -> Option<Event> {
+        self.shared.schedule().poll_event()
+    }
+
+    /// The bytes written to the target so far.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.shared.written_bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.with(Schedule::on_over);
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({})", self.shared.path())
+    }
+}
+
+/// An engine that was stopped and may still be in a system call.
+#[derive(Debug)]
+pub struct Stopping(Weak<Shared>);
+
+impl Stopping {
+    /// Whether the target is closed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
+fn spawn(name: String, shared: &Arc<Shared>, run: impl FnOnce(&Shared) + Send + 'static) -> Result<(), Fault> {
+    let shared = Arc::clone(shared);
+    let thread = thread::Builder::new().name(name).spawn(move || run(&shared));
+    thread.map(drop).map_err(|source| Fault::Thread { source })
+}

@@ -1,0 +1,131 @@
+//! What can go wrong on a target: which operation, on which object, where.
+
+use crate::sys::MapError;
+use crate::target::plain;
+use core::fmt;
+use slidecast_image::fit::FitError;
+use slidecast_proto::reason::Reason;
+use slidecast_proto::units::BlockNo;
+use std::io;
+
+/// Why a target is lost, for the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFailure {
+    /// The reason of the report.
+    pub reason: Reason,
+    /// Operation, object and position, in one line.
+    pub detail: String,
+}
+
+/// A thing on the disk that is written, read or compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Object {
+    Block(BlockNo),
+    Mark,
+    Head,
+    SectorZero,
+    Backup,
+    Unused,
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Block(block) => write!(f, "block {block}"),
+            Self::Mark => f.write_str("the mark"),
+            Self::Head => f.write_str("the head"),
+            Self::SectorZero => f.write_str("sector 0"),
+            Self::Backup => f.write_str("the backup GPT"),
+            Self::Unused => f.write_str("unused space"),
+        }
+    }
+}
+
+/// The first thing that went wrong; final for the target in this run.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Write {
+        object: Object,
+        at: u64,
+        source: io::Error,
+    },
+    Read {
+        object: Object,
+        at: u64,
+        source: io::Error,
+    },
+    Flush {
+        source: io::Error,
+    },
+    /// The disk twice gave other bytes than were written.
+    Mismatch {
+        object: Object,
+        at: u64,
+    },
+    Small {
+        has: u64,
+        needs: u64,
+    },
+    Size {
+        source: io::Error,
+    },
+    /// The size is not what it was when the target was opened.
+    Changed {
+        had: u64,
+        has: u64,
+    },
+    Fit(FitError),
+    Memory(MapError),
+    Thread {
+        source: io::Error,
+    },
+}
+
+impl Fault {
+    pub(super) fn report(&self, path: &str) -> DiskFailure {
+        let (reason, detail) = match self {
+            Self::Write { object, at, source } => {
+                (Reason::DiskWrite, format!("writing {object} at {at} on {path}: {}", plain(source)))
+            }
+            Self::Read { object, at, source } => {
+                (Reason::DiskRead, format!("reading {object} at {at} on {path}: {}", plain(source)))
+            }
+            Self::Flush { source } => (Reason::DiskFlush, format!("flushing {path}: {}", plain(source))),
+            Self::Mismatch { object, at } => (
+                Reason::DiskMismatch,
+                format!("reading back {object} at {at} on {path}: not what was written, after a second try"),
+            ),
+            Self::Small { has, needs } => {
+                (Reason::TargetTooSmall, format!("{path} has {has} bytes, the image needs {needs}"))
+            }
+            Self::Size { source } => (Reason::DiskOpen, format!("asking {path} for its size: {}", plain(source))),
+            Self::Changed { had, has } => {
+                (Reason::DiskOpen, format!("{path} has {has} bytes, but had {had} when it was opened"))
+            }
+            Self::Fit(error) => (Reason::TargetTooSmall, format!("{path}: {error}")),
+            Self::Memory(error) => (Reason::MemoryShort, format!("buffers for {path}: {error}")),
+            Self::Thread { source } => (Reason::MemoryShort, format!("a thread for {path}: {}", plain(source))),
+        };
+        DiskFailure { reason, detail }
+    }
+}
+
+impl From<MapError> for Fault {
+    fn from(error: MapError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_operation_object_position_and_cause() {
+        let source = io::Error::from_raw_os_error(nix::errno::Errno::EIO as i32);
+        let fault = Fault::Write { object: Object::Block(BlockNo(812)), at: 851_443_712, source };
+        let failure = fault.report("/dev/nvme0n1");
+        assert_eq!(failure.reason, Reason::DiskWrite);
+        assert_eq!(failure.detail, "writing block 812 at 851443712 on /dev/nvme0n1: Input/output error");
+    }
+}

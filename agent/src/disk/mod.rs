@@ -1,0 +1,48 @@
+//! The disk engine: unpacks blocks, checks them, writes them to every place, flushes, reads back, and gives the disk its
+//! head only when everything else is proven.
+//!
+//! ```text
+//!  block() ---> jobs --+                                    +--> flusher --> Durable --> read-back --> Verified
+//!  part() ----> fills -+--> writers: unpack, BLAKE3, pwrite -+     (256 MiB or 2 s)       (live hash of every place)
+//!                           \ places in the head: shadow in memory, written last
+//! ```
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `engine` | the handle: starts the threads, takes jobs, gives events; never blocks its caller |
+//! | `schedule`, `shared` | what is to be done next, without system calls or clock; and the threads' way to it |
+//! | `layout`, `shadow` | which bytes of the target are head, body or backup table; the head in memory |
+//! | `mark` | what stands in sector 0 of a disk that is not complete |
+//! | `order` | begin and finish: the order of writes that promise 5 rests on |
+//! | `writer`, `fill`, `runs` | from a block to its writes |
+//! | `used` | what `--free zero` must leave alone |
+//! | `window` | for disks with heads: writes gathered and sorted |
+//! | `readback` | what stands on the disk against the manifest |
+//! | `fault` | what can go wrong, with operation, object and position |
+//!
+//! # Memory
+//! Fixed when the engine starts, see [`EngineOptions::buffer_bytes`]: with 1 MiB blocks, two writers and one reader 5 MiB, or 35 MiB
+//! for a disk with heads (its sort window has 32 MiB). Besides, manifest parts with blocks that are not read back yet are held, up to
+//! [`schedule::RETAINED_LIMIT`] and one window's worth; when there are more, writing waits for reading. `--free zero` takes one bit for
+//! each grain of the target.
+
+mod engine;
+mod fault;
+mod fill;
+mod layout;
+mod mark;
+mod order;
+mod readback;
+mod runs;
+mod schedule;
+mod shadow;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod used;
+mod window;
+mod writer;
+
+pub use engine::{BlockJob, Engine, EngineOptions, Event, Stopping};
+pub use fault::DiskFailure;
+pub use mark::Mark;

@@ -1,0 +1,183 @@
+//! The control thread: begin, flush, finish. The order of writes and flushes here is what keeps a disk from ever looking complete
+//! before it is.
+//!
+//! 1. the mark replaces sector 0; flush
+//! 2. the rest of the head and the backup table are zeroed; flush
+//! 3. body: written, flushed and read back by the other threads; nothing of it is written before 2 is done
+//! 4. backup table, then the head but sector 0; flush; read back
+//! 5. sector 0; flush; read back
+//!
+//! A power cut before 1 is flushed leaves the disk as it was; from then until 5 it has the mark and no boot signature; and after 2
+//! neither a partition table in front nor one at the end until all of the body is proven.
+
+use super::fault::{Fault, Object};
+use super::fill::{Pattern, fill};
+use super::mark::Mark;
+use super::schedule::Control;
+use super::shared::Shared;
+use crate::sys::AlignedBuf;
+use core::ops::Range;
+use slidecast_proto::reason::{Free, Verified, Verify};
+use std::io::IoSlice;
+
+/// Unused space is zeroed and discarded in pieces, to notice an abort.
+const PIECE: u64 = 256 << 20;
+
+/// The thread's loop.
+pub(super) fn run(shared: &Shared, mut pattern: Pattern) {
+    while let Some(step) = shared.next_control() {
+        let done = match step {
+            Control::Begin => begin(shared),
+            Control::Flush(batch) => shared.flush().map(|()| {
+                shared.io.drop_cache();
+                shared.with(|schedule| schedule.on_flushed(batch));
+            }),
+            Control::Finish { begun } => finish(shared, begun, &mut pattern),
+            Control::Wait(_) | Control::Exit => Ok(()),
+        };
+        if let Err(fault) = done {
+            shared.fail(&fault);
+        }
+    }
+}
+
+/// Steps 1 and 2.
+fn begin(shared: &Shared) -> Result<(), Fault> {
+    wipe(shared)?;
+    // Kept blocks would be lost with a discard; nothing of the image stands on the disk otherwise.
+    if shared.options.free == Free::Discard && !shared.schedule().keeps_blocks() {
+        discard(shared);
+    }
+    shared.with(|schedule| schedule.on_begun());
+    Ok(())
+}
+
+fn wipe(shared: &Shared) -> Result<(), Fault> {
+    let layout = &shared.layout;
+    let has = shared.io.bytes_now().map_err(|source| Fault::Size { source })?;
+    if has != layout.target_bytes {
+        return Err(Fault::Changed { had: layout.target_bytes, has });
+    }
+    let sector = usize::try_from(layout.sector).unwrap_or(512);
+    let mut memory = AlignedBuf::new(sector)?;
+    let (root, deployment) = (shared.root, shared.options.deployment);
+    Mark { deployment, root, disk_bytes: layout.disk_bytes, target_bytes: has }.encode(&mut memory);
+    shared.write(Object::Mark, 0, &mut [IoSlice::new(&memory)])?;
+    shared.flush()?;
+    let mut zeros = Pattern::new()?;
+    for (object, range) in [(Object::Head, layout.sector..layout.head), (Object::Backup, layout.backup.clone())] {
+        fill(shared, object, range, 0, true, &mut zeros)?;
+    }
+    shared.flush()
+}
+
+fn discard(shared: &Shared) {
+    for range in shared.layout.body().flat_map(pieces) {
+        if shared.is_over() {
+            return;
+        }
+        match shared.io.discard(range.start, range.end - range.start) {
+            Ok(true) => {}
+            Ok(false) => return log::info!("{} has no discard", shared.path()),
+            Err(error) => return log::warn!("discarding at {} on {}: {error}", range.start, shared.path()),
+        }
+    }
+}
+
+fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let end = range.end;
+    (range.start..end).step_by(usize::try_from(PIECE).unwrap_or(usize::MAX)).map(move |at| at..(at + PIECE).min(end))
+}
+
+/// Steps 4 and 5. Blocks that stood on the disk before it was begun need no write at all if the head is right, too.
+fn finish(shared: &Shared, begun: bool, pattern: &mut Pattern) -> Result<(), Fault> {
+    shared.shadow().fit()?;
+    if !begun {
+        shared.io.drop_cache();
+        if shadow_stands(shared)?.is_none() {
+            return end(shared);
+        }
+        wipe(shared)?;
+    }
+    if let Some(used) = shared.used().take() {
+        for range in used.unused().flat_map(|range| shared.layout.split(range)) {
+            let (in_shadow, range) = range;
+            for piece in pieces(range).filter(|_| !in_shadow) {
+                if shared.is_over() {
+                    return Ok(());
+                }
+                fill(shared, Object::Unused, piece, 0, false, pattern)?;
+            }
+        }
+        shared.flush()?;
+    }
+    let sector = shared.layout.sector;
+    write_shadow(shared, Object::Backup, shared.layout.backup.clone())?;
+    write_shadow(shared, Object::Head, sector..shared.layout.head)?;
+    shared.flush()?;
+    if shared.options.verify != Verify::None {
+        prove(shared, Object::Backup, shared.layout.backup.clone())?;
+        prove(shared, Object::Head, sector..shared.layout.head)?;
+    }
+    write_shadow(shared, Object::SectorZero, 0..sector)?;
+    shared.flush()?;
+    if shared.options.verify != Verify::None {
+        prove(shared, Object::SectorZero, 0..sector)?;
+    }
+    if let Err(error) = shared.io.reread_table() {
+        // Only this machine's own view of the disk: it matters to nobody before the next boot.
+        log::debug!("reading the partition table of {} again: {error}", shared.path());
+    }
+    end(shared)
+}
+
+fn end(shared: &Shared) -> Result<(), Fault> {
+    let verified = match shared.options.verify {
+        Verify::Full if shared.io.facts().direct => Verified::Direct,
+        Verify::Full => Verified::Cached,
+        Verify::Head | Verify::None => Verified::No,
+    };
+    shared.with(|schedule| schedule.on_ended(verified));
+    Ok(())
+}
+
+fn write_shadow(shared: &Shared, object: Object, range: Range<u64>) -> Result<(), Fault> {
+    if range.is_empty() {
+        return Ok(());
+    }
+    let mut shadow = shared.shadow();
+    shared.write(object, range.start, &mut [IoSlice::new(shadow.at(&range))])
+}
+
+/// Reads a range of the shadow back from the disk; it must be the same.
+fn prove(shared: &Shared, object: Object, range: Range<u64>) -> Result<(), Fault> {
+    shared.io.drop_cache();
+    match difference(shared, object, range)? {
+        Some(at) => Err(Fault::Mismatch { object, at }),
+        None => Ok(()),
+    }
+}
+
+/// Where the disk's head or backup table is not the shadow's.
+fn shadow_stands(shared: &Shared) -> Result<Option<u64>, Fault> {
+    let head = difference(shared, Object::Head, 0..shared.layout.head)?;
+    if head.is_some() { Ok(head) } else { difference(shared, Object::Backup, shared.layout.backup.clone()) }
+}
+
+fn difference(shared: &Shared, object: Object, range: Range<u64>) -> Result<Option<u64>, Fault> {
+    let mut memory = AlignedBuf::new(128 << 10)?;
+    let mut at = range.start;
+    while at < range.end {
+        let len = usize::try_from(range.end - at).map_or(memory.len(), |rest| rest.min(memory.len()));
+        let found = &mut memory[..len];
+        shared.read(object, at, found)?;
+        let next = at + len as u64;
+        let mut shadow = shared.shadow();
+        let right = shadow.at(&(at..next));
+        if let Some(wrong) = found.iter().zip(right.iter()).position(|(found, right)| found != right) {
+            return Ok(Some(at + wrong as u64));
+        }
+        at = next;
+    }
+    Ok(None)
+}

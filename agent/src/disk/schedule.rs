@@ -1,0 +1,780 @@
+//! What the threads of the engine do next. Pure: the time comes in, no system call is made.
+//!
+//! A block goes job -> (writing) -> fresh -> (flushing) -> unread -> (reading) -> done. A fill goes the same way without a
+//! job. Blocks that the disk held before count as done from the start.
+
+use super::engine::{BlockJob, Event};
+use super::fault::DiskFailure;
+use super::fill::FillWork;
+use core::time::Duration;
+use slidecast_image::manifest::{Content, ManifestHeader, Part};
+use slidecast_proto::reason::{Verified, Verify};
+use slidecast_proto::set::BlockSet;
+use slidecast_proto::units::BlockNo;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Writing waits for reading once the parts of blocks that are not read back take this many bytes.
+pub(super) const RETAINED_LIMIT: usize = 8 << 20;
+/// Fills go before blocks once the parts that wait for theirs take this many bytes.
+const FILLS_LIMIT: usize = 4 << 20;
+/// A disk that gives wrong bytes for more blocks than this is lost.
+const MISMATCH_LIMIT: usize = 1024;
+/// So many blocks are told of at once when they are verified, or all there are.
+const VERIFIED_BATCH: usize = 64;
+
+/// When to flush.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FlushWindow {
+    pub(super) bytes: u64,
+    pub(super) after: Duration,
+}
+
+/// A block that stands on the disk, with what is needed to read it back.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    pub(super) block: BlockNo,
+    pub(super) part: Arc<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has been written. Parts may be compared.
+    Idle,
+    /// The head is being wiped.
+    Beginning,
+    /// Blocks are written.
+    Body,
+    /// The head is being written.
+    Finishing,
+    /// Ended, failed or stopped.
+    Over,
+}
+
+/// For a writer.
+#[derive(Debug)]
+pub(super) enum Write {
+    Block(BlockJob),
+    Fill(FillWork),
+}
+
+/// For the control thread.
+#[derive(Debug)]
+pub(super) enum Control {
+    /// Wipe and mark.
+    Begin,
+    /// Flush; these blocks are covered by it.
+    Flush(Vec<Written>),
+    /// All is done but the head. Whether anything was written at all.
+    Finish {
+        begun: bool,
+    },
+    /// Nothing before that time, or before something happens.
+    Wait(Option<Instant>),
+    Exit,
+}
+
+/// For a reader.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// Compare a block that was written.
+    Back(Written),
+    /// See which blocks of a part the disk holds already.
+    Compare(Arc<Part>),
+    Wait,
+    Exit,
+}
+
+/// Which threads have something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wants {
+    pub(super) write: bool,
+    pub(super) control: bool,
+    pub(super) read: bool,
+    /// All threads are to end.
+    pub(super) over: bool,
+}
+
+/// The state of the engine.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    phase: Phase,
+    verify: Verify,
+    /// Read back in passes of their own, not between writes.
+    rotational: bool,
+    window: FlushWindow,
+
+    begin: bool,
+    finish: bool,
+    jobs: VecDeque<BlockJob>,
+    fill_parts: VecDeque<(Arc<Part>, BlockNo)>,
+    fill_works: VecDeque<FillWork>,
+    fill_bytes: usize,
+    /// Fills that were begun, or that the disk held.
+    fills_taken: BlockSet,
+    /// Jobs and fills in the hands of writers, or in the sort window.
+    writing: usize,
+
+    fresh: Vec<Written>,
+    fresh_bytes: u64,
+    fresh_since: Option<Instant>,
+    flushing: bool,
+
+    compares: VecDeque<Arc<Part>>,
+    unread: VecDeque<Written>,
+    reading: usize,
+    /// A pass of reading on a disk with heads; nothing is written meanwhile.
+    pass: bool,
+    /// Parts that blocks between fresh and done hold: heap bytes and number of blocks, by first block.
+    retained: BTreeMap<BlockNo, (usize, usize)>,
+    retained_bytes: usize,
+
+    /// Written, or held from before.
+    settled: BlockSet,
+    /// Written in this run.
+    written: BlockSet,
+    /// As far as they will get: read back, or flushed if nothing is to be read back.
+    done: BlockSet,
+    mismatched: BTreeSet<BlockNo>,
+
+    /// When the control thread will look by itself.
+    timer: Option<Instant>,
+    /// Verified, but not told yet.
+    verified: Vec<BlockNo>,
+    events: VecDeque<Event>,
+}
+
+impl Schedule {
+    pub(super) fn new(header: &ManifestHeader, verify: Verify, rotational: bool, window: FlushWindow) -> Self {
+        let none = BlockSet::empty(header.blocks);
+        Self {
+            phase: Phase::Idle,
+            verify,
+            rotational,
+            window,
+            begin: false,
+            finish: false,
+            jobs: VecDeque::new(),
+            fill_parts: VecDeque::new(),
+            fill_works: VecDeque::new(),
+            fill_bytes: 0,
+            fills_taken: none.clone(),
+            writing: 0,
+            fresh: Vec::new(),
+            fresh_bytes: 0,
+            fresh_since: None,
+            flushing: false,
+            compares: VecDeque::new(),
+            unread: VecDeque::new(),
+            reading: 0,
+            pass: false,
+            retained: BTreeMap::new(),
+            retained_bytes: 0,
+            settled: none.clone(),
+            written: none.clone(),
+            done: none,
+            mismatched: BTreeSet::new(),
+            timer: None,
+            verified: Vec::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    pub(super) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    pub(super) fn wants(&self, now: Instant) -> Wants {
+        let over = self.phase == Phase::Over;
+        let compares = self.phase == Phase::Idle && !self.compares.is_empty();
+        let read = compares || (!self.unread.is_empty() && (!self.rotational || self.pass || self.pass_may_begin()));
+        let fills = !self.fill_parts.is_empty() || !self.fill_works.is_empty();
+        let control = match self.phase {
+            Phase::Idle => (self.begin && self.compared()) || (self.finish && self.body_is_done()),
+            Phase::Body if self.finish && self.body_is_done() => true,
+            Phase::Body => self.fresh_since.is_some() && (self.timer.is_none() || self.flush_is_due(now)),
+            _ => false,
+        };
+        Wants { write: self.may_write() && (fills || !self.jobs.is_empty()), control, read, over }
+    }
+
+    // What comes from outside.
+
+    pub(super) fn on_begin(&mut self) {
+        self.begin = true;
+    }
+
+    pub(super) fn on_finish(&mut self) {
+        self.finish = true;
+    }
+
+    pub(super) fn on_block(&mut self, job: BlockJob) {
+        if self.phase != Phase::Over {
+            self.jobs.push_back(job);
+        }
+    }
+
+    pub(super) fn on_part(&mut self, part: Arc<Part>) {
+        if self.phase != Phase::Over && self.next_fill(&part, part.first()).is_some() {
+            self.fill_bytes += part.heap_bytes();
+            let first = part.first();
+            self.fill_parts.push_back((part, first));
+        }
+    }
+
+    pub(super) fn on_compare(&mut self, part: Arc<Part>) {
+        if self.phase != Phase::Over {
+            self.compares.push_back(part);
+        }
+    }
+
+    /// Something failed for good. Only the first is told.
+    pub(super) fn on_failure(&mut self, failure: DiskFailure) {
+        if self.phase != Phase::Over {
+            self.events.push_back(Event::Failed(failure));
+            self.on_over();
+        }
+    }
+
+    /// The disk has its head.
+    pub(super) fn on_ended(&mut self, verified: Verified) {
+        if self.phase != Phase::Over {
+            let written = self.written.count();
+            let kept = self.done.count().saturating_sub(written);
+            self.events.push_back(Event::Ended { verified, written, kept });
+            self.on_over();
+        }
+    }
+
+    /// Stops everything and lets go of all memory of the ring.
+    pub(super) fn on_over(&mut self) {
+        self.phase = Phase::Over;
+        self.jobs = VecDeque::new();
+        self.fill_parts = VecDeque::new();
+        self.fill_works = VecDeque::new();
+        self.fresh = Vec::new();
+        self.compares = VecDeque::new();
+        self.unread = VecDeque::new();
+    }
+
+    /// Whether some blocks stood on the disk before.
+    pub(super) fn keeps_blocks(&self) -> bool {
+        self.done.count() > self.written.count()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    // Writers.
+
+    /// The next thing to write; `None`: nothing now.
+    pub(super) fn poll_write(&mut self) -> Option<Write> {
+        if !self.may_write() {
+            return None;
+        }
+        let fills_first = self.fill_bytes > FILLS_LIMIT;
+        let write = if fills_first || self.jobs.is_empty() { self.poll_fill().map(Write::Fill) } else { None };
+        let write = write.or_else(|| self.jobs.pop_front().map(Write::Block))?;
+        self.writing += 1;
+        Some(write)
+    }
+
+    fn may_write(&self) -> bool {
+        self.phase == Phase::Body && !self.pass && !self.presses()
+    }
+
+    fn poll_fill(&mut self) -> Option<FillWork> {
+        if let Some(work) = self.fill_works.pop_front() {
+            return Some(work);
+        }
+        while let Some((part, from)) = self.fill_parts.front() {
+            let (part, from) = (Arc::clone(part), *from);
+            let found = self.next_fill(&part, from);
+            let next = found.and_then(|block| self.next_fill(&part, BlockNo(block.0 + 1)));
+            match (next, self.fill_parts.front_mut()) {
+                (Some(next), Some((_, from))) => *from = next,
+                _ => {
+                    self.fill_bytes = self.fill_bytes.saturating_sub(part.heap_bytes());
+                    self.fill_parts.pop_front();
+                }
+            }
+            if let Some(block) = found {
+                self.fills_taken.insert(block);
+                return Some(FillWork::new(block, part));
+            }
+        }
+        None
+    }
+
+    /// The first fill of `part` at or after `from` that nobody has begun.
+    fn next_fill(&self, part: &Part, from: BlockNo) -> Option<BlockNo> {
+        let end = part.first().0.saturating_add(part.len());
+        (from.0..end).map(BlockNo).find(|block| {
+            let fill = part.block(*block).is_some_and(|info| matches!(info.content, Content::Fill { .. }));
+            fill && !self.fills_taken.contains(*block)
+        })
+    }
+
+    /// Whether blocks wait while a writer is busy with a long fill.
+    pub(super) fn jobs_wait(&self) -> bool {
+        !self.jobs.is_empty() || self.is_over()
+    }
+
+    /// A fill is put back half-way.
+    pub(super) fn on_fill_paused(&mut self, work: FillWork) {
+        self.writing -= 1;
+        if self.phase != Phase::Over {
+            self.fill_works.push_front(work);
+        }
+    }
+
+    /// A job ended without a write: the block was not what its manifest says.
+    pub(super) fn on_bad_content(&mut self, block: BlockNo) {
+        self.writing -= 1;
+        if self.phase != Phase::Over {
+            self.events.push_back(Event::BadContent(block));
+        }
+    }
+
+    /// Every place of a block is written (or in the shadow).
+    pub(super) fn on_written(&mut self, written: Written, bytes: u64, now: Instant) {
+        self.writing -= 1;
+        if self.phase == Phase::Over {
+            return;
+        }
+        self.events.push_back(Event::Written(written.block));
+        self.settled.insert(written.block);
+        self.written.insert(written.block);
+        if self.verify == Verify::Full {
+            let (heap, blocks) = self.retained.entry(written.part.first()).or_insert((0, 0));
+            if *blocks == 0 {
+                *heap = written.part.heap_bytes();
+                self.retained_bytes += *heap;
+            }
+            *blocks += 1;
+        }
+        self.fresh.push(written);
+        self.fresh_bytes += bytes;
+        self.fresh_since.get_or_insert(now);
+    }
+
+    /// Whether writing has to wait for reading.
+    fn presses(&self) -> bool {
+        self.retained_bytes > RETAINED_LIMIT
+    }
+
+    /// Whether every block is written, or will not come any more.
+    fn nothing_to_write(&self) -> bool {
+        let all = self.settled.is_full() || self.finish;
+        all && self.writing == 0 && self.jobs.is_empty() && self.fill_parts.is_empty() && self.fill_works.is_empty()
+    }
+
+    /// Whether the body is proven and nobody touches it.
+    fn body_is_done(&self) -> bool {
+        let quiet = self.fresh.is_empty() && self.unread.is_empty() && self.reading == 0;
+        self.done.is_full() && quiet && self.nothing_to_write()
+    }
+
+    // The control thread.
+
+    pub(super) fn poll_control(&mut self, now: Instant) -> Control {
+        match self.phase {
+            Phase::Over => return Control::Exit,
+            Phase::Idle if self.begin && self.compared() => {
+                self.phase = Phase::Beginning;
+                return Control::Begin;
+            }
+            Phase::Idle if self.finish && self.body_is_done() => {
+                self.phase = Phase::Finishing;
+                return Control::Finish { begun: false };
+            }
+            Phase::Body if self.finish && self.body_is_done() => {
+                self.phase = Phase::Finishing;
+                return Control::Finish { begun: true };
+            }
+            Phase::Body => {}
+            _ => return Control::Wait(None),
+        }
+        self.timer = self.fresh_since.map(|since| since + self.window.after);
+        if !self.flush_is_due(now) {
+            return Control::Wait(self.timer);
+        }
+        self.timer = None;
+        self.flushing = true;
+        self.fresh_bytes = 0;
+        self.fresh_since = None;
+        Control::Flush(core::mem::take(&mut self.fresh))
+    }
+
+    /// Whether nothing is compared any more: a wipe must not come between.
+    fn compared(&self) -> bool {
+        self.compares.is_empty() && self.reading == 0
+    }
+
+    fn flush_is_due(&self, now: Instant) -> bool {
+        let Some(since) = self.fresh_since else { return false };
+        let full = self.fresh_bytes >= self.window.bytes || now >= since + self.window.after;
+        full || self.presses() || self.nothing_to_write()
+    }
+
+    pub(super) fn on_begun(&mut self) {
+        if self.phase == Phase::Beginning {
+            self.phase = Phase::Body;
+            self.events.push_back(Event::Began);
+        }
+    }
+
+    /// A flush covers these blocks.
+    pub(super) fn on_flushed(&mut self, batch: Vec<Written>) {
+        self.flushing = false;
+        if self.phase == Phase::Over {
+            return;
+        }
+        self.events.push_back(Event::Durable(batch.iter().map(|written| written.block).collect()));
+        if self.verify == Verify::Full {
+            self.unread.extend(batch);
+        } else {
+            for written in &batch {
+                self.done.insert(written.block);
+            }
+        }
+    }
+
+    // Readers.
+
+    pub(super) fn poll_read(&mut self) -> Read {
+        if self.phase == Phase::Over {
+            return Read::Exit;
+        }
+        if self.phase == Phase::Idle
+            && let Some(part) = self.compares.pop_front()
+        {
+            self.reading += 1;
+            return Read::Compare(part);
+        }
+        if self.rotational && !self.pass {
+            if self.unread.is_empty() || !self.pass_may_begin() {
+                return Read::Wait;
+            }
+            self.pass = true;
+            self.unread.make_contiguous().sort_unstable_by_key(|written| written.block);
+        }
+        let Some(written) = self.unread.pop_front() else { return Read::Wait };
+        self.reading += 1;
+        Read::Back(written)
+    }
+
+    /// A pass begins once nothing is left to write, or nothing more may be written before.
+    fn pass_may_begin(&self) -> bool {
+        let still = self.writing == 0 && self.fresh.is_empty() && !self.flushing;
+        still && (self.presses() || self.nothing_to_write())
+    }
+
+    /// The part that begins with `first` was compared; `same` are the blocks that the disk holds.
+    pub(super) fn on_compared(&mut self, first: BlockNo, same: Vec<BlockNo>) {
+        self.reading -= 1;
+        if self.phase == Phase::Over {
+            return;
+        }
+        for block in &same {
+            self.settled.insert(*block);
+            self.fills_taken.insert(*block);
+            self.done.insert(*block);
+        }
+        self.events.push_back(Event::Compared { first, same });
+    }
+
+    /// A block was read back and is what it should be.
+    pub(super) fn on_equal(&mut self, written: &Written) {
+        self.after_reading(written);
+        if self.phase == Phase::Over {
+            return;
+        }
+        self.done.insert(written.block);
+        self.verified.push(written.block);
+        if self.verified.len() >= VERIFIED_BATCH || (self.unread.is_empty() && self.reading == 0) {
+            self.events.push_back(Event::Verified(core::mem::take(&mut self.verified)));
+        }
+    }
+
+    /// A block was read back and differs. The first time it is written again: a fill by us, another once it has come again.
+    /// Gives whether the disk is lost: this was the second time.
+    pub(super) fn on_different(&mut self, written: Written) -> bool {
+        self.after_reading(&written);
+        let full = self.mismatched.len() >= MISMATCH_LIMIT;
+        if full || !self.mismatched.insert(written.block) {
+            return true;
+        }
+        if self.phase == Phase::Over {
+            return false;
+        }
+        self.settled.remove(written.block);
+        self.done.remove(written.block);
+        let info = written.part.block(written.block);
+        if info.is_some_and(|info| matches!(info.content, Content::Fill { .. })) {
+            self.fill_works.push_back(FillWork::again(written.block, written.part));
+        } else {
+            self.events.push_back(Event::Mismatch(written.block));
+        }
+        false
+    }
+
+    fn after_reading(&mut self, written: &Written) {
+        self.reading -= 1;
+        if self.pass && self.unread.is_empty() && self.reading == 0 {
+            self.pass = false;
+        }
+        if let Some((heap, blocks)) = self.retained.get_mut(&written.part.first()) {
+            *blocks -= 1;
+            if *blocks == 0 {
+                self.retained_bytes -= *heap;
+                self.retained.remove(&written.part.first());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::manifest::{fill, part, stored};
+    use super::*;
+    use crate::ring::Ring;
+    use slidecast_image::codec::Codec;
+    use slidecast_proto::reason::Reason;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct Rig {
+        schedule: Schedule,
+        part: Arc<Part>,
+        now: Instant,
+        ring: Ring,
+    }
+
+    impl Rig {
+        /// Blocks 0 and 1 are stored, block 2 is a fill.
+        fn new(verify: Verify, rotational: bool) -> Self {
+            let (header, part) = part(&[stored(16, 300), stored(16, 400), fill(0, 16, 500)]);
+            let window = FlushWindow { bytes: 1 << 20, after: 2 * SECOND };
+            let mut schedule = Schedule::new(&header, verify, rotational, window);
+            let ring = Ring::new(1 << 20).unwrap();
+            schedule.on_begin();
+            assert!(matches!(schedule.poll_control(Instant::now()), Control::Begin));
+            schedule.on_begun();
+            Self { schedule, part: Arc::new(part), now: Instant::now(), ring }
+        }
+
+        fn job(&mut self, block: u32) {
+            let payload = self.ring.reserve(10).unwrap().freeze();
+            let part = Arc::clone(&self.part);
+            let job = BlockJob { block: BlockNo(block), codec: Codec::Stored, raw_len: 10, payload, part };
+            self.schedule.on_block(job);
+        }
+
+        /// Lets a writer do all there is.
+        fn write(&mut self, bytes: u64) -> Vec<u32> {
+            let mut blocks = vec![];
+            while let Some(write) = self.schedule.poll_write() {
+                let block = match write {
+                    Write::Block(job) => job.block,
+                    Write::Fill(work) => work.block,
+                };
+                self.schedule.on_written(Written { block, part: Arc::clone(&self.part) }, bytes, self.now);
+                blocks.push(block.0);
+            }
+            blocks
+        }
+
+        fn flush(&mut self) -> Vec<u32> {
+            let Control::Flush(batch) = self.schedule.poll_control(self.now) else { return vec![] };
+            let blocks = batch.iter().map(|written| written.block.0).collect();
+            self.schedule.on_flushed(batch);
+            blocks
+        }
+
+        fn read(&mut self) -> Vec<u32> {
+            let mut blocks = vec![];
+            while let Read::Back(written) = self.schedule.poll_read() {
+                self.schedule.on_equal(&written);
+                blocks.push(written.block.0);
+            }
+            blocks
+        }
+
+        fn finishes(&mut self) -> bool {
+            matches!(self.schedule.poll_control(self.now), Control::Finish { begun: true })
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_back_before_a_flush_covers_it() {
+        let mut rig = Rig::new(Verify::Full, false);
+        rig.job(1);
+        assert_eq!(rig.write(10), [1]);
+        assert_eq!(rig.read(), []);
+        assert_eq!(rig.flush(), [], "too early");
+        rig.now += 2 * SECOND;
+        let Control::Flush(batch) = rig.schedule.poll_control(rig.now) else { panic!("no flush") };
+        // What is written while the flush runs waits for the next one.
+        rig.job(0);
+        assert_eq!(rig.write(10), [0]);
+        assert_eq!(rig.read(), []);
+        rig.schedule.on_flushed(batch);
+        assert_eq!(rig.read(), [1]);
+    }
+
+    #[test]
+    fn a_flush_comes_after_enough_bytes_or_enough_time() {
+        let mut rig = Rig::new(Verify::Full, false);
+        rig.job(0);
+        rig.write(1 << 20);
+        assert_eq!(rig.flush(), [0]);
+        rig.job(1);
+        rig.write(1);
+        let Control::Wait(Some(due)) = rig.schedule.poll_control(rig.now) else { panic!("not waiting") };
+        assert_eq!(due - rig.now, 2 * SECOND);
+        rig.now = due;
+        assert_eq!(rig.flush(), [1]);
+        assert!(matches!(rig.schedule.poll_control(rig.now), Control::Wait(None)));
+    }
+
+    #[test]
+    fn the_end_comes_when_all_is_read_back() {
+        let mut rig = Rig::new(Verify::Full, false);
+        rig.schedule.on_part(Arc::clone(&rig.part));
+        rig.job(0);
+        rig.job(1);
+        rig.write(10);
+        assert_eq!(rig.flush(), [0, 1, 2]);
+        rig.schedule.on_finish();
+        assert!(!rig.finishes());
+        assert_eq!(rig.read(), [0, 1, 2]);
+        assert!(rig.finishes());
+        rig.schedule.on_ended(Verified::Direct);
+        let events: Vec<Event> = core::iter::from_fn(|| rig.schedule.poll_event()).collect();
+        assert_eq!(events.last(), Some(&Event::Ended { verified: Verified::Direct, written: 3, kept: 0 }));
+    }
+
+    #[test]
+    fn without_read_back_the_end_comes_when_all_is_flushed() {
+        for verify in [Verify::Head, Verify::None] {
+            let mut rig = Rig::new(verify, true);
+            rig.schedule.on_part(Arc::clone(&rig.part));
+            rig.job(0);
+            rig.job(1);
+            rig.schedule.on_finish();
+            rig.write(10);
+            assert_eq!(rig.flush(), [0, 1, 2]);
+            assert_eq!(rig.read(), []);
+            assert!(rig.finishes());
+        }
+    }
+
+    #[test]
+    fn a_disk_with_heads_is_read_in_one_pass_in_block_order() {
+        let mut rig = Rig::new(Verify::Full, true);
+        rig.job(1);
+        rig.write(1 << 20);
+        assert_eq!(rig.flush(), [1]);
+        assert_eq!(rig.read(), []);
+        rig.schedule.on_part(Arc::clone(&rig.part));
+        rig.job(0);
+        rig.write(1 << 20);
+        rig.flush();
+        assert_eq!(rig.read(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_block_that_differs_is_asked_for_once() {
+        let mut rig = Rig::new(Verify::Full, false);
+        for lost in [false, true] {
+            rig.job(0);
+            rig.write(1 << 20);
+            rig.flush();
+            let Read::Back(written) = rig.schedule.poll_read() else { panic!("nothing to read") };
+            assert_eq!(rig.schedule.on_different(written), lost);
+            let last = core::iter::from_fn(|| rig.schedule.poll_event()).last();
+            assert_eq!(last == Some(Event::Mismatch(BlockNo(0))), !lost);
+        }
+    }
+
+    #[test]
+    fn a_fill_that_differs_is_written_again_without_being_asked_for() {
+        let mut rig = Rig::new(Verify::Full, false);
+        rig.schedule.on_part(Arc::clone(&rig.part));
+        rig.write(1 << 20);
+        rig.flush();
+        let Read::Back(written) = rig.schedule.poll_read() else { panic!("nothing to read") };
+        assert!(!rig.schedule.on_different(written));
+        let Some(Write::Fill(work)) = rig.schedule.poll_write() else { panic!("nothing to write") };
+        assert!(work.plain && work.block == BlockNo(2));
+    }
+
+    #[test]
+    fn a_fill_is_written_once_however_often_its_part_comes() {
+        let mut rig = Rig::new(Verify::Full, false);
+        rig.schedule.on_part(Arc::clone(&rig.part));
+        rig.schedule.on_part(Arc::clone(&rig.part));
+        assert_eq!(rig.write(10), [2]);
+        rig.schedule.on_part(Arc::clone(&rig.part));
+        assert_eq!(rig.write(10), []);
+    }
+
+    #[test]
+    fn writing_waits_when_too_much_is_not_read_back() {
+        for rotational in [false, true] {
+            let mut rig = Rig::new(Verify::Full, rotational);
+            rig.job(0);
+            rig.write(10);
+            rig.schedule.retained_bytes += RETAINED_LIMIT;
+            rig.job(1);
+            assert_eq!(rig.write(10), []);
+            assert_eq!(rig.flush(), [0], "at once");
+            let Read::Back(written) = rig.schedule.poll_read() else { panic!("no reading") };
+            assert_eq!(rig.write(10), []);
+            rig.schedule.on_equal(&written);
+            rig.schedule.retained_bytes -= RETAINED_LIMIT;
+            assert_eq!(rig.write(10), [1]);
+        }
+    }
+
+    #[test]
+    fn after_a_failure_nothing_holds_the_ring() {
+        let mut rig = Rig::new(Verify::Full, false);
+        rig.job(0);
+        assert!(rig.ring.free() < rig.ring.capacity());
+        for detail in ["first", "second"] {
+            rig.schedule.on_failure(DiskFailure { reason: Reason::DiskWrite, detail: detail.into() });
+        }
+        rig.job(1);
+        assert_eq!(rig.ring.free(), rig.ring.capacity());
+        assert!(matches!(rig.schedule.poll_control(rig.now), Control::Exit));
+        assert!(matches!(rig.schedule.poll_read(), Read::Exit));
+        let events: Vec<Event> = core::iter::from_fn(|| rig.schedule.poll_event()).collect();
+        let first = DiskFailure { reason: Reason::DiskWrite, detail: "first".into() };
+        assert_eq!(events, [Event::Began, Event::Failed(first)]);
+    }
+
+    #[test]
+    fn what_the_disk_held_before_is_not_written() {
+        let (header, part) = part(&[stored(16, 300), fill(0, 16, 500)]);
+        let part = Arc::new(part);
+        let window = FlushWindow { bytes: 1, after: SECOND };
+        let mut schedule = Schedule::new(&header, Verify::Full, false, window);
+        schedule.on_compare(Arc::clone(&part));
+        assert!(matches!(schedule.poll_read(), Read::Compare(_)));
+        schedule.on_compared(BlockNo(0), vec![BlockNo(0), BlockNo(1)]);
+        schedule.on_part(part);
+        schedule.on_finish();
+        assert!(matches!(schedule.poll_control(Instant::now()), Control::Finish { begun: false }));
+        schedule.on_ended(Verified::Direct);
+        let last = core::iter::from_fn(|| schedule.poll_event()).last();
+        assert_eq!(last, Some(Event::Ended { verified: Verified::Direct, written: 0, kept: 2 }));
+    }
+}

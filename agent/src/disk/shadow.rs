@@ -1,0 +1,97 @@
+//! The head shadow: front and backup table of the target in memory until the body is proven.
+
+use super::fault::{Fault, Object};
+use super::layout::Layout;
+use super::mark::Mark;
+use crate::sys::AlignedBuf;
+use crate::target::TargetIo;
+use core::ops::Range;
+use slidecast_image::fit::fit;
+
+/// The two areas as they are to stand on the disk at the end.
+#[derive(Debug)]
+pub(super) struct Shadow {
+    pub(super) head: AlignedBuf,
+    pub(super) backup: AlignedBuf,
+    backup_start: u64,
+    sector: u32,
+    target_bytes: u64,
+    loaded: bool,
+}
+
+impl Shadow {
+    /// All zeros.
+    pub(super) fn new(layout: &Layout) -> Result<Self, Fault> {
+        Ok(Self {
+            head: AlignedBuf::new(to_len(layout.head))?,
+            backup: AlignedBuf::new(to_len(layout.backup.end - layout.backup.start))?,
+            backup_start: layout.backup.start,
+            sector: u32::try_from(layout.sector).unwrap_or(512),
+            target_bytes: layout.target_bytes,
+            loaded: false,
+        })
+    }
+
+    /// Takes over what stands on the disk, the first time. A mark in sector 0 counts as zeros: it must never become part of
+    /// an image.
+    pub(super) fn load_once(&mut self, io: &dyn TargetIo) -> Result<(), Fault> {
+        if self.loaded {
+            return Ok(());
+        }
+        let read =
+            |object, at: u64, into: &mut [u8]| io.read(at, into).map_err(|source| Fault::Read { object, at, source });
+        read(Object::Head, 0, &mut self.head)?;
+        read(Object::Backup, self.backup_start, &mut self.backup)?;
+        if Mark::parse(&self.head).is_some() {
+            let sector = self.head.len().min(self.sector as usize);
+            self.head[..sector].fill(0);
+        }
+        self.loaded = true;
+        Ok(())
+    }
+
+    /// The memory of a range that [`Layout::split`] says is shadow.
+    pub(super) fn at(&mut self, range: &Range<u64>) -> &mut [u8] {
+        let (area, base) = if range.start < self.head.len() as u64 {
+            (&mut self.head, 0)
+        } else {
+            (&mut self.backup, self.backup_start)
+        };
+        &mut area[to_len(range.start - base)..to_len(range.end - base)]
+    }
+
+    /// Fits the partition table to the target, as `image export` does for a disk of its size.
+    pub(super) fn fit(&mut self) -> Result<(), Fault> {
+        let Some(backup) = fit(&mut self.head, self.sector, self.target_bytes).map_err(Fault::Fit)? else {
+            return Ok(());
+        };
+        // On a small disk the head is all there is, and the backup belongs at its end.
+        let area = if self.backup.is_empty() { &mut self.head } else { &mut self.backup };
+        let start = area.len().saturating_sub(backup.len());
+        area[start..].copy_from_slice(&backup);
+        Ok(())
+    }
+}
+
+/// Lengths inside the shadow: at most a head of 16 MiB.
+fn to_len(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("the shadow is at most one head long")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::tests::header;
+    use super::*;
+
+    #[test]
+    fn places_of_both_areas_find_their_memory() {
+        let bytes = 64 << 20;
+        let layout = Layout::new(&header(bytes, 4096, 512), bytes);
+        let mut shadow = Shadow::new(&layout).unwrap();
+        shadow.at(&(8192..12288)).fill(1);
+        shadow.at(&(bytes - 512..bytes)).fill(2);
+        assert!(shadow.head.iter().enumerate().all(|(at, &byte)| (byte == 1) == (8192..12288).contains(&at)));
+        let len = shadow.backup.len();
+        assert!(shadow.backup.iter().enumerate().all(|(at, &byte)| (byte == 2) == (at >= len - 512)));
+    }
+}

@@ -1,0 +1,176 @@
+//! Writers: unpack a block, check it against the manifest, write it to all its places.
+
+use super::engine::BlockJob;
+use super::fault::{Fault, Object};
+use super::fill::{FillWork, Pattern, pattern_bytes};
+use super::runs::{Run, gather, plan};
+use super::schedule::{Write, Written};
+use super::shared::Shared;
+use super::window::Sweep;
+use crate::sys::AlignedBuf;
+use slidecast_image::codec::{Codec, Decoder};
+use slidecast_image::manifest::{BlockInfo, Content, ManifestHeader};
+use slidecast_proto::units::Hash;
+use std::io::IoSlice;
+use std::time::Instant;
+
+/// The memory that one writer takes.
+pub(super) fn writer_bytes(header: &ManifestHeader, rotational: bool) -> u64 {
+    pattern_bytes() + if rotational { 0 } else { u64::from(header.block) }
+}
+
+/// One writer: its memory and what it uses again for every block.
+#[derive(Debug)]
+pub(super) struct Writer {
+    decoder: Decoder,
+    /// One unpacked block. Empty where blocks are unpacked into the sort window.
+    raw: AlignedBuf,
+    pattern: Pattern,
+    runs: Vec<Run>,
+}
+
+impl Writer {
+    pub(super) fn new(shared: &Shared) -> Result<Self, Fault> {
+        let raw = if shared.window.is_some() { 0 } else { shared.header.block as usize };
+        Ok(Self { decoder: Decoder::new(), raw: AlignedBuf::new(raw)?, pattern: Pattern::new()?, runs: Vec::new() })
+    }
+
+    pub(super) fn run(mut self, shared: &Shared) {
+        while let Some(write) = shared.next_write() {
+            let done = match write {
+                Write::Block(job) => self.block(shared, job),
+                Write::Fill(work) => self.fill(shared, work),
+            };
+            if let Err(fault) = done {
+                shared.fail(&fault);
+            }
+        }
+    }
+
+    fn block(&mut self, shared: &Shared, job: BlockJob) -> Result<(), Fault> {
+        let block = job.block;
+        let expected = job.part.block(block).and_then(|info| Expected::of(&info, shared, &job));
+        let Some((info, expected)) = job.part.block(block).zip(expected) else {
+            shared.with(|schedule| schedule.on_bad_content(block));
+            return Ok(());
+        };
+        match &shared.window {
+            None => {
+                let Some(data) = unpack(&mut self.decoder, &job, expected, &mut self.raw) else {
+                    shared.with(|schedule| schedule.on_bad_content(block));
+                    return Ok(());
+                };
+                plan_with_shadow(shared, &info, data, &mut self.runs);
+                let write = |at, pieces: &mut [IoSlice<'_>]| shared.io.write(at, pieces);
+                let object = Object::Block(block);
+                gather(&self.runs, data, write, |at, source| Fault::Write { object, at, source })?;
+                let bytes = self.count(shared);
+                let BlockJob { part, payload, .. } = job;
+                // The ring has its space back before anybody hears of the block.
+                drop(payload);
+                shared.with(|schedule| schedule.on_written(Written { block, part }, bytes, Instant::now()));
+            }
+            Some(window) => {
+                let Some(mut tray) = window.tray() else { return Ok(()) };
+                let Some(data) = unpack_into(&mut self.decoder, &job, expected, tray.memory()) else {
+                    window.put_back(tray);
+                    shared.with(|schedule| schedule.on_bad_content(block));
+                    return Ok(());
+                };
+                plan_with_shadow(shared, &info, data, &mut self.runs);
+                let bytes = self.count(shared);
+                let BlockJob { part, payload, .. } = job;
+                drop(payload);
+                let written = Written { block, part };
+                if self.runs.is_empty() {
+                    window.put_back(tray);
+                    shared.with(|schedule| schedule.on_written(written, bytes, Instant::now()));
+                } else {
+                    window.put(tray, written, &self.runs, bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self, shared: &Shared) -> u64 {
+        let bytes = self.runs.iter().map(|run| run.len as u64).sum();
+        shared.written_bytes.fetch_add(bytes, core::sync::atomic::Ordering::Relaxed);
+        bytes
+    }
+
+    fn fill(&mut self, shared: &Shared, mut work: FillWork) -> Result<(), Fault> {
+        let Some(Content::Fill { pattern }) = work.part.block(work.block).map(|info| info.content) else {
+            return Ok(());
+        };
+        while !work.step(shared, pattern, &mut self.pattern)? {
+            // Blocks hold the ring, fills hold nothing.
+            if shared.schedule().jobs_wait() {
+                shared.with(|schedule| schedule.on_fill_paused(work));
+                return Ok(());
+            }
+        }
+        let (bytes, written) = (work.bytes(), Written { block: work.block, part: work.part });
+        shared.with(|schedule| schedule.on_written(written, bytes, Instant::now()));
+        Ok(())
+    }
+}
+
+/// What a payload has to unpack to.
+#[derive(Clone, Copy)]
+struct Expected {
+    len: usize,
+    hash: Hash,
+}
+
+impl Expected {
+    fn of(info: &BlockInfo<'_>, shared: &Shared, job: &BlockJob) -> Option<Self> {
+        let Content::Stored { grains, hash, .. } = info.content else { return None };
+        let len = grains.checked_mul(shared.header.grain)?;
+        (len == job.raw_len).then_some(Self { len: len as usize, hash })
+    }
+}
+
+/// The unpacked block, if it is what the manifest says: the payload itself when it isn't packed, else in `raw`.
+fn unpack<'a>(decoder: &mut Decoder, job: &'a BlockJob, expected: Expected, raw: &'a mut [u8]) -> Option<&'a [u8]> {
+    if job.codec == Codec::Stored {
+        let payload = &job.payload[..];
+        return (payload.len() == expected.len && Hash::of(payload) == expected.hash).then_some(payload);
+    }
+    unpack_into(decoder, job, expected, raw)
+}
+
+fn unpack_into<'a>(decoder: &mut Decoder, job: &BlockJob, expected: Expected, raw: &'a mut [u8]) -> Option<&'a [u8]> {
+    let raw = raw.get_mut(..expected.len)?;
+    decoder.decode(job.codec, &job.payload, raw).ok()?;
+    (Hash::of(raw) == expected.hash).then_some(raw)
+}
+
+fn plan_with_shadow(shared: &Shared, info: &BlockInfo<'_>, data: &[u8], runs: &mut Vec<Run>) {
+    plan(&shared.layout, info.places, runs, |disk, block| {
+        shared.shadow().at(&disk).copy_from_slice(&data[block]);
+    });
+}
+
+/// The thread that empties the sort window.
+pub(super) fn write_window(shared: &Shared) {
+    let Some(window) = &shared.window else { return };
+    while let Some(sweep) = window.next() {
+        if let Err(fault) = write_sweep(shared, &sweep) {
+            return shared.fail(&fault);
+        }
+        for (written, bytes) in window.done(sweep) {
+            shared.with(|schedule| schedule.on_written(written, bytes, Instant::now()));
+        }
+    }
+}
+
+fn write_sweep(shared: &Shared, sweep: &Sweep) -> Result<(), Fault> {
+    let mut pieces = [IoSlice::new(&[]); super::window::BATCH];
+    for (piece, (memory, run)) in pieces.iter_mut().zip(&sweep.runs) {
+        *piece = IoSlice::new(&memory[run.source..run.source + run.len]);
+    }
+    let object = Object::Block(sweep.first);
+    let written = shared.io.write(sweep.target, &mut pieces[..sweep.runs.len()]);
+    written.map_err(|source| Fault::Write { object, at: sweep.target, source })
+}
