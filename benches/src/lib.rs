@@ -1,1 +1,14 @@
-//! Benchmarks that report ratios against a peer or a floor measured in the same run.
+//! Benchmarks: the figures that SlideCast promises, measured in the lab and shown as ratios, each with its bar and the
+//! command that was measured. Peers and floors run in the same run on the same data.
+//!
+//! `./check.sh bench [NAME...]` builds what is needed and runs them: a release build of the server, the agent as the
+//! static program that is shipped. Targets are in memory: the disk is not the point. Timings are the report's own, from
+//! the fixed plan to the last node's end.
+
+pub mod cpu;
+pub mod create;
+pub mod incompressible;
+pub mod memory;
+pub mod setup;
+pub mod system;
+pub mod table;

@@ -1,2 +1,67 @@
-//! Entry point.
-fn main() {}
+//! `slidecast-benches [NAME...]`: measures and prints a table.
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use slidecast_benches::setup::Setup;
+use slidecast_benches::table::Table;
+use slidecast_benches::{cpu, create, incompressible, memory, system};
+use slidecast_lab::{Result, privilege};
+
+#[derive(Debug, Parser)]
+#[command(name = "slidecast-benches", about = "The figures that SlideCast promises, beside peers in the same run")]
+struct Cli {
+    /// Which figures [default: all]
+    names: Vec<Name>,
+    /// Size of the incompressible image in MiB
+    #[arg(long, default_value_t = 1024)]
+    mib: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// A Debian system on 100 Mbit/s links, N = 1, 4, 8, 16
+    System,
+    /// Random bytes on 1 Gbit/s links, N = 1, 4, 8
+    Incompressible,
+    /// Processor time beside an mbuffer chain
+    Cpu,
+    /// Peak memory of agent and server
+    Memory,
+    /// Creating images beside plain zstd
+    Create,
+}
+
+fn main() -> ExitCode {
+    match measure(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("slidecast-benches: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the table is the program's answer")]
+fn measure(cli: &Cli) -> Result<()> {
+    privilege::enter()?;
+    let setup = Setup::new(cli.mib << 20)?;
+    let mut table = Table::default();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("{cores} cores, load before {}", load.split(' ').next().unwrap_or("?"));
+    for name in Name::value_variants() {
+        if !cli.names.is_empty() && !cli.names.contains(name) {
+            continue;
+        }
+        match name {
+            Name::System => system::run(&setup, &mut table)?,
+            Name::Incompressible => incompressible::run(&setup, &mut table)?,
+            Name::Cpu => cpu::run(&setup, &mut table)?,
+            Name::Memory => memory::run(&setup, &mut table)?,
+            Name::Create => create::run(&setup, &mut table)?,
+        }
+    }
+    table.close();
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! A real system image on 100 Mbit/s links: faster than the wire, and flat in the number of nodes.
+
+use slidecast_lab::Result;
+use slidecast_lab::net::GOODPUT;
+
+use crate::setup::{Bench, Setup, fits};
+use crate::table::{Bar, Table, mib};
+
+const MBITS: u32 = 100;
+
+/// Runs the figures.
+///
+/// # Errors
+/// When a deployment fails.
+pub fn run(setup: &Setup, table: &mut Table) -> Result<()> {
+    let image = setup.system_image()?;
+    table.group(
+        "A Debian system on links of 100 Mbit/s; T in units of (used bytes / what TCP can carry)",
+        "slidecast deploy system.slide --wait-for N [--verify none] | slidecast-agent --target RAMFILE --once",
+    );
+    let mut one = [None, None];
+    for (count, args) in [(1, &[][..]), (4, &[]), (8, &[]), (1, &["--verify", "none"]), (16, &["--verify", "none"])] {
+        let name = format!("N={count}{}", if args.is_empty() { ", with read-back" } else { ", --verify none" });
+        let used = setup.debian()?.layout.used_ranges(&image.source)?.iter().map(|r| r.end - r.start).sum::<u64>();
+        if !fits(used * count) {
+            table.skip(&name, "too little memory for the disks");
+            continue;
+        }
+        let bench = Bench::new(usize::try_from(count).unwrap_or(1), Some(MBITS), image.disk_bytes)?;
+        let report = bench.deploy(&image, args, |_, _| ())?;
+        let wire = used as f64 / (f64::from(MBITS) * 1e6 / 8.0 * GOODPUT);
+        let from = format!(
+            "{:.2} s for {:.0} MiB used, {:.0} MiB stored; the wire alone {wire:.2} s",
+            report.seconds,
+            mib(used),
+            mib(report.stored_bytes)
+        );
+        table.row(&format!("{name}: T / wire"), report.seconds / wire, Bar::AtMost(0.40), &from);
+        let first = one[usize::from(!args.is_empty())].get_or_insert(report.seconds);
+        if count > 1 {
+            let from = format!("{:.2} s / {first:.2} s", report.seconds);
+            table.row(&format!("{name}: T(N) / T(1)"), report.seconds / *first, Bar::AtMost(1.05), &from);
+        }
+        let images = report.egress_bytes as f64 / report.stored_bytes as f64 / report.chains.len() as f64;
+        let from = format!("{:.0} MiB sent, {} chain(s)", mib(report.egress_bytes), report.chains.len());
+        table.row(&format!("{name}: egress / (stored x chains)"), images, Bar::AtMost(1.05), &from);
+    }
+    Ok(())
+}
