@@ -68,8 +68,12 @@ impl Report {
         varint::put(&mut out, self.partitions.len().min(MAX_ROWS) as u64);
         for partition in self.partitions.iter().take(MAX_ROWS) {
             let PartitionInfo { index, start, bytes, kind, name, fs, used_bytes, unused_bytes, note } = partition;
-            [u64::from(*index), *start, *bytes, *used_bytes, *unused_bytes].map(|number| varint::put(&mut out, number));
-            [kind, name, fs, note].map(|text| put_text(&mut out, text));
+            for number in [u64::from(*index), *start, *bytes, *used_bytes, *unused_bytes] {
+                varint::put(&mut out, number);
+            }
+            for text in [kind, name, fs, note] {
+                put_text(&mut out, text);
+            }
         }
         varint::put(&mut out, self.notes.len().min(MAX_ROWS) as u64);
         self.notes.iter().take(MAX_ROWS).for_each(|note| put_text(&mut out, note));
