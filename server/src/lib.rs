@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod deploy;
 pub mod exit_code;
 pub mod failure;
 pub mod feed;
@@ -61,7 +62,7 @@ fn try_run(args: Vec<OsString>) -> Result<ExitCode, Failure> {
             Ok(ExitCode::Done)
         }
         Command::Image(command) => image::run(command),
-        Command::Deploy(_) => Ok(ExitCode::NotDone),
+        Command::Deploy(args) => deploy::run(&args),
     }
 }
 

@@ -1,0 +1,446 @@
+//! The loop of a deployment: sockets, feeds, signals and the clock on one side, the [`Deployment`] machine on the other.
+//! It carries; the machine decides.
+
+use super::News;
+use super::answer::Answerer;
+use super::checker::Checker;
+use super::door::{self, Admission, HELLO_WITHIN};
+use super::link::{Broken, ControlLink, Standing};
+use super::signals::Signals;
+use crate::feed::{Feed, FeedContext, FeedNews, FeedOrder};
+use crate::nic::Nics;
+use crate::progress::Progress;
+use crate::shown::shown;
+use crate::view::Tracker;
+use mio::event::Event;
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token};
+use slidecast_proto::control::{Hello, LogLine, ToAgent, ToServer};
+use slidecast_proto::deployment::{Deployment, DeploymentEvent, FeedEvent, Stage};
+use slidecast_proto::link::Terms;
+use slidecast_proto::noise::{Channel, ChannelError, Mode, PublicKey, SecretKey};
+use slidecast_proto::plan::CardId;
+use slidecast_proto::set::BlockSet;
+use slidecast_proto::units::{BlockNo, NodeId, Time};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// How often a change may be shown.
+const SHOW_EVERY: Duration = Duration::from_millis(200);
+/// How often it is shown that nothing changed.
+const SHOW_AT_LEAST: Duration = Duration::from_secs(1);
+/// How long the end waits for agents to take their last orders.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long to leave callers waiting when the system has no room for them.
+const NO_ROOM: Duration = Duration::from_millis(200);
+/// Addresses whose mismatches were told of; beyond that they are left untold.
+const MAX_TOLD: usize = 256;
+
+pub(super) const LISTENER: Token = Token(0);
+pub(super) const DISCOVERY: Token = Token(1);
+pub(super) const SIGNALS: Token = Token(2);
+pub(super) const WAKE: Token = Token(3);
+const FIRST_LINK: usize = 16;
+
+/// What the loop is given.
+pub(super) struct Parts {
+    pub(super) poll: Poll,
+    pub(super) listener: TcpListener,
+    pub(super) answerer: Answerer,
+    pub(super) signals: Signals,
+    pub(super) news: Receiver<News>,
+    pub(super) checker: Checker,
+    pub(super) nics: Nics,
+    pub(super) secret: Option<SecretKey>,
+    pub(super) context: Arc<FeedContext>,
+    pub(super) progress: Progress,
+    pub(super) deployment: Deployment,
+    /// The most nodes that may ever say hello.
+    pub(super) max_nodes: usize,
+}
+
+/// The loop.
+pub(super) struct EventLoop {
+    parts: Parts,
+    links: HashMap<Token, ControlLink>,
+    next_link: usize,
+    nodes: HashMap<NodeId, Token>,
+    /// The key of each run of an agent, so that nobody else continues it.
+    keys: HashMap<[u8; 16], Option<PublicKey>>,
+    feeds: HashMap<u16, Feed>,
+    tracker: Tracker,
+    /// Sources that may have more waiting; their edge has passed.
+    unfinished: HashSet<Token>,
+    told: HashSet<IpAddr>,
+    began: Time,
+    shown: Time,
+    changed: bool,
+    accept_at: Option<Time>,
+    /// Since when all is over.
+    over: Option<Time>,
+}
+
+impl EventLoop {
+    pub(super) fn new(parts: Parts, began: Time) -> Self {
+        Self {
+            parts,
+            links: HashMap::new(),
+            next_link: FIRST_LINK,
+            nodes: HashMap::new(),
+            keys: HashMap::new(),
+            feeds: HashMap::new(),
+            tracker: Tracker::default(),
+            unfinished: HashSet::new(),
+            told: HashSet::new(),
+            began,
+            shown: Time(0),
+            changed: true,
+            accept_at: None,
+            over: None,
+        }
+    }
+
+    /// Runs until all is over and every agent has taken its last order, or had time to.
+    pub(super) fn run(mut self) -> io::Result<Parts> {
+        let mut events = Events::with_capacity(256);
+        loop {
+            let now = self.now();
+            if self.over.is_some_and(|over| self.links.is_empty() || now.since(over) >= LAST_WORDS) {
+                return Ok(self.parts);
+            }
+            match self.parts.poll.poll(&mut events, Some(self.patience(now))) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            let now = self.now();
+            let mut tokens = std::mem::take(&mut self.unfinished);
+            tokens.extend(events.iter().map(Event::token));
+            for token in tokens {
+                self.serve(token, now);
+            }
+            self.on_time(now);
+            self.carry_out(now);
+            self.show(now);
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.parts.context.clock.now()
+    }
+
+    /// How long there is nothing to do unless something happens.
+    fn patience(&self, now: Time) -> Duration {
+        if !self.unfinished.is_empty() {
+            return Duration::ZERO;
+        }
+        let show = self.shown.after(if self.changed { SHOW_EVERY } else { SHOW_AT_LEAST });
+        let waiting = self.links.values().filter(|link| !matches!(link.standing, Standing::Node(_)));
+        let deadlines = waiting.map(|link| link.since.after(HELLO_WITHIN));
+        let deadlines = deadlines.chain(self.accept_at).chain(self.over.map(|over| over.after(LAST_WORDS)));
+        let first = deadlines.chain([show, self.parts.deployment.deadline()]).min().unwrap_or(now);
+        self.parts.context.clock.until(first)
+    }
+
+    fn serve(&mut self, token: Token, now: Time) {
+        match token {
+            LISTENER => self.accept(now),
+            DISCOVERY if self.over.is_none() => {
+                if self.parts.answerer.turn(&self.parts.nics, now) {
+                    self.unfinished.insert(DISCOVERY);
+                }
+            }
+            SIGNALS => self.on_signal(now),
+            WAKE => self.on_news(now),
+            token => self.serve_link(token, now),
+        }
+    }
+
+    fn on_signal(&mut self, now: Time) {
+        if !self.parts.signals.came() || self.over.is_some() {
+            return;
+        }
+        let code = if self.parts.deployment.stage() == Stage::Waiting { 1 } else { 3 };
+        if let Err(error) = Signals::end_at_once(code) {
+            log::warn!("a second signal will not end the program at once: {error}");
+        }
+        self.parts.progress.line("stopping; agents are told, their disks stay marked".to_owned());
+        self.parts.deployment.on_stop(now);
+    }
+
+    fn on_news(&mut self, now: Time) {
+        while let Ok(news) = self.parts.news.try_recv() {
+            self.changed = true;
+            let deployment = &mut self.parts.deployment;
+            match news {
+                News::Feed(chain, FeedNews::Up) => deployment.on_feed(chain, FeedEvent::Up, now),
+                News::Feed(chain, FeedNews::Ended) => log::debug!("chain {chain}: everything is sent"),
+                News::Feed(chain, FeedNews::Down { detail }) => {
+                    deployment.on_feed(chain, FeedEvent::Down(shown(&detail)), now);
+                }
+                News::Feed(_, FeedNews::ImageCorrupt { detail, .. }) => deployment.on_block_checked(Some(&detail), now),
+                News::Checked(block, fault) => {
+                    self.parts.checker.done(block);
+                    deployment.on_block_checked(fault.as_deref(), now);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Time) {
+        self.accept_at = None;
+        loop {
+            match self.parts.listener.accept() {
+                Ok((socket, from)) if self.over.is_none() => {
+                    if let Err(error) = self.admit(socket, from.ip().to_canonical(), now) {
+                        log::debug!("call from {from}: {error}");
+                    }
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A caller that is gone already says so here, and the next one waits; without room it is no use to ask.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    log::warn!("no room for another connection: {error}");
+                    self.accept_at = Some(now.after(NO_ROOM));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, mut socket: mio::net::TcpStream, from: IpAddr, now: Time) -> io::Result<()> {
+        let local = socket.local_addr()?.ip();
+        let Some(card) = self.parts.nics.with_address(local).map(|nic| nic.name.clone()) else {
+            log::debug!("call from {from} to {local}, which is on no card in use");
+            return Ok(());
+        };
+        let strangers: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, link)| !matches!(link.standing, Standing::Node(_)))
+            .map(|(token, link)| (*token, (link.address, link.since)))
+            .collect();
+        let places: Vec<_> = strangers.iter().map(|(_, place)| *place).collect();
+        let secret = self.parts.secret.as_ref();
+        let channel = match door::admit(from, &places) {
+            Admission::Enter => Channel::server(secret),
+            Admission::Replace(index) => {
+                self.drop_link(strangers[index].0);
+                Channel::server(self.parts.secret.as_ref())
+            }
+            Admission::Busy => Channel::busy_server(if secret.is_some() { Mode::Pinned } else { Mode::Insecure }),
+        };
+        socket.set_nodelay(true)?;
+        let token = Token(self.next_link);
+        self.next_link += 1;
+        self.parts.poll.registry().register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        self.links.insert(token, ControlLink::new(socket, channel, from, card, now));
+        Ok(())
+    }
+
+    fn drop_link(&mut self, token: Token) {
+        if let Some(mut link) = self.links.remove(&token) {
+            // Closing takes it out of the poll set anyway.
+            let _ = self.parts.poll.registry().deregister(link.socket());
+        }
+    }
+
+    fn serve_link(&mut self, token: Token, now: Time) {
+        let mut messages = Vec::new();
+        let Some(link) = self.links.get_mut(&token) else { return };
+        let read = link.read(&mut messages);
+        if let Ok(true) = read {
+            self.unfinished.insert(token);
+        }
+        for message in messages {
+            self.on_message(token, message, now);
+        }
+        let wrote = match self.links.get_mut(&token) {
+            Some(link) if link.standing == Standing::Parting => {
+                link.part(now);
+                Ok(())
+            }
+            Some(link) => link.write(),
+            None => return,
+        };
+        if let Err(broken) = read.and(wrote) {
+            self.on_broken(token, &broken, now);
+        }
+    }
+
+    fn on_broken(&mut self, token: Token, broken: &Broken, now: Time) {
+        let Some(link) = self.links.get_mut(&token) else { return };
+        let (address, standing) = (link.address, link.standing);
+        if let (Broken::Channel(_) | Broken::Malformed(_), Standing::Stranger | Standing::Node(_)) = (broken, standing)
+        {
+            // What is wrong was put into words for the other end: it gets them before the link goes.
+            link.part(now);
+        } else {
+            self.drop_link(token);
+        }
+        match standing {
+            Standing::Node(node) => {
+                self.nodes.remove(&node);
+                self.changed = true;
+                self.parts.deployment.on_gone(node, &shown(&broken.to_string()), now);
+            }
+            Standing::Stranger => self.tell_of_stranger(address, broken),
+            Standing::Parting => {}
+        }
+    }
+
+    /// An agent that does not fit is worth a line; noise is not.
+    fn tell_of_stranger(&mut self, address: IpAddr, broken: &Broken) {
+        let worth = match broken {
+            Broken::Channel(error) => !matches!(error, ChannelError::Garbage { .. } | ChannelError::Busy),
+            _ => false,
+        };
+        if worth && self.told.len() < MAX_TOLD && self.told.insert(address) {
+            self.parts.progress.line(format!("an agent at {address} was turned away: {broken}"));
+        } else {
+            log::debug!("caller at {address}: {broken}");
+        }
+    }
+
+    fn on_message(&mut self, token: Token, message: ToServer, now: Time) {
+        let Some(link) = self.links.get(&token) else { return };
+        match (link.standing, message) {
+            (Standing::Stranger, ToServer::Hello(hello)) => self.on_hello(token, hello, now),
+            (Standing::Node(node), ToServer::Log(line)) => self.on_log(node, &line),
+            (Standing::Node(_), ToServer::Hello(_)) | (Standing::Stranger, _) => {
+                let out_of_turn = slidecast_proto::wire::Malformed { what: "order of messages" };
+                self.on_broken(token, &Broken::Malformed(out_of_turn), now);
+            }
+            (Standing::Node(node), message) => {
+                self.changed = true;
+                self.parts.deployment.on_message(node, message, now);
+            }
+            (Standing::Parting, _) => {}
+        }
+    }
+
+    fn on_hello(&mut self, token: Token, hello: Hello, now: Time) {
+        let Some(link) = self.links.get_mut(&token) else { return };
+        let (key, address) = (link.peer_key(), link.address);
+        let known = self.keys.get(&hello.boot);
+        let refused = match known {
+            Some(first) if *first != key => Some("it claims to be a run of an agent that has another key"),
+            None if self.keys.len() >= self.parts.max_nodes => Some("too many nodes have come already"),
+            _ => None,
+        };
+        if let Some(why) = refused {
+            log::warn!("agent at {address} was turned away: {why}");
+            link.part(now);
+            return;
+        }
+        self.keys.insert(hello.boot, key);
+        let card = CardId(link.card.clone());
+        let node = self.parts.deployment.on_agent(hello, card, address, now);
+        link.standing = Standing::Node(node);
+        self.changed = true;
+        if let Some(old) = self.nodes.insert(node, token) {
+            // The same run called again: the older link is dead, whether it knows or not.
+            self.drop_link(old);
+        }
+    }
+
+    fn on_log(&mut self, node: NodeId, line: &LogLine) {
+        let text = shown(&line.text);
+        if line.level <= 2 {
+            self.parts.progress.line(format!("node {node}: {text}"));
+        } else {
+            log::debug!("node {node}: {text}");
+        }
+    }
+
+    fn on_time(&mut self, now: Time) {
+        if self.accept_at.is_some_and(|at| now >= at) {
+            self.accept(now);
+        }
+        if now >= self.parts.deployment.deadline() {
+            self.parts.deployment.on_time(now);
+        }
+        let slow: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, link)| !matches!(link.standing, Standing::Node(_)) && now.since(link.since) >= HELLO_WITHIN)
+            .map(|(token, _)| *token)
+            .collect();
+        for token in slow {
+            self.drop_link(token);
+        }
+    }
+
+    /// Sends the orders and does what the machine asks for.
+    fn carry_out(&mut self, now: Time) {
+        loop {
+            if let Some((node, order)) = self.parts.deployment.poll_order() {
+                self.send(node, &order, now);
+            } else if let Some(event) = self.parts.deployment.poll_event() {
+                self.on_event(event, now);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn send(&mut self, node: NodeId, order: &ToAgent, now: Time) {
+        let Some(token) = self.nodes.get(&node).copied() else { return };
+        let Some(link) = self.links.get_mut(&token) else { return };
+        if let Err(broken) = link.send(order).and_then(|()| link.write()) {
+            self.on_broken(token, &broken, now);
+        }
+    }
+
+    fn on_event(&mut self, event: DeploymentEvent, now: Time) {
+        self.changed = true;
+        match event {
+            DeploymentEvent::PlanFixed(_) | DeploymentEvent::NodeChanged(_) => {}
+            DeploymentEvent::StartFeed { chain, terms, address } => self.start_feed(chain, terms, address, now),
+            DeploymentEvent::StopFeed { chain } => drop(self.feeds.remove(&chain)),
+            DeploymentEvent::CheckBlock(block) => self.check(block),
+            DeploymentEvent::Over => {
+                self.feeds.clear();
+                self.over = Some(now);
+                // Orders that are still waiting go out first; parting comes last.
+                while let Some((node, order)) = self.parts.deployment.poll_order() {
+                    self.send(node, &order, now);
+                }
+                self.nodes.clear();
+                self.links.values_mut().for_each(|link| link.part(now));
+            }
+        }
+    }
+
+    fn start_feed(&mut self, chain: u16, terms: Terms, address: SocketAddr, now: Time) {
+        let blocks = BlockSet::full(self.parts.context.shape.blocks);
+        let order = FeedOrder { chain, terms, address, blocks };
+        match Feed::start(order, self.parts.context.clone()) {
+            Ok(feed) => drop(self.feeds.insert(chain, feed)),
+            Err(error) => {
+                let detail = format!("starting a feed: {error}");
+                self.parts.deployment.on_feed(chain, FeedEvent::Down(detail), now);
+            }
+        }
+    }
+
+    fn check(&mut self, block: BlockNo) {
+        self.parts.checker.ask(block);
+    }
+
+    fn show(&mut self, now: Time) {
+        let due = self.shown.after(if self.changed { SHOW_EVERY } else { SHOW_AT_LEAST });
+        if self.shown != Time(0) && now < due {
+            return;
+        }
+        (self.shown, self.changed) = (now, false);
+        let egress = self.parts.context.egress.load(Ordering::Relaxed);
+        self.parts.progress.show(self.tracker.snapshot(&self.parts.deployment, self.began, egress, now));
+    }
+}

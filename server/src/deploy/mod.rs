@@ -1,0 +1,343 @@
+//! `slidecast deploy`: an embedded server for one deployment, from the first seek to the report.
+
+mod answer;
+mod checker;
+mod door;
+mod event_loop;
+mod link;
+mod signals;
+
+use crate::cli::Deploy;
+use crate::clock::Clock;
+use crate::complain;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::feed::{FeedContext, FeedNews};
+use crate::key::{self, KeyFileError};
+use crate::nic::Nics;
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::view::{Facts, Tracker};
+use answer::Answerer;
+use checker::Checker;
+use event_loop::{DISCOVERY, EventLoop, LISTENER, Parts, SIGNALS, WAKE};
+use mio::net::TcpListener;
+use mio::{Interest, Poll, Waker};
+use signals::Signals;
+use slidecast_image::{Image, Resolved};
+use slidecast_proto::control::Prepare;
+use slidecast_proto::deployment::{Deployment, DeploymentConfig, Stage};
+use slidecast_proto::discovery::{Offer, Responder};
+use slidecast_proto::node::Shape;
+use slidecast_proto::noise::SecretKey;
+use slidecast_proto::plan::PlanLimits;
+use slidecast_proto::reason::EndState;
+use slidecast_proto::units::{BlockNo, DeploymentId};
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+
+/// News that may wait before those who bring it do.
+const NEWS: usize = 256;
+/// Nodes beyond those waited for that may come: to be refused, but by name.
+const SPARE_NODES: usize = 256;
+
+/// What threads tell the event loop.
+#[derive(Debug)]
+enum News {
+    /// Of the feed of a chain.
+    Feed(u16, FeedNews),
+    /// A block was checked in the image file; what is wrong with it, if anything is.
+    Checked(BlockNo, Option<String>),
+}
+
+/// Why a deployment could not begin.
+#[derive(Debug)]
+pub enum DeployError {
+    /// Another program has the port.
+    PortInUse {
+        /// `TCP` or `UDP`.
+        what: &'static str,
+        /// The port.
+        port: u16,
+    },
+    /// The system refused.
+    System {
+        /// What was being done.
+        operation: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The report can't be written.
+    Report {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for DeployError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PortInUse { what, port } => {
+                write!(f, "{what} port {port} is in use: is another deployment running? --port chooses another one")
+            }
+            Self::System { operation, .. } => f.write_str(operation),
+            Self::Report { path, .. } => write!(f, "writing the report {}", path.display()),
+        }
+    }
+}
+
+impl Error for DeployError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::PortInUse { .. } => None,
+            Self::System { source, .. } | Self::Report { source, .. } => Some(source),
+        }
+    }
+}
+
+impl From<DeployError> for Failure {
+    fn from(error: DeployError) -> Self {
+        Self::not_done(error)
+    }
+}
+
+/// An error of the system while doing `operation`.
+fn system(operation: &'static str) -> impl FnOnce(io::Error) -> DeployError {
+    move |source| DeployError::System { operation, source }
+}
+
+/// Runs a deployment from beginning to end.
+///
+/// # Errors
+/// It could not begin: nothing was started and no agent was told of anything.
+pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
+    let nics = Nics::of_this_machine(&args.interface, &args.card_speed).map_err(Failure::usage)?;
+    let report = args.report.as_deref().map(open_report).transpose()?;
+    let secret = secret_key(args)?;
+    // The ports come first: whether they are free shows at once, reading a large image takes a while.
+    let (listener, id) = (listen(args.port)?, random()?);
+    let deployment_id = DeploymentId(id);
+    let public = secret.as_ref().map(SecretKey::public);
+    let offer = Offer { server: public, port: args.port, deployment: deployment_id };
+    let answerer = Answerer::listen(args.port, Responder::new(offer));
+    let answerer = answerer.map_err(|error| in_use("UDP", args.port, "listening for seeks", error))?;
+    let image = Arc::new(Image::open(&args.file)?.resolve()?);
+
+    match &public {
+        Some(public) => complain(&key::describe(public)),
+        None => complain("insecure: no key is used, anybody may pose as this server"),
+    }
+    let facts = Arc::new(facts(args, &image, deployment_id, public.map(|key| key.to_string())));
+    let clock = Clock::start();
+    let poll = Poll::new().map_err(system("starting the event loop"))?;
+    let waker = Waker::new(poll.registry(), WAKE).map_err(system("starting the event loop"))?;
+    let (tell, news) = news(waker);
+    let (tell_feed, context_image) = (tell.clone(), image.clone());
+    let context = Arc::new(FeedContext {
+        shape: Arc::new(shape(&image)),
+        image: context_image,
+        clock,
+        egress: AtomicU64::new(0),
+        news: Box::new(move |chain, news| tell_feed(News::Feed(chain, news))),
+    });
+    let config = DeploymentConfig {
+        prepare: prepare(args, &image, deployment_id),
+        blocks: image.header().blocks,
+        secret: random()?,
+        wait_for: args.wait_for,
+        timeout: args.timeout,
+        cards: nics.plan_cards(),
+        limits: PlanLimits::default(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let began = clock.now();
+    let mut parts = Parts {
+        listener,
+        answerer,
+        signals: Signals::take().map_err(system("taking over signals"))?,
+        news,
+        checker: Checker::start(image, move |news| tell(news)).map_err(system("starting a thread"))?,
+        nics,
+        secret,
+        context,
+        progress: Progress::start(args.progress, facts.clone()).map_err(system("starting a thread"))?,
+        deployment: Deployment::new(config, began),
+        max_nodes: args.wait_for as usize * 2 + SPARE_NODES,
+        poll,
+    };
+    register(&mut parts).map_err(system("starting the event loop"))?;
+    let parts = EventLoop::new(parts, began).run().map_err(system("waiting for events"))?;
+    end(parts, &facts, began, report)
+}
+
+fn secret_key(args: &Deploy) -> Result<Option<SecretKey>, KeyFileError> {
+    if args.insecure {
+        return Ok(None);
+    }
+    if let Some(path) = &args.key_file {
+        return key::read(path).map(Some);
+    }
+    let state = key::state_folder(args.state.as_deref())?;
+    let (secret, new) = key::of_state_folder(&state)?;
+    if new {
+        complain(&format!("a new key was made in {}", state.display()));
+    }
+    Ok(Some(secret))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], DeployError> {
+    let mut bytes = [0; N];
+    let filled = getrandom::fill(&mut bytes).map_err(io::Error::other);
+    filled.map_err(system("drawing random bytes"))?;
+    Ok(bytes)
+}
+
+/// Opened before anything starts, so that a wrong path is known in time.
+fn open_report(path: &Path) -> Result<(File, &Path), DeployError> {
+    let file = File::create(path);
+    file.map(|file| (file, path)).map_err(|source| DeployError::Report { path: path.to_owned(), source })
+}
+
+fn in_use(what: &'static str, port: u16, operation: &'static str, error: io::Error) -> DeployError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => DeployError::PortInUse { what, port },
+        _ => system(operation)(error),
+    }
+}
+
+/// Listens for control links on both families, or on IPv4 alone where there is no IPv6.
+fn listen(port: u16) -> Result<TcpListener, DeployError> {
+    let both = std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
+    let listener = match both {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+            std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+        }
+        both => both,
+    };
+    let listener = listener.and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    listener.map(TcpListener::from_std).map_err(|error| in_use("TCP", port, "listening for agents", error))
+}
+
+fn news(waker: Waker) -> (impl Fn(News) + Clone + Send + Sync, Receiver<News>) {
+    let (sender, receiver) = sync_channel(NEWS);
+    let waker = Arc::new(waker);
+    let tell = move |news| {
+        // At the very end nobody listens any more.
+        if sender.send(news).is_ok() {
+            let _ = waker.wake();
+        }
+    };
+    (tell, receiver)
+}
+
+fn shape(image: &Resolved) -> Shape {
+    let header = image.header();
+    Shape { blocks: header.blocks, parts: header.parts.iter().map(|part| part.first.0).collect() }
+}
+
+fn facts(args: &Deploy, image: &Resolved, deployment: DeploymentId, key: Option<String>) -> Facts {
+    let header = image.header();
+    Facts {
+        image: args.file.display().to_string(),
+        disk_bytes: header.disk_bytes,
+        raw_bytes: header.raw_bytes,
+        stored_bytes: image.stored_bytes(),
+        blocks: header.blocks,
+        deployment: deployment.to_string(),
+        key,
+        port: args.port,
+        wait_for: args.wait_for,
+        timeout: args.timeout,
+    }
+}
+
+fn prepare(args: &Deploy, image: &Resolved, deployment: DeploymentId) -> Prepare {
+    let header = image.header();
+    let name = args.file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    Prepare {
+        deployment,
+        root: image.root(),
+        image: name,
+        disk_bytes: header.disk_bytes,
+        sector: header.sector,
+        block: header.block,
+        grain: header.grain,
+        selector: args.target.to_string(),
+        verify: args.verify,
+        free: args.free,
+        then: args.then,
+        fresh: args.fresh,
+    }
+}
+
+fn register(parts: &mut Parts) -> io::Result<()> {
+    let registry = parts.poll.registry();
+    registry.register(&mut parts.listener, LISTENER, Interest::READABLE)?;
+    registry.register(parts.answerer.socket(), DISCOVERY, Interest::READABLE)?;
+    registry.register(parts.signals.receiver(), SIGNALS, Interest::READABLE)
+}
+
+/// Shows how it ended, writes the report and gives the exit code.
+fn end(
+    parts: Parts,
+    facts: &Facts,
+    began: slidecast_proto::units::Time,
+    report: Option<(File, &Path)>,
+) -> Result<ExitCode, Failure> {
+    let Parts { deployment, context, progress, .. } = parts;
+    let egress = context.egress.load(Ordering::Relaxed);
+    let code = deployment.exit_code().unwrap_or(ExitCode::NodesFailed as u8);
+    progress.end(Tracker::default().snapshot(&deployment, began, egress, context.clock.now()), code);
+    if let Some((mut file, path)) = report {
+        let text = Report::of(&deployment, facts, egress).to_text();
+        if let Err(source) = file.write_all(text.as_bytes()) {
+            // The nodes are what counts: the exit code stays theirs.
+            complain(&Failure::from(DeployError::Report { path: path.to_owned(), source }).to_string());
+        }
+    }
+    if let Some(line) = verdict(&deployment) {
+        complain(&line);
+    }
+    Ok(match code {
+        0 => ExitCode::Done,
+        1 => ExitCode::NotDone,
+        _ => ExitCode::NodesFailed,
+    })
+}
+
+/// What went wrong, in one line.
+fn verdict(deployment: &Deployment) -> Option<String> {
+    use crate::shown::shown;
+    let Stage::Over { started, stopped } = deployment.stage() else { return None };
+    let why = deployment.nodes().find_map(|node| match &node.standing {
+        slidecast_proto::deployment::Standing::Refused { reason, detail } if !started => Some((node, *reason, detail)),
+        slidecast_proto::deployment::Standing::Ended(end) if end.state == EndState::Failed => {
+            Some((node, end.reason, &end.detail))
+        }
+        _ => None,
+    });
+    let why = why.map(|(node, reason, detail)| format!(": {}: {reason}: {}", shown(&node.name()), shown(detail)));
+    let why = why.unwrap_or_default();
+    match (started, stopped) {
+        (false, true) => Some("nothing was started: stopped".to_owned()),
+        (false, false) => Some(format!("nothing was started: too few nodes were ready in time{why}")),
+        (true, stopped) => {
+            let placed = || deployment.nodes().filter(|node| node.place.is_some());
+            let bad = |node: &&slidecast_proto::deployment::NodeRecord| {
+                node.outcome().is_none_or(|end| end.state == EndState::Failed)
+            };
+            let (all, failed) = (placed().count(), placed().filter(bad).count());
+            let stopped = if stopped { "stopped: " } else { "" };
+            (failed > 0).then(|| format!("{stopped}{failed} of {all} nodes failed{why}"))
+        }
+    }
+}
