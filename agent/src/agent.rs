@@ -1,8 +1,477 @@
-//! stub
+//! The life of an agent: find the server, say who and what it is, obey, and begin again.
+
 use crate::cli::{Arguments, Exit, Trust};
+use crate::conn::{Anteroom, Calling};
+use crate::control::{Control, Lost};
+use crate::discover::Search;
+use crate::disk::Stopping;
 use crate::error::AgentError;
+use crate::event_loop::{CONTROL, DISCOVERY, EventLoop, anteroom};
+use crate::inventory::{self, Roots};
 use crate::logging::Line;
+use crate::run::{Call, Resources, Run, fresh};
+use crate::{cards, power};
+use mio::event::Event;
+use slidecast_proto::control::{Disk, Hello, Prepare, ToAgent, ToServer};
+use slidecast_proto::link::refusal;
+use slidecast_proto::noise::{PublicKey, SecretKey};
+use slidecast_proto::reason::Reason;
+use slidecast_proto::selector::Selector;
+use slidecast_proto::units::{DeploymentId, NodeId, Time};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::mpsc::Receiver;
-pub(crate) fn run(_a: &Arguments, _t: &Trust, _l: Receiver<Line>) -> Result<Exit, AgentError> {
-    Ok(Exit::Done)
+use std::time::{Duration, Instant};
+
+/// How long a running deployment goes on without its server before it is given up.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The pause between two tries to reach a server that was lost in the middle of a deployment.
+const RECONNECT: Duration = Duration::from_millis(250);
+/// How long the last words to the server may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The pause between two lines about callers that are none of ours.
+const STRANGERS: Duration = Duration::from_secs(1);
+
+/// Runs the agent until it is stopped, or with `--once` for one deployment.
+///
+/// # Errors
+/// [`AgentError`]: it can't run at all.
+pub(crate) fn run(arguments: &Arguments, trust: &Trust, lines: Receiver<Line>) -> Result<Exit, AgentError> {
+    let mut agent = Agent::new(arguments, trust, lines)?;
+    loop {
+        let Some(server) = agent.find()? else { return Ok(agent.exit) };
+        if agent.serve(server)? == Next::Exit {
+            return Ok(agent.exit);
+        }
+    }
+}
+
+/// What to do when a server was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Look for a server again.
+    Search,
+    /// End.
+    Exit,
+}
+
+/// Everything that outlives one server.
+#[derive(Debug)]
+struct Agent<'a> {
+    arguments: &'a Arguments,
+    trust: &'a Trust,
+    lines: Receiver<Line>,
+    events: EventLoop,
+    room: Anteroom,
+    strangers: Strangers,
+    /// A disk that may not be closed yet.
+    stopping: Option<Stopping>,
+    secret: SecretKey,
+    boot: [u8; 16],
+    /// What the exit code would be.
+    exit: Exit,
+}
+
+impl<'a> Agent<'a> {
+    fn new(arguments: &'a Arguments, trust: &'a Trust, lines: Receiver<Line>) -> Result<Self, AgentError> {
+        let secret = SecretKey::generate().map_err(|_| AgentError::NoRandomness)?;
+        let boot = fresh().ok_or(AgentError::NoRandomness)?;
+        let events = EventLoop::new()?;
+        let (room, strangers, exit) = (anteroom(), Strangers::default(), Exit::NotStarted);
+        Ok(Self { arguments, trust, lines, events, room, strangers, stopping: None, secret, boot, exit })
+    }
+
+    fn key(&self) -> Option<PublicKey> {
+        match self.trust {
+            Trust::Pinned(key) => Some(*key),
+            Trust::Insecure => None,
+        }
+    }
+
+    /// Starts to connect to a server.
+    fn call(&self, server: SocketAddr) -> Result<Control, Lost> {
+        Control::connect(server, &self.secret, self.key(), self.events.registry(), CONTROL, self.events.now())
+    }
+
+    /// Looks for a server until one has proven itself; `None` when the agent was stopped.
+    fn find(&mut self) -> Result<Option<Control>, AgentError> {
+        let now = self.events.now();
+        let mut search = match self.arguments.server_name() {
+            Ok(Some((host, port))) => Search::of_name(host, port, self.trust, now),
+            _ => {
+                let nonce = fresh().ok_or(AgentError::NoRandomness)?;
+                let only = self.arguments.interface.clone();
+                Search::on_cards(only, self.arguments.port, self.trust, nonce, DISCOVERY, now)
+            }
+        };
+        let mut attempt: Option<Control> = None;
+        loop {
+            let now = self.events.now();
+            search.advance(self.events.registry(), now)?;
+            if attempt.is_none()
+                && let Some(address) = search.poll(now)
+            {
+                match self.call(address) {
+                    Ok(control) => attempt = Some(control),
+                    Err(lost) => search.on_failure(address, lost.reason(), &lost.to_string(), now),
+                }
+            }
+            if let Some(control) = &mut attempt {
+                match control.advance(now) {
+                    Ok(()) if control.is_open() => return Ok(attempt),
+                    Ok(()) => {}
+                    Err(lost) => {
+                        search.on_failure(control.server(), lost.reason(), &lost.to_string(), now);
+                        attempt = None;
+                    }
+                }
+            }
+            let deadline = match &attempt {
+                Some(control) => control.deadline().min(search.ask_at()),
+                None => search.deadline(),
+            };
+            let deadline = deadline.min(self.receive_callers(None, now));
+            self.events.wait(deadline, |event| {
+                self.room.on_event(event);
+                search.on_event(event);
+                if let (CONTROL, Some(control)) = (event.token(), &mut attempt) {
+                    control.on_event(event);
+                }
+            })?;
+            if self.events.is_stopped() {
+                log::info!("stopped by a signal");
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Stays with a server until it is gone or, with `--once`, all is over.
+    fn serve(&mut self, control: Control) -> Result<Next, AgentError> {
+        let mut visit = Visit::new(control);
+        log::info!("server at {}", visit.server);
+        loop {
+            let now = self.events.now();
+            for order in visit.listen(now) {
+                if self.obey(&mut visit, order, now)? == Some(Next::Exit) {
+                    visit.close();
+                    return Ok(Next::Exit);
+                }
+            }
+            if visit.may_greet() {
+                let hello = self.hello()?;
+                visit.greet(&hello);
+            }
+            while let Ok(line) = self.lines.try_recv() {
+                visit.control.iter_mut().for_each(|control| control.send_line(&line));
+            }
+            if let Some(since) = visit.lost {
+                if visit.run.as_ref().is_none_or(|run| !run.is_joined()) {
+                    return Ok(Next::Search);
+                }
+                if now.since(since) >= PATIENCE {
+                    self.give_up(&mut visit, Reason::ServerLost, "the server is gone");
+                    return Ok(if self.arguments.once { Next::Exit } else { Next::Search });
+                }
+                if visit.control.is_none() && visit.call_at <= now {
+                    visit.call_at = now.after(RECONNECT);
+                    visit.control = self.call(visit.server).ok();
+                }
+            }
+            if self.events.is_stopped() {
+                log::info!("stopped by a signal");
+                self.give_up(&mut visit, Reason::Aborted, "the agent was stopped by a signal");
+                visit.report();
+                visit.close();
+                return Ok(Next::Exit);
+            }
+            let mut deadline = self.receive_callers(visit.run.as_mut(), now);
+            if let Some(run) = &mut visit.run {
+                run.advance(self.events.registry(), now);
+                deadline = deadline.min(run.deadline());
+            }
+            visit.report();
+            visit.flush(now);
+            let deadline = deadline.min(visit.deadline());
+            self.events.wait(deadline, |event| {
+                self.room.on_event(event);
+                visit.on_event(event);
+            })?;
+        }
+    }
+
+    /// Who and what this node is.
+    fn hello(&self) -> Result<Hello, AgentError> {
+        let cards = cards::interfaces(&self.arguments.interface)?;
+        Ok(Hello {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            hostname: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default(),
+            boot: self.boot,
+            ram_bytes: inventory::memory(&Roots::default()).total,
+            cards: cards::inventory(&cards, self.arguments.link_speed),
+            disks: self.disks(),
+            link_port: self.events.port()?,
+            target: self.arguments.target.as_ref().map(|target| target.text.clone()).unwrap_or_default(),
+        })
+    }
+
+    /// The disks there are now.
+    fn disks(&self) -> Vec<Disk> {
+        let own = self.own_selector();
+        inventory::disks(&Roots::default(), own.path().map(Path::new))
+    }
+
+    /// The agent's own `--target`, links in its path followed.
+    fn own_selector(&self) -> Selector {
+        let selector = self.arguments.target.as_ref().map(|target| target.selector.clone());
+        selector.unwrap_or_default().map_path(follow_links)
+    }
+
+    /// Obeys an order; gives what is next if the server is to be left.
+    fn obey(&mut self, visit: &mut Visit, order: ToAgent, now: Time) -> Result<Option<Next>, AgentError> {
+        match order {
+            ToAgent::Welcome(welcome) => {
+                log::info!("the server (version {}) calls this node {}", welcome.server_version, welcome.node);
+                visit.node = welcome.node;
+            }
+            ToAgent::Prepare(prepare) => return self.prepare(visit, prepare, now),
+            ToAgent::Join(join) => match &mut visit.run {
+                Some(run) if run.deployment() == join.deployment => run.on_join(&join, now),
+                _ => log::warn!("order to join deployment {}, which was never prepared", join.deployment),
+            },
+            ToAgent::Resend(resend) => log::debug!("block {} is good at the server", resend.block),
+            ToAgent::Finish(finish) => {
+                let Some(run) = visit.take_run(finish.deployment) else { return Ok(None) };
+                self.exit = run.exit();
+                log::info!("deployment {} is over for this node", finish.deployment);
+                self.stopping = run.stop();
+                if !self.arguments.once {
+                    visit.flush(now);
+                }
+                power::act(finish.then);
+                return Ok(self.arguments.once.then_some(Next::Exit));
+            }
+            ToAgent::Abort(abort) => {
+                log::error!("{}: the server ended the deployment: {}", abort.reason, abort.detail);
+                if let Some(run) = visit.take_run(abort.deployment) {
+                    self.exit = run.exit();
+                    self.stopping = run.stop();
+                }
+                return Ok(self.arguments.once.then_some(Next::Exit));
+            }
+            ToAgent::Heartbeat => {}
+        }
+        Ok(None)
+    }
+
+    fn prepare(&mut self, visit: &mut Visit, prepare: Prepare, now: Time) -> Result<Option<Next>, AgentError> {
+        if let Some(old) = visit.run.take() {
+            self.stopping = old.stop();
+        }
+        // The disk of a deployment that was given up is closed when its last system call is through.
+        let patient_until = Instant::now() + LAST_WORDS;
+        while self.stopping.as_ref().is_some_and(|stopping| !stopping.is_over()) && Instant::now() < patient_until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let available = inventory::memory(&Roots::default()).available;
+        let ring = if available == 0 { self.arguments.ring } else { self.arguments.ring.min(available / 4) };
+        let resources = Resources {
+            node: visit.node,
+            disks: &self.disks(),
+            own: &self.own_selector(),
+            ring,
+            waker: self.events.waker(),
+        };
+        match Run::prepare(prepare, &resources, now) {
+            Ok((run, ready)) => {
+                visit.run = Some(run);
+                visit.say(&ToServer::Ready(ready));
+                Ok(None)
+            }
+            Err(refused) => {
+                log::error!("{}: {}", refused.reason, refused.detail);
+                self.exit = Exit::NotStarted;
+                visit.say(&ToServer::Refused(refused));
+                Ok(self.arguments.once.then_some(Next::Exit))
+            }
+        }
+    }
+
+    /// Ends a deployment from this side.
+    fn give_up(&mut self, visit: &mut Visit, reason: Reason, detail: &str) {
+        if let Some(run) = &mut visit.run {
+            if !run.has_ended() && run.is_joined() {
+                run.fail(reason, detail);
+            }
+            self.exit = run.exit();
+        }
+    }
+
+    /// Lets callers in and out. Gives when this must be done again at the latest.
+    fn receive_callers(&mut self, mut run: Option<&mut Run>, now: Time) -> Time {
+        while let Some((stream, peer)) = self.events.accept() {
+            match self.room.enter(stream, peer, self.events.registry(), now) {
+                Ok(None) => {}
+                Ok(Some(calling)) => self.strangers.take(calling, now),
+                Err(error) => log::warn!("call from {peer}: {error}"),
+            }
+        }
+        while let Some(calling) = self.room.poll(now) {
+            match (calling, &mut run, fresh()) {
+                (Calling::Spoke { conn, peer, header, payload }, Some(run), Some(nonce)) => {
+                    let registry = self.events.registry();
+                    run.on_call(*conn, Call { peer, header: &header, payload: &payload, nonce }, registry, now);
+                }
+                (Calling::Spoke { conn, header, .. }, _, _) => {
+                    conn.say_last(refusal(header.deployment, "no deployment here"));
+                }
+                (stranger, _, _) => self.strangers.take(stranger, now),
+            }
+        }
+        self.room.deadline().unwrap_or(Time(u64::MAX))
+    }
+}
+
+/// The time with one server.
+#[derive(Debug)]
+struct Visit {
+    server: SocketAddr,
+    control: Option<Control>,
+    /// The hello is said on the present control link.
+    greeted: bool,
+    /// Since when there is no control link.
+    lost: Option<Time>,
+    call_at: Time,
+    node: NodeId,
+    run: Option<Run>,
+}
+
+impl Visit {
+    fn new(control: Control) -> Self {
+        let (server, call_at, node) = (control.server(), Time::default(), NodeId(0));
+        Self { server, control: Some(control), greeted: false, lost: None, call_at, node, run: None }
+    }
+
+    /// Whether the server has proven itself and not heard the hello yet.
+    fn may_greet(&self) -> bool {
+        !self.greeted && self.control.as_ref().is_some_and(Control::is_open)
+    }
+
+    fn greet(&mut self, hello: &Hello) {
+        (self.greeted, self.lost) = (true, None);
+        self.say(&ToServer::Hello(hello.clone()));
+    }
+
+    fn say(&mut self, message: &ToServer) {
+        let result = self.control.as_mut().map_or(Ok(()), |control| control.send(message));
+        if let Err(lost) = result {
+            log::debug!("message to the server: {lost}");
+        }
+    }
+
+    /// Reads what the server says.
+    fn listen(&mut self, now: Time) -> Vec<ToAgent> {
+        let mut orders = Vec::new();
+        let Some(control) = &mut self.control else { return orders };
+        let mut result = control.advance(now);
+        // What came before the end is still to be obeyed.
+        loop {
+            match control.poll_message() {
+                Ok(Some(order)) => orders.push(order),
+                Ok(None) => break,
+                Err(lost) => {
+                    result = Err(lost);
+                    break;
+                }
+            }
+        }
+        if let Err(lost) = result {
+            self.on_lost(&lost, now);
+        }
+        orders
+    }
+
+    fn on_lost(&mut self, lost: &Lost, now: Time) {
+        let reconnecting = self.lost.is_some();
+        (self.control, self.greeted) = (None, false);
+        self.call_at = now.after(RECONNECT);
+        if reconnecting {
+            log::debug!("server at {}: {lost}", self.server);
+            return;
+        }
+        self.lost = Some(now);
+        if self.run.as_ref().is_some_and(|run| run.is_joined() && !run.has_ended()) {
+            let patience = PATIENCE.as_secs();
+            log::error!("{}: server at {}: {lost}; going on without it for {patience} s", lost.reason(), self.server);
+        } else {
+            log::info!("server at {}: {lost}", self.server);
+        }
+    }
+
+    /// Tells the server what the deployment has to say.
+    fn report(&mut self) {
+        if !self.greeted {
+            return;
+        }
+        while let Some(message) = self.run.as_mut().and_then(Run::poll_message) {
+            self.say(&message);
+        }
+    }
+
+    fn flush(&mut self, now: Time) {
+        let result = self.control.as_mut().map_or(Ok(()), |control| control.advance(now));
+        if let Err(lost) = result {
+            self.on_lost(&lost, now);
+        }
+    }
+
+    fn deadline(&self) -> Time {
+        self.control.as_ref().map_or(self.call_at, Control::deadline)
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        if event.token() == CONTROL {
+            self.control.iter_mut().for_each(|control| control.on_event(event));
+        } else {
+            self.run.iter_mut().for_each(|run| run.on_event(event));
+        }
+    }
+
+    fn take_run(&mut self, deployment: DeploymentId) -> Option<Run> {
+        self.report();
+        self.run.take_if(|run| run.deployment() == deployment)
+    }
+
+    fn close(self) {
+        if let Some(control) = self.control {
+            control.close(LAST_WORDS);
+        }
+    }
+}
+
+/// Callers that are none of ours: one line each, but never more than one in a second.
+#[derive(Debug, Default)]
+struct Strangers {
+    said: Option<Time>,
+    unsaid: u64,
+}
+
+impl Strangers {
+    fn take(&mut self, calling: Calling, now: Time) {
+        let Calling::Stranger { peer, why } = calling else { return };
+        if self.said.is_some_and(|said| now.since(said) < STRANGERS) {
+            self.unsaid += 1;
+            return;
+        }
+        self.said = Some(now);
+        match std::mem::take(&mut self.unsaid) {
+            0 => log::warn!("call from {peer}: {why}; hung up"),
+            more => log::warn!("call from {peer}: {why}; hung up (and on {more} others before)"),
+        }
+    }
+}
+
+/// A path with all links followed, so that every name of a disk is the same disk.
+pub(crate) fn follow_links(path: &str) -> String {
+    let real = std::fs::canonicalize(path).ok().and_then(|path| path.into_os_string().into_string().ok());
+    real.unwrap_or_else(|| path.to_owned())
 }

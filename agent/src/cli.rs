@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use slidecast_proto::discovery::DEFAULT_PORT;
 use slidecast_proto::noise::PublicKey;
 use slidecast_proto::quantity::{parse_bytes, parse_mbits};
+use slidecast_proto::selector::Selector;
 use std::ffi::OsString;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -79,6 +80,8 @@ pub struct Arguments {
 pub struct Target {
     /// The text, as the server is told it.
     pub text: String,
+    /// The same, understood.
+    pub selector: Selector,
 }
 
 /// Which server is obeyed.
@@ -216,10 +219,14 @@ fn read_key(text: &str) -> Result<PublicKey, String> {
 }
 
 fn parse_target(text: &str) -> Result<Target, String> {
-    if text.is_empty() {
+    // A path may be relative; everything else has a `=`.
+    let path = if text.contains('=') { None } else { std::path::absolute(text).ok() };
+    let path = path.and_then(|path| path.into_os_string().into_string().ok());
+    let selector = Selector::parse(path.as_deref().unwrap_or(text)).map_err(|error| error.to_string())?;
+    if selector.is_empty() {
         return Err("expected a path or a selector".to_owned());
     }
-    Ok(Target { text: text.to_owned() })
+    Ok(Target { text: text.to_owned(), selector })
 }
 
 fn parse_ring(text: &str) -> Result<u64, String> {
@@ -267,6 +274,7 @@ mod tests {
             "--insecure --server :7531",
             "--insecure --link-speed 0",
             "--insecure --port 0",
+            "--insecure --target serial=",
             "--server-key /no/such/file",
             "--server-key 0011",
         ] {

@@ -187,7 +187,7 @@ pub enum Calling {
     /// It said this first: a link's Hello, if anything.
     Spoke {
         /// The connection.
-        conn: Conn,
+        conn: Box<Conn>,
         /// Where it comes from.
         peer: SocketAddr,
         /// The first frame.
@@ -269,7 +269,7 @@ impl Anteroom {
             };
             let Caller { conn, peer, .. } = self.callers.remove(at);
             return Some(match result {
-                Ok((header, payload)) => Calling::Spoke { conn, peer, header, payload },
+                Ok((header, payload)) => Calling::Spoke { conn: Box::new(conn), peer, header, payload },
                 Err(why) => Calling::Stranger { peer, why },
             });
         }

@@ -228,13 +228,20 @@ impl Search {
         }
     }
 
-    /// When [`Search::advance`] or [`Search::poll`] has something to do at the latest.
+    /// When [`Search::advance`] has something to do at the latest.
     #[must_use]
-    pub fn deadline(&self) -> Time {
+    pub fn ask_at(&self) -> Time {
         let ask = match &self.ground {
             Ground::Named { ask_at, .. } => *ask_at,
             Ground::Cards { shout_at, .. } => *shout_at,
         };
+        ask.min(self.say_at)
+    }
+
+    /// When [`Search::advance`] or [`Search::poll`] has something to do at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Time {
+        let ask = self.ask_at();
         self.candidates.iter().map(|candidate| candidate.try_at).min().map_or(ask, |try_at| try_at.min(ask))
     }
 }

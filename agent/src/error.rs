@@ -11,6 +11,8 @@ pub enum AgentError {
         /// The name.
         name: String,
     },
+    /// The system gives no random bytes.
+    NoRandomness,
     /// A system call that everything else needs failed.
     System {
         /// What was being done.
@@ -26,6 +28,7 @@ impl std::fmt::Display for AgentError {
             Self::NoSuchInterface { name } => {
                 write!(f, "--interface {name}: this machine has no such network card")
             }
+            Self::NoRandomness => f.write_str("the system gives no random bytes"),
             Self::System { doing, source } => write!(f, "{doing}: {source}"),
         }
     }
@@ -34,7 +37,7 @@ impl std::fmt::Display for AgentError {
 impl std::error::Error for AgentError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::NoSuchInterface { .. } => None,
+            Self::NoSuchInterface { .. } | Self::NoRandomness => None,
             Self::System { source, .. } => Some(source),
         }
     }

@@ -255,6 +255,13 @@ pub enum Outgoing {
 }
 
 impl Outgoing {
+    /// Its length in bytes, header included.
+    #[expect(clippy::len_without_is_empty, reason = "a frame has a header")]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.parts().iter().map(|part| part.len()).sum()
+    }
+
     fn parts(&self) -> [&[u8]; 2] {
         match self {
             Self::Bytes(bytes) => [bytes, &[]],

@@ -22,7 +22,10 @@ pub mod event_loop;
 pub mod framing;
 pub mod inventory;
 pub mod logging;
+mod parts;
+mod power;
 pub mod ring;
+pub mod run;
 #[expect(unsafe_code, reason = "memory maps and the system calls of block devices have no safe form")]
 mod sys;
 pub mod target;
