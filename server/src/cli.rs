@@ -199,6 +199,9 @@ pub struct Deploy {
     /// Write everything, also where a disk holds the same bytes already.
     #[arg(long)]
     pub fresh: bool,
+    /// Take in nodes that come after the start for so long [default: until the end].
+    #[arg(long, value_name = "DUR", value_parser = parse_duration)]
+    pub join_window: Option<Duration>,
     /// Keep state, such as this server's key, here [default: slidecast in the XDG state folder].
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
@@ -303,11 +306,12 @@ mod tests {
     #[test]
     fn every_flag_of_deploy_is_understood() {
         let args = "--timeout 5m --interface eth1 --interface eth2 --port 7000 --target serial=X --verify head \
-                    --free zero --then reboot --fresh --state /s --key-file k --progress json --report r.json \
+                    --free zero --then reboot --fresh --join-window 1m --state /s --key-file k --progress json --report r.json \
                     --card-speed eth1=10G";
         let deploy = deploy(&args.split_whitespace().collect::<Vec<_>>()).unwrap();
         assert_eq!((deploy.verify, deploy.free, deploy.then), (Verify::Head, Free::Zero, Then::Reboot));
         assert_eq!((deploy.timeout, deploy.port), (Some(Duration::from_secs(300)), 7000));
+        assert_eq!(deploy.join_window, Some(Duration::from_secs(60)));
         assert_eq!(deploy.interface, ["eth1", "eth2"]);
         assert_eq!(deploy.card_speed, [CardSpeed { name: "eth1".to_owned(), mbits: 10_000 }]);
         assert_eq!(deploy.progress, ProgressStyle::Json);

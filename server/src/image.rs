@@ -3,13 +3,11 @@
 use crate::cli::{Create, Export, ImageCommand, Info, VerifyImage};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::info::ImageInfo;
 use crate::say;
 use crate::shown::shown;
 use indicatif::{ProgressBar, ProgressStyle};
-use slidecast_image::{CreateOptions, ImageError, create, export, verify};
+use slidecast_image::{CreateOptions, ImageError, create, export, info, verify};
 use slidecast_proto::quantity::Bytes;
-use std::io::Write;
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
@@ -68,15 +66,13 @@ fn run_create(args: Create) -> Result<ExitCode, Failure> {
 }
 
 fn run_info(args: &Info) -> Result<ExitCode, Failure> {
-    let info = ImageInfo::of(&args.file)?;
-    let mut out = std::io::stdout().lock();
-    // With standard output closed nobody wants to know.
-    let _ = if args.json {
-        let text = serde_json::to_string_pretty(&info).expect("it has only numbers, texts and lists");
-        writeln!(out, "{text}")
+    let info = info(&args.file)?;
+    if args.json {
+        say(&serde_json::to_string_pretty(&info).expect("it has only numbers, texts and lists"));
     } else {
-        info.write(&mut out)
-    };
+        // Names of partitions come from whoever made the disk.
+        info.to_string().lines().for_each(|line| say(&shown(line)));
+    }
     Ok(ExitCode::Done)
 }
 

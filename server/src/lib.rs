@@ -12,7 +12,6 @@ pub mod exit_code;
 pub mod failure;
 pub mod feed;
 pub mod image;
-pub mod info;
 pub mod key;
 pub mod nic;
 pub mod progress;

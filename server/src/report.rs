@@ -4,6 +4,7 @@ use crate::shown::shown;
 use crate::view::Facts;
 use serde::Serialize;
 use slidecast_proto::deployment::{Deployment, NodeRecord, Stage, Standing};
+use slidecast_proto::plan::Plan;
 use slidecast_proto::reason::{EndState, Reason, Verified};
 use slidecast_proto::units::Time;
 use std::net::IpAddr;
@@ -25,7 +26,7 @@ pub struct Report {
     pub egress_bytes: u64,
     /// Keys were not used.
     pub insecure: bool,
-    /// The chains.
+    /// The chains as they were planned.
     pub chains: Vec<ChainReport>,
     /// Every node that came, by number.
     pub nodes: Vec<NodeReport>,
@@ -76,19 +77,15 @@ pub struct NodeReport {
 impl Report {
     /// The report of a deployment that is over.
     #[must_use]
-    pub fn of(deployment: &Deployment, facts: &Facts, egress_bytes: u64) -> Self {
+    pub fn of(deployment: &Deployment, plan: &Plan, facts: &Facts, egress_bytes: u64) -> Self {
         let (fixed, over) = deployment.times();
         let seconds = |from: Option<Time>, to: Option<Time>| match (from, to) {
             (Some(from), Some(to)) => (to.since(from).as_secs_f64() * 1000.0).round() / 1000.0,
             _ => 0.0,
         };
-        let chains = deployment.chains().map(|ids| ChainReport {
-            interface: ids
-                .first()
-                .and_then(|id| deployment.node(*id))
-                .map(|node| node.card.0.clone())
-                .unwrap_or_default(),
-            nodes: ids.iter().map(|id| id.0).collect(),
+        let chains = plan.chains.iter().map(|chain| ChainReport {
+            interface: chain.card.0.clone(),
+            nodes: chain.nodes.iter().map(|id| id.0).collect(),
         });
         let nodes = deployment.nodes().map(|node| {
             let end = node.outcome();

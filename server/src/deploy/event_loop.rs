@@ -17,14 +17,12 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use slidecast_proto::control::{Hello, LogLine, ToAgent, ToServer};
 use slidecast_proto::deployment::{Deployment, DeploymentEvent, FeedEvent, Stage};
-use slidecast_proto::link::Terms;
 use slidecast_proto::noise::{Channel, ChannelError, Mode, PublicKey, SecretKey};
-use slidecast_proto::plan::CardId;
-use slidecast_proto::set::BlockSet;
-use slidecast_proto::units::{BlockNo, NodeId, Time};
+use slidecast_proto::plan::{CardId, Plan};
+use slidecast_proto::units::{NodeId, Time};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
@@ -60,6 +58,8 @@ pub(super) struct Parts {
     pub(super) context: Arc<FeedContext>,
     pub(super) progress: Progress,
     pub(super) deployment: Deployment,
+    /// The plan, once it is fixed.
+    pub(super) plan: Plan,
     /// The most nodes that may ever say hello.
     pub(super) max_nodes: usize,
 }
@@ -401,10 +401,13 @@ impl EventLoop {
     fn on_event(&mut self, event: DeploymentEvent, now: Time) {
         self.changed = true;
         match event {
-            DeploymentEvent::PlanFixed(_) | DeploymentEvent::NodeChanged(_) => {}
-            DeploymentEvent::StartFeed { chain, terms, address } => self.start_feed(chain, terms, address, now),
+            DeploymentEvent::NodeChanged(_) => {}
+            DeploymentEvent::PlanFixed(plan) => self.parts.plan = plan,
+            DeploymentEvent::StartFeed { chain, terms, address, blocks } => {
+                self.start_feed(FeedOrder { chain, terms, address, blocks }, now);
+            }
             DeploymentEvent::StopFeed { chain } => drop(self.feeds.remove(&chain)),
-            DeploymentEvent::CheckBlock(block) => self.check(block),
+            DeploymentEvent::CheckBlock(block) => self.parts.checker.ask(block),
             DeploymentEvent::Over => {
                 self.feeds.clear();
                 self.over = Some(now);
@@ -418,9 +421,10 @@ impl EventLoop {
         }
     }
 
-    fn start_feed(&mut self, chain: u16, terms: Terms, address: SocketAddr, now: Time) {
-        let blocks = BlockSet::full(self.parts.context.shape.blocks);
-        let order = FeedOrder { chain, terms, address, blocks };
+    fn start_feed(&mut self, order: FeedOrder, now: Time) {
+        let chain = order.chain;
+        // A feed that the chain has already ends where this one begins.
+        self.feeds.remove(&chain);
         match Feed::start(order, self.parts.context.clone()) {
             Ok(feed) => drop(self.feeds.insert(chain, feed)),
             Err(error) => {
@@ -428,10 +432,6 @@ impl EventLoop {
                 self.parts.deployment.on_feed(chain, FeedEvent::Down(detail), now);
             }
         }
-    }
-
-    fn check(&mut self, block: BlockNo) {
-        self.parts.checker.ask(block);
     }
 
     fn show(&mut self, now: Time) {

@@ -30,7 +30,7 @@ use slidecast_proto::deployment::{Deployment, DeploymentConfig, Stage};
 use slidecast_proto::discovery::{Offer, Responder};
 use slidecast_proto::node::Shape;
 use slidecast_proto::noise::SecretKey;
-use slidecast_proto::plan::PlanLimits;
+use slidecast_proto::plan::{Plan, PlanLimits};
 use slidecast_proto::reason::EndState;
 use slidecast_proto::units::{BlockNo, DeploymentId};
 use std::error::Error;
@@ -155,6 +155,7 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         secret: random()?,
         wait_for: args.wait_for,
         timeout: args.timeout,
+        join_window: args.join_window,
         cards: nics.plan_cards(),
         limits: PlanLimits::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -165,12 +166,13 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         answerer,
         signals: Signals::take().map_err(system("taking over signals"))?,
         news,
-        checker: Checker::start(image, move |news| tell(news)).map_err(system("starting a thread"))?,
+        checker: Checker::start(image, tell).map_err(system("starting a thread"))?,
         nics,
         secret,
         context,
         progress: Progress::start(args.progress, facts.clone()).map_err(system("starting a thread"))?,
         deployment: Deployment::new(config, began),
+        plan: Plan::default(),
         max_nodes: args.wait_for as usize * 2 + SPARE_NODES,
         poll,
     };
@@ -293,12 +295,12 @@ fn end(
     began: slidecast_proto::units::Time,
     report: Option<(File, &Path)>,
 ) -> Result<ExitCode, Failure> {
-    let Parts { deployment, context, progress, .. } = parts;
+    let Parts { deployment, plan, context, progress, .. } = parts;
     let egress = context.egress.load(Ordering::Relaxed);
     let code = deployment.exit_code().unwrap_or(ExitCode::NodesFailed as u8);
     progress.end(Tracker::default().snapshot(&deployment, began, egress, context.clock.now()), code);
     if let Some((mut file, path)) = report {
-        let text = Report::of(&deployment, facts, egress).to_text();
+        let text = Report::of(&deployment, &plan, facts, egress).to_text();
         if let Err(source) = file.write_all(text.as_bytes()) {
             // The nodes are what counts: the exit code stays theirs.
             complain(&Failure::from(DeployError::Report { path: path.to_owned(), source }).to_string());
