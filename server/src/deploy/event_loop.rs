@@ -72,7 +72,9 @@ pub(super) struct EventLoop {
     nodes: HashMap<NodeId, Token>,
     /// The key of each run of an agent, so that nobody else continues it.
     keys: HashMap<[u8; 16], Option<PublicKey>>,
-    feeds: HashMap<u16, Feed>,
+    /// The feed of each chain, with its serial number.
+    feeds: HashMap<u16, (u64, Feed)>,
+    last_feed: u64,
     tracker: Tracker,
     /// Sources that may have more waiting; their edge has passed.
     unfinished: HashSet<Token>,
@@ -94,6 +96,7 @@ impl EventLoop {
             nodes: HashMap::new(),
             keys: HashMap::new(),
             feeds: HashMap::new(),
+            last_feed: 0,
             tracker: Tracker::default(),
             unfinished: HashSet::new(),
             told: HashSet::new(),
@@ -175,19 +178,27 @@ impl EventLoop {
     fn on_news(&mut self, now: Time) {
         while let Ok(news) = self.parts.news.try_recv() {
             self.changed = true;
-            let deployment = &mut self.parts.deployment;
             match news {
-                News::Feed(chain, FeedNews::Up) => deployment.on_feed(chain, FeedEvent::Up, now),
-                News::Feed(chain, FeedNews::Ended) => log::debug!("chain {chain}: everything is sent"),
-                News::Feed(chain, FeedNews::Down { detail }) => {
-                    deployment.on_feed(chain, FeedEvent::Down(shown(&detail)), now);
-                }
-                News::Feed(_, FeedNews::ImageCorrupt { detail, .. }) => deployment.on_block_checked(Some(&detail), now),
+                News::Feed(serial, news) => self.on_feed_news(serial, news, now),
                 News::Checked(block, fault) => {
                     self.parts.checker.done(block);
-                    deployment.on_block_checked(fault.as_deref(), now);
+                    self.parts.deployment.on_block_checked(fault.as_deref(), now);
                 }
             }
+        }
+    }
+
+    fn on_feed_news(&mut self, serial: u64, news: FeedNews, now: Time) {
+        // A feed that was replaced may still have something to say; it is about a link that no longer counts.
+        let Some(chain) = self.feeds.iter().find(|(_, (running, _))| *running == serial).map(|(chain, _)| *chain)
+        else {
+            return;
+        };
+        match news {
+            FeedNews::Up => self.parts.deployment.on_feed(chain, FeedEvent::Up, now),
+            FeedNews::Ended => log::debug!("chain {chain}: everything is sent"),
+            FeedNews::Down { detail } => self.parts.deployment.on_feed(chain, FeedEvent::Down(shown(&detail)), now),
+            FeedNews::ImageCorrupt { detail, .. } => self.parts.deployment.on_block_checked(Some(&detail), now),
         }
     }
 
@@ -404,7 +415,9 @@ impl EventLoop {
             DeploymentEvent::NodeChanged(_) => {}
             DeploymentEvent::PlanFixed(plan) => self.parts.plan = plan,
             DeploymentEvent::StartFeed { chain, terms, address, blocks } => {
-                self.start_feed(FeedOrder { chain, terms, address, blocks }, now);
+                self.last_feed += 1;
+                let serial = self.last_feed;
+                self.start_feed(FeedOrder { serial, chain, terms, address, blocks }, now);
             }
             DeploymentEvent::StopFeed { chain } => drop(self.feeds.remove(&chain)),
             DeploymentEvent::CheckBlock(block) => self.parts.checker.ask(block),
@@ -422,11 +435,11 @@ impl EventLoop {
     }
 
     fn start_feed(&mut self, order: FeedOrder, now: Time) {
-        let chain = order.chain;
+        let (chain, serial) = (order.chain, order.serial);
         // A feed that the chain has already ends where this one begins.
         self.feeds.remove(&chain);
         match Feed::start(order, self.parts.context.clone()) {
-            Ok(feed) => drop(self.feeds.insert(chain, feed)),
+            Ok(feed) => drop(self.feeds.insert(chain, (serial, feed))),
             Err(error) => {
                 let detail = format!("starting a feed: {error}");
                 self.parts.deployment.on_feed(chain, FeedEvent::Down(detail), now);

@@ -51,8 +51,8 @@ const SPARE_NODES: usize = 256;
 /// What threads tell the event loop.
 #[derive(Debug)]
 enum News {
-    /// Of the feed of a chain.
-    Feed(u16, FeedNews),
+    /// Of the feed with this serial number.
+    Feed(u64, FeedNews),
     /// A block was checked in the image file; what is wrong with it, if anything is.
     Checked(BlockNo, Option<String>),
 }
@@ -147,7 +147,7 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         image: context_image,
         clock,
         egress: AtomicU64::new(0),
-        news: Box::new(move |chain, news| tell_feed(News::Feed(chain, news))),
+        news: Box::new(move |serial, news| tell_feed(News::Feed(serial, news))),
     });
     let config = DeploymentConfig {
         prepare: prepare(args, &image, deployment_id),

@@ -21,7 +21,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long a feed tries to get, or to get back, its connection.
@@ -35,6 +34,8 @@ const WAKE: Token = Token(1);
 /// What a feed has to send, and to whom.
 #[derive(Clone, Debug)]
 pub struct FeedOrder {
+    /// Tells this feed from others that the chain had or will have.
+    pub serial: u64,
     /// The chain.
     pub chain: u16,
     /// What the head was told of the link.
@@ -76,8 +77,8 @@ pub struct FeedContext {
     pub clock: Clock,
     /// Bytes given to the kernel by all feeds.
     pub egress: AtomicU64,
-    /// Called with the chain when there is news of it.
-    pub news: Box<dyn Fn(u16, FeedNews) + Send + Sync>,
+    /// Called with the serial number of a feed when there is news of it.
+    pub news: Box<dyn Fn(u64, FeedNews) + Send + Sync>,
 }
 
 impl std::fmt::Debug for FeedContext {
@@ -91,7 +92,6 @@ impl std::fmt::Debug for FeedContext {
 pub struct Feed {
     stop: Arc<AtomicBool>,
     waker: Waker,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Feed {
@@ -105,19 +105,16 @@ impl Feed {
         let stop = Arc::new(AtomicBool::new(false));
         let worker = Worker { order, context, poll, stop: stop.clone() };
         let name = format!("slidecast-feed{}", worker.order.chain);
-        let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
-        Ok(Self { stop, waker, thread: Some(thread) })
+        std::thread::Builder::new().name(name).spawn(move || worker.run())?;
+        Ok(Self { stop, waker })
     }
 }
 
 impl Drop for Feed {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        // The thread is not waited for: it may be reading from a disk that takes its time.
         let _ = self.waker.wake();
-        if let Some(thread) = self.thread.take() {
-            // It panicked, which it has said itself.
-            let _ = thread.join();
-        }
     }
 }
 
@@ -156,7 +153,7 @@ impl Worker {
     }
 
     fn say(&self, news: FeedNews) {
-        (self.context.news)(self.order.chain, news);
+        (self.context.news)(self.order.serial, news);
     }
 
     fn stopped(&self) -> bool {
