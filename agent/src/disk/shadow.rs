@@ -15,6 +15,7 @@ pub(super) struct Shadow {
     pub(super) backup: AlignedBuf,
     backup_start: u64,
     sector: u32,
+    disk_bytes: u64,
     target_bytes: u64,
     loaded: bool,
 }
@@ -27,6 +28,7 @@ impl Shadow {
             backup: AlignedBuf::new(to_len(layout.backup.end - layout.backup.start))?,
             backup_start: layout.backup.start,
             sector: u32::try_from(layout.sector).unwrap_or(512),
+            disk_bytes: layout.disk_bytes,
             target_bytes: layout.target_bytes,
             loaded: false,
         })
@@ -45,6 +47,10 @@ impl Shadow {
         if Mark::parse(&self.head).is_some() {
             let sector = self.head.len().min(self.sector as usize);
             self.head[..sector].fill(0);
+        }
+        if self.disk_bytes < self.target_bytes {
+            // A table that was fitted to this target is turned back into the image's, or it would never be the same.
+            let _ = fit(&mut self.head, self.sector, self.disk_bytes);
         }
         self.loaded = true;
         Ok(())
