@@ -107,6 +107,8 @@ pub struct NodeView {
     pub interface: String,
     /// Its chain, from 1, and its position, 1 being the head.
     pub place: Option<(u32, u32)>,
+    /// The chain and position it would get if the deployment started now.
+    pub expected: Option<(u32, u32)>,
     /// Where it stands.
     pub state: State,
     /// Why it failed or was refused.
@@ -174,7 +176,15 @@ impl Tracker {
     /// The deployment now.
     pub fn snapshot(&mut self, deployment: &Deployment, began: Time, egress_bytes: u64, now: Time) -> Snapshot {
         let (fixed, over) = deployment.times();
-        let nodes: Vec<_> = deployment.nodes().map(|node| self.node(node, fixed, now)).collect();
+        let mut nodes: Vec<_> = deployment.nodes().map(|node| self.node(node, fixed, now)).collect();
+        if deployment.stage() == Stage::Waiting {
+            for (chain, planned) in (1..).zip(deployment.plan_now().chains) {
+                for (position, id) in (1..).zip(planned.nodes) {
+                    let node = nodes.iter_mut().find(|node| node.id == id.0);
+                    node.into_iter().for_each(|node| node.expected = Some((chain, position)));
+                }
+            }
+        }
         let interface =
             |ids: &[NodeId]| ids.first().and_then(|id| deployment.node(*id)).map(|node| node.card.0.clone());
         let chains = deployment.chains().map(|ids| ChainView {
@@ -222,6 +232,7 @@ impl Tracker {
             address: node.address,
             interface: node.card.0.clone(),
             place: node.place.map(|place| (u32::from(place.chain) + 1, u32::from(place.position))),
+            expected: None,
             state,
             reason,
             detail: shown(detail),

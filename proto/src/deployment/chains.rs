@@ -7,7 +7,7 @@
 use super::{Deployment, DeploymentEvent, NodeRecord, Place, Stage, Standing};
 use crate::control::{Finish, Join, LinkSpec, ToAgent};
 use crate::link::Terms;
-use crate::plan::{CardId, PlanNode, plan};
+use crate::plan::{CardId, Plan, PlanNode, plan};
 use crate::reason::{LinkClass, Reason};
 use crate::set::BlockSet;
 use crate::units::{Epoch, LinkKey, NodeId, Time};
@@ -43,10 +43,16 @@ impl ChainState {
 }
 
 impl Deployment {
+    /// The chains that there would be if it started now, with all who are ready.
+    #[must_use]
+    pub fn plan_now(&self) -> Plan {
+        let nodes: Vec<PlanNode> = self.nodes.keys().filter_map(|id| self.plan_node(*id)).collect();
+        plan(&self.config.cards, &nodes, &self.config.limits)
+    }
+
     /// Fixes the plan and sends the orders.
-    pub(super) fn arm(&mut self, ready: &[NodeId], now: Time) {
-        let nodes: Vec<PlanNode> = ready.iter().filter_map(|id| self.plan_node(*id)).collect();
-        let plan = plan(&self.config.cards, &nodes, &self.config.limits);
+    pub(super) fn arm(&mut self, now: Time) {
+        let plan = self.plan_now();
         self.stage = Stage::Running;
         self.fixed = Some(now);
         self.pass = 1;

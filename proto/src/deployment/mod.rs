@@ -428,7 +428,7 @@ impl Deployment {
             Stage::Waiting => {
                 let ready = self.ready();
                 if ready.len() >= self.config.wait_for.max(1) as usize {
-                    self.arm(&ready, now);
+                    self.arm(now);
                 }
             }
             Stage::Running => {

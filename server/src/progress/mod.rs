@@ -201,6 +201,7 @@ mod tests {
             address: [10, 0, 0, id].into(),
             interface: "eth1".to_owned(),
             place: (!waiting).then_some((1, id.into())),
+            expected: waiting.then_some((1, id.into())),
             state,
             reason: Reason::None,
             detail: String::new(),

@@ -93,7 +93,7 @@ mod tests {
         let at =
             |seconds| snapshot(Some(Duration::from_secs(seconds)), vec![node(1, State::Running(Phase::Receiving))]);
         let text = shown(&mut plain, &at(0));
-        assert!(text.contains("chain 1 on eth1: server > node 1 pc1 (10.0.0.1)\n"), "{text}");
+        assert!(text.contains("chain 1 on eth1: server > node 1 pc1 (10.0.0.1) /dev/sda\n"), "{text}");
         assert!(text.ends_with("node 1 pc1 (10.0.0.1): receiving 50 %, 11.2 MB/s, 0:31 left\n"), "{text}");
         assert_eq!(shown(&mut plain, &at(2)), "");
         assert_eq!(shown(&mut plain, &at(5)).lines().count(), 1);

@@ -65,7 +65,7 @@ fn lines(facts: &Facts, snapshot: &Snapshot, rows: usize) -> Vec<String> {
         nodes.sort_by(|a, b| urgency(a).total_cmp(&urgency(b)));
         nodes.truncate(room);
     }
-    nodes.sort_by_key(|node| (node.place.is_none(), node.place, node.id));
+    nodes.sort_by_key(|node| (node.place.is_none(), node.place, node.expected.is_none(), node.expected, node.id));
     let mut cells = vec![HEADINGS.map(str::to_owned)];
     cells.extend(nodes.into_iter().map(row));
     let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -123,7 +123,7 @@ fn row(node: &NodeView) -> [String; HEADINGS.len()] {
         node.address.to_string(),
         node.name.clone(),
         node.interface.clone(),
-        node.place.map_or(String::new(), |(chain, position)| format!("{chain}.{position}")),
+        node.place.or(node.expected).map_or(String::new(), |(chain, position)| format!("{chain}.{position}")),
         target,
         state,
         node.left.map_or(String::new(), words::clock),
@@ -147,7 +147,7 @@ mod tests {
     fn the_waiting_screen_says_who_is_there_with_which_disk() {
         let text = drawn(&mut Table::default(), &snapshot(None, vec![node(1, State::Ready)]), (120, 40));
         assert!(text.contains("waiting on port 7531: 1 of 2 nodes ready, 4:50 left"), "{text}");
-        assert!(text.contains("10.0.0.1  pc1   eth1"), "{text}");
+        assert!(text.contains("10.0.0.1  pc1   eth1  1.1 "), "{text}");
         assert!(text.contains("/dev/sda (DISK 1 TiB)"), "{text}");
     }
 

@@ -68,7 +68,10 @@ pub(super) fn target(node: &NodeView) -> String {
 /// The plan, a line for each chain.
 pub(super) fn plan(snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
     for (number, chain) in (1..).zip(&snapshot.chains) {
-        let label = |id: &u32| snapshot.nodes.iter().find(|node| node.id == *id).map(NodeView::label);
+        let label = |id: &u32| {
+            let node = snapshot.nodes.iter().find(|node| node.id == *id)?;
+            Some(format!("{} {}", node.label(), node.target))
+        };
         let nodes: Vec<_> = chain.nodes.iter().filter_map(label).collect();
         writeln!(out, "chain {number} on {}: server > {}", chain.interface, nodes.join(" > "))?;
     }
