@@ -144,3 +144,56 @@ fn verdict(node: &NodeRecord, stage: Stage) -> (EndState, Reason, &str) {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../docs/DEPLOY.md");
+
+    #[test]
+    fn the_page_for_programs_lists_every_reason() {
+        for word in Reason::WORDS {
+            assert!(PAGE.contains(&format!("`{word}`")), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_keys_of_the_report_are_those_of_the_page() {
+        let node = NodeReport {
+            id: 1,
+            name: String::new(),
+            address: [10, 0, 0, 1].into(),
+            target: "/dev/sda".to_owned(),
+            state: "done",
+            reason: "none",
+            detail: String::new(),
+            seconds: 1.5,
+            verified: "direct",
+            blocks_written: 3,
+            blocks_kept: 4,
+            repairs: 0,
+            moved: false,
+            late: false,
+        };
+        let report = Report {
+            image: "base.slide".to_owned(),
+            deployment: "00".repeat(16),
+            seconds: 2.5,
+            raw_bytes: 3,
+            stored_bytes: 2,
+            egress_bytes: 2,
+            insecure: false,
+            chains: vec![ChainReport { interface: "eth1".to_owned(), nodes: vec![1] }],
+            nodes: vec![node],
+        };
+        let value: serde_json::Value = serde_json::from_str(&report.to_text()).unwrap();
+        let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let all = [keys(&value), keys(&value["chains"][0]), keys(&value["nodes"][0])].concat();
+        for key in all {
+            let listed = PAGE.contains(&format!("`{key}`")) || PAGE.contains(&format!("`{key}[]`"));
+            assert!(listed, "{key}");
+        }
+        assert_eq!(value["nodes"][0]["address"], "10.0.0.1");
+    }
+}

@@ -8,6 +8,8 @@ mod connection;
 mod incoming;
 mod outgoing;
 mod readahead;
+#[cfg(test)]
+mod tests;
 
 use crate::clock::Clock;
 use connection::{Connection, ConnectionError};

@@ -1,0 +1,165 @@
+use super::*;
+use slidecast_image::{CreateOptions, Image, create};
+use slidecast_proto::control::LinkClass;
+use slidecast_proto::frame::{HEADER_LEN, Header, Kind};
+use slidecast_proto::link::{Receiver, ReceiverEvent};
+use slidecast_proto::units::{DeploymentId, Epoch, LinkKey, NodeId};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver as NewsReceiver};
+
+/// More than the image, so that credit is never short.
+const RING: u64 = 64 << 20;
+
+struct Bench {
+    dir: tempfile::TempDir,
+    context: Arc<FeedContext>,
+    news: NewsReceiver<FeedNews>,
+    listener: TcpListener,
+}
+
+fn terms() -> Terms {
+    Terms {
+        deployment: DeploymentId([1; 16]),
+        epoch: Epoch(1),
+        pass: 1,
+        from: NodeId::SERVER,
+        to: NodeId(1),
+        key: LinkKey([7; 32]),
+        class: LinkClass::Paced,
+    }
+}
+
+/// An image of 8 MiB that does not compress, in blocks of 1 MiB, and a place where a head may listen.
+fn bench() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, path) = (dir.path().join("disk.raw"), layer(dir.path()));
+    let mut bytes = vec![0; 8 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    std::fs::write(&disk, &bytes).unwrap();
+    create(&CreateOptions::new(&disk, &path), |_| {}).unwrap();
+    let image = Arc::new(Image::open(&path).unwrap().resolve().unwrap());
+    let header = image.header();
+    let shape = Shape { blocks: header.blocks, parts: header.parts.iter().map(|part| part.first.0).collect() };
+    let (tell, news) = mpsc::channel();
+    let context = FeedContext {
+        image,
+        shape: Arc::new(shape),
+        clock: Clock::start(),
+        egress: AtomicU64::new(0),
+        news: Box::new(move |_, news| drop(tell.send(news))),
+    };
+    Bench { dir, context: Arc::new(context), news, listener: TcpListener::bind("127.0.0.1:0").unwrap() }
+}
+
+fn layer(dir: &std::path::Path) -> PathBuf {
+    dir.join("base.slide")
+}
+
+impl Bench {
+    fn start(&self) -> Feed {
+        let address = self.listener.local_addr().unwrap();
+        let blocks = BlockSet::full(self.context.shape.blocks);
+        Feed::start(FeedOrder { serial: 1, chain: 0, terms: terms(), address, blocks }, self.context.clone()).unwrap()
+    }
+
+    fn next_news(&self) -> FeedNews {
+        self.news.recv_timeout(Duration::from_secs(10)).unwrap()
+    }
+
+    /// Answers the next call as a head that lacks `lacks`; gives the blocks that come before the end, or the first `most`.
+    fn take(&self, lacks: &BlockSet, most: usize) -> Option<Vec<u32>> {
+        let (mut link, _) = self.listener.accept().unwrap();
+        link.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut receiver: Option<Receiver> = None;
+        let mut blocks = Vec::new();
+        while blocks.len() < most {
+            let (header, payload) = frame(&mut link)?;
+            let now = Time(1);
+            let Some(receiver) = &mut receiver else {
+                receiver = Some(Receiver::answer(terms(), &header, &payload, false, [2; 16], now).unwrap());
+                write(&mut link, receiver.as_mut().unwrap());
+                continue;
+            };
+            if header.kind == Kind::Block {
+                assert_eq!(crc32fast::hash(&payload), header.payload_crc);
+                receiver.on_block(&header, now).unwrap();
+                receiver.on_block_complete();
+                blocks.push(header.number);
+            } else {
+                match receiver.on_frame(&header, &payload, now).unwrap() {
+                    ReceiverEvent::Manifest => receiver.say_lacks(lacks),
+                    ReceiverEvent::End(_) => break,
+                    _ => {}
+                }
+            }
+            receiver.on_time(0, RING, RING, now).unwrap();
+            write(&mut link, receiver);
+        }
+        Some(blocks)
+    }
+}
+
+fn frame(link: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
+    let mut head = [0; HEADER_LEN];
+    link.read_exact(&mut head).ok()?;
+    let header = Header::parse(&head).unwrap();
+    let mut payload = vec![0; header.payload_len as usize];
+    link.read_exact(&mut payload).ok()?;
+    Some((header, payload))
+}
+
+fn write(link: &mut TcpStream, receiver: &mut Receiver) {
+    while let Some(bytes) = receiver.poll_control() {
+        link.write_all(&bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_head_gets_what_it_lacks_in_order_and_bytes_sent_are_counted() {
+    let bench = bench();
+    let feed = bench.start();
+    let mut lacks = BlockSet::full(8);
+    lacks.remove(BlockNo(3));
+    assert_eq!(bench.take(&lacks, usize::MAX).unwrap(), [0, 1, 2, 4, 5, 6, 7]);
+    assert_eq!((bench.next_news(), bench.next_news()), (FeedNews::Up, FeedNews::Ended));
+    let egress = bench.context.egress.load(Ordering::Relaxed);
+    assert!((7 << 20..(7 << 20) + (64 << 10)).contains(&egress), "{egress}");
+    drop(feed);
+}
+
+#[test]
+fn a_connection_that_breaks_is_made_again_and_goes_on_with_what_is_lacking() {
+    let bench = bench();
+    let _feed = bench.start();
+    assert_eq!(bench.take(&BlockSet::full(8), 2).unwrap(), [0, 1]);
+    let mut lacks = BlockSet::full(8);
+    (0..2).for_each(|block| assert!(lacks.remove(BlockNo(block))));
+    assert_eq!(bench.take(&lacks, usize::MAX).unwrap(), [2, 3, 4, 5, 6, 7]);
+    assert_eq!((bench.next_news(), bench.next_news()), (FeedNews::Up, FeedNews::Ended));
+}
+
+#[test]
+fn a_head_that_is_not_there_is_given_up_by_name() {
+    let bench = bench();
+    let feed = bench.start();
+    let address = bench.listener.local_addr().unwrap();
+    let Bench { context: _context, news, listener, dir: _dir } = bench;
+    drop(listener);
+    let FeedNews::Down { detail } = news.recv_timeout(PATIENCE * 3).unwrap() else { panic!("no end") };
+    assert!(detail.starts_with(&format!("link to node 1 at {address}: ")), "{detail}");
+    drop(feed);
+}
+
+#[test]
+fn a_layer_file_that_lost_its_end_is_named_with_block_and_place() {
+    let bench = bench();
+    let path = layer(bench.dir.path());
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(3 << 20).unwrap();
+    let _feed = bench.start();
+    assert_eq!(bench.take(&BlockSet::full(8), usize::MAX), None);
+    assert_eq!(bench.next_news(), FeedNews::Up);
+    let FeedNews::ImageCorrupt { block: BlockNo(2), detail } = bench.next_news() else { panic!("no such news") };
+    assert!(detail.starts_with("reading block 2 at ") && detail.contains("base.slide"), "{detail}");
+}
