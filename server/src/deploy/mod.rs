@@ -17,6 +17,7 @@ use crate::key::{self, KeyFileError};
 use crate::nic::Nics;
 use crate::progress::Progress;
 use crate::report::Report;
+use crate::shown::shown;
 use crate::view::{Facts, Tracker};
 use answer::Answerer;
 use checker::Checker;
@@ -26,13 +27,13 @@ use mio::{Interest, Poll, Waker};
 use signals::Signals;
 use slidecast_image::{Image, Resolved};
 use slidecast_proto::control::Prepare;
-use slidecast_proto::deployment::{Deployment, DeploymentConfig, Stage};
+use slidecast_proto::deployment::{Deployment, DeploymentConfig, NodeRecord, Stage, Standing};
 use slidecast_proto::discovery::{Offer, Responder};
 use slidecast_proto::node::Shape;
 use slidecast_proto::noise::SecretKey;
 use slidecast_proto::plan::{Plan, PlanLimits};
 use slidecast_proto::reason::EndState;
-use slidecast_proto::units::{BlockNo, DeploymentId};
+use slidecast_proto::units::{BlockNo, DeploymentId, Time};
 use std::error::Error;
 use std::fmt;
 use std::fs::File;
@@ -289,12 +290,7 @@ fn register(parts: &mut Parts) -> io::Result<()> {
 }
 
 /// Shows how it ended, writes the report and gives the exit code.
-fn end(
-    parts: Parts,
-    facts: &Facts,
-    began: slidecast_proto::units::Time,
-    report: Option<(File, &Path)>,
-) -> Result<ExitCode, Failure> {
+fn end(parts: Parts, facts: &Facts, began: Time, report: Option<(File, &Path)>) -> Result<ExitCode, Failure> {
     let Parts { deployment, plan, context, progress, .. } = parts;
     let egress = context.egress.load(Ordering::Relaxed);
     let code = deployment.exit_code().unwrap_or(ExitCode::NodesFailed as u8);
@@ -318,13 +314,10 @@ fn end(
 
 /// What went wrong, in one line.
 fn verdict(deployment: &Deployment) -> Option<String> {
-    use crate::shown::shown;
     let Stage::Over { started, stopped } = deployment.stage() else { return None };
     let why = deployment.nodes().find_map(|node| match &node.standing {
-        slidecast_proto::deployment::Standing::Refused { reason, detail } if !started => Some((node, *reason, detail)),
-        slidecast_proto::deployment::Standing::Ended(end) if end.state == EndState::Failed => {
-            Some((node, end.reason, &end.detail))
-        }
+        Standing::Refused { reason, detail } if !started => Some((node, *reason, detail)),
+        Standing::Ended(end) if end.state == EndState::Failed => Some((node, end.reason, &end.detail)),
         _ => None,
     });
     let why = why.map(|(node, reason, detail)| format!(": {}: {reason}: {}", shown(&node.name()), shown(detail)));
@@ -334,9 +327,7 @@ fn verdict(deployment: &Deployment) -> Option<String> {
         (false, false) => Some(format!("nothing was started: too few nodes were ready in time{why}")),
         (true, stopped) => {
             let placed = || deployment.nodes().filter(|node| node.place.is_some());
-            let bad = |node: &&slidecast_proto::deployment::NodeRecord| {
-                node.outcome().is_none_or(|end| end.state == EndState::Failed)
-            };
+            let bad = |node: &&NodeRecord| node.outcome().is_none_or(|end| end.state == EndState::Failed);
             let (all, failed) = (placed().count(), placed().filter(bad).count());
             let stopped = if stopped { "stopped: " } else { "" };
             (failed > 0).then(|| format!("{stopped}{failed} of {all} nodes failed{why}"))

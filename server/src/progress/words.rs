@@ -59,10 +59,12 @@ pub(super) fn count(number: usize, what: &str) -> String {
 
 /// The target with what is known of it.
 pub(super) fn target(node: &NodeView) -> String {
-    if node.describe.is_empty() || node.describe == node.target {
-        return node.target.clone();
+    match node.describe.as_str() {
+        "" => node.target.clone(),
+        // A file has no other name.
+        describe if describe.starts_with(&node.target) => describe.to_owned(),
+        describe => format!("{} ({describe})", node.target),
     }
-    format!("{} ({})", node.target, node.describe)
 }
 
 /// The plan, a line for each chain.
