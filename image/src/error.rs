@@ -173,10 +173,15 @@ pub enum ImageError {
         /// In what.
         what: &'static str,
     },
-    /// A source, or a choice of sizes, of which no image can be made.
+    /// A source of which no image, or no child of that parent, can be made.
     Geometry {
         /// The source.
         path: PathBuf,
+        /// The rule that is broken.
+        what: &'static str,
+    },
+    /// A size that was asked for and that no image can have.
+    Size {
         /// The rule that is broken.
         what: &'static str,
     },
@@ -227,7 +232,7 @@ impl ImageError {
     /// Whether the call was wrong, rather than a file or the system.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Inherited { .. } | Self::Output { .. })
+        matches!(self, Self::Size { .. } | Self::Inherited { .. } | Self::Output { .. })
     }
 
     /// Turns an error of the system into ours.
@@ -275,6 +280,7 @@ impl fmt::Display for ImageError {
             }
             Self::Chain { path, what } => write!(f, "{}: layer and parent differ in {what}", path.display()),
             Self::Geometry { path, what } => write!(f, "{}: {what}", path.display()),
+            Self::Size { what } => f.write_str(what),
             Self::Inherited { what, parent, asked } => {
                 write!(f, "the {what} of a parent is kept: {parent} bytes, not {asked}")
             }

@@ -173,3 +173,14 @@ fn info_tells_layers_sizes_and_ratios() {
     let shown = info.to_string();
     assert!(shown.contains("16.0 MiB") && shown.contains("b.slide"), "{shown}");
 }
+
+#[test]
+fn sizes_that_no_image_has_are_a_usage_error() {
+    let bench = Bench::new();
+    let disk = bench.disk("disk", MIB, &[]);
+    for (grain, block) in [(2048, 65536), (5000, 65536), (131_072, 65536), (4096, 32 << 20), (0, 65536), (4096, 0)] {
+        let (grain, block) = (Some(grain), Some(block));
+        let options = CreateOptions { grain, block, ..CreateOptions::new(&disk, &bench.path("a.slide")) };
+        assert!(create(&options, |_| ()).unwrap_err().is_usage(), "{grain:?} {block:?}");
+    }
+}

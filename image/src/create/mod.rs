@@ -226,6 +226,18 @@ fn check_output(options: &CreateOptions) -> Result<(), ImageError> {
     }
 }
 
+/// Whether the sizes that were asked for are possible at all.
+fn check_sizes(options: &CreateOptions) -> Result<(), ImageError> {
+    let size = |what| ImageError::Size { what };
+    if !(1..=MAX_DEDUP_RUN).contains(&options.dedup_run) {
+        return Err(size("the least run to deduplicate is 1 byte to 16 MiB"));
+    }
+    let grain = options.grain.unwrap_or(GRAIN_MIN);
+    let block = options.block.unwrap_or(DEFAULT_BLOCK.max(grain));
+    check_geometry(1 << 30, 512, grain, block)
+        .map_err(|_| size("a block is a power of two, 64 KiB to 16 MiB; a grain is one too, 4 KiB up to the block"))
+}
+
 fn parent_name(path: &Path) -> Result<String, ImageError> {
     let name = path.file_name().and_then(|name| name.to_str()).filter(|name| name.len() <= MAX_NAME_BYTES);
     let what = "its name is too long, or no text";
@@ -237,9 +249,7 @@ fn prepare(options: &CreateOptions, parent: Option<&Image>) -> Result<Job, Image
     let path = &options.source;
     let source = Source::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
     let geometry = |what| ImageError::Geometry { path: path.clone(), what };
-    if !(1..=MAX_DEDUP_RUN).contains(&options.dedup_run) {
-        return Err(geometry("the least run to deduplicate is 1 byte to 16 MiB"));
-    }
+    check_sizes(options)?;
     let survey = survey(&source).map_err(ImageError::io(Operation::Read, path, None))?;
     let mut notes = survey.report.notes.clone();
     let (mut grain, mut block);
@@ -259,7 +269,7 @@ fn prepare(options: &CreateOptions, parent: Option<&Image>) -> Result<Job, Image
         }
     } else {
         grain = options.grain.unwrap_or(GRAIN_MIN);
-        block = options.block.unwrap_or(DEFAULT_BLOCK).max(grain);
+        block = options.block.unwrap_or(DEFAULT_BLOCK.max(grain));
     }
     check_geometry(source.bytes(), source.sector(), grain, block).map_err(geometry)?;
     let unused_of = |grain: u32| scan::whole_grains(&survey.unused, grain.into(), source.bytes());
