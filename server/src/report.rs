@@ -33,12 +33,12 @@ pub struct Report {
 }
 
 /// A chain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChainReport {
     /// The card that fed it.
     pub interface: String,
-    /// The numbers of its nodes, the head first.
-    pub nodes: Vec<u32>,
+    /// Its nodes, the head first: the same objects as in [`Report::nodes`].
+    pub nodes: Vec<NodeReport>,
 }
 
 /// A node.
@@ -83,11 +83,7 @@ impl Report {
             (Some(from), Some(to)) => (to.since(from).as_secs_f64() * 1000.0).round() / 1000.0,
             _ => 0.0,
         };
-        let chains = plan.chains.iter().map(|chain| ChainReport {
-            interface: chain.card.0.clone(),
-            nodes: chain.nodes.iter().map(|id| id.0).collect(),
-        });
-        let nodes = deployment.nodes().map(|node| {
+        let node = |node: &NodeRecord| {
             let end = node.outcome();
             let (state, reason, detail) = verdict(node, deployment.stage());
             NodeReport {
@@ -106,7 +102,12 @@ impl Report {
                 moved: node.moved,
                 late: node.late,
             }
+        };
+        let chains = plan.chains.iter().map(|chain| ChainReport {
+            interface: chain.card.0.clone(),
+            nodes: chain.nodes.iter().filter_map(|id| deployment.node(*id)).map(node).collect(),
         });
+        let nodes = deployment.nodes().map(node);
         Self {
             image: facts.image.clone(),
             deployment: facts.deployment.clone(),
@@ -184,7 +185,7 @@ mod tests {
             stored_bytes: 2,
             egress_bytes: 2,
             insecure: false,
-            chains: vec![ChainReport { interface: "eth1".to_owned(), nodes: vec![1] }],
+            chains: vec![ChainReport { interface: "eth1".to_owned(), nodes: vec![node.clone()] }],
             nodes: vec![node],
         };
         let value: serde_json::Value = serde_json::from_str(&report.to_text()).unwrap();
