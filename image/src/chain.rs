@@ -165,7 +165,7 @@ fn find_parent(child: &Layer) -> Result<Layer, ImageError> {
         _ => PathBuf::from("."),
     };
     let plain_name = Path::new(&superblock.parent_name).components().count() == 1;
-    let named = folder.join(&superblock.parent_name);
+    let named = path.with_file_name(&superblock.parent_name);
     let mut replaced = None;
     if plain_name && named.is_file() {
         match read_superblock(&named) {
@@ -173,7 +173,8 @@ fn find_parent(child: &Layer) -> Result<Layer, ImageError> {
             other => replaced = Some(other.map(|(_, found)| found.layer)),
         }
     }
-    let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let entries =
+        std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| path.with_file_name(entry.file_name()));
     let mut candidates: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "slide")).collect();
     candidates.sort();
     let found =

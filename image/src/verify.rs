@@ -73,11 +73,10 @@ pub fn verify(path: &Path, progress: impl Fn(VerifyProgress)) -> Result<VerifyRe
         |reader, step| {
             let (at, block) = blocks[step];
             let layer = &image.chain()[at];
-            check_block(layer, block, reader)?;
+            let raw = check_block(layer, block, reader)?;
             let key = (u32::try_from(at).unwrap_or(u32::MAX), block);
             if let Some(runs) = runs.get(&key) {
                 let known = image.live().binary_search_by_key(&key, LiveHash::key).map(|at| image.live()[at].hash);
-                let raw = reader.read(&layer.core, block)?;
                 if known != Ok(live_hash(raw, layer.core.superblock.grain, runs.iter().cloned())) {
                     return Err(layer.core.block_error(block, BlockFault::LiveHash));
                 }
@@ -127,8 +126,8 @@ fn check_layer(layer: &Layer) -> Result<(), ImageError> {
     rest.into_iter().try_for_each(|section| core.read_section(layer.section(section), |_| Ok(())))
 }
 
-/// One block: payload, content, the hashes of its grains.
-fn check_block(layer: &Layer, block: u32, reader: &mut BlockReader) -> Result<(), ImageError> {
+/// One block: payload, content, the hashes of its grains. Gives it unpacked.
+fn check_block<'a>(layer: &Layer, block: u32, reader: &'a mut BlockReader) -> Result<&'a [u8], ImageError> {
     let core = &layer.core;
     let superblock = &core.superblock;
     let mut hashes = vec![0; superblock.grains_of(block) as usize * GRAIN_HASH_BYTES];
@@ -139,7 +138,7 @@ fn check_block(layer: &Layer, block: u32, reader: &mut BlockReader) -> Result<()
     let good = grains
         .zip(hashes.chunks_exact(GRAIN_HASH_BYTES))
         .all(|(grain, hash)| blake3::hash(grain).as_bytes()[..GRAIN_HASH_BYTES] == *hash);
-    if good { Ok(()) } else { Err(core.block_error(block, BlockFault::GrainHash)) }
+    if good { Ok(raw) } else { Err(core.block_error(block, BlockFault::GrainHash)) }
 }
 
 /// The live runs of all blocks that are partly live, by layer and block.
