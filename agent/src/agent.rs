@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const RECONNECT: Duration = Duration::from_millis(250);
 /// How long the last words to the server may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How many callers are let in before everything else has its turn.
+const CALLERS: usize = 32;
 /// The pause between two lines about callers that are none of ours.
 const STRANGERS: Duration = Duration::from_secs(1);
 
@@ -151,11 +153,15 @@ impl<'a> Agent<'a> {
         log::info!("server at {}", visit.server);
         loop {
             let now = self.events.now();
-            for order in visit.listen(now) {
+            let (orders, lost) = visit.listen(now);
+            for order in orders {
                 if self.obey(&mut visit, order, now)? == Some(Next::Exit) {
                     visit.close();
                     return Ok(Next::Exit);
                 }
+            }
+            if let Some(lost) = lost {
+                visit.on_lost(&lost, now);
             }
             if visit.may_greet() {
                 let hello = self.hello()?;
@@ -308,7 +314,8 @@ impl<'a> Agent<'a> {
 
     /// Lets callers in and out. Gives when this must be done again at the latest.
     fn receive_callers(&mut self, mut run: Option<&mut Run>, now: Time) -> Time {
-        while let Some((stream, peer)) = self.events.accept() {
+        for _ in 0..CALLERS {
+            let Some((stream, peer)) = self.events.accept() else { break };
             match self.room.enter(stream, peer, self.events.registry(), now) {
                 Ok(None) => {}
                 Ok(Some(calling)) => self.strangers.take(calling, now),
@@ -327,7 +334,7 @@ impl<'a> Agent<'a> {
                 (stranger, _, _) => self.strangers.take(stranger, now),
             }
         }
-        self.room.deadline().unwrap_or(Time(u64::MAX))
+        if self.events.has_callers() { now } else { self.room.deadline().unwrap_or(Time(u64::MAX)) }
     }
 }
 
@@ -368,26 +375,21 @@ impl Visit {
         }
     }
 
-    /// Reads what the server says.
-    fn listen(&mut self, now: Time) -> Vec<ToAgent> {
+    /// Reads what the server says. What it said before it was lost is still to be obeyed.
+    fn listen(&mut self, now: Time) -> (Vec<ToAgent>, Option<Lost>) {
         let mut orders = Vec::new();
-        let Some(control) = &mut self.control else { return orders };
-        let mut result = control.advance(now);
-        // What came before the end is still to be obeyed.
+        let Some(control) = &mut self.control else { return (orders, None) };
+        let mut lost = control.advance(now).err();
         loop {
             match control.poll_message() {
                 Ok(Some(order)) => orders.push(order),
-                Ok(None) => break,
-                Err(lost) => {
-                    result = Err(lost);
-                    break;
+                Ok(None) => return (orders, lost),
+                Err(malformed) => {
+                    lost = Some(malformed);
+                    return (orders, lost);
                 }
             }
         }
-        if let Err(lost) = result {
-            self.on_lost(&lost, now);
-        }
-        orders
     }
 
     fn on_lost(&mut self, lost: &Lost, now: Time) {

@@ -3,6 +3,7 @@
 //! Every buffer is bounded: the channel's own, and one write at a time. What is of no more use when it is late (a sign of life,
 //! a line of the log) is left out while the server does not read.
 
+use crate::target::plain;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -64,8 +65,8 @@ impl Lost {
 impl std::fmt::Display for Lost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Connect(error) => write!(f, "no connection: {error}"),
-            Self::Io(error) => write!(f, "connection broken: {error}"),
+            Self::Connect(error) => write!(f, "no connection: {}", plain(error)),
+            Self::Io(error) => write!(f, "connection broken: {}", plain(error)),
             Self::Closed => f.write_str("it hung up"),
             Self::ClosedEarly => f.write_str("it hung up during the handshake"),
             Self::Silent(span) => write!(f, "silent for {:.1} s", span.as_secs_f32()),

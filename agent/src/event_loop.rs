@@ -133,6 +133,12 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Whether there may be more callers than [`EventLoop::accept`] has given.
+    #[must_use]
+    pub fn has_callers(&self) -> bool {
+        self.calling
+    }
+
     /// The next connection that was made to the listener.
     pub fn accept(&mut self) -> Option<(mio::net::TcpStream, SocketAddr)> {
         while self.calling {

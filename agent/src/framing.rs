@@ -5,6 +5,7 @@
 //! processor's cache.
 
 use crate::ring::{Slot, Span};
+use crate::target::plain;
 use slidecast_proto::frame::{HEADER_LEN, Header, HeaderError, Kind};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::sync::Arc;
@@ -54,7 +55,7 @@ impl std::fmt::Display for ReadError {
             Self::Header(error) => error.fmt(f),
             Self::Early(kind) => write!(f, "{kind:?} frame before the link key was proven"),
             Self::Closed => f.write_str("closed by the other end"),
-            Self::Io(error) => error.fmt(f),
+            Self::Io(error) => f.write_str(&plain(error)),
         }
     }
 }

@@ -4,41 +4,40 @@
 //! with the ring and the two connections: payloads go from the upstream's socket into the ring, from there to the
 //! downstream's socket and to the engine, and their space is free when the machine says so.
 
+mod disk;
+mod links;
+#[cfg(test)]
+mod tests;
+
 use crate::agent::follow_links;
 use crate::cli::Exit;
 use crate::conn::Conn;
-use crate::disk::{BlockJob, DiskFailure, Engine, EngineOptions, Event as DiskEvent, Stopping};
+use crate::disk::{Engine, Mark, Stopping};
 use crate::event_loop::{DOWNSTREAM, UPSTREAM};
-use crate::framing::{Arrival, Outgoing, ReadError};
 use crate::parts::Parts;
 use crate::ring::{Ring, Span};
-use crate::target::OpenTarget;
+use crate::sys::AlignedBuf;
+use crate::target::{OpenTarget, TargetIo, plain};
 use mio::event::Event;
 use mio::{Registry, Waker};
-use slidecast_image::codec::Codec;
-use slidecast_image::manifest::{Content, ManifestHeader, Part};
 use slidecast_proto::book::EntryId;
 use slidecast_proto::control::{Disk, Join, LinkEvent, LinkState, Prepare, Ready, Refused, Side, ToServer};
 use slidecast_proto::frame::Header;
 use slidecast_proto::link::{LinkFault, refusal};
-use slidecast_proto::node::{Act, Node, NodeConfig, Shape, Take, Transmit};
+use slidecast_proto::node::{Act, Node, NodeConfig, Transmit};
 use slidecast_proto::quantity::Bytes;
-use slidecast_proto::reason::{EndState, Reason, Verify};
+use slidecast_proto::reason::{EndState, Reason};
 use slidecast_proto::selector::{Selector, choose};
-use slidecast_proto::units::{BlockNo, DeploymentId, NodeId, PartNo, Time};
+use slidecast_proto::units::{DeploymentId, NodeId, Time};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How much is read from the upstream before anything else has its turn, in bytes.
-const TURN: usize = 2 << 20;
 /// How often what was sent may free more to send before the sockets have their turn again.
 const TURNS: usize = 4;
 /// How often the server is told how far the node is.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// How long the downstream may take to accept a connection.
-const CONNECT_MOST: Duration = Duration::from_secs(2);
 /// How many messages wait for a server that is not there.
 const OUTBOX: usize = 256;
 
@@ -137,7 +136,8 @@ impl Run {
             .map_err(|error| refused(error.fault.reason(), error.to_string()))?;
         let facts = target.facts();
         let describe = describe(disk);
-        log::info!("deployment {deployment}: {} ({}) to {describe}", prepare.image, Bytes(prepare.disk_bytes));
+        let (size, target_path) = (Bytes(prepare.disk_bytes), &facts.path);
+        log::info!("deployment {deployment}: {} ({size}) to {target_path} ({describe})", prepare.image);
         let ready = Ready {
             deployment,
             target: facts.path.clone(),
@@ -145,7 +145,7 @@ impl Run {
             bytes: facts.bytes,
             rotational: facts.rotational,
             direct: facts.direct,
-            marked: false,
+            marked: is_marked(&target),
             ring: ring.capacity() as u64,
         };
         let config = NodeConfig {
@@ -214,18 +214,13 @@ impl Run {
     /// Takes the place in a chain that the server gives.
     pub fn on_join(&mut self, join: &Join, now: Time) {
         let downstream = join.downstream.as_ref().map_or("nobody".to_owned(), |spec| format!("node {}", spec.node));
-        log::info!(
-            "position {} of {} in chain {}, epoch {}: from {}, on to {downstream}",
-            join.position,
-            join.chain_len,
-            join.chain,
-            join.epoch,
-            if join.upstream.node == NodeId::SERVER {
-                "the server".to_owned()
-            } else {
-                format!("node {}", join.upstream.node)
-            },
-        );
+        let upstream = match join.upstream.node {
+            NodeId::SERVER => "the server".to_owned(),
+            node => format!("node {node}"),
+        };
+        let Join { position, chain_len, chain, epoch, pass, .. } = join;
+        log::debug!("chain {chain}, epoch {epoch}, pass {pass}");
+        log::info!("position {position} of {chain_len}: from {upstream}, on to {downstream}");
         self.joined = true;
         self.report_at = now;
         self.node.on_join(join, now);
@@ -236,7 +231,7 @@ impl Run {
         match self.node.on_hello(call.header, call.payload, call.nonce, now) {
             Ok(()) => match conn.reregister(registry, UPSTREAM) {
                 Ok(()) => self.upstream = Some(conn),
-                Err(error) => self.lose(Side::Upstream, &LinkFault::Broken(error.to_string()), now),
+                Err(error) => self.lose(Side::Upstream, &LinkFault::Broken(plain(&error)), now),
             },
             Err(fault) => {
                 log::debug!("call from {}: {fault}", call.peer);
@@ -310,21 +305,6 @@ impl Run {
         self.stop_disk();
     }
 
-    fn stop_disk(&mut self) {
-        self.disk = match std::mem::replace(&mut self.disk, DiskState::Gone(None)) {
-            DiskState::Engine(engine) => DiskState::Gone(Some(engine.stop())),
-            // Nothing was written: it is as it was.
-            other => other,
-        };
-    }
-
-    fn written_bytes(&self) -> u64 {
-        match &self.disk {
-            DiskState::Engine(engine) => engine.written_bytes(),
-            _ => 0,
-        }
-    }
-
     fn tell(&mut self, message: ToServer) {
         if let ToServer::Ended(ended) = &message {
             match ended.state {
@@ -344,138 +324,6 @@ impl Run {
         if self.outbox.len() < OUTBOX {
             self.outbox.push_back(message);
         }
-    }
-
-    /// Takes what the engine has to say.
-    fn hear_disk(&mut self) {
-        while let DiskState::Engine(engine) = &self.disk {
-            let Some(event) = engine.poll() else { return };
-            match event {
-                DiskEvent::Compared { .. } => {}
-                DiskEvent::Began => log::debug!("the disk is marked, its head is wiped"),
-                DiskEvent::BadContent(block) => self.node.on_bad_content(block, false),
-                DiskEvent::Mismatch(block) => self.node.on_bad_content(block, true),
-                DiskEvent::Written(block) => self.node.on_written(block),
-                DiskEvent::Durable(blocks) => {
-                    self.node.on_durable(&blocks);
-                    if self.prepare.verify != Verify::Full {
-                        self.settle(&blocks);
-                    }
-                }
-                DiskEvent::Verified(blocks) => {
-                    self.node.on_verified(&blocks);
-                    self.settle(&blocks);
-                }
-                DiskEvent::Failed(DiskFailure { reason, detail }) => {
-                    self.node.on_disk_failed(reason, &detail);
-                    self.stop_disk();
-                }
-                DiskEvent::Ended { verified, written, kept } => self.node.on_disk_ended(verified, written, kept),
-            }
-        }
-    }
-
-    fn settle(&mut self, blocks: &[BlockNo]) {
-        if let Some(parts) = &mut self.parts {
-            parts.settle(blocks);
-        }
-    }
-
-    fn conn(&mut self, side: Side) -> Option<&mut Conn> {
-        match side {
-            Side::Upstream => self.upstream.as_mut(),
-            Side::Downstream => self.downstream.as_mut().map(|down| &mut down.conn),
-        }
-    }
-
-    fn drop_conn(&mut self, side: Side) {
-        match side {
-            Side::Upstream => self.upstream = None,
-            Side::Downstream => self.downstream = None,
-        }
-    }
-
-    /// The connection on `side` is of no more use.
-    fn lose(&mut self, side: Side, fault: &LinkFault, now: Time) {
-        log::debug!("{side} link: {fault}");
-        self.drop_conn(side);
-        self.node.on_link_lost(side, fault, now);
-    }
-
-    /// Whether the connection down the chain that was being made is there.
-    fn connected(&mut self, now: Time) {
-        let Some(down) = &mut self.downstream else { return };
-        let Some((attempt, until)) = down.connecting else { return };
-        let fault = match down.conn.is_established() {
-            Ok(true) => {
-                down.connecting = None;
-                down.conn.tune();
-                let wanted = fresh().is_some_and(|nonce| self.node.on_connected(attempt, nonce, now));
-                if !wanted {
-                    self.downstream = None;
-                }
-                return;
-            }
-            Ok(false) if now < until => return,
-            Ok(false) => format!("no answer within {} s", CONNECT_MOST.as_secs()),
-            Err(error) => error.to_string(),
-        };
-        self.lose(Side::Downstream, &LinkFault::Broken(fault), now);
-    }
-
-    /// Takes what comes on one side.
-    fn receive(&mut self, side: Side, registry: &Registry, now: Time) {
-        let mut budget = TURN;
-        while self.make_room(side) {
-            let Some(conn) = self.conn(side) else { return };
-            let arrival = conn.receive(&mut budget);
-            match conn.reader().take_payload_bytes() {
-                0 => {}
-                bytes => self.node.on_bytes(side, bytes, now),
-            }
-            let result = match arrival {
-                Ok(None) => return,
-                Ok(Some(arrival)) => self.take(side, arrival, now),
-                Err(ReadError::Header(error)) => Err(LinkFault::Header(error)),
-                Err(error) => Err(LinkFault::Broken(error.to_string())),
-            };
-            if let Err(fault) = result {
-                self.lose(side, &fault, now);
-            }
-            self.carry_out(registry, now);
-        }
-    }
-
-    /// Gives a block that was announced its place in the ring; `false` if it must wait for one.
-    fn make_room(&mut self, side: Side) -> bool {
-        let announced = self.conn(side).and_then(|conn| conn.reader().announced().copied());
-        let Some(header) = announced else { return true };
-        let Some(slot) = self.ring.reserve(header.payload_len) else { return false };
-        if let Some(conn) = self.conn(side) {
-            conn.reader().receive_into(slot);
-        }
-        true
-    }
-
-    fn take(&mut self, side: Side, arrival: Arrival, now: Time) -> Result<(), LinkFault> {
-        match arrival {
-            Arrival::Announced(header) => {
-                if self.node.on_header(side, &header, now)? == Take::Control {
-                    self.conn(side).into_iter().for_each(|conn| conn.reader().skip());
-                }
-            }
-            Arrival::Block { header, payload, crc } => {
-                if let Some(id) = self.node.on_block(&header, crc)? {
-                    self.spans.push_back((id, payload.freeze()));
-                }
-            }
-            Arrival::Skipped(_) => {}
-            Arrival::Control(header, payload) => {
-                self.node.on_header(side, &header, now)?;
-                self.node.on_control(side, &header, payload, now)?;
-            }
-        }
-        Ok(())
     }
 
     /// Does what the machine asks for.
@@ -521,174 +369,25 @@ impl Run {
             }
         }
     }
-
-    fn connect(&mut self, attempt: u64, address: SocketAddr, registry: &Registry, now: Time) {
-        let connected = Conn::connect(address).and_then(|mut conn| {
-            conn.register(registry, DOWNSTREAM)?;
-            Ok(conn)
-        });
-        match connected {
-            Ok(conn) => {
-                let connecting = Some((attempt, now.after(CONNECT_MOST)));
-                self.downstream = Some(Downstream { conn, connecting, sending: None });
-            }
-            Err(error) => self.lose(Side::Downstream, &LinkFault::Broken(error.to_string()), now),
-        }
-    }
-
-    /// Checks the manifest header against the root, and lets the disk begin.
-    fn use_manifest(&mut self, bytes: &[u8]) -> Result<(), LinkFault> {
-        if ManifestHeader::root(bytes) != self.prepare.root {
-            return Err(LinkFault::Manifest("it does not have the root that the server announced"));
-        }
-        let header = ManifestHeader::parse(bytes).map_err(|error| {
-            log::error!("manifest header: {error}");
-            LinkFault::Manifest("its header breaks a rule")
-        })?;
-        let announced = &self.prepare;
-        let facts = (header.disk_bytes, header.sector, header.block, header.grain);
-        if facts != (announced.disk_bytes, announced.sector, announced.block, announced.grain) {
-            return Err(LinkFault::Manifest("its sizes are not those that the server announced"));
-        }
-        let header = Arc::new(header);
-        self.parts = Some(Parts::new(Arc::clone(&header)));
-        if let DiskState::Open(target) = &mut self.disk
-            && let Some(target) = target.take()
-        {
-            log::info!(
-                "writing to {}; until it is done the disk carries a mark and does not boot",
-                target.facts().path
-            );
-            let waker = Arc::clone(&self.waker);
-            let wake = move || {
-                if let Err(error) = waker.wake() {
-                    log::error!("waking the net thread: {error}");
-                }
-            };
-            let options = EngineOptions::new(announced.deployment, announced.verify, announced.free);
-            match Engine::start(target, Arc::clone(&header), announced.root, options, wake) {
-                Ok(engine) => {
-                    engine.begin();
-                    self.disk = DiskState::Engine(engine);
-                }
-                Err(failure) => {
-                    self.disk = DiskState::Gone(None);
-                    self.node.on_disk_failed(failure.reason, &failure.detail);
-                }
-            }
-        }
-        let parts = header.parts.iter().map(|part| part.first.0).collect();
-        self.node.on_shape(Shape { blocks: header.blocks, parts });
-        Ok(())
-    }
-
-    /// Checks a part against the manifest header, and hands it to the disk.
-    fn use_part(&mut self, no: PartNo, bytes: &[u8]) -> Result<(), LinkFault> {
-        let Some(parts) = &mut self.parts else { return Ok(()) };
-        let part = Part::parse(parts.header(), no, bytes).map_err(|error| {
-            log::error!("part {no} of the manifest: {error}");
-            LinkFault::Manifest("a part is not the one that its header names")
-        })?;
-        let part = Arc::new(part);
-        parts.insert(no, Arc::clone(&part));
-        if let DiskState::Engine(engine) = &self.disk
-            && !self.node.knows_part(no)
-        {
-            engine.part(Arc::clone(&part));
-        }
-        let blocks = (part.first().0..part.first().0.saturating_add(part.len())).map(BlockNo);
-        let is_fill =
-            |block: &BlockNo| part.block(*block).is_some_and(|info| matches!(info.content, Content::Fill { .. }));
-        self.node.on_part(no, blocks.filter(is_fill));
-        Ok(())
-    }
-
-    /// Hands an entry of the ring to the disk.
-    fn write(&mut self, id: EntryId, header: &Header) {
-        let DiskState::Engine(engine) = &self.disk else { return };
-        let block = BlockNo(header.number);
-        let part = self.parts.as_ref().and_then(|parts| parts.of(block)).map(Arc::clone);
-        let payload = self.span(id);
-        match (part, payload, Codec::from_byte(header.codec)) {
-            (Some(part), Some(payload), Some(codec)) => {
-                engine.block(BlockJob { block, codec, raw_len: header.raw_len, payload, part });
-            }
-            (_, _, None) => self.node.on_bad_content(block, false),
-            _ => self.node.on_disk_failed(Reason::Internal, &format!("block {block} came without its part")),
-        }
-    }
-
-    fn span(&self, id: EntryId) -> Option<Span> {
-        let at = self.spans.partition_point(|(other, _)| *other < id);
-        self.spans.get(at).filter(|(found, _)| *found == id).map(|(_, span)| span.clone())
-    }
-
-    /// Sends what the machine has for the upstream; gives whether anything went out.
-    fn transmit_upstream(&mut self, now: Time) -> bool {
-        let mut moved = false;
-        while let Some(conn) = &mut self.upstream {
-            if conn.can_start() {
-                let Some(Transmit::Bytes(bytes)) = self.node.poll_transmit(Side::Upstream) else { return moved };
-                conn.start(Outgoing::Bytes(bytes));
-            }
-            match conn.flush() {
-                Ok(true) => {
-                    moved = true;
-                    self.node.on_transmitted(Side::Upstream, &Transmit::Bytes(Vec::new()), now);
-                }
-                Ok(false) => return moved,
-                Err(error) => self.lose(Side::Upstream, &LinkFault::Broken(error.to_string()), now),
-            }
-        }
-        moved
-    }
-
-    /// Sends what the machine has for the downstream; gives whether anything went out.
-    fn transmit_downstream(&mut self, now: Time) -> bool {
-        let mut budget = TURN;
-        let mut moved = false;
-        while budget > 0 {
-            let Some(Downstream { connecting: None, conn, sending }) = &mut self.downstream else { return moved };
-            if sending.is_none() {
-                if !conn.can_start() {
-                    return moved;
-                }
-                let Some(transmit) = self.node.poll_transmit(Side::Downstream) else { return moved };
-                let frame = match &transmit {
-                    Transmit::Bytes(bytes) => Outgoing::Bytes(bytes.clone()),
-                    Transmit::Shared(header, payload) => Outgoing::Shared(*header, Arc::clone(payload)),
-                    Transmit::Entry(header, id) => {
-                        let at = self.spans.partition_point(|(other, _)| other < id);
-                        let (_, span) = &self.spans[at];
-                        Outgoing::Block(*header, span.clone())
-                    }
-                };
-                budget = budget.saturating_sub(frame.len());
-                conn.start(frame);
-                *sending = Some(transmit);
-            }
-            match conn.flush() {
-                Ok(true) => {
-                    if let Some(transmit) = sending.take() {
-                        moved = true;
-                        self.node.on_transmitted(Side::Downstream, &transmit, now);
-                    }
-                }
-                Ok(false) => return moved,
-                Err(error) => self.lose(Side::Downstream, &LinkFault::Broken(error.to_string()), now),
-            }
-        }
-        moved
-    }
 }
 
-/// A disk in one line, for people.
+/// A disk in one line, for people; its path is told beside it.
 fn describe(disk: &Disk) -> String {
-    let names = [disk.model.trim(), disk.serial.trim(), disk.path.as_str()];
-    let mut words: Vec<&str> = names.into_iter().filter(|word| !word.is_empty()).collect();
+    let what = [disk.model.trim(), disk.serial.trim(), disk.transport.as_str()];
     let size = Bytes(disk.bytes).to_string();
-    words.push(&size);
-    words.join(", ")
+    let words: Vec<&str> = what.into_iter().filter(|word| !word.is_empty()).chain([size.as_str()]).collect();
+    words.join(" ")
+}
+
+/// Whether the disk carries the mark of a deployment that did not end.
+fn is_marked(target: &OpenTarget) -> bool {
+    let read = || -> std::io::Result<bool> {
+        let mut sector = AlignedBuf::new(target.facts().sector as usize).map_err(std::io::Error::other)?;
+        target.read(0, &mut sector)?;
+        Ok(Mark::parse(&sector).is_some())
+    };
+    // A disk that can't be read is found out by the engine, which names the operation.
+    read().unwrap_or(false)
 }
 
 /// Random bytes that were never used before; `None` if the system has none, which ends the link.
@@ -702,6 +401,3 @@ pub(crate) fn fresh<const N: usize>() -> Option<[u8; N]> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
