@@ -47,7 +47,7 @@ impl Table {
     #[expect(clippy::print_stdout, reason = "the table is the program's answer")]
     pub fn group(&self, title: &str, command: &str) {
         println!("\n{title}\n    {command}");
-        println!("    {:<58} {:>8} {:>9}  {:<6}  {}", "figure", "value", "bar", "", "from");
+        println!("    {:<58} {:>8} {:>9}  {:<6}  from", "figure", "value", "bar", "");
     }
 
     /// One figure: a ratio, its bar, and the measured values behind it.

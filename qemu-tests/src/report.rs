@@ -24,6 +24,8 @@ pub struct Report {
     pub insecure: bool,
     /// The chains of the plan.
     pub chains: Vec<Chain>,
+    /// Every node that came.
+    pub nodes: Vec<Node>,
 }
 
 /// One chain of a report.
@@ -31,25 +33,25 @@ pub struct Report {
 pub struct Chain {
     /// The server's card.
     pub interface: String,
-    /// Its nodes, head first.
-    pub nodes: Vec<Node>,
+    /// The numbers of its nodes, head first.
+    pub nodes: Vec<u32>,
 }
 
 /// One node of a report.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Node {
+    /// Its number.
+    pub id: u32,
     /// Its address.
     pub address: String,
     /// The disk on it.
     pub target: String,
     /// `done`, `written` or `failed`.
     pub state: String,
-    /// A code of the closed list.
-    #[serde(default)]
-    pub reason: Option<String>,
-    /// The reason in words.
-    #[serde(default)]
-    pub detail: Option<String>,
+    /// A code of the closed list; `none` if it did not fail.
+    pub reason: String,
+    /// The facts behind the reason.
+    pub detail: String,
     /// Plan fixed to this node ended.
     pub seconds: f64,
     /// `direct`, `cached` or `no`.
@@ -71,13 +73,13 @@ impl Report {
         serde_json::from_str(&text).map_err(wrong)
     }
 
-    /// All nodes, chain by chain.
-    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.chains.iter().flat_map(|chain| &chain.nodes)
+    /// The nodes of a chain, head first.
+    pub fn nodes_of(&self, chain: &Chain) -> impl Iterator<Item = &Node> {
+        chain.nodes.iter().filter_map(|id| self.nodes.iter().find(|node| node.id == *id))
     }
 
     /// The node at `address`.
     pub fn node(&self, address: &str) -> Option<&Node> {
-        self.nodes().find(|node| node.address.split(':').next() == Some(address))
+        self.nodes.iter().find(|node| node.address == address)
     }
 }

@@ -117,9 +117,9 @@ fn rotten() {
     let mut agents = start_agents(&lab, &nodes);
     let (exit, report) = deploy.wait(LONG).unwrap();
     assert_eq!(exit, Exit::Code(3), "{report:?}");
-    for node in report.nodes() {
-        assert_eq!((node.state.as_str(), node.reason.as_deref()), ("failed", Some("image-corrupt")), "{node:?}");
-        let detail = node.detail.as_deref().unwrap_or_default();
+    for node in report.nodes.iter() {
+        assert_eq!((node.state.as_str(), node.reason.as_str()), ("failed", "image-corrupt"), "{node:?}");
+        let detail = &node.detail;
         assert!(detail.contains("rotten.slide") && detail.contains("block"), "{detail}");
     }
     for agent in &mut agents {

@@ -29,7 +29,11 @@ fn slow_last() {
     let mut nodes = lab.nodes(2, &fixtures.node().mbits(100)).unwrap();
     nodes.push(slow);
     let report = deploy_to(&lab, &nodes, &fixtures.base, &[]);
-    let last = report.chains.iter().flat_map(|chain| chain.nodes.last()).any(|node| node.address == nodes[2].address);
+    let last = report
+        .chains
+        .iter()
+        .filter_map(|chain| report.nodes_of(chain).last())
+        .any(|node| node.address == nodes[2].address);
     assert!(last, "{report:?}");
     nodes.iter().for_each(|node| fixtures.assert_holds_base(node));
 }

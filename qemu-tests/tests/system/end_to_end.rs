@@ -65,11 +65,11 @@ fn base_and_increment() {
     assert_eq!(cards, ["eth0", "eth1"]);
     for chain in &report.chains {
         let subnet = format!("10.77.{}.", if chain.interface == "eth0" { 0 } else { 1 });
-        assert!(chain.nodes.iter().all(|node| node.address.starts_with(&subnet)), "{chain:?}");
+        assert!(report.nodes_of(chain).all(|node| node.address.starts_with(&subnet)), "{chain:?}");
     }
     nodes.iter().for_each(|node| fixtures.assert_holds_base(node));
     let report = deploy_to(&lab, &nodes, &fixtures.increment, &[]);
-    assert!(report.nodes().all(|node| node.state == "done"), "{report:?}");
+    assert!(report.nodes.iter().all(|node| node.state == "done"), "{report:?}");
     nodes.iter().for_each(|node| fixtures.assert_holds_increment(node));
 }
 
@@ -112,7 +112,7 @@ fn verify_none() {
     let lab = Lab::new(1).unwrap();
     let nodes = lab.nodes(2, &fixtures.node()).unwrap();
     let report = deploy_to(&lab, &nodes, &fixtures.base, &["--verify", "none"]);
-    assert!(report.nodes().all(|node| node.state == "written" && node.verified == "no"), "{report:?}");
+    assert!(report.nodes.iter().all(|node| node.state == "written" && node.verified == "no"), "{report:?}");
     nodes.iter().for_each(|node| fixtures.assert_holds_base(node));
 }
 
@@ -157,7 +157,7 @@ fn one_too_many() {
     assert_eq!(exit, Exit::Code(0));
     // All who were there when the plan was fixed are served, four or five; nobody is left half written.
     let served: Vec<&str> =
-        report.nodes().filter(|node| node.state == "done").map(|node| node.address.as_str()).collect();
+        report.nodes.iter().filter(|node| node.state == "done").map(|node| node.address.as_str()).collect();
     assert!(served.len() >= 4, "{report:?}");
     for node in &nodes {
         let whole = compare(&node.target.path, &fixtures.base_raw).unwrap();
