@@ -96,7 +96,7 @@ fn held() {
     let node = loop_node(&lab, Fixtures::get().bytes(), 512);
     // A loop device over it opens it as any user of a disk does; O_EXCL is what file systems and mappings add.
     let _over = attach(&node.target.path, 512).unwrap();
-    let _holder = OpenOptions::new().read(true).custom_flags(nix::libc::O_EXCL).open(&node.target.path).unwrap();
+    let _holder = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&node.target.path).unwrap();
     assert_refused(&lab, &node, &path(&node), "target-held");
     tool::run("losetup", ["-d".as_ref(), _over.as_os_str()]).unwrap();
 }

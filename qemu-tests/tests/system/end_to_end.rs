@@ -161,7 +161,7 @@ fn one_too_many() {
     assert!(served.len() >= 4, "{report:?}");
     for node in &nodes {
         let whole = compare(&node.target.path, &fixtures.base_raw).unwrap();
-        let empty = slidecast_lab::compare::data_ranges(&node.target.path).unwrap().is_empty();
+        let empty = compare::data_ranges(&node.target.path).unwrap().is_empty();
         assert!(matches!(whole, Compared::Equal(_)) || empty, "{}: {whole}", node.name);
     }
 }

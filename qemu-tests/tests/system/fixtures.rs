@@ -104,7 +104,7 @@ pub(crate) fn deploy_to(lab: &Lab, nodes: &[Node], image: &Path, args: &[&str]) 
     for agent in &mut agents {
         assert_eq!(agent.wait_exit(SOON).unwrap(), Exit::Code(0), "{}", agent.name());
     }
-    assert_eq!(report.nodes.iter().count(), nodes.len());
+    assert_eq!(report.nodes.len(), nodes.len());
     report
 }
 
