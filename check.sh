@@ -71,7 +71,7 @@ lab() {
     need_tools "${LAB_TOOLS[@]}"
     build_static
     cargo build --quiet --workspace --bins
-    SLIDECAST_AGENT=$(static_agent) cargo test --quiet --workspace --test system -- lab::
+    SLIDECAST_AGENT=$(static_agent) cargo test --quiet --workspace --test system
 }
 
 fuzz() {

@@ -5,7 +5,7 @@ use std::fs;
 use slidecast_lab::lab::PORT;
 use slidecast_lab::{Exit, Lab, Node, Process};
 
-use crate::fixtures::{Fixtures, LONG, SOON, deploy_to, says, slidecast, start_agents};
+use crate::fixtures::{Fixtures, LONG, SOON, says, slidecast, start_agents};
 use crate::harness::{Needs, Test};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -45,9 +45,11 @@ fn wrong_key() {
     let lab = Lab::new(1).unwrap();
     let lost = lab.node(0, &fixtures.node()).unwrap();
     let nodes = lab.nodes(2, &fixtures.node()).unwrap();
-    let mut agent = stranger(&lab, &lost, "other");
-    deploy_to(&lab, &nodes, &fixtures.base, &[]);
-    agent.wait_until("saying what is wrong", SOON, |agent| says(agent, &["key"])).unwrap();
+    let mut deploy = lab.deploy(&fixtures.base, 2, &[]).unwrap();
+    let mut stranger = stranger(&lab, &lost, "other");
+    stranger.wait_until("saying what is wrong", SOON, |agent| says(agent, &["key"])).unwrap();
+    let _agents = start_agents(&lab, &nodes);
+    assert_eq!(deploy.wait(LONG).unwrap().0, Exit::Code(0));
     assert!(untouched(&lost));
     nodes.iter().for_each(|node| fixtures.assert_holds_base(node));
 }
@@ -161,9 +163,13 @@ fn other_server() {
     let fixtures = Fixtures::get();
     let lab = Lab::new(1).unwrap();
     let node = lab.node(0, &fixtures.node()).unwrap();
-    let answer = r"SYSTEM:head -c 16 >/dev/null; printf 'SLIDECTL\143\000\001\000\000\000\000\000'; sleep 1";
+    // The answer is in a file: socat would take the backslashes for its own.
+    let script = lab.path("answer.sh");
+    let preface = r"head -c 16 >/dev/null; printf 'SLIDECTL\143\000\001\000\000\000\000\000'; sleep 1";
+    fs::write(&script, preface).unwrap();
+    let answer = format!("EXEC:sh {}", script.display());
     let listen = format!("TCP-LISTEN:{PORT},reuseaddr,fork");
-    let mut server = lab.on_server("odd-server", "socat", [listen.as_str(), answer]).unwrap();
+    let mut server = lab.on_server("odd-server", "socat", [listen, answer]).unwrap();
     server.wait_for_tcp(PORT, SOON).unwrap();
     let address = format!("{}:{PORT}", lab.server_address(0));
     let key = lab.key().unwrap().with_extension("key.pub").display().to_string();

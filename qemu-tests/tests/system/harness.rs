@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 use slidecast_lab::cgroup::Group;
-use slidecast_lab::{privilege, target};
+use slidecast_lab::{privilege, programs, target};
 
 /// What a test needs of the machine beyond network namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,8 @@ pub(crate) type Test = (&'static str, Needs, fn());
 
 /// Runs what the arguments choose.
 pub(crate) fn main(groups: &[&[Test]]) -> ExitCode {
-    if let Err(error) = privilege::enter() {
+    let built = programs::server().and(programs::agent());
+    if let Err(error) = built.map(drop).and_then(|()| privilege::enter()) {
         eprintln!("system tests: {error}");
         return ExitCode::FAILURE;
     }
