@@ -1,7 +1,7 @@
 //! What the tests share: the programs that make and know file systems and partition tables, as oracles.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 /// `name`, if it is installed; a test that cannot run says so and is no test.
 pub(crate) fn tool(name: &'static str) -> Option<&'static str> {
@@ -26,7 +26,10 @@ fn command(name: &str) -> Command {
 
 /// What a program that must succeed says.
 pub(crate) fn run<'a>(name: &str, arguments: impl IntoIterator<Item = &'a str>) -> String {
-    let output = command(name).args(arguments).output().unwrap();
+    said(name, &command(name).args(arguments).output().unwrap())
+}
+
+fn said(name: &str, output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name}: {said}");
     said.into_owned()
@@ -56,4 +59,22 @@ impl Drop for LoopDevice {
     fn drop(&mut self) {
         run("losetup", ["-d", &self.0]);
     }
+}
+
+/// The same, with `input` on its standard input.
+pub(crate) fn run_with<'a>(name: &str, arguments: impl IntoIterator<Item = &'a str>, input: &str) -> String {
+    let mut child = command(name)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+    said(name, &child.wait_with_output().unwrap())
+}
+
+/// Whether a program that may fail succeeds.
+pub(crate) fn succeeds<'a>(name: &str, arguments: impl IntoIterator<Item = &'a str>) -> bool {
+    command(name).args(arguments).output().is_ok_and(|output| output.status.success())
 }
