@@ -184,6 +184,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     const MIB: u64 = 1 << 20;
+    const HEAD: usize = 1 << 20;
 
     /// A file of `bytes`, partitioned with sgdisk in sectors of 512 bytes.
     fn disk(bytes: u64, arguments: &[&str]) -> Option<(tempfile::TempDir, PathBuf)> {
@@ -219,7 +220,7 @@ mod tests {
             let Some((_dir, path)) = disk(bytes, &["-n1:2048:+1M", "-c1:one", "-n2:0:0"]) else { return };
             let image = std::fs::read(&path).unwrap();
             let result = fitted(&image, 512, bytes);
-            assert!(result[..HEAD_BYTES as usize] == image[..HEAD_BYTES as usize]);
+            assert!(result[..HEAD] == image[..HEAD]);
             let area = backup_area(bytes, 512);
             let area = usize::try_from(area.start).unwrap()..usize::try_from(area.end).unwrap();
             assert!(result[area.clone()] == image[area]);
@@ -245,7 +246,7 @@ mod tests {
             // The same as if it had been partitioned there: the protective MBR's length and end too.
             let head = std::fs::read(&path).unwrap();
             run("sgdisk", ["-e", path.to_str().unwrap()]);
-            assert!(head[..HEAD_BYTES as usize] == std::fs::read(&path).unwrap()[..HEAD_BYTES as usize]);
+            assert!(head[..HEAD] == std::fs::read(&path).unwrap()[..HEAD]);
         }
     }
 
@@ -274,7 +275,7 @@ mod tests {
     #[test]
     fn the_gpt_crate_reads_both_tables_of_a_fitted_disk_with_4096_byte_sectors() {
         let lb = gpt::disk::LogicalBlockSize::Lb4096;
-        let device = Box::new(std::io::Cursor::new(vec![0_u8; 16 * MIB as usize]));
+        let device = Box::new(std::io::Cursor::new(vec![0_u8; 16 << 20]));
         let mut disk =
             gpt::GptConfig::new().writable(true).logical_block_size(lb).create_from_device(device, None).unwrap();
         disk.add_partition("root", 3 * MIB, gpt::partition_types::LINUX_FS, 0, None).unwrap();
@@ -295,24 +296,24 @@ mod tests {
     fn a_partition_behind_the_end_of_the_disk_is_an_error_that_says_how_large_it_must_be() {
         let Some((_dir, path)) = disk(64 * MIB, &["-n1:2048:+40M"]) else { return };
         let image = std::fs::read(&path).unwrap();
-        let mut head = image[..HEAD_BYTES as usize].to_vec();
+        let mut head = image[..HEAD].to_vec();
         let need = 41 * MIB + 33 * 512;
         assert_eq!(fit(&mut head, 512, need - 512), Err(FitError::TooSmall { disk_bytes: need - 512, need }));
-        assert!(head == image[..HEAD_BYTES as usize]);
+        assert!(head == image[..HEAD]);
         fitted(&image, 512, need);
     }
 
     #[test]
     fn an_mbr_no_table_and_a_broken_gpt_are_left_alone() {
-        let mut heads = vec![vec![0; HEAD_BYTES as usize]];
+        let mut heads = vec![vec![0; HEAD]];
         heads[0][446 + 4] = 0x83;
         heads[0][510..512].copy_from_slice(&[0x55, 0xAA]);
-        heads.push(vec![0; HEAD_BYTES as usize]);
+        heads.push(vec![0; HEAD]);
         if let Some((_dir, path)) = disk(64 * MIB, &["-n1:2048:+40M"]) {
             let image = std::fs::read(&path).unwrap();
             // Signature of the MBR, type of the protective entry, header, an entry.
             for flipped in [510, 450, 512, 520, 545, 600 - 12, 1024] {
-                let mut head = image[..HEAD_BYTES as usize].to_vec();
+                let mut head = image[..HEAD].to_vec();
                 head[flipped] ^= 1;
                 heads.push(head);
             }
@@ -345,7 +346,7 @@ mod tests {
         assert_eq!(fit(&mut [0; 512], 520, MIB), Err(FitError::Sector(520)));
         assert_eq!(fit(&mut [0; 512], 512, MIB), Err(FitError::HeadTooShort { have: 512, need: MIB }));
         assert_eq!(fit(&mut [0; 512], 512, 512), Ok(None));
-        assert_eq!(backup_area(0, 512), 0..0);
+        assert!(backup_area(0, 512).is_empty());
         assert_eq!(backup_area(64 * MIB + 5, 4096), 64 * MIB - 20480..64 * MIB);
     }
 }

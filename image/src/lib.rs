@@ -25,6 +25,7 @@ mod survey;
 mod table;
 #[cfg(test)]
 mod testing;
+pub mod used;
 mod varint;
 pub mod verify;
 mod work;

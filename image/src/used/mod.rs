@@ -1,0 +1,26 @@
+//! What of a disk does not matter: the free space of the file systems in its partitions.
+//!
+//! An image holds the blocks that a file system uses and leaves the rest unwritten. So everything here answers one question,
+//! and is careful with one of its two answers: **any doubt means used.** A file system that was not unmounted cleanly, that
+//! has a feature unknown to us, whose counts, checksums or copies disagree, or that shares its partition with the signs of
+//! another one, is kept as a whole, and the report says why. Only bytes that a file system states to be free, inside its own
+//! bounds, are unused; what lies outside all partitions is used, but for the old backup GPT, which
+//! [`fit`](crate::fit::fit) makes anew.
+//!
+//! No number read from the disk sizes an allocation or a loop without a bound, and nothing here writes.
+
+mod bitmap;
+mod ext;
+mod ext_sums;
+mod fat;
+mod ntfs;
+mod ntfs_record;
+mod scan;
+mod sniff;
+mod swap;
+mod volume;
+
+#[cfg(test)]
+mod tests;
+
+pub use scan::{DiskReport, PartitionReport, scan};

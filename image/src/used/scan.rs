@@ -1,0 +1,166 @@
+//! The whole disk: its table, what is in each partition, and what of all that is unused.
+
+use super::sniff::Signs;
+use super::volume::{Kept, Volume};
+use crate::fit::{HEAD_BYTES, backup_area, fit};
+use crate::manifest::TableKind;
+use crate::source::ReadAt;
+use crate::table::{self, Partition};
+use core::ops::Range;
+use slidecast_proto::units::GRAIN_MIN;
+
+/// What was found on a disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskReport {
+    /// The partition table.
+    pub table: TableKind,
+    /// The partitions in the order of the table. A file system on the whole disk is one partition with the index 0.
+    pub partitions: Vec<PartitionReport>,
+    /// Bytes of the disk whose content does not matter: sorted, apart, aligned inward to the smallest grain (the last one
+    /// may end with the disk).
+    pub unused: Vec<Range<u64>>,
+    /// What a person should know about the disk as a whole.
+    pub notes: Vec<String>,
+}
+
+/// What was found in one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionReport {
+    /// Its number in the table, from 1; 0 for the whole disk.
+    pub index: u32,
+    /// Its first byte on the disk.
+    pub start: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its type: a GUID in a GPT, two hexadecimal digits in an MBR, empty for the whole disk.
+    pub kind: String,
+    /// Its name in a GPT.
+    pub name: String,
+    /// The file system, or what else was recognised; empty if nothing was.
+    pub fs: String,
+    /// Bytes that are or may be in use.
+    pub used_bytes: u64,
+    /// Bytes that are not.
+    pub unused_bytes: u64,
+    /// Why all of it is kept, where something was recognised and yet is.
+    pub note: String,
+}
+
+/// Finds what of a disk of `disk_bytes` with sectors of `sector` bytes is unused.
+///
+/// Never fails: what cannot be read or understood is used, and a note says so.
+#[must_use]
+pub fn scan(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> DiskReport {
+    let mut report = DiskReport::default();
+    let whole = Partition { index: 0, start: 0, bytes: disk_bytes, kind: String::new(), name: String::new() };
+    let volume = Volume::new(source, 0, disk_bytes);
+    let on_the_disk_itself = Signs::find(&volume);
+    let table = match table::read(source, disk_bytes, sector) {
+        Ok(table) => table,
+        Err(fault) => {
+            report.notes.push(format!("everything on the disk is kept: {fault}"));
+            return report;
+        }
+    };
+    report.table = table.kind;
+    let mut unused = Vec::new();
+    match (table.kind, on_the_disk_itself) {
+        (TableKind::None, Ok(signs)) if signs.name().is_empty() => {}
+        (TableKind::None, signs) => report.partitions.push(partition(&whole, &volume, signs, &mut unused)),
+        // A GPT lies where the beginnings of most file systems are, an MBR does not.
+        (TableKind::Mbr, Ok(signs)) if signs.is_known() => {
+            let name = signs.name();
+            report.notes.push(format!("everything on the disk is kept: it has an MBR and the signs of {name}"));
+            return report;
+        }
+        _ => {
+            for found in &table.partitions {
+                let volume = Volume::new(source, found.start, found.bytes);
+                report.partitions.push(partition(found, &volume, Signs::find(&volume), &mut unused));
+            }
+        }
+    }
+    if table.kind == TableKind::Gpt {
+        match fits(&volume, disk_bytes, sector) {
+            true => unused.push(backup_area(disk_bytes, sector)),
+            false => report.notes.push("the backup GPT is kept as it is: it is not of the usual form".to_owned()),
+        }
+    }
+    report.unused = grains(unused, disk_bytes);
+    report
+}
+
+/// Looks into one partition; what is unused of it is added to `unused`, as bytes of the disk.
+fn partition(
+    found: &Partition,
+    volume: &Volume<'_>,
+    signs: Result<Signs, Kept>,
+    unused: &mut Vec<Range<u64>>,
+) -> PartitionReport {
+    let mut report = PartitionReport {
+        index: found.index,
+        start: found.start,
+        bytes: found.bytes,
+        kind: found.kind.clone(),
+        name: found.name.clone(),
+        used_bytes: found.bytes,
+        ..PartitionReport::default()
+    };
+    let free = signs.and_then(|signs| {
+        signs.name().clone_into(&mut report.fs);
+        if report.fs.is_empty() { Ok(None) } else { signs.unused(volume).map(Some) }
+    });
+    match free {
+        Ok(None) => {}
+        Ok(Some(free)) => {
+            report.unused_bytes = free.bytes();
+            report.used_bytes = found.bytes - free.bytes();
+            unused.extend(free.ranges().iter().map(|range| found.start + range.start..found.start + range.end));
+        }
+        Err(kept) => report.note = format!("all of it is kept: {kept}"),
+    }
+    report
+}
+
+/// Whether the backup GPT will be made anew on a disk of the same size.
+fn fits(volume: &Volume<'_>, disk_bytes: u64, sector: u32) -> bool {
+    let len = usize::try_from(HEAD_BYTES.min(disk_bytes)).unwrap_or(0);
+    let head = volume.bytes_at(0, len);
+    head.is_ok_and(|mut head| matches!(fit(&mut head, sector, disk_bytes), Ok(Some(_))))
+}
+
+/// Sorts, joins what touches and aligns inward.
+fn grains(mut ranges: Vec<Range<u64>>, disk_bytes: u64) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let grain = u64::from(GRAIN_MIN);
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined.retain_mut(|range| {
+        range.start = range.start.next_multiple_of(grain);
+        if range.end != disk_bytes {
+            range.end -= range.end % grain;
+        }
+        range.start < range.end
+    });
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_joined_before_they_are_aligned_inward() {
+        let disk = 100_000;
+        assert_eq!(grains(vec![9000..20_000, 1..5000, 5000..8192], disk), [4096..8192, 12_288..16_384]);
+        let one = |range: Range<u64>| grains(Vec::from([range]), disk).pop();
+        assert_eq!(one(4097..8191), None);
+        assert_eq!(one(90_000..disk), Some(90_112..disk));
+        assert_eq!(one(99_000..disk), None);
+    }
+}

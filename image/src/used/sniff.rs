@@ -1,0 +1,132 @@
+//! What a partition holds, by the signatures that lie at fixed places.
+//!
+//! A partition keeps the signs of what was in it before if nobody wiped them. Reading an abandoned map would be the one
+//! unforgivable mistake here, so all known signs are looked for, also those of what we do not read.
+
+use super::volume::{Kept, Unused, Volume};
+use super::{ext, fat, ntfs, swap};
+use crate::le::u32_at;
+
+/// How much of the front of a volume is looked at: to the end of the first ZFS label.
+const HEAD_BYTES: u64 = 256 << 10;
+
+/// Signatures of what is recognised but not read: name, place, bytes.
+const FOREIGN: &[(&str, usize, &[u8])] = &[
+    ("XFS", 0, b"XFSB"),
+    ("LUKS", 0, b"LUKS\xBA\xBE"),
+    ("LUKS", 16384, b"SKUL\xBA\xBE"),
+    ("squashfs", 0, b"hsqs"),
+    ("BlueStore", 0, b"bluestore block device"),
+    ("BitLocker", 3, b"-FVE-FS-"),
+    ("exFAT", 3, b"EXFAT   "),
+    ("ReFS", 3, b"ReFS\0\0\0\0"),
+    ("APFS", 32, b"NXSB"),
+    ("LVM2", 0, b"LABELONE"),
+    ("LVM2", 512, b"LABELONE"),
+    ("LVM2", 1024, b"LABELONE"),
+    ("LVM2", 1536, b"LABELONE"),
+    ("HFS+", 1024, b"H+\0\x04"),
+    ("HFS+", 1024, b"HX\0\x05"),
+    ("F2FS", 1024, b"\x10\x20\xF5\xF2"),
+    ("EROFS", 1024, b"\xE2\xE1\xF5\xE0"),
+    ("OCFS2", 1024, b"OCFSV2"),
+    ("OCFS2", 2048, b"OCFSV2"),
+    ("OCFS2", 4096, b"OCFSV2"),
+    ("OCFS2", 8192, b"OCFSV2"),
+    ("md RAID", 0, b"\xFC\x4E\x2B\xA9"),
+    ("md RAID", 4096, b"\xFC\x4E\x2B\xA9"),
+    ("bcache", 4096 + 24, b"\xC6\x85\x73\xF6"),
+    ("ReiserFS", 8192 + 52, b"ReIsEr"),
+    ("ReiserFS", 65536 + 52, b"ReIsEr"),
+    ("JFS", 32768, b"JFS1"),
+    ("ISO 9660", 32769, b"CD001"),
+    ("Btrfs", 65536 + 64, b"_BHRfS_M"),
+    ("GFS2", 65536, b"\x01\x16\x19\x70"),
+];
+
+/// A file system whose free space can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Ext,
+    Fat,
+    Ntfs,
+    Swap,
+}
+
+/// What was recognised: a name for everything, and what of it can be read.
+#[derive(Debug, Default)]
+pub(crate) struct Signs {
+    names: Vec<&'static str>,
+    known: Option<Known>,
+    head: Vec<u8>,
+}
+
+impl Signs {
+    /// Looks for all the signs.
+    pub(crate) fn find(volume: &Volume<'_>) -> Result<Self, Kept> {
+        let len = usize::try_from(HEAD_BYTES.min(volume.bytes())).unwrap_or(0);
+        let head = volume.bytes_at(0, len)?;
+        let mut signs = Self::default();
+        let known = [
+            ext::name(&head).map(|name| (name, Known::Ext)),
+            fat::name(&head).map(|name| (name, Known::Fat)),
+            ntfs::is_ntfs(&head).then_some(("NTFS", Known::Ntfs)),
+            swap::is_swap(&head).then_some(("swap", Known::Swap)),
+        ];
+        for (name, known) in known.into_iter().flatten() {
+            signs.names.push(name);
+            signs.known = Some(known);
+        }
+        for (name, at, magic) in FOREIGN {
+            if head.get(*at..).is_some_and(|bytes| bytes.starts_with(magic)) && !signs.names.contains(name) {
+                signs.names.push(name);
+            }
+        }
+        signs.names.extend(is_zfs(&head).then_some("ZFS"));
+        signs.names.extend(ends_like_md(volume)?.then_some("md RAID"));
+        signs.head = head;
+        Ok(signs)
+    }
+
+    /// The first name; empty if nothing was recognised.
+    pub(crate) fn name(&self) -> &'static str {
+        self.names.first().copied().unwrap_or_default()
+    }
+
+    /// Whether there is a file system that can be read.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// The free space of `volume`, whose signs these are.
+    pub(crate) fn unused(&self, volume: &Volume<'_>) -> Result<Unused, Kept> {
+        match (self.names.as_slice(), self.known) {
+            ([one, other, ..], _) => Err(Kept::Several(one, other)),
+            (_, Some(Known::Ext)) => ext::unused(volume),
+            (_, Some(Known::Fat)) => fat::unused(volume, &self.head),
+            (_, Some(Known::Ntfs)) => ntfs::unused(volume, &self.head),
+            (_, Some(Known::Swap)) => swap::unused(volume, &self.head),
+            ([name], None) => Err(Kept::NotRead(name)),
+            ([], None) => Err(Kept::NotRead("an unknown content")),
+        }
+    }
+}
+
+/// A ZFS label leaves the first 8 KiB alone; its uberblocks are in the second half of 256 KiB.
+fn is_zfs(head: &[u8]) -> bool {
+    let magic = 0x00BA_B10C_u64;
+    let is = |block: &[u8]| block.starts_with(&magic.to_le_bytes()) || block.starts_with(&magic.to_be_bytes());
+    head.get(128 << 10..).is_some_and(|uberblocks| uberblocks.chunks_exact(1024).any(is))
+}
+
+/// A member of an md array whose superblock lies at its end (versions 0.90 and 1.0).
+fn ends_like_md(volume: &Volume<'_>) -> Result<bool, Kept> {
+    let old = (volume.bytes() & !0xFFFF).checked_sub(64 << 10);
+    let new = (volume.bytes() & !0x1FF).checked_sub(8 << 10).map(|at| at & !0xFFF);
+    for at in [old, new].into_iter().flatten() {
+        if u32_at(&volume.bytes_at(at, 4)?, 0) == Some(0xA92B_4EFC) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
