@@ -55,7 +55,10 @@ pub fn attach(file: &Path, sector: u32) -> Result<PathBuf> {
     let sector = sector.to_string();
     let words = ["--find", "--show", "--direct-io=on", "--sector-size", &sector].map(Path::new);
     let said = tool::run("losetup", words.into_iter().chain([file]))?;
-    Ok(PathBuf::from(said.trim()))
+    let device = PathBuf::from(said.trim());
+    // Whoever had the device before may have left it read-only: that outlives a detach.
+    tool::run("blockdev", [Path::new("--setrw"), &device])?;
+    Ok(device)
 }
 
 /// Whether loop devices can be had: the control device is there and attaching works.
