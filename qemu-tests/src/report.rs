@@ -33,8 +33,8 @@ pub struct Report {
 pub struct Chain {
     /// The server's card.
     pub interface: String,
-    /// The numbers of its nodes, head first.
-    pub nodes: Vec<u32>,
+    /// Its nodes, head first: the same as in [`Report::nodes`].
+    pub nodes: Vec<Node>,
 }
 
 /// One node of a report.
@@ -75,7 +75,7 @@ impl Report {
 
     /// The nodes of a chain, head first.
     pub fn nodes_of(&self, chain: &Chain) -> impl Iterator<Item = &Node> {
-        chain.nodes.iter().filter_map(|id| self.nodes.iter().find(|node| node.id == *id))
+        chain.nodes.iter().filter_map(|of| self.nodes.iter().find(|node| node.id == of.id))
     }
 
     /// The node at `address`.
