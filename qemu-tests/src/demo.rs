@@ -170,7 +170,7 @@ fn export(lab: &Lab, stage: &Stage) -> Result<PathBuf> {
 
 fn deploy(lab: &Lab, nodes: &[Node], stage: &Stage) -> Result<Report> {
     let mut agents: Vec<Process> = nodes.iter().map(|node| lab.agent(node)).collect::<Result<_>>()?;
-    let mut deploy = lab.deploy_shown(stage.name, &stage.image, nodes.len(), &[])?;
+    let mut deploy = lab.deploy_shown(stage.name, &stage.image, nodes.len(), &["--timeout", "60s"])?;
     let (exit, report) = deploy.wait(LIMIT)?;
     let ended = |agent: &mut Process| agent.wait_exit(Duration::from_secs(30));
     for agent in &mut agents {
