@@ -14,7 +14,7 @@
 //! | `layout`, `shadow` | which bytes of the target are head, body or backup table; the head in memory |
 //! | `mark` | what stands in sector 0 of a disk that is not complete |
 //! | `order` | begin and finish: the order of writes that promise 5 rests on |
-//! | `writer`, `fill`, `runs` | from a block to its writes |
+//! | `writer`, `fill`, `fills`, `runs` | from a block to its writes |
 //! | `used` | what `--free zero` must leave alone |
 //! | `window` | for disks with heads: writes gathered and sorted |
 //! | `readback` | what stands on the disk against the manifest |
@@ -29,6 +29,7 @@
 mod engine;
 mod fault;
 mod fill;
+mod fills;
 mod layout;
 mod mark;
 mod order;

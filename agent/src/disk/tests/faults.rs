@@ -39,13 +39,13 @@ fn failure(image: &TestImage, faults: &Faults, verify: Verify) -> DiskFailure {
 /// The first byte of a place of a block of that kind in the body.
 fn byte_of(image: &TestImage, fill: bool) -> u64 {
     let blocks = (0..image.blocks()).map(BlockNo);
-    let found = blocks.filter_map(|block| {
+    let mut found = blocks.filter_map(|block| {
         let part = image.part_of(block);
         let info = part.block(block).unwrap();
         let place = info.places.iter().find(|place| place.target * 4096 > 2 * MIB && place.grains > 1)?;
         (matches!(info.content, Content::Fill { .. }) == fill).then_some(place.target * 4096)
     });
-    found.last().unwrap()
+    found.next_back().unwrap()
 }
 
 #[test]

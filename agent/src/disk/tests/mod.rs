@@ -6,12 +6,14 @@
 //! | `power_cut` | what a cut at any write leaves: untouched, marked, or complete |
 //! | `faults` | errors and lies of the disk, each with its reason |
 //! | `resume` | blocks that stand on the disk already are kept |
+//! | `real` | regular files and loop devices |
 //! | `image`, `manifest`, `recorder`, `rig` | made-up images, a target in memory with a log, and the driving of an engine |
 
 mod faults;
 mod image;
 pub(super) mod manifest;
 mod power_cut;
+mod real;
 mod recorder;
 mod resume;
 mod rig;

@@ -4,6 +4,7 @@ use super::image::{Dice, TestImage};
 use super::recorder::Recorder;
 use crate::disk::{BlockJob, Engine, EngineOptions, Event};
 use crate::ring::Ring;
+use crate::target::TargetIo;
 use core::time::Duration;
 use slidecast_proto::reason::{Free, Verify};
 use slidecast_proto::units::{BlockNo, DeploymentId, Hash};
@@ -37,10 +38,14 @@ pub(super) struct Rig<'a> {
 
 impl<'a> Rig<'a> {
     pub(super) fn new(image: &'a TestImage, target: &Recorder, options: EngineOptions) -> Self {
+        Self::on(image, Box::new(target.clone()), options)
+    }
+
+    pub(super) fn on(image: &'a TestImage, target: Box<dyn TargetIo>, options: EngineOptions) -> Self {
         let (wake, woken) = channel();
         let wake = Box::new(move || wake.send(()).unwrap_or(()));
         let header = Arc::clone(&image.header);
-        let engine = Engine::start_on(Box::new(target.clone()), header, ROOT, options, wake).unwrap();
+        let engine = Engine::start_on(target, header, ROOT, options, wake).unwrap();
         // Small, so that blocks wait for space.
         let ring = Ring::new(512 << 10).unwrap();
         Self { engine, image, ring, woken, events: vec![] }

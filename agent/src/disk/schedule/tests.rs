@@ -1,0 +1,237 @@
+//! The schedule without threads: every step in the hands of the test.
+
+use super::super::tests::manifest::{fill, part, stored};
+use super::*;
+use crate::ring::Ring;
+use slidecast_image::codec::Codec;
+use slidecast_proto::reason::Reason;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Rig {
+    schedule: Schedule,
+    part: Arc<Part>,
+    now: Instant,
+    ring: Ring,
+}
+
+impl Rig {
+    /// Blocks 0 and 1 are stored, block 2 is a fill.
+    fn new(verify: Verify, rotational: bool) -> Self {
+        let (header, part) = part(&[stored(16, 300), stored(16, 400), fill(0, 16, 500)]);
+        let window = FlushWindow { bytes: 1 << 20, after: 2 * SECOND };
+        let mut schedule = Schedule::new(&header, verify, rotational, window);
+        let ring = Ring::new(1 << 20).unwrap();
+        schedule.on_begin();
+        assert!(matches!(schedule.poll_control(Instant::now()), Control::Begin));
+        schedule.on_begun();
+        Self { schedule, part: Arc::new(part), now: Instant::now(), ring }
+    }
+
+    fn job(&mut self, block: u32) {
+        let payload = self.ring.reserve(10).unwrap().freeze();
+        let part = Arc::clone(&self.part);
+        let job = BlockJob { block: BlockNo(block), codec: Codec::Stored, raw_len: 10, payload, part };
+        self.schedule.on_block(job);
+    }
+
+    /// Lets a writer do all there is.
+    fn write(&mut self, bytes: u64) -> Vec<u32> {
+        let mut blocks = vec![];
+        while let Some(write) = self.schedule.poll_write() {
+            let block = match write {
+                Write::Block(job) => job.block,
+                Write::Fill(work) => work.block,
+            };
+            self.schedule.on_written(Written { block, part: Arc::clone(&self.part) }, bytes, self.now);
+            blocks.push(block.0);
+        }
+        blocks
+    }
+
+    fn flush(&mut self) -> Vec<u32> {
+        let Control::Flush(batch) = self.schedule.poll_control(self.now) else { return vec![] };
+        let blocks = batch.iter().map(|written| written.block.0).collect();
+        self.schedule.on_flushed(batch);
+        blocks
+    }
+
+    fn read(&mut self) -> Vec<u32> {
+        let mut blocks = vec![];
+        while let Read::Back(written) = self.schedule.poll_read() {
+            self.schedule.on_equal(&written);
+            blocks.push(written.block.0);
+        }
+        blocks
+    }
+
+    fn finishes(&mut self) -> bool {
+        matches!(self.schedule.poll_control(self.now), Control::Finish { begun: true })
+    }
+}
+
+#[test]
+fn nothing_is_read_back_before_a_flush_covers_it() {
+    let mut rig = Rig::new(Verify::Full, false);
+    rig.job(1);
+    assert_eq!(rig.write(10), [1]);
+    assert_eq!(rig.read(), []);
+    assert_eq!(rig.flush(), [], "too early");
+    rig.now += 2 * SECOND;
+    let Control::Flush(batch) = rig.schedule.poll_control(rig.now) else { panic!("no flush") };
+    // What is written while the flush runs waits for the next one.
+    rig.job(0);
+    assert_eq!(rig.write(10), [0]);
+    assert_eq!(rig.read(), []);
+    rig.schedule.on_flushed(batch);
+    assert_eq!(rig.read(), [1]);
+}
+
+#[test]
+fn a_flush_comes_after_enough_bytes_or_enough_time() {
+    let mut rig = Rig::new(Verify::Full, false);
+    rig.job(0);
+    rig.write(1 << 20);
+    assert_eq!(rig.flush(), [0]);
+    rig.job(1);
+    rig.write(1);
+    let Control::Wait(Some(due)) = rig.schedule.poll_control(rig.now) else { panic!("not waiting") };
+    assert_eq!(due - rig.now, 2 * SECOND);
+    rig.now = due;
+    assert_eq!(rig.flush(), [1]);
+    assert!(matches!(rig.schedule.poll_control(rig.now), Control::Wait(None)));
+}
+
+#[test]
+fn the_end_comes_when_all_is_read_back() {
+    let mut rig = Rig::new(Verify::Full, false);
+    rig.schedule.on_part(Arc::clone(&rig.part));
+    rig.job(0);
+    rig.job(1);
+    rig.write(10);
+    assert_eq!(rig.flush(), [0, 1, 2]);
+    rig.schedule.on_finish();
+    assert!(!rig.finishes());
+    assert_eq!(rig.read(), [0, 1, 2]);
+    assert!(rig.finishes());
+    rig.schedule.on_ended(Verified::Direct);
+    let events: Vec<Event> = core::iter::from_fn(|| rig.schedule.poll_event()).collect();
+    assert_eq!(events.last(), Some(&Event::Ended { verified: Verified::Direct, written: 3, kept: 0 }));
+}
+
+#[test]
+fn without_read_back_the_end_comes_when_all_is_flushed() {
+    for verify in [Verify::Head, Verify::None] {
+        let mut rig = Rig::new(verify, true);
+        rig.schedule.on_part(Arc::clone(&rig.part));
+        rig.job(0);
+        rig.job(1);
+        rig.schedule.on_finish();
+        rig.write(10);
+        assert_eq!(rig.flush(), [0, 1, 2]);
+        assert_eq!(rig.read(), []);
+        assert!(rig.finishes());
+    }
+}
+
+#[test]
+fn a_disk_with_heads_is_read_in_one_pass_in_block_order() {
+    let mut rig = Rig::new(Verify::Full, true);
+    rig.job(1);
+    rig.write(1 << 20);
+    assert_eq!(rig.flush(), [1]);
+    assert_eq!(rig.read(), []);
+    rig.schedule.on_part(Arc::clone(&rig.part));
+    rig.job(0);
+    rig.write(1 << 20);
+    rig.flush();
+    assert_eq!(rig.read(), [0, 1, 2]);
+}
+
+#[test]
+fn a_block_that_differs_is_asked_for_once() {
+    let mut rig = Rig::new(Verify::Full, false);
+    for lost in [false, true] {
+        rig.job(0);
+        rig.write(1 << 20);
+        rig.flush();
+        let Read::Back(written) = rig.schedule.poll_read() else { panic!("nothing to read") };
+        assert_eq!(rig.schedule.on_different(written), lost);
+        let last = core::iter::from_fn(|| rig.schedule.poll_event()).last();
+        assert_eq!(last == Some(Event::Mismatch(BlockNo(0))), !lost);
+    }
+}
+
+#[test]
+fn a_fill_that_differs_is_written_again_without_being_asked_for() {
+    let mut rig = Rig::new(Verify::Full, false);
+    rig.schedule.on_part(Arc::clone(&rig.part));
+    rig.write(1 << 20);
+    rig.flush();
+    let Read::Back(written) = rig.schedule.poll_read() else { panic!("nothing to read") };
+    assert!(!rig.schedule.on_different(written));
+    let Some(Write::Fill(work)) = rig.schedule.poll_write() else { panic!("nothing to write") };
+    assert!(work.plain && work.block == BlockNo(2));
+}
+
+#[test]
+fn a_fill_is_written_once_however_often_its_part_comes() {
+    let mut rig = Rig::new(Verify::Full, false);
+    rig.schedule.on_part(Arc::clone(&rig.part));
+    rig.schedule.on_part(Arc::clone(&rig.part));
+    assert_eq!(rig.write(10), [2]);
+    rig.schedule.on_part(Arc::clone(&rig.part));
+    assert_eq!(rig.write(10), []);
+}
+
+#[test]
+fn writing_waits_when_too_much_is_not_read_back() {
+    for rotational in [false, true] {
+        let mut rig = Rig::new(Verify::Full, rotational);
+        rig.job(0);
+        rig.write(10);
+        rig.schedule.retained_bytes += RETAINED_LIMIT;
+        rig.job(1);
+        assert_eq!(rig.write(10), []);
+        assert_eq!(rig.flush(), [0], "at once");
+        let Read::Back(written) = rig.schedule.poll_read() else { panic!("no reading") };
+        assert_eq!(rig.write(10), []);
+        rig.schedule.on_equal(&written);
+        rig.schedule.retained_bytes -= RETAINED_LIMIT;
+        assert_eq!(rig.write(10), [1]);
+    }
+}
+
+#[test]
+fn after_a_failure_nothing_holds_the_ring() {
+    let mut rig = Rig::new(Verify::Full, false);
+    rig.job(0);
+    assert!(rig.ring.free() < rig.ring.capacity());
+    for detail in ["first", "second"] {
+        rig.schedule.on_failure(DiskFailure { reason: Reason::DiskWrite, detail: detail.into() });
+    }
+    rig.job(1);
+    assert_eq!(rig.ring.free(), rig.ring.capacity());
+    assert!(matches!(rig.schedule.poll_control(rig.now), Control::Exit));
+    assert!(matches!(rig.schedule.poll_read(), Read::Exit));
+    let events: Vec<Event> = core::iter::from_fn(|| rig.schedule.poll_event()).collect();
+    let first = DiskFailure { reason: Reason::DiskWrite, detail: "first".into() };
+    assert_eq!(events, [Event::Began, Event::Failed(first)]);
+}
+
+#[test]
+fn what_the_disk_held_before_is_not_written() {
+    let (header, part) = part(&[stored(16, 300), fill(0, 16, 500)]);
+    let part = Arc::new(part);
+    let window = FlushWindow { bytes: 1, after: SECOND };
+    let mut schedule = Schedule::new(&header, Verify::Full, false, window);
+    schedule.on_compare(Arc::clone(&part));
+    assert!(matches!(schedule.poll_read(), Read::Compare(_)));
+    schedule.on_compared(BlockNo(0), vec![BlockNo(0), BlockNo(1)]);
+    schedule.on_part(part);
+    schedule.on_finish();
+    assert!(matches!(schedule.poll_control(Instant::now()), Control::Finish { begun: false }));
+    schedule.on_ended(Verified::Direct);
+    let last = core::iter::from_fn(|| schedule.poll_event()).last();
+    assert_eq!(last, Some(Event::Ended { verified: Verified::Direct, written: 0, kept: 2 }));
+}
