@@ -16,6 +16,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 /// What the disk engine knows of its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +151,8 @@ pub struct OpenTarget {
     file: File,
     block_device: bool,
     facts: TargetFacts,
+    /// Writers of a regular file take turns: the file system lets only one of them in and makes the others spin.
+    turn: Mutex<()>,
     /// Held until the target is closed: keeps other agents off a file, and udev from looking at a device meanwhile.
     _lock: Option<Flock<File>>,
 }
@@ -214,7 +217,7 @@ impl OpenTarget {
             Err(_) => None,
         };
         let facts = TargetFacts { path: disk.path.clone(), bytes, sector, rotational: disk.rotational, direct };
-        Ok(Self { file, block_device, facts, _lock: lock })
+        Ok(Self { file, block_device, facts, turn: Mutex::new(()), _lock: lock })
     }
 
     /// Direct I/O must work in units of one sector, or it is switched off: some file systems want larger ones.
@@ -264,6 +267,7 @@ impl TargetIo for OpenTarget {
     }
 
     fn write(&self, mut offset: u64, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let _turn = (!self.block_device).then(|| self.turn.lock().unwrap_or_else(PoisonError::into_inner));
         while !pieces.is_empty() {
             let written = match pwritev(&self.file, pieces, offset.cast_signed()) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
