@@ -18,6 +18,8 @@ package_of() {
         mcopy | mmd) echo mtools ;;
         sgdisk) echo gdisk ;;
         musl-gcc) echo musl-tools ;;
+        fusermount3) echo fuse3 ;;
+        qemu-storage-daemon) echo qemu-system-common ;;
         mmdebstrap) echo mmdebstrap debian-archive-keyring ;;
         *) echo "$1" ;;
     esac

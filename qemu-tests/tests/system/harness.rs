@@ -1,10 +1,11 @@
 //! Runs the tests, after taking on the rights that they need.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 use slidecast_lab::cgroup::Group;
-use slidecast_lab::{privilege, programs, target};
+use slidecast_lab::{privilege, programs, target, tool};
 
 /// What a test needs of the machine beyond network namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub(crate) enum Needs {
     Network,
     /// Loop devices.
     Loops,
+    /// A loop device over a file that QEMU's storage daemon shows and keeps a log of.
+    LoggedDisk,
     /// Control groups that count processor time.
     Cgroups,
 }
@@ -36,6 +39,7 @@ pub(crate) fn main(groups: &[&[Test]]) -> ExitCode {
     let given = |needs| match needs {
         Needs::Network => true,
         Needs::Loops => loops,
+        Needs::LoggedDisk => loops && tool::have("qemu-storage-daemon") && Path::new("/dev/fuse").exists(),
         Needs::Cgroups => cgroups,
     };
     let trial = |&(name, needs, run): &Test| {

@@ -14,6 +14,7 @@ mod faults;
 mod fixtures;
 mod harness;
 mod lab;
+mod power_cut;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         bad_images::TESTS,
         bad_targets::TESTS,
         bad_peers::TESTS,
+        power_cut::TESTS,
     ]);
     // What tests share is in a static, which is never dropped.
     slidecast_lab::run::remove_all();
