@@ -252,6 +252,9 @@ impl Control {
     }
 
     fn read(&mut self, now: Time) -> Result<(), Lost> {
+        if !self.readable {
+            return Ok(());
+        }
         let mut buffer = [0; 16 << 10];
         for _ in 0..READS {
             if !self.readable {

@@ -4,6 +4,10 @@
 //! is a [`Span`], which relaying and writing share by cloning. Once the last clone of the oldest span is gone, its space is free
 //! again; a younger span that is dropped earlier waits for its turn. Because the memory is mapped twice in a row, every slot is
 //! contiguous, and because every slot starts on a page, a stored block can go from it to the disk by direct I/O.
+//!
+//! A large ring is made of segments, each a ring of its own, and a slot is cut from the first that has room. A node that keeps up
+//! thus lives in the first few megabytes, which stay in the processor's cache: going round and round in 64 MiB costs a third more
+//! processor time (EPYC with 32 MiB of cache, four nodes in a row).
 
 pub use crate::sys::MapError;
 use crate::sys::Piece;
@@ -19,46 +23,75 @@ pub const SLOT_ALIGN: usize = 4096;
 /// What returns a piece of memory to the ring: empty while a [`Slot`] owns the piece.
 type Holder = Arc<OnceLock<Piece>>;
 
+/// The least a segment has, in bytes.
+const SEGMENT: usize = 8 << 20;
+/// The least a segment has, in slots of the largest size: what can't be used of the others stays small.
+const SEGMENT_SLOTS: usize = 8;
+
 /// The ring. Owned by the thread that receives; slots and spans may go anywhere.
 pub struct Ring {
-    /// All space that is not given out, in one piece: from behind the youngest slot round to the oldest.
-    free: Piece,
-    /// What is given out, oldest first. The ring keeps a handle on each; when that is the only one left, the space is free.
-    given: VecDeque<Holder>,
+    segments: Vec<Segment>,
     /// Handles to use again, so that a slot costs no allocation.
     spare: Vec<Holder>,
     capacity: usize,
 }
 
+/// Memory that is given out front to back and comes back in the same order.
+struct Segment {
+    /// All space that is not given out, in one piece: from behind the youngest slot round to the oldest.
+    free: Piece,
+    /// What is given out, oldest first. The ring keeps a handle on each; when that is the only one left, the space is free.
+    given: VecDeque<Holder>,
+}
+
 impl Ring {
-    /// A ring of `bytes`, rounded up to whole pages.
+    /// A ring of `bytes`, rounded up to whole pages, in one segment.
     ///
     /// # Errors
     /// The kernel has not got the memory.
     pub fn new(bytes: usize) -> Result<Self, MapError> {
+        Self::of_segments(bytes, 1, 0)
+    }
+
+    /// A ring of at most `bytes` for slots of at most `largest` bytes.
+    ///
+    /// # Errors
+    /// The kernel has not got the memory.
+    pub fn for_slots(bytes: usize, largest: u32) -> Result<Self, MapError> {
+        let largest = usize::try_from(largest).unwrap_or(usize::MAX).max(1).next_multiple_of(SLOT_ALIGN);
+        let segments = bytes / largest.saturating_mul(SEGMENT_SLOTS).max(SEGMENT);
+        Self::of_segments(bytes, segments.clamp(1, 64), largest)
+    }
+
+    fn of_segments(bytes: usize, count: usize, largest: usize) -> Result<Self, MapError> {
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
         let page = page.and_then(|page| usize::try_from(page).ok()).unwrap_or(SLOT_ALIGN).max(SLOT_ALIGN);
-        let capacity = bytes.max(1).checked_next_multiple_of(page).and_then(NonZeroUsize::new).ok_or(MapError {
-            operation: "sizing the ring",
-            bytes,
-            source: nix::errno::Errno::EOVERFLOW,
-        })?;
-        let free = Piece::map(capacity)?;
-        Ok(Self { free, given: VecDeque::new(), spare: Vec::new(), capacity: capacity.get() })
+        let size = (bytes / count).max(1).checked_next_multiple_of(page).and_then(NonZeroUsize::new);
+        let size =
+            size.ok_or(MapError { operation: "sizing the ring", bytes, source: nix::errno::Errno::EOVERFLOW })?;
+        let segment = |_| Ok(Segment { free: Piece::map(size)?, given: VecDeque::new() });
+        let segments: Vec<Segment> = (0..count).map(segment).collect::<Result<_, MapError>>()?;
+        Ok(Self { segments, spare: Vec::new(), capacity: size.get() * count - largest * (count - 1) })
     }
 
     /// A slot of `len` bytes, or `None` until enough of the oldest space has come back.
     pub fn reserve(&mut self, len: u32) -> Option<Slot> {
-        self.reclaim();
         let len = usize::try_from(len).ok()?;
         let size = len.max(1).checked_next_multiple_of(SLOT_ALIGN)?;
-        let piece = self.free.take_front(size)?;
-        let holder = self.spare.pop().unwrap_or_default();
-        self.given.push_back(Arc::clone(&holder));
-        Some(Slot { owned: Some((piece, holder)), len })
+        for segment in &mut self.segments {
+            segment.reclaim(&mut self.spare);
+            if let Some(piece) = segment.free.take_front(size) {
+                let holder = self.spare.pop().unwrap_or_default();
+                segment.given.push_back(Arc::clone(&holder));
+                return Some(Slot { owned: Some((piece, holder)), len });
+            }
+        }
+        None
     }
 
-    /// The size of the ring in bytes.
+    /// How much the slots that are out may add up to in bytes, whole pages each, so that one more of the largest size
+    /// is sure to be had as long as it fits under this. Less than the memory of a ring of several segments, because no slot
+    /// lies in two.
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.capacity
@@ -66,23 +99,27 @@ impl Ring {
 
     /// How many bytes the next slot could have.
     pub fn free(&mut self) -> usize {
-        self.reclaim();
-        self.free.len()
+        let spare = &mut self.spare;
+        self.segments.iter_mut().map(|segment| segment.reclaim(spare)).max().unwrap_or(0)
     }
+}
 
-    /// Takes back what the oldest slots and spans have let go of.
-    fn reclaim(&mut self) {
+impl Segment {
+    /// Takes back what the oldest slots and spans have let go of; gives how much is free then.
+    fn reclaim(&mut self, spare: &mut Vec<Holder>) -> usize {
         while let Some(oldest) = self.given.front_mut() {
-            let Some(piece) = Arc::get_mut(oldest).and_then(OnceLock::take) else { return };
+            let Some(piece) = Arc::get_mut(oldest).and_then(OnceLock::take) else { break };
             self.free.join(piece).expect("space comes back in the order in which it was given out");
-            self.spare.extend(self.given.pop_front());
+            spare.extend(self.given.pop_front());
         }
+        self.free.len()
     }
 }
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ring({} of {} bytes free, {} spans)", self.free.len(), self.capacity, self.given.len())
+        let spans: usize = self.segments.iter().map(|segment| segment.given.len()).sum();
+        write!(f, "Ring({} bytes in {} segments, {spans} spans)", self.capacity, self.segments.len())
     }
 }
 
@@ -222,6 +259,21 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_keeps_up_stays_in_the_first_segment() {
+        let mut ring = Ring::for_slots(64 << 20, 1 << 20).unwrap();
+        assert_eq!(ring.segments.len(), 8);
+        let mut live = VecDeque::new();
+        for _ in 0..200 {
+            live.push_back(ring.reserve(1 << 20).unwrap());
+            if live.len() > 4 {
+                live.pop_front();
+            }
+        }
+        assert!(ring.segments[1..].iter().all(|segment| segment.given.is_empty()));
+        assert_eq!(Ring::for_slots(64 << 20, 16 << 20).unwrap().capacity(), 64 << 20, "few large slots: one segment");
+    }
+
+    #[test]
     fn an_abandoned_slot_gives_its_space_back() {
         let mut ring = Ring::new(2 * 4096).unwrap();
         let slot = ring.reserve(2 * PAGE).unwrap();
@@ -271,6 +323,27 @@ mod tests {
     }
 
     proptest! {
+        /// As long as all slots together stay under the capacity, every slot is to be had at once.
+        #[test]
+        fn what_fits_under_the_capacity_is_never_refused(
+            steps in proptest::collection::vec((1u32..=256 << 10, 0usize..4), 1..400)
+        ) {
+            let mut ring = Ring::for_slots(32 << 20, 256 << 10).unwrap();
+            prop_assert!(ring.segments.len() > 1);
+            let mut live: VecDeque<Slot> = VecDeque::new();
+            let charge = |slot: &Slot| slot.len().next_multiple_of(SLOT_ALIGN);
+            for (len, gone) in steps {
+                let len = if gone == 3 { 256 << 10 } else { len };
+                live.drain(..gone.min(live.len()) / 3);
+                while live.iter().map(charge).sum::<usize>() + (len as usize).next_multiple_of(SLOT_ALIGN) > ring.capacity() {
+                    live.pop_front();
+                }
+                let slot = ring.reserve(len);
+                prop_assert!(slot.is_some());
+                live.extend(slot);
+            }
+        }
+
         /// Whatever the order of drops, no two live spans share a byte and all space comes back.
         #[test]
         fn live_spans_never_share_memory(steps in proptest::collection::vec((1u32..20_000, 0usize..8), 1..200)) {

@@ -130,7 +130,7 @@ impl Run {
             let detail = format!("the ring has {}, this image needs {}", Bytes(resources.ring), Bytes(least));
             return Err(refused(Reason::MemoryShort, detail));
         }
-        let ring = Ring::new(usize::try_from(resources.ring).unwrap_or(usize::MAX))
+        let ring = Ring::for_slots(usize::try_from(resources.ring).unwrap_or(usize::MAX), prepare.block)
             .map_err(|error| refused(Reason::MemoryShort, error.to_string()))?;
         let target = OpenTarget::open(disk, prepare.disk_bytes, prepare.sector)
             .map_err(|error| refused(error.fault.reason(), error.to_string()))?;
