@@ -38,7 +38,7 @@ clippy() {
 
 doc() {
     need_rust
-    RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps --document-private-items
+    RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --quiet --workspace --no-deps --document-private-items
 }
 
 unit() {

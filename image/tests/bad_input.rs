@@ -1,4 +1,5 @@
 //! Images that are cut, flipped, foreign, half made, or lack their parent: a clear error each, never a wrong disk.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 #![allow(missing_docs, reason = "a test")]
 
 mod common;

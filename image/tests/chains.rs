@@ -1,4 +1,5 @@
 //! Random disks that change at random: every layer gives back its disk, and its manifest says the same.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 #![allow(missing_docs, reason = "a test")]
 
 mod common;

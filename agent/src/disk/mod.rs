@@ -24,6 +24,7 @@
 //! Fixed when the engine starts, see [`EngineOptions::buffer_bytes`]: with 1 MiB blocks, two writers and one reader 5 MiB, or 35 MiB
 //! for a disk with heads (its sort window has 32 MiB). Besides, manifest parts with blocks that are not read back yet are held, up to
 //! 8 MiB (`RETAINED_LIMIT`) and one flush window's worth; when there are more, writing waits for reading. `--free zero` takes one bit for
+//! `schedule::RETAINED_LIMIT` and one window's worth; when there are more, writing waits for reading. `--free zero` takes one bit for
 //! each grain of the target.
 
 mod engine;

@@ -1,4 +1,5 @@
 //! Disks made up for the tests.
+#![allow(clippy::unwrap_used, unreachable_pub, dead_code, reason = "helpers of tests; not every test uses each")]
 
 use slidecast_image::{CreateOptions, CreateReport, ImageError, create, export};
 use std::os::unix::fs::FileExt;
