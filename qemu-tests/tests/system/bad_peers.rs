@@ -112,8 +112,10 @@ fn port_in_use() {
         let mut squatter = lab.on_server("squatter", "socat", ["-u", &format!("{socket}:{PORT}"), "-"]).unwrap();
         let table = if socket.starts_with("TCP") { "tcp" } else { "udp" };
         let bound = |process: &Process| {
+            // Before it is the squatter it is the program that puts it into the server's namespace.
+            let name = fs::read_to_string(format!("/proc/{}/comm", process.pid())).unwrap_or_default();
             let text = fs::read_to_string(format!("/proc/{}/net/{table}", process.pid())).unwrap_or_default();
-            text.contains(&format!(":{PORT:04X}"))
+            name.trim() == "socat" && text.contains(&format!(":{PORT:04X}"))
         };
         squatter.wait_until("binding", SOON, bound).unwrap();
         let mut deploy = lab.deploy(&fixtures.base, 1, &["--progress", "none"]).unwrap();
