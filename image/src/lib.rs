@@ -21,7 +21,6 @@ mod report;
 mod resolve;
 mod resolved;
 pub mod source;
-mod survey;
 mod table;
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,7 @@
 //! The partition report: what `create` found on the disk, for people. It is in the layer and under its id, but nothing
 //! that is written to a disk depends on it.
 
+use crate::used::DiskReport;
 use crate::varint::{self, Reader};
 use serde::Serialize;
 use slidecast_proto::wire::Malformed;
@@ -62,6 +63,11 @@ fn count(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
 }
 
 impl Report {
+    /// What was found, without what only `create` needs.
+    pub(crate) fn of(disk: &DiskReport) -> Self {
+        Self { partitions: disk.partitions.clone(), notes: disk.notes.clone() }
+    }
+
     /// The report as it stands in the layer; what is beyond the limits is cut off.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();

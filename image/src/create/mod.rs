@@ -23,9 +23,10 @@ use crate::format::{MAX_LAYERS, MAX_NAME_BYTES, Row, Section, SectionEntry, Supe
 use crate::layer::{Layer, LayerFile, LiveHash, encode_live};
 use crate::manifest::check_geometry;
 use crate::part::live_runs;
+use crate::report::Report;
 use crate::resolved::{BlockReader, Resolved};
 use crate::source::Source;
-use crate::survey::{Survey, survey};
+use crate::used::{self, DiskReport};
 use core::ops::Range;
 use grain::Grain;
 use index::{GRAIN_BYTES, INDEX_BYTES};
@@ -137,7 +138,7 @@ pub struct CreateReport {
 /// What is settled before the source is read.
 struct Job {
     source: Source,
-    survey: Survey,
+    survey: DiskReport,
     unused: Vec<Range<u64>>,
     sizes: Sizes,
     /// The most grains that may be stored.
@@ -250,8 +251,8 @@ fn prepare(options: &CreateOptions, parent: Option<&Image>) -> Result<Job, Image
     let source = Source::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
     let geometry = |what| ImageError::Geometry { path: path.clone(), what };
     check_sizes(options)?;
-    let survey = survey(&source).map_err(ImageError::io(Operation::Read, path, None))?;
-    let mut notes = survey.report.notes.clone();
+    let survey = used::scan(&source, source.bytes(), source.sector());
+    let mut notes = survey.all_notes();
     let (mut grain, mut block);
     if let Some(parent) = parent {
         let header = parent.header();
@@ -491,7 +492,7 @@ fn finish(
     chain.push(Layer { core: Arc::new(core), sections: Vec::new(), extents });
     let mut resolved = Resolved::merge(&chain, LiveHashes::new(&chain, parent).finder())?;
     sections.push(output.section(Section::LiveHashes, &encode_live(resolved.live()))?);
-    sections.push(output.section(Section::Report, &job.survey.report.encode())?);
+    sections.push(output.section(Section::Report, &Report::of(&job.survey).encode())?);
     let layer = superblock.layer_id(&sections);
     resolved.set_layer(layer);
     sections.push(output.section(Section::Manifest, resolved.header_bytes())?);

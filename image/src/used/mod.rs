@@ -23,4 +23,4 @@ mod volume;
 #[cfg(test)]
 mod tests;
 
-pub use scan::{DiskReport, PartitionReport, scan};
+pub use scan::{DiskReport, scan};

@@ -4,6 +4,7 @@ use super::sniff::Signs;
 use super::volume::{Kept, Volume};
 use crate::fit::{HEAD_BYTES, backup_area, fit};
 use crate::manifest::TableKind;
+use crate::report::PartitionInfo;
 use crate::source::ReadAt;
 use crate::table::{self, Partition};
 use core::ops::Range;
@@ -15,7 +16,7 @@ pub struct DiskReport {
     /// The partition table.
     pub table: TableKind,
     /// The partitions in the order of the table. A file system on the whole disk is one partition with the index 0.
-    pub partitions: Vec<PartitionReport>,
+    pub partitions: Vec<PartitionInfo>,
     /// Bytes of the disk whose content does not matter: sorted, apart, aligned inward to the smallest grain (the last one
     /// may end with the disk).
     pub unused: Vec<Range<u64>>,
@@ -23,27 +24,19 @@ pub struct DiskReport {
     pub notes: Vec<String>,
 }
 
-/// What was found in one partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PartitionReport {
-    /// Its number in the table, from 1; 0 for the whole disk.
-    pub index: u32,
-    /// Its first byte on the disk.
-    pub start: u64,
-    /// Its size in bytes.
-    pub bytes: u64,
-    /// Its type: a GUID in a GPT, two hexadecimal digits in an MBR, empty for the whole disk.
-    pub kind: String,
-    /// Its name in a GPT.
-    pub name: String,
-    /// The file system, or what else was recognised; empty if nothing was.
-    pub fs: String,
-    /// Bytes that are or may be in use.
-    pub used_bytes: u64,
-    /// Bytes that are not.
-    pub unused_bytes: u64,
-    /// Why all of it is kept, where something was recognised and yet is.
-    pub note: String,
+impl DiskReport {
+    /// Everything that a person should know: about the disk, and about each partition that is kept as a whole though
+    /// something was recognised in it.
+    #[must_use]
+    pub fn all_notes(&self) -> Vec<String> {
+        let kept = self.partitions.iter().filter(|partition| !partition.note.is_empty());
+        let of_partitions = kept.map(|PartitionInfo { index, fs, note, .. }| match (*index, fs.as_str()) {
+            (0, fs) => format!("{fs} on the whole disk: {note}"),
+            (index, "") => format!("partition {index}: {note}"),
+            (index, fs) => format!("partition {index}, {fs}: {note}"),
+        });
+        self.notes.iter().cloned().chain(of_partitions).collect()
+    }
 }
 
 /// Finds what of a disk of `disk_bytes` with sectors of `sector` bytes is unused.
@@ -96,15 +89,15 @@ fn partition(
     volume: &Volume<'_>,
     signs: Result<Signs, Kept>,
     unused: &mut Vec<Range<u64>>,
-) -> PartitionReport {
-    let mut report = PartitionReport {
+) -> PartitionInfo {
+    let mut report = PartitionInfo {
         index: found.index,
         start: found.start,
         bytes: found.bytes,
         kind: found.kind.clone(),
         name: found.name.clone(),
         used_bytes: found.bytes,
-        ..PartitionReport::default()
+        ..PartitionInfo::default()
     };
     let free = signs.and_then(|signs| {
         signs.name().clone_into(&mut report.fs);
