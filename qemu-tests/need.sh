@@ -16,6 +16,13 @@ package_of() {
         mke2fs | debugfs | dumpe2fs | e2fsck) echo e2fsprogs ;;
         mkfs.vfat) echo dosfstools ;;
         mcopy | mmd) echo mtools ;;
+        depmod | modprobe) echo kmod ;;
+        objcopy) echo binutils ;;
+        xz) echo xz-utils ;;
+        sbsign) echo sbsigntool ;;
+        */isolinux.bin | */isohdpfx.bin) echo isolinux ;;
+        */ldlinux.c32) echo syslinux-common ;;
+        */linuxx64.efi.stub) echo systemd-boot-efi ;;
         sgdisk) echo gdisk ;;
         musl-gcc) echo musl-tools ;;
         fusermount3) echo fuse3 ;;
@@ -25,12 +32,12 @@ package_of() {
     esac
 }
 
-# need_tools COMMAND...: installs what is missing.
+# need_tools COMMAND|FILE...: installs what is missing.
 need_tools() {
     local tool found missing=() packages=() sudo=()
     export PATH="$PATH:/usr/sbin:/sbin"
     for tool; do
-        command -v "$tool" >/dev/null || {
+        command -v "$tool" >/dev/null || [ -e "$tool" ] || {
             missing+=("$tool")
             read -ra found < <(package_of "$tool")
             packages+=("${found[@]}")
