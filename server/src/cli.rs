@@ -1,5 +1,6 @@
 //! The command line. What is listed here is a contract: scripts call it.
 
+use crate::boot::{DEFAULT_HTTP_PORT, DhcpRange, UefiStage};
 use crate::nic::CardSpeed;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -59,6 +60,17 @@ transport=T, with a comma for \"and\". Without one, a node must have exactly one
 Exit codes: 0 every node is done (or written, if no more was asked for), 1 nothing was started,
 2 wrong usage, 3 some node failed, or stopped after nodes had been given their disks.";
 
+const BOOT_EXAMPLES: &str = "\
+Examples:
+  slidecast boot-server --interface eth1
+  slidecast boot-server --interface eth1 --dhcp 10.0.0.100-10.0.0.200
+  slidecast boot-server --interface eth1 --dir /srv/boot --uefi uki
+
+Needs root, for the ports of DHCP and TFTP, and Debian's packages dnsmasq-base and ipxe.
+It runs until it is stopped and prints what each machine asks for and fetches.
+
+Exit codes: 0 stopped, 1 it could not start or dnsmasq does not stay up, 2 wrong usage.";
+
 /// Puts one disk image on many machines at once.
 #[derive(Debug, Parser)]
 #[command(name = "slidecast", version, after_help = EXAMPLES, max_term_width = 100)]
@@ -83,6 +95,9 @@ pub enum Command {
     /// Put an image on the disks of waiting agents.
     #[command(after_help = DEPLOY_EXAMPLES)]
     Deploy(Box<Deploy>),
+    /// Let machines boot the agent from the network.
+    #[command(after_help = BOOT_EXAMPLES)]
+    BootServer(BootServer),
 }
 
 /// `slidecast image ...`
@@ -222,6 +237,29 @@ pub struct Deploy {
     pub card_speed: Vec<CardSpeed>,
 }
 
+/// `slidecast boot-server`
+#[derive(Debug, Args)]
+pub struct BootServer {
+    /// The network card on which machines boot.
+    #[arg(long, value_name = "IF")]
+    pub interface: String,
+    /// The folder with the boot files, as ./mkimage.sh makes it.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub dir: PathBuf,
+    /// Work beside the DHCP server of the net, which gives out the addresses; this is the default.
+    #[arg(long, conflicts_with = "dhcp")]
+    pub proxy: bool,
+    /// Be the DHCP server of an isolated net and give out these addresses, such as 10.0.0.100-10.0.0.200.
+    #[arg(long, value_name = "RANGE", value_parser = DhcpRange::from_str)]
+    pub dhcp: Option<DhcpRange>,
+    /// The port for boot files over HTTP.
+    #[arg(long, value_name = "P", default_value_t = DEFAULT_HTTP_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub http_port: u16,
+    /// What UEFI machines that boot by PXE load first.
+    #[arg(long, value_name = "HOW", default_value = "ipxe")]
+    pub uefi: UefiStage,
+}
+
 /// The ways of showing progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ProgressStyle {
@@ -353,10 +391,33 @@ mod tests {
     }
 
     #[test]
+    fn the_boot_server_is_a_proxy_unless_it_is_told_a_range() {
+        let boot = |args: &[&str]| {
+            let args = ["slidecast", "boot-server", "--interface", "eth1"].iter().chain(args);
+            Cli::try_parse_from(args).map(|cli| match cli.command {
+                Command::BootServer(boot) => boot,
+                _ => unreachable!("boot-server was asked for"),
+            })
+        };
+        let default = boot(&[]).unwrap();
+        assert_eq!((default.interface.as_str(), default.dhcp, default.http_port), ("eth1", None, 7580));
+        assert_eq!((default.dir, default.uefi), (PathBuf::from("out"), UefiStage::Ipxe));
+        assert!(boot(&["--proxy"]).unwrap().proxy);
+        let range = boot(&["--dhcp", "10.0.0.100-10.0.0.200"]).unwrap().dhcp.unwrap();
+        assert_eq!(range.to_string(), "10.0.0.100-10.0.0.200");
+        let wrong = boot(&["--dhcp", "10.0.0.100"]).unwrap_err().to_string();
+        assert!(wrong.contains("expected two addresses such as 10.0.0.100-10.0.0.200"), "{wrong}");
+        for args in [&["--dhcp", "10.0.0.1-10.0.0.2", "--proxy"][..], &["--interface", "eth2"], &["--http-port", "0"]] {
+            assert!(boot(args).is_err(), "{args:?}");
+        }
+    }
+
+    #[test]
     fn help_has_examples() {
         let help = |args: &[&str]| Cli::try_parse_from(args).unwrap_err().to_string();
         assert!(help(&["slidecast", "--help"]).contains("Examples:"));
         assert!(help(&["slidecast", "deploy", "--help"]).contains("slidecast deploy base.slide --wait-for 4"));
+        assert!(help(&["slidecast", "boot-server", "--help"]).contains("--dhcp 10.0.0.100-10.0.0.200"));
         assert!(help(&["slidecast", "image", "create", "--help"]).contains("--parent monday.slide"));
     }
 }

@@ -4,6 +4,7 @@
 //! the machines of `slidecast_proto`; what is here reads files, moves bytes and shows what happens.
 #![forbid(unsafe_code)]
 
+pub mod boot;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -62,6 +63,7 @@ fn try_run(args: Vec<OsString>) -> Result<ExitCode, Failure> {
         }
         Command::Image(command) => image::run(command),
         Command::Deploy(args) => deploy::run(&args),
+        Command::BootServer(args) => boot::run(&args),
     }
 }
 

@@ -5,7 +5,7 @@ mod checker;
 mod door;
 mod event_loop;
 mod link;
-mod signals;
+pub(crate) mod signals;
 
 use crate::cli::Deploy;
 use crate::clock::Clock;

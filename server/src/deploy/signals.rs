@@ -23,13 +23,13 @@ fn ignored(status: &str) -> u64 {
 
 /// Tells of signals through a socket that can be polled.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     receiver: UnixStream,
 }
 
 impl Signals {
     /// Takes the signals over.
-    pub(super) fn take() -> io::Result<Self> {
+    pub(crate) fn take() -> io::Result<Self> {
         let (receiver, sender) = std::os::unix::net::UnixStream::pair()?;
         receiver.set_nonblocking(true)?;
         for signal in heeded() {
@@ -38,12 +38,12 @@ impl Signals {
         Ok(Self { receiver: UnixStream::from_std(receiver) })
     }
 
-    pub(super) fn receiver(&mut self) -> &mut UnixStream {
+    pub(crate) fn receiver(&mut self) -> &mut UnixStream {
         &mut self.receiver
     }
 
     /// Whether a signal came since the last call.
-    pub(super) fn came(&mut self) -> bool {
+    pub(crate) fn came(&mut self) -> bool {
         let mut bytes = [0; 16];
         let mut came = false;
         while matches!(self.receiver.read(&mut bytes), Ok(len) if len > 0) {
@@ -53,7 +53,7 @@ impl Signals {
     }
 
     /// From now on a signal ends the program at once, with `code`.
-    pub(super) fn end_at_once(code: u8) -> io::Result<()> {
+    pub(crate) fn end_at_once(code: u8) -> io::Result<()> {
         for signal in heeded() {
             let now = Arc::new(AtomicBool::new(true));
             signal_hook::flag::register_conditional_shutdown(signal, i32::from(code), now)?;
