@@ -1,5 +1,6 @@
 //! The engine's handle: it starts the threads, takes jobs, and gives events.
 
+use super::comparison::Comparison;
 use super::fault::{DiskFailure, Fault};
 use super::fill::Pattern;
 use super::layout::Layout;
@@ -39,6 +40,8 @@ pub struct EngineOptions {
     pub writers: usize,
     /// Threads that read back, at most.
     pub readers: usize,
+    /// Threads that compare before the first write, at most; on a disk with heads there is one.
+    pub hashers: usize,
     /// Flush after so many bytes ...
     pub flush_bytes: u64,
     /// ... or so long after the first unflushed write.
@@ -56,26 +59,32 @@ impl EngineOptions {
             free,
             writers: processors.clamp(1, 4),
             readers: if processors > 2 { 2 } else { 1 },
+            hashers: processors.clamp(1, 8),
             flush_bytes: 256 << 20,
             flush_after: Duration::from_secs(2),
         }
     }
 
-    /// Large blocks leave room for fewer threads.
-    fn threads(&self, header: &ManifestHeader) -> (usize, usize) {
+    /// Writers, readers, and those who compare. Large blocks leave room for fewer threads.
+    fn threads(&self, header: &ManifestHeader, rotational: bool) -> (usize, usize, usize) {
         let large = header.block > 4 << 20;
-        if large { (self.writers.clamp(1, 2), 1) } else { (self.writers.max(1), self.readers.max(1)) }
+        let (writers, readers) =
+            if large { (self.writers.clamp(1, 2), 1) } else { (self.writers.max(1), self.readers.max(1)) };
+        let room = usize::try_from((16 << 20) / header.block.max(1)).unwrap_or(1).max(1);
+        let hashers = if rotational { 1 } else { self.hashers.clamp(1, room) };
+        (writers, readers, hashers)
     }
 
     /// All memory that an engine takes for its buffers on such a target, in bytes.
     #[must_use]
     pub fn buffer_bytes(&self, header: &ManifestHeader, target_bytes: u64, rotational: bool) -> u64 {
-        let (writers, readers) = self.threads(header);
+        let (writers, readers, hashers) = self.threads(header, rotational);
         let used = if self.free == Free::Zero { Used::bytes(target_bytes, u64::from(header.grain)) } else { 0 };
         let window = if rotational { trays(header) as u64 * u64::from(header.block) } else { 0 };
         let layout = Layout::new(header, target_bytes);
         let shadow = layout.head + (layout.backup.end - layout.backup.start);
-        let threads = writers as u64 * writer_bytes(header, rotational) + readers as u64 * reader_bytes(header);
+        let threads =
+            writers as u64 * writer_bytes(header, rotational) + readers.max(hashers) as u64 * reader_bytes(header);
         window + threads + shadow + used
     }
 }
@@ -186,9 +195,9 @@ impl Engine {
         let flush = FlushWindow { bytes: options.flush_bytes, after: options.flush_after };
         let window = rotational.then(|| Window::new(trays(&header), header.block as usize)).transpose()?;
         let used = (options.free == Free::Zero).then(|| Used::new(facts.bytes, header.grain));
-        let (writers, readers) = options.threads(&header);
+        let (writers, readers, hashers) = options.threads(&header, rotational);
         let shared = Arc::new(Shared {
-            schedule: Mutex::new(Schedule::new(&header, options.verify, rotational, flush)),
+            schedule: Mutex::new(Schedule::new(&header, options.verify, rotational, flush, readers)),
             shadow: Mutex::new(Shadow::new(&layout)?),
             used: Mutex::new(used),
             window,
@@ -214,7 +223,7 @@ impl Engine {
         if shared.window.is_some() {
             spawn("slidecast-sort".into(), shared, writer::write_window)?;
         }
-        for no in 0..readers {
+        for no in 0..readers.max(hashers) {
             let reader = Reader::new(shared)?;
             spawn(format!("slidecast-r{no}"), shared, move |shared| reader.run(shared))?;
         }
@@ -223,13 +232,19 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Compares a part with what stands on the disk, before anything is written: answered by [`Event::Compared`]. Each part is
-    /// held until then, so hand over a few at a time. With `--free zero` nothing counts as held: unused space must be written.
-    pub fn compare(&self, part: Arc<Part>) {
-        self.shared.with(|schedule| schedule.on_compare(part));
+    /// Compares a part with what stands on the disk, before anything is written: answered by [`Event::Compared`], part by part in
+    /// their order, unless [`Self::begin`] comes before. Each part is held until then, so hand over a few at a time.
+    ///
+    /// With `sampled` a part of which a spread sample is not there counts as lacking: a disk with something else on it costs
+    /// little. With `--free zero` nothing counts as held: unused space must be written.
+    pub fn compare(&self, part: Arc<Part>, sampled: bool) {
+        let zero = self.shared.options.free == Free::Zero;
+        let comparison = if zero { Comparison::of_nothing(part) } else { Comparison::new(part, sampled) };
+        self.shared.with(|schedule| schedule.on_compare(comparison));
     }
 
-    /// Wipes the head and the backup table, writes the mark, flushes: answered by [`Event::Began`].
+    /// Wipes the head and the backup table, writes the mark, flushes: answered by [`Event::Began`]. What was not compared by then
+    /// counts as lacking.
     pub fn begin(&self) {
         self.shared.with(Schedule::on_begin);
     }
@@ -263,6 +278,12 @@ impl Engine {
     /// The next event.
     pub fn poll(&self) -> Option<Event> {
         self.shared.schedule().poll_event()
+    }
+
+    /// The target's path.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.shared.path()
     }
 
     /// The bytes written to the target so far.

@@ -18,15 +18,17 @@
 //! | `used` | what `--free zero` must leave alone |
 //! | `window` | for disks with heads: writes gathered and sorted |
 //! | `readback` | what stands on the disk against the manifest |
+//! | `comparison` | before the first write: which blocks of a part the disk holds already |
 //! | `fault` | what can go wrong, with operation, object and position |
 //!
 //! # Memory
-//! Fixed when the engine starts, see [`EngineOptions::buffer_bytes`]: with 1 MiB blocks, two writers and one reader 5 MiB, or 35 MiB
-//! for a disk with heads (its sort window has 32 MiB). Besides, manifest parts with blocks that are not read back yet are held, up to
+//! Fixed when the engine starts, see [`EngineOptions::buffer_bytes`]: with 1 MiB blocks, two writers and two readers 6 MiB, or 37 MiB
+//! for a disk with heads (one reader, and a sort window of 32 MiB). Besides, manifest parts with blocks that are not read back yet are held, up to
 //! 8 MiB (`RETAINED_LIMIT`) and one flush window's worth; when there are more, writing waits for reading. `--free zero` takes one bit for
 //! `schedule::RETAINED_LIMIT` and one window's worth; when there are more, writing waits for reading. `--free zero` takes one bit for
 //! each grain of the target.
 
+mod comparison;
 mod engine;
 mod fault;
 mod fill;

@@ -12,7 +12,6 @@ use super::shared::Shared;
 use crate::sys::AlignedBuf;
 use core::ops::Range;
 use slidecast_image::manifest::{BlockInfo, Content, ManifestHeader, Part};
-use slidecast_proto::reason::Free;
 use slidecast_proto::units::{BlockNo, Hash};
 
 /// Second and further places are compared in pieces of this size.
@@ -42,7 +41,7 @@ impl Reader {
         while let Some(read) = shared.next_read() {
             let done = match read {
                 Read::Back(written) => self.back(shared, written),
-                Read::Compare(part) => self.compare(shared, &part),
+                Read::Compare(part, block) => self.compare(shared, &part, block),
                 Read::Wait | Read::Exit => Ok(()),
             };
             if let Err(fault) = done {
@@ -66,22 +65,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Which blocks of a part the disk holds. The shadow holds the disk's own head while nothing is written.
-    fn compare(&mut self, shared: &Shared, part: &Part) -> Result<(), Fault> {
+    /// Whether the disk holds a block. The shadow holds the disk's own head while nothing is written.
+    fn compare(&mut self, shared: &Shared, part: &Part, block: BlockNo) -> Result<(), Fault> {
         shared.shadow().load_once(&*shared.io)?;
-        let mut same = vec![];
-        if shared.options.free != Free::Zero {
-            for block in (part.first().0..part.first().0 + part.len()).map(BlockNo) {
-                if shared.is_over() {
-                    return Ok(());
-                }
-                let Some(info) = part.block(block) else { continue };
-                if self.find_difference(shared, Object::Block(block), &info)?.is_none() {
-                    same.push(block);
-                }
-            }
-        }
-        shared.with(|schedule| schedule.on_compared(part.first(), same));
+        let Some(info) = part.block(block) else { return Ok(()) };
+        let same = self.find_difference(shared, Object::Block(block), &info)?.is_none();
+        shared.with(|schedule| schedule.on_compared(part.first(), block, same));
         Ok(())
     }
 

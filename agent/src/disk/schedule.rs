@@ -3,6 +3,7 @@
 //! A block goes job -> (writing) -> fresh -> (flushing) -> unread -> (reading) -> done. A fill goes the same way without a
 //! job. Blocks that the disk held before count as done from the start.
 
+use super::comparison::Comparison;
 use super::engine::{BlockJob, Event};
 use super::fault::DiskFailure;
 use super::fill::FillWork;
@@ -79,8 +80,8 @@ pub(super) enum Control {
 pub(super) enum Read {
     /// Compare a block that was written.
     Back(Written),
-    /// See which blocks of a part the disk holds already.
-    Compare(Arc<Part>),
+    /// See whether the disk holds this block of a part already.
+    Compare(Arc<Part>, BlockNo),
     Wait,
     Exit,
 }
@@ -103,6 +104,8 @@ pub(super) struct Schedule {
     /// Read back in passes of their own, not between writes.
     rotational: bool,
     window: FlushWindow,
+    /// Blocks that are read back at the same time, at most. Before the first write all readers compare.
+    readers: usize,
 
     begin: bool,
     finish: bool,
@@ -116,7 +119,7 @@ pub(super) struct Schedule {
     fresh_since: Option<Instant>,
     flushing: bool,
 
-    compares: VecDeque<Arc<Part>>,
+    compares: VecDeque<Comparison>,
     unread: VecDeque<Written>,
     reading: usize,
     /// A pass of reading on a disk with heads; nothing is written meanwhile.
@@ -141,13 +144,20 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    pub(super) fn new(header: &ManifestHeader, verify: Verify, rotational: bool, window: FlushWindow) -> Self {
+    pub(super) fn new(
+        header: &ManifestHeader,
+        verify: Verify,
+        rotational: bool,
+        window: FlushWindow,
+        readers: usize,
+    ) -> Self {
         let none = BlockSet::empty(header.blocks);
         Self {
             phase: Phase::Idle,
             verify,
             rotational,
             window,
+            readers,
             begin: false,
             finish: false,
             jobs: VecDeque::new(),
@@ -183,8 +193,9 @@ impl Schedule {
 
     pub(super) fn wants(&self, now: Instant) -> Wants {
         let over = self.phase == Phase::Over;
-        let compares = self.phase == Phase::Idle && !self.compares.is_empty();
-        let read = compares || (!self.unread.is_empty() && (!self.rotational || self.pass || self.pass_may_begin()));
+        let compares = self.phase == Phase::Idle && self.compares.iter().any(Comparison::has_more);
+        let may_read_back = self.reading < self.readers && (!self.rotational || self.pass || self.pass_may_begin());
+        let read = compares || (!self.unread.is_empty() && may_read_back);
         let control = match self.phase {
             Phase::Idle => (self.begin && self.compared()) || (self.finish && self.body_is_done()),
             Phase::Body if self.finish && self.body_is_done() => true,
@@ -196,8 +207,10 @@ impl Schedule {
 
     // What comes from outside.
 
+    /// What was not compared by now counts as lacking: the server knows no better.
     pub(super) fn on_begin(&mut self) {
         self.begin = true;
+        self.compares.clear();
     }
 
     pub(super) fn on_finish(&mut self) {
@@ -216,9 +229,10 @@ impl Schedule {
         }
     }
 
-    pub(super) fn on_compare(&mut self, part: Arc<Part>) {
-        if self.phase != Phase::Over {
-            self.compares.push_back(part);
+    pub(super) fn on_compare(&mut self, comparison: Comparison) {
+        if self.phase == Phase::Idle && !self.begin {
+            self.compares.push_back(comparison);
+            self.end_comparisons();
         }
     }
 
@@ -409,10 +423,13 @@ impl Schedule {
             return Read::Exit;
         }
         if self.phase == Phase::Idle
-            && let Some(part) = self.compares.pop_front()
+            && let Some((part, block)) = self.compares.iter_mut().find_map(Comparison::next)
         {
             self.reading += 1;
-            return Read::Compare(part);
+            return Read::Compare(part, block);
+        }
+        if self.reading >= self.readers {
+            return Read::Wait;
         }
         if self.rotational && !self.pass {
             if self.unread.is_empty() || !self.pass_may_begin() {
@@ -432,18 +449,28 @@ impl Schedule {
         still && (self.presses() || self.nothing_to_write())
     }
 
-    /// The part that begins with `first` was compared; `same` are the blocks that the disk holds.
-    pub(super) fn on_compared(&mut self, first: BlockNo, same: Vec<BlockNo>) {
+    /// A block of the part that begins with `first` was compared.
+    pub(super) fn on_compared(&mut self, first: BlockNo, block: BlockNo, same: bool) {
         self.reading -= 1;
-        if self.phase == Phase::Over {
-            return;
+        if let Some(comparison) = self.compares.iter_mut().find(|comparison| comparison.first() == first) {
+            comparison.on_compared(block, same);
         }
-        for block in &same {
-            self.settled.insert(*block);
-            self.fills.take(*block);
-            self.done.insert(*block);
+        self.end_comparisons();
+    }
+
+    /// Tells of the parts that are compared, in their order.
+    fn end_comparisons(&mut self) {
+        while self.compares.front().is_some_and(Comparison::is_over)
+            && let Some(comparison) = self.compares.pop_front()
+        {
+            let (first, same) = (comparison.first(), comparison.into_same());
+            for block in &same {
+                self.settled.insert(*block);
+                self.fills.take(*block);
+                self.done.insert(*block);
+            }
+            self.events.push_back(Event::Compared { first, same });
         }
-        self.events.push_back(Event::Compared { first, same });
     }
 
     /// A block was read back and is what it should be.

@@ -20,7 +20,7 @@ impl Rig {
     fn new(verify: Verify, rotational: bool) -> Self {
         let (header, part) = part(&[stored(16, 300), stored(16, 400), fill(0, 16, 500)]);
         let window = FlushWindow { bytes: 1 << 20, after: 2 * SECOND };
-        let mut schedule = Schedule::new(&header, verify, rotational, window);
+        let mut schedule = Schedule::new(&header, verify, rotational, window, 8);
         let ring = Ring::new(1 << 20).unwrap();
         schedule.on_begin();
         assert!(matches!(schedule.poll_control(Instant::now()), Control::Begin));
@@ -224,14 +224,62 @@ fn what_the_disk_held_before_is_not_written() {
     let (header, part) = part(&[stored(16, 300), fill(0, 16, 500)]);
     let part = Arc::new(part);
     let window = FlushWindow { bytes: 1, after: SECOND };
-    let mut schedule = Schedule::new(&header, Verify::Full, false, window);
-    schedule.on_compare(Arc::clone(&part));
-    assert!(matches!(schedule.poll_read(), Read::Compare(_)));
-    schedule.on_compared(BlockNo(0), vec![BlockNo(0), BlockNo(1)]);
+    let mut schedule = Schedule::new(&header, Verify::Full, false, window, 8);
+    schedule.on_compare(Comparison::new(Arc::clone(&part), false));
+    for block in [BlockNo(0), BlockNo(1)] {
+        assert!(matches!(schedule.poll_read(), Read::Compare(_, found) if found == block));
+    }
+    assert!(matches!(schedule.poll_read(), Read::Wait));
+    // Readers may be through in another order.
+    schedule.on_compared(BlockNo(0), BlockNo(1), true);
+    assert_eq!(schedule.poll_event(), None);
+    schedule.on_compared(BlockNo(0), BlockNo(0), true);
+    let same = vec![BlockNo(0), BlockNo(1)];
+    assert_eq!(schedule.poll_event(), Some(Event::Compared { first: BlockNo(0), same }));
     schedule.on_part(part);
     schedule.on_finish();
     assert!(matches!(schedule.poll_control(Instant::now()), Control::Finish { begun: false }));
     schedule.on_ended(Verified::Direct);
     let last = core::iter::from_fn(|| schedule.poll_event()).last();
     assert_eq!(last, Some(Event::Ended { verified: Verified::Direct, written: 0, kept: 2 }));
+}
+
+/// How many blocks of a part of 100 are looked at when the disk holds those that `held` says.
+fn looked_at(held: impl Fn(u32) -> bool) -> (usize, Vec<BlockNo>) {
+    let blocks: Vec<_> =
+        (0..100).map(|no| if no % 10 == 9 { fill(0, 16, no * 16) } else { stored(16, no * 16) }).collect();
+    let (header, part) = part(&blocks);
+    let window = FlushWindow { bytes: 1, after: SECOND };
+    let mut schedule = Schedule::new(&header, Verify::Full, false, window, 8);
+    schedule.on_compare(Comparison::new(Arc::new(part), true));
+    let mut looks = 0;
+    while let Read::Compare(_, block) = schedule.poll_read() {
+        looks += 1;
+        schedule.on_compared(BlockNo(0), block, held(block.0));
+    }
+    let Some(Event::Compared { same, .. }) = schedule.poll_event() else { panic!("it was compared") };
+    (looks, same)
+}
+
+#[test]
+fn a_disk_with_something_else_on_it_is_told_by_a_sample() {
+    // Zeros are everywhere: a fill that stands there says nothing.
+    assert_eq!(looked_at(|no| no % 10 == 9), (16, vec![]));
+    let (looks, same) = looked_at(|no| no > 80);
+    assert_eq!((looks, same.len()), (100, 19));
+}
+
+#[test]
+fn what_was_not_compared_before_the_first_write_counts_as_lacking() {
+    let (header, part) = part(&[stored(16, 300), stored(16, 400)]);
+    let window = FlushWindow { bytes: 1, after: SECOND };
+    let mut schedule = Schedule::new(&header, Verify::Full, false, window, 8);
+    schedule.on_compare(Comparison::new(Arc::new(part), false));
+    assert!(matches!(schedule.poll_read(), Read::Compare(..)));
+    schedule.on_begin();
+    assert!(matches!(schedule.poll_control(Instant::now()), Control::Wait(_)), "a reader is still at it");
+    schedule.on_compared(BlockNo(0), BlockNo(0), true);
+    assert!(matches!(schedule.poll_control(Instant::now()), Control::Begin));
+    assert_eq!(schedule.poll_event(), None);
+    assert!(!schedule.keeps_blocks());
 }

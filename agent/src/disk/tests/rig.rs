@@ -20,6 +20,7 @@ pub(super) fn options(verify: Verify, free: Free) -> EngineOptions {
     EngineOptions {
         writers: 2,
         readers: 1,
+        hashers: 3,
         flush_bytes: 512 << 10,
         flush_after: Duration::from_millis(200),
         ..EngineOptions::new(DEPLOYMENT, verify, free)
@@ -83,7 +84,7 @@ impl<'a> Rig<'a> {
     pub(super) fn compare(&mut self) -> BTreeSet<BlockNo> {
         let mut found = BTreeSet::new();
         for part in &self.image.parts {
-            self.engine.compare(Arc::clone(part));
+            self.engine.compare(Arc::clone(part), false);
             match self.wait(|event| matches!(event, Event::Compared { .. })) {
                 Event::Compared { first, same } if first == part.first() => found.extend(same),
                 other => panic!("{other:?}"),
