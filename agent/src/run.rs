@@ -4,6 +4,7 @@
 //! with the ring and the two connections: payloads go from the upstream's socket into the ring, from there to the
 //! downstream's socket and to the engine, and their space is free when the machine says so.
 
+mod compare;
 mod disk;
 mod links;
 #[cfg(test)]
@@ -12,12 +13,12 @@ mod tests;
 use crate::agent::follow_links;
 use crate::cli::Exit;
 use crate::conn::Conn;
-use crate::disk::{Engine, Mark, Stopping};
+use crate::disk::{Engine, Stopping};
 use crate::event_loop::{DOWNSTREAM, UPSTREAM};
 use crate::parts::Parts;
 use crate::ring::{Ring, Span};
-use crate::sys::AlignedBuf;
-use crate::target::{OpenTarget, TargetIo, plain};
+use crate::target::{OpenTarget, plain};
+use compare::Comparison;
 use mio::event::Event;
 use mio::{Registry, Waker};
 use slidecast_proto::book::EntryId;
@@ -78,12 +79,16 @@ pub struct Run {
     /// Payloads by entry, oldest first.
     spans: VecDeque<(EntryId, Span)>,
     disk: DiskState,
+    /// What is known of the target's old content.
+    comparison: Comparison,
     parts: Option<Parts>,
     upstream: Option<Conn>,
     downstream: Option<Downstream>,
     outbox: VecDeque<ToServer>,
     report_at: Time,
     joined: bool,
+    /// The disk was told to begin: from then on it is written.
+    begun: bool,
     /// There is more to do without waiting for anything.
     more: bool,
     waker: Arc<Waker>,
@@ -134,6 +139,7 @@ impl Run {
             .map_err(|error| refused(Reason::MemoryShort, error.to_string()))?;
         let target = OpenTarget::open(disk, prepare.disk_bytes, prepare.sector)
             .map_err(|error| refused(error.fault.reason(), error.to_string()))?;
+        let comparison = Comparison::of(&target, &prepare);
         let facts = target.facts();
         let describe = describe(disk);
         let (size, target_path) = (Bytes(prepare.disk_bytes), &facts.path);
@@ -145,7 +151,7 @@ impl Run {
             bytes: facts.bytes,
             rotational: facts.rotational,
             direct: facts.direct,
-            marked: is_marked(&target),
+            comparable: comparison.is_worth_it(),
             ring: ring.capacity() as u64,
         };
         let config = NodeConfig {
@@ -161,12 +167,14 @@ impl Run {
             ring,
             spans: VecDeque::new(),
             disk: DiskState::Open(Some(target)),
+            comparison,
             parts: None,
             upstream: None,
             downstream: None,
             outbox: VecDeque::new(),
             report_at: now,
             joined: false,
+            begun: false,
             more: false,
             waker: Arc::clone(&resources.waker),
         };
@@ -224,6 +232,7 @@ impl Run {
         self.joined = true;
         self.report_at = now;
         self.node.on_join(join, now);
+        self.begin_if_due();
     }
 
     /// Takes a caller whose first frame is this one, if it is the upstream that was announced.
@@ -351,6 +360,7 @@ impl Run {
                     Ok(())
                 }
                 Act::FinishDisk => {
+                    self.comparison.end();
                     if let DiskState::Engine(engine) = &self.disk {
                         engine.finish();
                     }
@@ -377,17 +387,6 @@ fn describe(disk: &Disk) -> String {
     let size = Bytes(disk.bytes).to_string();
     let words: Vec<&str> = what.into_iter().filter(|word| !word.is_empty()).chain([size.as_str()]).collect();
     words.join(" ")
-}
-
-/// Whether the disk carries the mark of a deployment that did not end.
-fn is_marked(target: &OpenTarget) -> bool {
-    let read = || -> std::io::Result<bool> {
-        let mut sector = AlignedBuf::new(target.facts().sector as usize).map_err(std::io::Error::other)?;
-        target.read(0, &mut sector)?;
-        Ok(Mark::parse(&sector).is_some())
-    };
-    // A disk that can't be read is found out by the engine, which names the operation.
-    read().unwrap_or(false)
 }
 
 /// Random bytes that were never used before; `None` if the system has none, which ends the link.

@@ -218,7 +218,7 @@ closed_list! {
     Phase {
         /// It has said hello and waits for a deployment.
         Waiting = 0 "waiting",
-        /// It looks for the target and, if it holds an older image, hashes it.
+        /// It compares its target with the manifest.
         Preparing = 1 "preparing",
         /// Blocks arrive and are written.
         Receiving = 2 "receiving",

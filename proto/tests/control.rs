@@ -82,8 +82,8 @@ fn hello() -> impl Strategy<Value = ToServer> {
 
 fn ready() -> impl Strategy<Value = ToServer> {
     (deployment(), line(1024), line(1024), any::<u64>(), any::<[bool; 3]>(), any::<u64>()).prop_map(
-        |(deployment, target, describe, bytes, [rotational, direct, marked], ring)| {
-            ToServer::Ready(Ready { deployment, target, describe, bytes, rotational, direct, marked, ring })
+        |(deployment, target, describe, bytes, [rotational, direct, comparable], ring)| {
+            ToServer::Ready(Ready { deployment, target, describe, bytes, rotational, direct, comparable, ring })
         },
     )
 }

@@ -20,7 +20,7 @@ impl Run {
         while let DiskState::Engine(engine) = &self.disk {
             let Some(event) = engine.poll() else { return };
             match event {
-                Event::Compared { .. } => {}
+                Event::Compared { first, same } => self.on_compared(first, &same),
                 Event::Began => log::debug!("the disk is marked, its head is wiped"),
                 Event::BadContent(block) => self.node.on_bad_content(block, false),
                 Event::Mismatch(block) => self.node.on_bad_content(block, true),
@@ -38,6 +38,7 @@ impl Run {
                 Event::Failed(DiskFailure { reason, detail }) => {
                     self.node.on_disk_failed(reason, &detail);
                     self.stop_disk();
+                    self.compare_nothing();
                 }
                 Event::Ended { verified, written, kept } => self.node.on_disk_ended(verified, written, kept),
             }
@@ -50,7 +51,7 @@ impl Run {
         }
     }
 
-    /// Checks the manifest header against the root, and lets the disk begin.
+    /// Checks the manifest header against the root, and starts the engine of the disk.
     pub(super) fn use_manifest(&mut self, bytes: &[u8]) -> Result<(), LinkFault> {
         if ManifestHeader::root(bytes) != self.prepare.root {
             return Err(LinkFault::Manifest("it does not have the root that the server announced"));
@@ -69,10 +70,6 @@ impl Run {
         if let DiskState::Open(target) = &mut self.disk
             && let Some(target) = target.take()
         {
-            log::info!(
-                "writing to {}; until it is done the disk carries a mark and does not boot",
-                target.facts().path
-            );
             let waker = Arc::clone(&self.waker);
             let wake = move || {
                 if let Err(error) = waker.wake() {
@@ -81,10 +78,7 @@ impl Run {
             };
             let options = EngineOptions::new(announced.deployment, announced.verify, announced.free);
             match Engine::start(target, Arc::clone(&header), announced.root, options, wake) {
-                Ok(engine) => {
-                    engine.begin();
-                    self.disk = DiskState::Engine(engine);
-                }
+                Ok(engine) => self.disk = DiskState::Engine(engine),
                 Err(failure) => {
                     self.disk = DiskState::Gone(None);
                     self.node.on_disk_failed(failure.reason, &failure.detail);
@@ -93,7 +87,21 @@ impl Run {
         }
         let parts = header.parts.iter().map(|part| part.first.0).collect();
         self.node.on_shape(Shape { blocks: header.blocks, parts });
+        self.begin_if_due();
         Ok(())
+    }
+
+    /// Lets the disk be written, unless it is being compared first or lacks nothing.
+    pub(super) fn begin_if_due(&mut self) {
+        if self.begun || !self.joined || self.node.is_comparing() || self.node.is_complete() {
+            return;
+        }
+        if let DiskState::Engine(engine) = &self.disk {
+            log::info!("writing to {}; until it is done the disk carries a mark and does not boot", engine.path());
+            engine.begin();
+            self.begun = true;
+            self.comparison.end();
+        }
     }
 
     /// Checks a part against the manifest header, and hands it to the disk.
@@ -103,6 +111,10 @@ impl Run {
             log::error!("part {no} of the manifest: {error}");
             LinkFault::Manifest("a part is not the one that its header names")
         })?;
+        if self.node.is_comparing() {
+            self.take_to_compare(no);
+            return Ok(());
+        }
         let part = Arc::new(part);
         parts.insert(no, Arc::clone(&part));
         if let DiskState::Engine(engine) = &self.disk

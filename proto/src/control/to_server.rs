@@ -144,8 +144,8 @@ pub struct Ready {
     pub rotational: bool,
     /// It takes direct I/O.
     pub direct: bool,
-    /// It carries the mark of an unfinished deployment.
-    pub marked: bool,
+    /// It carries the mark of an unfinished deployment or something else, so that comparing it with the image may be worth it.
+    pub comparable: bool,
     /// The size of the ring in bytes.
     pub ring: u64,
 }
@@ -157,21 +157,21 @@ impl Ready {
         put_line(out, &self.target, MAX_LINE);
         put_line(out, &self.describe, MAX_LINE);
         out.extend_from_slice(&self.bytes.to_le_bytes());
-        out.extend([self.rotational, self.direct, self.marked].map(u8::from));
+        out.extend([self.rotational, self.direct, self.comparable].map(u8::from));
         out.extend_from_slice(&self.ring.to_le_bytes());
     }
 
     fn read(input: &[u8]) -> Parsed<'_, Self> {
         map(
             (deployment, line(MAX_LINE), line(MAX_LINE), le_u64, flag, flag, flag, le_u64),
-            |(deployment, target, describe, bytes, rotational, direct, marked, ring)| Self {
+            |(deployment, target, describe, bytes, rotational, direct, comparable, ring)| Self {
                 deployment,
                 target,
                 describe,
                 bytes,
                 rotational,
                 direct,
-                marked,
+                comparable,
                 ring,
             },
         )

@@ -4,6 +4,7 @@
 //! to the head, so that a downstream knows who will call before it is called. A link whose two ends stay neighbours keeps
 //! its key and lives on.
 
+use super::comparing::Comparing;
 use super::{Deployment, DeploymentEvent, NodeRecord, Place, Stage, Standing};
 use crate::control::{Finish, Join, LinkSpec, ToAgent};
 use crate::link::Terms;
@@ -27,13 +28,15 @@ const PASS_PAUSE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct ChainState {
     card: CardId,
-    pass: u32,
+    pub(super) pass: u32,
     epoch: Epoch,
-    nodes: Vec<NodeId>,
+    pub(super) nodes: Vec<NodeId>,
     /// The terms of the feed that was asked for last; nothing when no feed is needed.
-    feed: Option<Terms>,
+    pub(super) feed: Option<Terms>,
     /// What the feed has to send.
     blocks: BlockSet,
+    /// In pass 0: how long it may take, and whether it is a chain of the plan, which then goes on to the main pass.
+    pub(super) comparing: Option<Comparing>,
 }
 
 impl ChainState {
@@ -59,7 +62,12 @@ impl Deployment {
         self.events.push_back(DeploymentEvent::PlanFixed(plan.clone()));
         for planned in plan.chains {
             let blocks = BlockSet::full(self.config.blocks);
-            let chain = self.new_chain(planned.card, planned.nodes, blocks);
+            let compares = planned.nodes.iter().any(|id| self.compares(*id));
+            let pass = if compares { 0 } else { self.pass };
+            let chain = self.new_chain(planned.card, planned.nodes, blocks, pass);
+            if compares {
+                self.begin_comparing(chain, true, now);
+            }
             for (position, id) in (1u16..).zip(self.chains[chain].nodes.clone()) {
                 if let Some(node) = self.nodes.get_mut(&id) {
                     node.moved_on = now;
@@ -78,8 +86,8 @@ impl Deployment {
         Some(PlanNode { node: id, card, address, mbits, rotational })
     }
 
-    /// Forms a chain in the newest pass and orders it.
-    fn new_chain(&mut self, card: CardId, nodes: Vec<NodeId>, blocks: BlockSet) -> usize {
+    /// Forms a chain in `pass` and orders it.
+    pub(super) fn new_chain(&mut self, card: CardId, nodes: Vec<NodeId>, blocks: BlockSet, pass: u32) -> usize {
         let chain = self.chains.len();
         for id in &nodes {
             if let Some(node) = self.nodes.get_mut(id) {
@@ -89,13 +97,13 @@ impl Deployment {
                 }
             }
         }
-        self.chains.push(ChainState { card, pass: self.pass, epoch: Epoch(0), nodes, feed: None, blocks });
+        self.chains.push(ChainState { card, pass, epoch: Epoch(0), nodes, feed: None, blocks, comparing: None });
         self.order(chain);
         chain
     }
 
     /// Raises the epoch and tells every node whose neighbours are new.
-    fn order(&mut self, chain: usize) {
+    pub(super) fn order(&mut self, chain: usize) {
         let state = &mut self.chains[chain];
         state.epoch = Epoch(state.epoch.0 + 1);
         let (epoch, pass, ids) = (state.epoch, state.pass, state.nodes.clone());
@@ -259,6 +267,9 @@ impl Deployment {
             let Standing::Ready(ready) = &node.standing else { continue };
             node.standing = Standing::Running(ready.clone());
             (node.late, node.moved_on) = (true, now);
+            if self.compares(id) {
+                self.compare_late(id, now);
+            }
         }
         // Those without a chain take the live stream from the tail of a main pass that still runs.
         let waiting: Vec<NodeId> = self
@@ -270,7 +281,7 @@ impl Deployment {
             let Some(card) = self.nodes.get(&id).map(|node| node.card.clone()) else { continue };
             let open = (0..self.chains.len()).filter(|chain| {
                 let state = &self.chains[*chain];
-                state.card == card && state.feed.is_some() && !self.is_through(*chain)
+                state.card == card && state.comparing.is_none() && state.feed.is_some() && !self.is_through(*chain)
             });
             let Some(chain) = open.min_by_key(|chain| self.chains[*chain].nodes.len()) else { continue };
             self.chains[chain].nodes.push(id);
@@ -302,14 +313,17 @@ impl Deployment {
         }
         let cards: BTreeSet<CardId> = self.nodes().map(|node| node.card.clone()).collect();
         for card in cards {
-            let busy = (0..self.chains.len()).any(|chain| self.chains[chain].card == card && !self.is_through(chain));
+            let busy = (0..self.chains.len()).any(|chain| {
+                let state = &self.chains[chain];
+                state.card == card && state.comparing.is_none() && !self.is_through(chain)
+            });
             if busy {
                 continue;
             }
             let mut lacking: Vec<&NodeRecord> = self
                 .nodes()
                 .filter(|node| node.card == card && node.is_running() && node.connected)
-                .filter(|node| !node.has_all(self.config.blocks))
+                .filter(|node| !node.has_all(self.config.blocks) && !self.is_comparing(node))
                 .collect();
             if lacking.is_empty() {
                 continue;
@@ -324,7 +338,7 @@ impl Deployment {
             }
             self.pass += 1;
             self.passed = now;
-            let chain = self.new_chain(card, ids, blocks);
+            let chain = self.new_chain(card, ids, blocks, self.pass);
             for (position, id) in (1u16..).zip(self.chains[chain].nodes.clone()) {
                 let number = u16::try_from(chain).unwrap_or(u16::MAX);
                 if let Some(node) = self.nodes.get_mut(&id) {
@@ -335,7 +349,7 @@ impl Deployment {
     }
 
     /// Takes a node out of its chain because it goes on in another.
-    fn leave(&mut self, id: NodeId) {
+    pub(super) fn leave(&mut self, id: NodeId) {
         let Some(chain) = self.nodes.get_mut(&id).and_then(|node| node.chain.take()) else { return };
         self.chains[chain].nodes.retain(|node| *node != id);
         self.order(chain);

@@ -5,6 +5,7 @@
 //! gives, and acts on [`Deployment::poll_event`].
 
 mod chains;
+mod comparing;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -433,6 +434,7 @@ impl Deployment {
             }
             Stage::Running => {
                 self.find_lost(now);
+                self.end_comparing(now);
                 self.admit_late(now);
                 self.catch_up(now);
                 self.release_done();
@@ -458,6 +460,7 @@ impl Deployment {
         let stalled: Vec<(NodeId, String)> = self
             .nodes()
             .filter(|node| node.is_running() && node.connected && now.since(node.moved_on) >= STALL)
+            .filter(|node| !self.is_comparing(node))
             .map(|node| {
                 let waits = node.progress.as_ref().map_or("its first report", |progress| {
                     let waits = [

@@ -169,6 +169,13 @@ impl NodeRecord {
         self.progress.as_ref().is_some_and(|progress| progress.pass_ended >= pass && Some(progress.epoch) >= epoch)
     }
 
+    /// Whether it has compared its target with the whole manifest, or need not.
+    pub(super) fn has_compared(&self) -> bool {
+        let epoch = self.last_join.as_ref().map(|join| join.epoch);
+        let told = self.progress.as_ref().filter(|progress| Some(progress.epoch) >= epoch);
+        !self.is_running() || told.is_some_and(|progress| progress.phase != Phase::Preparing)
+    }
+
     /// How to name it to a person: host name and address.
     #[must_use]
     pub fn name(&self) -> String {

@@ -68,7 +68,7 @@ impl Node {
 
     /// Nothing waits to be passed on any more.
     fn clear_parts(&mut self) {
-        self.parts_charge = 0;
+        self.parts_charge = self.parts.values().map(|part| part.compare).sum();
         self.parts.values_mut().for_each(|part| part.charge = 0);
     }
 

@@ -4,8 +4,10 @@
 //! [`Node::poll`] asks for before it brings the next frame, and writes what [`Node::poll_transmit`] gives for each neighbour. The machine never sees a payload: it deals in
 //! headers, entry numbers and block numbers.
 //!
-//! Everything about the upstream neighbour is in `upstream.rs`, everything about the downstream one in `downstream.rs`.
+//! Everything about the upstream neighbour is in `upstream.rs`, everything about the downstream one in `downstream.rs`, and
+//! the pass before the first block, in which disks are compared with the manifest, in `comparing.rs`.
 
+mod comparing;
 mod downstream;
 #[cfg(test)]
 mod tests;
@@ -129,6 +131,14 @@ struct CachedPart {
     pins: u32,
     /// What it costs of the credit while it waits to be passed on.
     charge: u64,
+    /// What it costs while it waits to be compared with the disk.
+    compare: u64,
+}
+
+impl CachedPart {
+    fn is_idle(&self) -> bool {
+        (self.pins, self.charge, self.compare) == (0, 0, 0)
+    }
 }
 
 /// The link to the next node down the chain.
@@ -198,6 +208,8 @@ pub struct Node {
     config: NodeConfig,
     epoch: Epoch,
     joined: bool,
+    /// The pass of the newest order.
+    pass: u32,
     shape: Option<Arc<Shape>>,
     manifest: Option<Arc<[u8]>>,
     parts: BTreeMap<u32, CachedPart>,
@@ -234,6 +246,7 @@ impl Node {
             config,
             epoch: Epoch(0),
             joined: false,
+            pass: 0,
             shape: None,
             manifest: None,
             parts: BTreeMap::new(),
@@ -279,7 +292,10 @@ impl Node {
         if join.deployment != self.config.deployment || (self.joined && join.epoch < self.epoch) {
             return;
         }
-        (self.epoch, self.joined) = (join.epoch, true);
+        if self.is_comparing() && join.pass != 0 {
+            self.end_comparing();
+        }
+        (self.epoch, self.joined, self.pass) = (join.epoch, true, join.pass);
         let terms = |from, to, spec: &crate::control::LinkSpec| Terms {
             deployment: join.deployment,
             epoch: join.epoch,
@@ -535,7 +551,7 @@ impl Node {
     /// Drops the oldest parts that nothing needs while the cache is over its size.
     fn trim_parts(&mut self) {
         while self.parts_bytes > PART_CACHE {
-            let idle = self.parts.iter().find(|(_, part)| part.pins == 0 && part.charge == 0).map(|(no, _)| *no);
+            let idle = self.parts.iter().find(|(_, part)| part.is_idle()).map(|(no, _)| *no);
             let Some(part) = idle.and_then(|no| self.parts.remove(&no)) else { return };
             self.parts_bytes -= part.bytes.len();
         }
@@ -608,6 +624,8 @@ impl Node {
         let phase = match self.disk {
             Disk::Ended(_) => Phase::Ended,
             Disk::Finishing => Phase::Finishing,
+            Disk::Writing if self.is_comparing() && !self.has_compared() => Phase::Preparing,
+            Disk::Writing if self.is_comparing() => Phase::Waiting,
             Disk::Writing if self.shape.is_some() && self.accepted.is_full() => Phase::Verifying,
             Disk::Writing if self.joined => Phase::Receiving,
             Disk::Writing => Phase::Waiting,

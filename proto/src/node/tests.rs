@@ -52,6 +52,9 @@ struct Rig {
     /// Blocks handed to the disk and not written yet.
     pending: VecDeque<BlockNo>,
     disk_stuck: bool,
+    /// What the disk held before, if that is worth comparing, and the parts that wait for it.
+    holds: Option<Vec<u32>>,
+    to_compare: VecDeque<PartNo>,
     written: Vec<BlockNo>,
     released: u64,
     finished: bool,
@@ -79,8 +82,43 @@ fn spec(node: u32) -> LinkSpec {
     }
 }
 
+fn join(id: u32, nodes: u32, pass: u32) -> Join {
+    // Each pass has keys of its own.
+    let spec = |node| {
+        let spec = spec(node);
+        LinkSpec { key: LinkKey([spec.key.0[0] + 100 * u8::from(pass == 0); 32]), ..spec }
+    };
+    Join {
+        deployment: DEPLOYMENT,
+        epoch: Epoch(u64::from(pass) << 32 | 1),
+        pass,
+        chain: 0,
+        position: u16::try_from(id).unwrap(),
+        chain_len: u16::try_from(nodes).unwrap(),
+        upstream: LinkSpec { node: NodeId(id - 1), ..spec(id) },
+        downstream: (id < nodes).then(|| spec(id + 1)),
+    }
+}
+
+fn feed(image: &Image, join: &Join, now: Time) -> Feed {
+    let terms = Terms {
+        deployment: DEPLOYMENT,
+        epoch: join.epoch,
+        pass: join.pass,
+        from: NodeId::SERVER,
+        to: NodeId(1),
+        key: join.upstream.key.clone(),
+        class: LinkClass::Paced,
+    };
+    Feed::new(terms, Arc::new(image.shape()), BlockSet::full(image.blocks), [1; 16], now)
+}
+
 impl World {
     fn new(nodes: u32, blocks: u32) -> Self {
+        Self::in_pass(1, nodes, blocks)
+    }
+
+    fn in_pass(pass: u32, nodes: u32, blocks: u32) -> Self {
         let now = Time(1);
         let image = Image { blocks };
         let rigs = (1..=nodes)
@@ -93,23 +131,13 @@ impl World {
                     verify: Verify::Full,
                 };
                 let mut node = Node::new(config, now);
-                node.on_join(
-                    &Join {
-                        deployment: DEPLOYMENT,
-                        epoch: Epoch(1),
-                        pass: 1,
-                        chain: 0,
-                        position: u16::try_from(id).unwrap(),
-                        chain_len: u16::try_from(nodes).unwrap(),
-                        upstream: LinkSpec { node: NodeId(id - 1), ..spec(id) },
-                        downstream: (id < nodes).then(|| spec(id + 1)),
-                    },
-                    now,
-                );
+                node.on_join(&join(id, nodes, pass), now);
                 Rig {
                     node,
                     pending: VecDeque::new(),
                     disk_stuck: false,
+                    holds: None,
+                    to_compare: VecDeque::new(),
                     written: Vec::new(),
                     released: 0,
                     finished: false,
@@ -119,16 +147,7 @@ impl World {
                 }
             })
             .collect();
-        let terms = Terms {
-            deployment: DEPLOYMENT,
-            epoch: Epoch(1),
-            pass: 1,
-            from: NodeId::SERVER,
-            to: NodeId(1),
-            key: LinkKey([1; 32]),
-            class: LinkClass::Paced,
-        };
-        let feed = Feed::new(terms, Arc::new(image.shape()), BlockSet::full(blocks), [1; 16], now);
+        let feed = feed(&image, &join(1, nodes, pass), now);
         Self { now, image, feed, rigs, damage: None, cut: Vec::new() }
     }
 
@@ -224,11 +243,17 @@ impl World {
                 }
                 Act::Close(_) => {}
                 Act::UseManifest(_) => rig.node.on_shape(self.image.shape()),
+                Act::UsePart(part, bytes) if rig.node.is_comparing() => {
+                    assert_eq!(bytes[..], part.0.to_le_bytes());
+                    rig.node.on_part_to_compare(part, rig.holds.is_some());
+                    rig.to_compare.extend(rig.holds.is_some().then_some(part));
+                }
                 Act::UsePart(part, bytes) => {
                     assert_eq!(bytes[..], part.0.to_le_bytes());
                     let fills = self.image.fills(part);
                     if !rig.node.knows_part(part) {
-                        rig.written.extend(&fills);
+                        let held = |block: &&BlockNo| rig.holds.as_ref().is_some_and(|held| held.contains(&block.0));
+                        rig.written.extend(fills.iter().filter(|block| !held(block)));
                     }
                     rig.node.on_part(part, fills.iter().copied());
                     rig.node.on_durable(&fills);
@@ -240,6 +265,15 @@ impl World {
                 Act::Tell(message) => rig.told.push(message),
             }
             rig.most_held = rig.most_held.max(rig.node.book.held());
+        }
+        while !rig.disk_stuck {
+            let Some(part) = rig.to_compare.pop_front() else { break };
+            moved = true;
+            let held = rig.holds.clone().unwrap_or_default();
+            let same: Vec<BlockNo> =
+                self.image.shape().blocks_of(part).filter(|block| held.contains(block)).map(BlockNo).collect();
+            assert!(rig.node.part_bytes(part).is_some(), "a part is there until it was compared");
+            rig.node.on_compared(part, &same);
         }
         while !rig.disk_stuck {
             let Some(block) = rig.pending.pop_front() else { break };
@@ -262,6 +296,20 @@ impl World {
             let now = self.now;
             self.rigs.iter_mut().for_each(|rig| rig.node.on_time(now));
         }
+    }
+
+    /// Gives everybody a place in the main pass.
+    fn main_pass(&mut self) {
+        let nodes = u32::try_from(self.rigs.len()).unwrap();
+        self.now = self.now.after(Duration::from_millis(10));
+        for (id, rig) in (1..=nodes).zip(&mut self.rigs) {
+            rig.node.on_join(&join(id, nodes, 1), self.now);
+        }
+        self.feed = feed(&self.image, &join(1, nodes, 1), self.now);
+    }
+
+    fn phase(&mut self, at: usize) -> Phase {
+        self.rigs[at].node.progress(0).phase
     }
 
     fn assert_complete(&self, at: usize) {
@@ -384,7 +432,7 @@ fn an_order_below_the_highest_epoch_is_dropped() {
     let now = world.now;
     let join = |epoch| Join {
         deployment: DEPLOYMENT,
-        epoch: Epoch(epoch),
+        epoch: Epoch(1_u64 << 32 | epoch),
         pass: 1,
         chain: 0,
         position: 1,
@@ -412,4 +460,69 @@ fn durable_blocks_are_reported_once() {
         .collect();
     assert_eq!(reported.len(), 50, "{reported:?}");
     assert!(world.rigs[0].node.progress(0).durable_new.is_empty());
+}
+
+#[test]
+fn nodes_compare_first_and_then_get_only_what_they_lack() {
+    let mut world = World::in_pass(0, 3, 203);
+    let held = |world: &mut World, at: usize, lacking: &[u32]| {
+        world.rigs[at].holds = Some((0..203).filter(|block| !lacking.contains(block)).collect());
+    };
+    held(&mut world, 0, &[10, 100, 104]);
+    held(&mut world, 2, &[10, 11]);
+    world.run(Duration::from_secs(1));
+    assert!((0..3).all(|at| world.phase(at) == Phase::Waiting && world.rigs[at].written.is_empty()));
+    assert!((0..3).all(|at| world.rigs[at].pending.is_empty()));
+    world.main_pass();
+    world.run(Duration::from_secs(3));
+    world.assert_complete(1);
+    for (at, lacking) in [(0, [10, 100, 104].map(BlockNo).to_vec()), (2, [10, 11].map(BlockNo).to_vec())] {
+        world.rigs[at].written.sort();
+        assert_eq!(world.rigs[at].written, lacking);
+        assert!(world.rigs[at].finished);
+    }
+}
+
+#[test]
+fn a_node_that_lacks_nothing_finishes_without_a_write_and_still_passes_parts_on() {
+    let mut world = World::in_pass(0, 2, 50);
+    world.rigs[0].holds = Some((0..50).collect());
+    world.rigs[1].holds = Some((1..50).collect());
+    world.run(Duration::from_secs(1));
+    assert!(world.rigs[0].finished && world.rigs[0].written.is_empty());
+    assert!(!world.rigs[1].finished);
+    world.main_pass();
+    world.run(Duration::from_secs(1));
+    assert!(world.rigs[0].written.is_empty());
+    assert_eq!(world.rigs[1].written, [BlockNo(0)]);
+    assert!(world.rigs[1].finished);
+}
+
+#[test]
+fn a_disk_that_compares_slowly_holds_up_parts_instead_of_filling_the_memory() {
+    // 4 KiB of credit are counted for each part, so not all 100 fit the ring of 128 KiB.
+    let mut world = World::in_pass(0, 1, 800);
+    world.rigs[0].holds = Some(Vec::new());
+    world.rigs[0].disk_stuck = true;
+    world.run(Duration::from_secs(1));
+    let waiting = world.rigs[0].to_compare.len();
+    assert!((2..=32).contains(&waiting), "{waiting}");
+    assert_eq!(world.phase(0), Phase::Preparing);
+    world.rigs[0].disk_stuck = false;
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.phase(0), Phase::Waiting);
+}
+
+#[test]
+fn what_is_not_compared_when_the_main_pass_begins_is_sent() {
+    let mut world = World::in_pass(0, 1, 50);
+    world.rigs[0].holds = Some((0..50).collect());
+    world.rigs[0].disk_stuck = true;
+    world.run(Duration::from_secs(1));
+    world.rigs[0].to_compare.clear();
+    world.rigs[0].holds = None;
+    world.rigs[0].disk_stuck = false;
+    world.main_pass();
+    world.run(Duration::from_secs(1));
+    world.assert_complete(0);
 }

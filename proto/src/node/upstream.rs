@@ -158,7 +158,7 @@ impl Node {
         let bytes: Arc<[u8]> = payload.into();
         if !self.parts.contains_key(&number) {
             self.parts_bytes += bytes.len();
-            self.parts.insert(number, CachedPart { bytes: bytes.clone(), pins: 0, charge: 0 });
+            self.parts.insert(number, CachedPart { bytes: bytes.clone(), pins: 0, charge: 0, compare: 0 });
         }
         self.acts.push_back(Act::UsePart(PartNo(number), bytes));
         Ok(())
@@ -174,6 +174,10 @@ impl Node {
         let mut lacks = self.accepted.complement();
         if self.ended().is_some() {
             lacks = BlockSet::empty(lacks.universe());
+        }
+        if self.is_comparing() {
+            // Parts come for blocks that are lacking: whoever compares wants them all.
+            lacks = BlockSet::full(lacks.universe());
         }
         if !lacks.is_full() {
             match self.downstream_lacks() {

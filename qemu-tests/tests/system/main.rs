@@ -15,6 +15,7 @@ mod fixtures;
 mod harness;
 mod lab;
 mod power_cut;
+mod redeploy;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         bad_targets::TESTS,
         bad_peers::TESTS,
         power_cut::TESTS,
+        redeploy::TESTS,
     ]);
     // What tests share is in a static, which is never dropped.
     slidecast_lab::run::remove_all();

@@ -164,7 +164,7 @@ impl Agent {
             bytes: 1 << 30,
             rotational: false,
             direct: true,
-            marked: false,
+            comparable: false,
             ring: 64 << 20,
         }));
         let join = self.wait(|order| if let ToAgent::Join(join) = order { Some(join) } else { None });
