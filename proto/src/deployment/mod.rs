@@ -29,6 +29,8 @@ const BEAT: Duration = Duration::from_millis(500);
 const SILENT: Duration = Duration::from_secs(3);
 /// How long a running node may be without its control link before it counts as lost.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long a node that was told of the image keeps a deployment open that is over otherwise.
+const COMING: Duration = Duration::from_secs(5);
 /// How long nothing may move on a node whose links live.
 const STALL: Duration = Duration::from_secs(120);
 
@@ -438,8 +440,10 @@ impl Deployment {
                 self.admit_late(now);
                 self.catch_up(now);
                 self.release_done();
-                let running = self.nodes().any(NodeRecord::is_running);
-                if !running {
+                let coming = |node: &NodeRecord| {
+                    node.connected && node.standing == Standing::Preparing && now.since(node.moved_on) < COMING
+                };
+                if !self.nodes().any(|node| node.is_running() || coming(node)) {
                     self.finish(false, now);
                 }
             }

@@ -486,3 +486,21 @@ fn with_fresh_nobody_compares() {
     world.say(id, comparable());
     assert!(joins(world.orders()).iter().all(|(_, join)| join.pass == 1));
 }
+
+#[test]
+fn a_node_that_is_just_coming_is_waited_for() {
+    let (mut world, ids) = World::running();
+    let late = world.join(9);
+    ids.into_iter().for_each(|id| world.say(id, ended(EndState::Done)));
+    assert_eq!(world.machine.stage(), Stage::Running);
+    world.say(late, ready());
+    assert!(world.machine.node(late).unwrap().is_running());
+    world.say(late, ended(EndState::Done));
+    assert_eq!(world.machine.exit_code(), Some(0));
+
+    let (mut world, ids) = World::running();
+    world.join(9);
+    ids.into_iter().for_each(|id| world.say(id, ended(EndState::Done)));
+    world.later(6);
+    assert_eq!(world.machine.exit_code(), Some(0), "but not for ever");
+}

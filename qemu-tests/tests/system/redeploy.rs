@@ -110,7 +110,7 @@ fn assert_marked(node: &Node) {
 fn agent_killed() {
     let fixtures = Fixtures::get();
     let lab = Lab::new(1).unwrap();
-    let nodes = lab.nodes(2, &fixtures.node().mbits(60)).unwrap();
+    let nodes = lab.nodes(2, &fixtures.node().mbits(30)).unwrap();
     let mut deploy = lab.deploy(&fixtures.base, 2, &[]).unwrap();
     let mut agents = start_agents(&lab, &nodes);
     wait_until_written(&mut agents[1], &nodes[1], MIDDLE);
