@@ -1,0 +1,62 @@
+//! A machine that is there for nothing but this agent: somebody may watch it, and be asked.
+
+use crate::status::Board;
+use mio::Waker;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+
+/// The agent's side.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    board: Board,
+    /// Somebody is there to answer.
+    attended: bool,
+    answers: Receiver<usize>,
+    waker: Arc<OnceLock<Arc<Waker>>>,
+}
+
+/// The side of whoever sits in front of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Operator {
+    answers: SyncSender<usize>,
+    waker: Arc<OnceLock<Arc<Waker>>>,
+}
+
+/// A machine that shows what it does on `board`, and whoever sits in front of it.
+pub(crate) fn pair(board: Board, attended: bool) -> (Machine, Operator) {
+    let (sender, answers) = sync_channel(1);
+    let waker = Arc::new(OnceLock::new());
+    (Machine { board, attended, answers, waker: Arc::clone(&waker) }, Operator { answers: sender, waker })
+}
+
+impl Machine {
+    /// Where it is shown how things stand.
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Whether there is somebody to ask.
+    pub(crate) fn is_attended(&self) -> bool {
+        self.attended
+    }
+
+    /// What makes [`Self::poll_answer`] be called.
+    pub(crate) fn wake_with(&self, waker: Arc<Waker>) {
+        let _ = self.waker.set(waker);
+    }
+
+    /// Which of the disks that were asked about was picked.
+    pub(crate) fn poll_answer(&self) -> Option<usize> {
+        self.answers.try_recv().ok()
+    }
+}
+
+impl Operator {
+    /// Picks a disk.
+    pub(crate) fn answer(&self, disk: usize) {
+        let _ = self.answers.try_send(disk);
+        if let Some(Err(error)) = self.waker.get().map(|waker| waker.wake()) {
+            log::error!("waking the net thread: {error}");
+        }
+    }
+}

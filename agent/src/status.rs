@@ -1,0 +1,195 @@
+//! Where this node stands, for whoever watches: the console of a machine that belongs to the agent.
+//!
+//! What is known is taken from the words between agent and server as they pass.
+
+use slidecast_proto::control::{Disk, ToAgent, ToServer};
+use slidecast_proto::quantity::Bytes;
+use slidecast_proto::reason::{EndState, Phase, Reason, Then};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// What is being done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Devices are being found.
+    #[default]
+    Starting,
+    /// The server is being looked for.
+    Searching,
+    /// There is a server, but no deployment yet.
+    Waiting,
+    /// Somebody has to pick a disk.
+    Asking,
+    /// The target is open, the others are not ready yet.
+    Ready,
+    /// What the disk held before is compared with the image.
+    Comparing,
+    /// Blocks come in and are written.
+    Receiving,
+    /// All blocks are here; they are being read back.
+    Verifying,
+    /// The head of the disk is being written.
+    Finishing,
+    /// The disk is done, or written where that was asked for.
+    Done(EndState),
+    /// It failed.
+    Failed,
+}
+
+/// How far the disk is, in blocks, and what went through this node, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    /// Blocks of the image; 0 while that is not known.
+    pub(crate) blocks: u32,
+    /// Here.
+    pub(crate) accepted: u32,
+    /// Read back and equal.
+    pub(crate) verified: u32,
+    /// Received from the upstream.
+    pub(crate) received_bytes: u64,
+    /// Written to the disk.
+    pub(crate) written_bytes: u64,
+}
+
+/// Everything that is shown.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Status {
+    pub(crate) stage: Stage,
+    /// Addresses by network card.
+    pub(crate) links: BTreeMap<String, String>,
+    pub(crate) server: Option<SocketAddr>,
+    /// What the server calls this node.
+    pub(crate) node: Option<u32>,
+    pub(crate) image: String,
+    pub(crate) target: String,
+    /// Position in the chain, and its length.
+    pub(crate) position: Option<(u16, u16)>,
+    pub(crate) figures: Figures,
+    /// When the first block came.
+    pub(crate) began: Option<Instant>,
+    /// The last failure: reason and detail.
+    pub(crate) failure: Option<(Reason, String)>,
+    /// The disks among which somebody has to pick, and the one that was picked but not confirmed yet.
+    pub(crate) question: Vec<String>,
+    pub(crate) picked: Option<usize>,
+    /// The whole screen shows the log.
+    pub(crate) only_log: bool,
+}
+
+/// Where the status stands. Copies are the same board.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Board(Arc<Mutex<Status>>);
+
+impl Board {
+    /// Changes what stands there.
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Status) -> T) {
+        change(&mut self.lock());
+    }
+
+    /// What stands there.
+    pub(crate) fn read(&self) -> Status {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server is being looked for (again).
+    pub(crate) fn on_search(&self) {
+        log::info!("waiting for server");
+        self.update(|status| {
+            status.server = None;
+            status.question.clear();
+            // What came of the last deployment stays in sight.
+            if !matches!(status.stage, Stage::Done(_) | Stage::Failed) {
+                status.stage = Stage::Searching;
+            }
+        });
+    }
+
+    /// A server has proven itself.
+    pub(crate) fn on_server(&self, server: SocketAddr) {
+        log::info!("server {server}");
+        self.update(|status| {
+            status.server = Some(server);
+            if status.stage == Stage::Searching {
+                status.stage = Stage::Waiting;
+            }
+        });
+    }
+
+    /// Hears an order of the server.
+    pub(crate) fn on_order(&self, order: &ToAgent) {
+        match order {
+            ToAgent::Welcome(welcome) => self.update(|status| status.node = Some(welcome.node.0)),
+            ToAgent::Prepare(prepare) => self.update(|status| {
+                status.image = format!("{} ({})", prepare.image, Bytes(prepare.disk_bytes));
+                (status.position, status.figures, status.began, status.failure) =
+                    (None, Figures::default(), None, None);
+            }),
+            ToAgent::Join(join) => self.update(|status| status.position = Some((join.position, join.chain_len))),
+            ToAgent::Finish(finish) if finish.then == Then::Hold => log::info!("holding"),
+            ToAgent::Abort(abort) => self.fail(abort.reason, &abort.detail),
+            _ => {}
+        }
+    }
+
+    /// Hears what the node tells the server, of an image of so many blocks.
+    pub(crate) fn on_said(&self, message: &ToServer, blocks: Option<u32>) {
+        match message {
+            ToServer::Ready(ready) => self.update(|status| {
+                status.stage = Stage::Ready;
+                status.target = format!("{} ({})", ready.target, ready.describe);
+                status.question.clear();
+            }),
+            ToServer::Refused(refused) => self.fail(refused.reason, &refused.detail),
+            ToServer::Progress(progress) => self.update(|status| {
+                status.figures = Figures {
+                    blocks: blocks.unwrap_or(0),
+                    accepted: progress.accepted,
+                    verified: progress.verified,
+                    received_bytes: progress.received_bytes,
+                    written_bytes: progress.written_bytes,
+                };
+                match progress.phase {
+                    Phase::Preparing => status.stage = Stage::Comparing,
+                    Phase::Receiving => status.stage = Stage::Receiving,
+                    Phase::Verifying => status.stage = Stage::Verifying,
+                    Phase::Finishing => status.stage = Stage::Finishing,
+                    _ => {}
+                }
+                if progress.received_bytes > 0 && status.began.is_none() {
+                    status.began = Some(Instant::now());
+                }
+            }),
+            ToServer::Ended(ended) if ended.state == EndState::Failed => self.fail(ended.reason, &ended.detail),
+            ToServer::Ended(ended) => {
+                log::info!("{}", ended.state);
+                self.update(|status| status.stage = Stage::Done(ended.state));
+            }
+            _ => {}
+        }
+    }
+
+    /// Something has to be said of a failure.
+    pub(crate) fn fail(&self, reason: Reason, detail: &str) {
+        log::error!("failed {reason} {detail}");
+        self.update(|status| {
+            status.stage = Stage::Failed;
+            status.failure = Some((reason, detail.to_owned()));
+            status.question.clear();
+        });
+    }
+
+    /// Somebody has to pick one of these disks.
+    pub(crate) fn ask(&self, disks: &[Disk]) {
+        self.update(|status| {
+            status.stage = Stage::Asking;
+            status.question = disks.iter().map(ToString::to_string).collect();
+            status.picked = None;
+        });
+    }
+}
