@@ -1,5 +1,6 @@
 //! The life of an agent: find the server, say who and what it is, obey, and begin again.
 
+use crate::cards;
 use crate::cli::{Arguments, Exit, Trust};
 use crate::conn::{Anteroom, Calling};
 use crate::control::{Control, Lost};
@@ -9,14 +10,15 @@ use crate::error::AgentError;
 use crate::event_loop::{CONTROL, DISCOVERY, EventLoop, anteroom};
 use crate::inventory::{self, Roots};
 use crate::logging::Line;
+use crate::machine::Machine;
 use crate::run::{Call, Resources, Run, fresh};
-use crate::{cards, power};
+use crate::status::Board;
 use mio::event::Event;
 use slidecast_proto::control::{Disk, Hello, Prepare, ToAgent, ToServer};
 use slidecast_proto::link::refusal;
 use slidecast_proto::noise::{PublicKey, SecretKey};
-use slidecast_proto::reason::Reason;
-use slidecast_proto::selector::Selector;
+use slidecast_proto::reason::{Reason, Then};
+use slidecast_proto::selector::{Selector, choose};
 use slidecast_proto::units::{DeploymentId, NodeId, Time};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -34,16 +36,32 @@ const CALLERS: usize = 32;
 /// The pause between two lines about callers that are none of ours.
 const STRANGERS: Duration = Duration::from_secs(1);
 
-/// Runs the agent until it is stopped, or with `--once` for one deployment.
+/// How an agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// What became of the disk.
+    pub(crate) exit: Exit,
+    /// What the machine is to do.
+    pub(crate) then: Then,
+}
+
+/// Runs the agent until it is stopped, or with `--once` for one deployment. A machine that is the agent's own is also
+/// left when it is to be switched off.
 ///
 /// # Errors
 /// [`AgentError`]: it can't run at all.
-pub(crate) fn run(arguments: &Arguments, trust: &Trust, lines: Receiver<Line>) -> Result<Exit, AgentError> {
-    let mut agent = Agent::new(arguments, trust, lines)?;
+pub(crate) fn run(
+    arguments: &Arguments,
+    trust: &Trust,
+    lines: Receiver<Line>,
+    machine: Option<Machine>,
+) -> Result<Ending, AgentError> {
+    let mut agent = Agent::new(arguments, trust, lines, machine)?;
     loop {
-        let Some(server) = agent.find()? else { return Ok(agent.exit) };
-        if agent.serve(server)? == Next::Exit {
-            return Ok(agent.exit);
+        let server = agent.find()?;
+        let next = server.map_or(Ok(Next::Exit), |server| agent.serve(server))?;
+        if next == Next::Exit {
+            return Ok(Ending { exit: agent.exit, then: agent.then });
         }
     }
 }
@@ -72,15 +90,32 @@ struct Agent<'a> {
     boot: [u8; 16],
     /// What the exit code would be.
     exit: Exit,
+    /// The machine, if it is there for nothing but this agent.
+    machine: Option<Machine>,
+    /// What the machine is to do when the agent has ended.
+    then: Then,
 }
 
 impl<'a> Agent<'a> {
-    fn new(arguments: &'a Arguments, trust: &'a Trust, lines: Receiver<Line>) -> Result<Self, AgentError> {
+    fn new(
+        arguments: &'a Arguments,
+        trust: &'a Trust,
+        lines: Receiver<Line>,
+        machine: Option<Machine>,
+    ) -> Result<Self, AgentError> {
         let secret = SecretKey::generate().map_err(|_| AgentError::NoRandomness)?;
         let boot = fresh().ok_or(AgentError::NoRandomness)?;
         let events = EventLoop::new()?;
-        let (room, strangers, exit) = (anteroom(), Strangers::default(), Exit::NotStarted);
-        Ok(Self { arguments, trust, lines, events, room, strangers, stopping: None, secret, boot, exit })
+        if let Some(machine) = &machine {
+            machine.wake_with(events.waker());
+        }
+        let (room, strangers, exit, then) = (anteroom(), Strangers::default(), Exit::NotStarted, Then::Hold);
+        Ok(Self { arguments, trust, lines, events, room, strangers, stopping: None, secret, boot, exit, machine, then })
+    }
+
+    /// Where those stand who watch the machine.
+    fn board(&self) -> Option<&Board> {
+        self.machine.as_ref().map(Machine::board)
     }
 
     fn key(&self) -> Option<PublicKey> {
@@ -97,6 +132,7 @@ impl<'a> Agent<'a> {
 
     /// Looks for a server until one has proven itself; `None` when the agent was stopped.
     fn find(&mut self) -> Result<Option<Control>, AgentError> {
+        self.board().inspect(|board| board.on_search());
         let now = self.events.now();
         let mut search = match self.arguments.server_name() {
             Ok(Some((host, port))) => Search::of_name(host, port, self.trust, now),
@@ -149,8 +185,11 @@ impl<'a> Agent<'a> {
 
     /// Stays with a server until it is gone or, with `--once`, all is over.
     fn serve(&mut self, control: Control) -> Result<Next, AgentError> {
-        let mut visit = Visit::new(control);
-        log::info!("server at {}", visit.server);
+        let mut visit = Visit::new(control, self.board().cloned());
+        match self.board() {
+            Some(board) => board.on_server(visit.server),
+            None => log::info!("server at {}", visit.server),
+        }
         loop {
             let now = self.events.now();
             let (orders, lost) = visit.listen(now);
@@ -162,6 +201,12 @@ impl<'a> Agent<'a> {
             }
             if let Some(lost) = lost {
                 visit.on_lost(&lost, now);
+            }
+            if let Some(answer) = self.machine.as_ref().and_then(Machine::poll_answer)
+                && let Some((prepare, disks)) = visit.question.take()
+                && let Some(picked) = disks.get(answer)
+            {
+                self.prepare(&mut visit, prepare, Some(picked), now)?;
             }
             if visit.may_greet() {
                 let hello = self.hello()?;
@@ -223,7 +268,11 @@ impl<'a> Agent<'a> {
     /// The disks there are now.
     fn disks(&self) -> Vec<Disk> {
         let own = self.own_selector();
-        inventory::disks(&Roots::default(), own.path().map(Path::new))
+        let mut disks = inventory::disks(&Roots::default(), own.path().map(Path::new));
+        if self.machine.is_some() {
+            crate::boot::hold_boot_medium(&mut disks);
+        }
+        disks
     }
 
     /// The agent's own `--target`, links in its path followed.
@@ -234,12 +283,13 @@ impl<'a> Agent<'a> {
 
     /// Obeys an order; gives what is next if the server is to be left.
     fn obey(&mut self, visit: &mut Visit, order: ToAgent, now: Time) -> Result<Option<Next>, AgentError> {
+        self.board().inspect(|board| board.on_order(&order));
         match order {
             ToAgent::Welcome(welcome) => {
                 log::info!("the server (version {}) calls this node {}", welcome.server_version, welcome.node);
                 visit.node = welcome.node;
             }
-            ToAgent::Prepare(prepare) => return self.prepare(visit, prepare, now),
+            ToAgent::Prepare(prepare) => return self.prepare(visit, prepare, None, now),
             ToAgent::Join(join) => match &mut visit.run {
                 Some(run) if run.deployment() == join.deployment => run.on_join(&join, now),
                 _ => log::warn!("order to join deployment {}, which was never prepared", join.deployment),
@@ -253,11 +303,18 @@ impl<'a> Agent<'a> {
                 if !self.arguments.once {
                     visit.flush(now);
                 }
-                power::act(finish.then);
+                if self.machine.is_some() && finish.then != Then::Hold {
+                    self.then = finish.then;
+                    return Ok(Some(Next::Exit));
+                }
+                if finish.then != Then::Hold {
+                    log::info!("asked to {}; as a plain program the agent does not touch the machine", finish.then);
+                }
                 return Ok(self.arguments.once.then_some(Next::Exit));
             }
             ToAgent::Abort(abort) => {
                 log::error!("{}: the server ended the deployment: {}", abort.reason, abort.detail);
+                visit.question = None;
                 if let Some(run) = visit.take_run(abort.deployment) {
                     self.exit = run.exit();
                     self.stopping = run.stop();
@@ -269,7 +326,15 @@ impl<'a> Agent<'a> {
         Ok(None)
     }
 
-    fn prepare(&mut self, visit: &mut Visit, prepare: Prepare, now: Time) -> Result<Option<Next>, AgentError> {
+    /// Opens the target for a deployment: the one disk that was `picked`, if somebody did.
+    fn prepare(
+        &mut self,
+        visit: &mut Visit,
+        prepare: Prepare,
+        picked: Option<&Disk>,
+        now: Time,
+    ) -> Result<Option<Next>, AgentError> {
+        visit.question = None;
         if let Some(old) = visit.run.take() {
             self.stopping = old.stop();
         }
@@ -280,13 +345,14 @@ impl<'a> Agent<'a> {
         }
         let available = inventory::memory(&Roots::default()).available;
         let ring = if available == 0 { self.arguments.ring } else { self.arguments.ring.min(available / 4) };
-        let resources = Resources {
-            node: visit.node,
-            disks: &self.disks(),
-            own: &self.own_selector(),
-            ring,
-            waker: self.events.waker(),
-        };
+        let mut disks = self.disks();
+        if let Some(picked) = picked {
+            disks.retain(|disk| disk.path == picked.path && disk.serial == picked.serial);
+        }
+        let own = self.own_selector();
+        let question = self.machine.as_ref().filter(|machine| machine.is_attended());
+        let question = question.map(|machine| (machine.board().clone(), prepare.clone()));
+        let resources = Resources { node: visit.node, disks: &disks, own: &own, ring, waker: self.events.waker() };
         match Run::prepare(prepare, &resources, now) {
             Ok((run, ready)) => {
                 visit.run = Some(run);
@@ -294,6 +360,13 @@ impl<'a> Agent<'a> {
                 Ok(None)
             }
             Err(refused) => {
+                if let (Reason::TargetAmbiguous, Some((board, prepare))) = (refused.reason, question) {
+                    log::warn!("{}: {}", refused.reason, refused.detail);
+                    disks.retain(|disk| could_be_target(disk, &prepare, &own));
+                    board.ask(&disks);
+                    visit.question = Some((prepare, disks));
+                    return Ok(None);
+                }
                 log::error!("{}: {}", refused.reason, refused.detail);
                 self.exit = Exit::NotStarted;
                 visit.say(&ToServer::Refused(refused));
@@ -350,12 +423,25 @@ struct Visit {
     call_at: Time,
     node: NodeId,
     run: Option<Run>,
+    /// The order that waits for somebody to pick one of these disks.
+    question: Option<(Prepare, Vec<Disk>)>,
+    board: Option<Board>,
 }
 
 impl Visit {
-    fn new(control: Control) -> Self {
+    fn new(control: Control, board: Option<Board>) -> Self {
         let (server, call_at, node) = (control.server(), Time::default(), NodeId(0));
-        Self { server, control: Some(control), greeted: false, lost: None, call_at, node, run: None }
+        Self {
+            server,
+            control: Some(control),
+            greeted: false,
+            lost: None,
+            call_at,
+            node,
+            run: None,
+            question: None,
+            board,
+        }
     }
 
     /// Whether the server has proven itself and not heard the hello yet.
@@ -369,6 +455,9 @@ impl Visit {
     }
 
     fn say(&mut self, message: &ToServer) {
+        if let Some(board) = &self.board {
+            board.on_said(message, self.run.as_ref().and_then(Run::blocks));
+        }
         let result = self.control.as_mut().map_or(Ok(()), |control| control.send(message));
         if let Err(lost) = result {
             log::debug!("message to the server: {lost}");
@@ -470,6 +559,13 @@ impl Strangers {
             more => log::warn!("call from {peer}: {why}; hung up (and on {more} others before)"),
         }
     }
+}
+
+/// Whether this disk would be the target if there were no other.
+fn could_be_target(disk: &Disk, prepare: &Prepare, own: &Selector) -> bool {
+    let server = Selector::parse(&prepare.selector).map(|selector| selector.map_path(follow_links));
+    let only = std::slice::from_ref(disk);
+    server.is_ok_and(|server| choose(only, &server, own, prepare.disk_bytes, prepare.sector).is_ok())
 }
 
 /// A path with all links followed, so that every name of a disk is the same disk.

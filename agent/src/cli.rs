@@ -1,7 +1,7 @@
 //! The command line: what may be asked of the agent, and what its exit code says.
 
 use crate::error::AgentError;
-use crate::{agent, logging};
+use crate::{agent, boot, logging};
 use clap::Parser;
 use clap::error::ErrorKind;
 use slidecast_proto::discovery::DEFAULT_PORT;
@@ -24,6 +24,8 @@ Examples:
       one deployment from this server to this disk, then exit
   slidecast-agent --insecure --interface eth0 --target /tmp/disk.img --once
       a test: any server that is insecure too, a regular file as the disk
+
+Started by the kernel as /init it is the whole machine: see docs/BOOT.md for what the kernel command line may say.
 
 Exit codes: 0 its own disk is done (or written, where the server asked for no read-back); 1 nothing was
 written: stopped, refused or aborted before; 2 wrong usage; 3 a deployment to its disk failed, the disk stays marked.";
@@ -120,7 +122,8 @@ impl From<Exit> for ExitCode {
 /// Runs the agent with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    run(std::env::args_os()).into()
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    boot::run(&arguments).unwrap_or_else(|| run(arguments).into())
 }
 
 /// Runs the agent with these arguments.
@@ -137,8 +140,8 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     let lines = logging::start();
-    match agent::run(&arguments, &trust, lines) {
-        Ok(exit) => exit,
+    match agent::run(&arguments, &trust, lines, None) {
+        Ok(ending) => ending.exit,
         Err(error) => {
             log::error!("{error}");
             if matches!(error, AgentError::NoSuchInterface { .. }) { Exit::Usage } else { Exit::NotStarted }
@@ -182,6 +185,17 @@ fn one_line(text: &str) -> String {
 }
 
 impl Arguments {
+    /// The arguments in these words (the first one is the program), and whom to trust.
+    ///
+    /// # Errors
+    /// One line that says what is wrong with them.
+    pub(crate) fn understand(words: Vec<String>) -> Result<(Self, Trust), String> {
+        understand(words.into_iter().map(OsString::from)).map_err(|stop| match stop {
+            Stop::Text(text) => text.to_string(),
+            Stop::Wrong(line) => line,
+        })
+    }
+
     /// The server's host and port, where `--server` names one.
     ///
     /// # Errors

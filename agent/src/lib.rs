@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 mod agent;
+mod boot;
 pub mod cards;
 pub mod cli;
 pub mod conn;
@@ -22,10 +23,11 @@ pub mod event_loop;
 pub mod framing;
 pub mod inventory;
 pub mod logging;
+mod machine;
 mod parts;
-mod power;
 pub mod ring;
 pub mod run;
+mod status;
 #[expect(unsafe_code, reason = "memory maps and the system calls of block devices have no safe form")]
 mod sys;
 pub mod target;

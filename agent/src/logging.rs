@@ -27,21 +27,26 @@ pub fn start() -> Receiver<Line> {
             level => writeln!(out, "slidecast-agent: {}: {}", level.as_str().to_ascii_lowercase(), record.args()),
         })
         .build();
+    let most = console.filter();
+    start_with(console, most)
+}
+
+/// Starts logging to `console`, which takes lines up to `most`. Gives the lines that the server is to see: `info` and above.
+pub(crate) fn start_with(console: impl Log + 'static, most: LevelFilter) -> Receiver<Line> {
     let (sender, receiver) = sync_channel(WAITING_LINES);
-    let most = console.filter().max(LevelFilter::Info);
     if log::set_boxed_logger(Box::new(Both { console, server: sender })).is_ok() {
-        log::set_max_level(most);
+        log::set_max_level(most.max(LevelFilter::Info));
     }
     receiver
 }
 
 /// The console and the queue of lines for the server.
-struct Both {
-    console: env_logger::Logger,
+struct Both<C> {
+    console: C,
     server: SyncSender<Line>,
 }
 
-impl Log for Both {
+impl<C: Log> Log for Both<C> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= Level::Info || self.console.enabled(metadata)
     }

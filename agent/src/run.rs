@@ -187,6 +187,12 @@ impl Run {
         self.prepare.deployment
     }
 
+    /// How many blocks the image has, once the manifest is here.
+    #[must_use]
+    pub fn blocks(&self) -> Option<u32> {
+        self.parts.as_ref().map(|parts| parts.header().blocks)
+    }
+
     /// How it would end if it ended now.
     #[must_use]
     pub fn exit(&self) -> Exit {

@@ -1,11 +1,14 @@
-//! The only place with unsafe code: memory maps and the system calls of block devices.
+//! The only place with unsafe code: memory maps, and the system calls of block devices, sockets and network cards.
 //!
 //! Everything here gives a safe interface; nothing here decides anything.
 
 pub(crate) mod blkdev;
 mod memory;
 mod mirror_map;
+pub(crate) mod packet;
+pub(crate) mod rtnetlink;
 mod socket;
+pub(crate) mod tty;
 
 pub(crate) use memory::AlignedBuf;
 pub use mirror_map::MapError;

@@ -1,0 +1,170 @@
+//! The second process: the agent, and the threads that make a machine around it.
+
+use super::options::Options;
+use super::{LAST_WORDS, Wish, console, modules, net};
+use crate::cli::{Arguments, Trust};
+use crate::inventory::{self, Roots};
+use crate::status::Board;
+use crate::{agent, logging, machine};
+use slidecast_proto::quantity::Bytes;
+use slidecast_proto::reason::Then;
+use std::process::ExitCode;
+
+/// The server's public key, where the boot image carries one.
+const KEY_FILE: &str = "/etc/slidecast/server.pub";
+
+/// How a worker ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// As it should, and with a wish.
+    Wish(Wish),
+    /// It could not go on.
+    Failed,
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        match end {
+            End::Wish(wish) => wish.into(),
+            End::Failed => Self::FAILURE,
+        }
+    }
+}
+
+/// Runs the agent on this machine until it is to be switched off.
+pub(super) fn run() -> End {
+    // Whichever thread it is: a worker that has lost one is of no use.
+    std::panic::set_hook(Box::new(|info| {
+        let text = info.to_string().replace('\n', " ");
+        let _ = std::fs::write(LAST_WORDS, text);
+        std::process::abort();
+    }));
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let options = Options::parse(&line);
+    let board = Board::default();
+    let (machine, operator) = machine::pair(board.clone(), options.attended);
+    let consoles = match console::start(&board, operator, &options) {
+        Ok(consoles) => consoles,
+        Err(error) => return fail(&format!("starting the console: {error}")),
+    };
+    let console = consoles.log();
+    let most = console.most();
+    let lines = logging::start_with(console, most);
+    options.complaints.iter().for_each(|complaint| log::error!("kernel command line: {complaint}"));
+    let end = serve(&options, &board, machine, lines);
+    consoles.finish();
+    end
+}
+
+fn serve(
+    options: &Options,
+    board: &Board,
+    machine: machine::Machine,
+    lines: std::sync::mpsc::Receiver<logging::Line>,
+) -> End {
+    let (arguments, trust) = match understand(options, std::fs::read_to_string(KEY_FILE).ok().as_deref()) {
+        Ok(understood) => understood,
+        Err(line) => {
+            // Nothing that is done here again would change the boot files.
+            log::error!("failed usage {line}");
+            return End::Wish(Wish::Hold);
+        }
+    };
+    if trust == Trust::Insecure {
+        log::warn!("insecure: any server that is insecure too is obeyed");
+    }
+    let settled = match net::start(options, board).and_then(|()| modules::start()) {
+        Ok(settled) => settled,
+        Err(error) => return fail(&format!("starting a thread: {error}")),
+    };
+    // An order to prepare must find the disks that are there.
+    settled.wait();
+    list_disks();
+    match agent::run(&arguments, &trust, lines, Some(machine)) {
+        Ok(ending) => End::Wish(match ending.then {
+            Then::Hold => Wish::Hold,
+            Then::Reboot => Wish::Reboot,
+            Then::Poweroff => Wish::PowerOff,
+        }),
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn fail(text: &str) -> End {
+    log::error!("{text}");
+    let _ = std::fs::write(LAST_WORDS, text);
+    End::Failed
+}
+
+/// The agent's command line, from the kernel's and from the boot image.
+fn understand(options: &Options, key: Option<&str>) -> Result<(Arguments, Trust), String> {
+    let mut words = vec!["slidecast-agent".to_owned()];
+    if let Some(server) = &options.server {
+        words.extend(["--server".to_owned(), server.clone()]);
+    }
+    if let Some(target) = &options.target {
+        words.extend(["--target".to_owned(), target.clone()]);
+    }
+    // A key that makes no sense on the command line must not be replaced by whatever else there is.
+    let broken = options.complaints.iter().any(|complaint| complaint.starts_with("slidecast.key"));
+    match (&options.trust, key) {
+        (Some(Trust::Insecure), _) => words.push("--insecure".to_owned()),
+        (Some(Trust::Pinned(key)), _) => words.extend(["--server-key".to_owned(), key.to_string()]),
+        (None, Some(key)) if !broken => words.extend(["--server-key".to_owned(), key.trim().to_owned()]),
+        (None, _) => {
+            return Err(format!("no server key: neither slidecast.key= on the kernel command line nor {KEY_FILE}"));
+        }
+    }
+    Arguments::understand(words)
+}
+
+fn list_disks() {
+    let roots = Roots::default();
+    let mut disks = inventory::disks(&roots, None);
+    super::hold_boot_medium(&mut disks);
+    if disks.is_empty() {
+        log::warn!("this machine has no disk, or no driver for it");
+    }
+    disks.iter().for_each(|disk| log::info!("disk {disk}"));
+    let memory = inventory::memory(&roots);
+    log::info!("memory {}, {} available", Bytes(memory.total), Bytes(memory.available));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddee01";
+    const OTHER: &str = "ff112233445566778899aabbccddeeff00112233445566778899aabbccddee01";
+
+    fn with(line: &str, key: Option<&str>) -> Result<(Arguments, Trust), String> {
+        understand(&Options::parse(line), key)
+    }
+
+    #[test]
+    fn the_key_of_the_command_line_wins_over_the_boot_images() {
+        let file = format!("{KEY}\n");
+        let pinned = |key: &str| Trust::Pinned(key.parse().unwrap());
+        assert_eq!(with("quiet", Some(&file)).unwrap().1, pinned(KEY));
+        assert_eq!(with(&format!("slidecast.key={OTHER}"), Some(&file)).unwrap().1, pinned(OTHER));
+        assert_eq!(with("slidecast.key=insecure", Some(&file)).unwrap().1, Trust::Insecure);
+    }
+
+    #[test]
+    fn without_a_key_or_with_a_broken_one_nobody_is_trusted() {
+        assert!(with("quiet", None).unwrap_err().contains("slidecast.key="));
+        assert!(with("slidecast.key=00", Some(KEY)).is_err());
+        assert!(with("quiet", Some("no key")).is_err());
+    }
+
+    #[test]
+    fn server_and_target_are_taken_over() {
+        let line = "slidecast.key=insecure slidecast.server=10.0.0.1:99 slidecast.target=serial=S1";
+        let (arguments, _) = with(line, None).unwrap();
+        assert_eq!(arguments.server_name().unwrap(), Some(("10.0.0.1".to_owned(), 99)));
+        assert_eq!(arguments.target.unwrap().text, "serial=S1");
+        assert!(!arguments.once);
+        assert!(with("slidecast.key=insecure slidecast.target=colour=red", None).is_err());
+        assert!(with("slidecast.key=insecure slidecast.server=a:b:c:d", None).is_err());
+    }
+}
