@@ -19,6 +19,8 @@ passed=0 failed=0 skipped=0
 target_dir=${CARGO_TARGET_DIR:-$PWD/target}
 logs=$target_dir/check
 LAB_TOOLS=(ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat mcopy sgdisk socat iperf3)
+# For network boot.
+BOOT_TOOLS=(dnsmasq /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi curl)
 # For the log of everything that reaches a disk.
 LOG_TOOLS=(fusermount3 qemu-storage-daemon)
 
@@ -70,7 +72,7 @@ static() {
 }
 
 lab() {
-    need_tools "${LAB_TOOLS[@]}" "${LOG_TOOLS[@]}"
+    need_tools "${LAB_TOOLS[@]}" "${BOOT_TOOLS[@]}" "${LOG_TOOLS[@]}"
     build_static
     cargo build --quiet --workspace --bins
     SLIDECAST_AGENT=$(static_agent) cargo test --quiet --workspace --test system

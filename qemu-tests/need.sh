@@ -16,6 +16,8 @@ package_of() {
         mke2fs | debugfs | dumpe2fs | e2fsck) echo e2fsprogs ;;
         mkfs.vfat) echo dosfstools ;;
         mcopy | mmd) echo mtools ;;
+        dnsmasq) echo dnsmasq-base ;;
+        */undionly.kpxe | */snponly.efi) echo ipxe ;;
         depmod | modprobe) echo kmod ;;
         objcopy) echo binutils ;;
         xz) echo xz-utils ;;

@@ -16,6 +16,7 @@ pub mod noise;
 pub mod privilege;
 pub mod process;
 pub mod programs;
+pub mod pxe;
 pub mod report;
 pub mod run;
 pub mod target;

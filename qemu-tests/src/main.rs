@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use slidecast_lab::demo::Demo;
-use slidecast_lab::{Lab, NodeOptions, Result, TargetKind, disk, noise, privilege, run, target};
+use slidecast_lab::{Lab, NodeOptions, Result, TargetKind, disk, noise, privilege, pxe, run, target};
 
 #[derive(Debug, Parser)]
 #[command(name = "slidecast-lab", about = "A server and its nodes in network namespaces", version)]
@@ -60,6 +60,28 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         connections: u32,
     },
+    /// Ask for boot as firmware does, and print the answers
+    Pxe {
+        /// The card to ask on
+        interface: String,
+        /// The architecture: 0 BIOS, 7 UEFI, 16 UEFI HTTP Boot
+        #[arg(long, default_value_t = 0)]
+        arch: u16,
+        /// The vendor class
+        #[arg(long, default_value = "PXEClient")]
+        class: String,
+        /// Ask as iPXE
+        #[arg(long)]
+        ipxe: bool,
+        /// Ask this proxy for its boot file instead of everybody for an offer
+        #[arg(long)]
+        server: Option<std::net::Ipv4Addr>,
+    },
+    /// Ask for a router as iPXE does, and print the bytes of its advertisement
+    Solicit {
+        /// The card to ask on
+        interface: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -102,6 +124,19 @@ fn obey(command: Command) -> Result<()> {
         Command::Noise { to, datagrams, connections } => {
             noise::datagrams(to, datagrams)?;
             noise::connections(to, connections)
+        }
+        Command::Pxe { interface, arch, class, ipxe, server } => {
+            let asker = pxe::Asker { interface, arch, class, ipxe };
+            let answers = match server {
+                Some(server) => asker.ask_boot_server(server)?,
+                None => asker.discover()?,
+            };
+            answers.iter().for_each(|answer| println!("{answer}"));
+            Ok(())
+        }
+        Command::Solicit { interface } => {
+            println!("{:?}", pxe::solicit(&interface)?);
+            Ok(())
         }
         Command::Synthetic { dir } => {
             std::fs::create_dir_all(&dir).map_err(slidecast_lab::LabError::io("creating", &dir))?;

@@ -1,6 +1,6 @@
 //! The command line. What is listed here is a contract: scripts call it.
 
-use crate::boot::{DEFAULT_HTTP_PORT, DhcpRange, UefiStage};
+use crate::boot::{BootMode, DEFAULT_HTTP_PORT, DhcpRange, UefiStage};
 use crate::nic::CardSpeed;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -53,6 +53,7 @@ Examples:
   slidecast deploy base.slide --wait-for 20 --timeout 10m --interface eth1 --interface eth2
   slidecast deploy base.slide --wait-for 1 --target serial=S4EVNX0R --then reboot
   slidecast deploy base.slide --wait-for 8 --progress json --report report.json
+  slidecast deploy base.slide --wait-for 30 --interface eth1 --boot --then reboot
 
 Selectors: a path (/dev/sda), or one or more of serial=S, wwn=W, model=GLOB, size=A..B and
 transport=T, with a comma for \"and\". Without one, a node must have exactly one eligible disk.
@@ -226,6 +227,12 @@ pub struct Deploy {
     /// Do without a key: anybody may pose as this server. Agents must be told so, too.
     #[arg(long, conflicts_with = "key_file")]
     pub insecure: bool,
+    /// Boot machines from the network meanwhile, on each --interface: beside its DHCP server (proxy), or give out the addresses of a RANGE such as 10.0.0.100-10.0.0.200. Needs root.
+    #[arg(long, value_name = "proxy|RANGE", num_args = 0..=1, require_equals = true, default_missing_value = "proxy", requires = "interface", value_parser = BootMode::from_str)]
+    pub boot: Option<BootMode>,
+    /// The folder with the boot files, as ./mkimage.sh makes it.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub boot_dir: PathBuf,
     /// How to show what happens.
     #[arg(long, value_name = "HOW", default_value = "auto")]
     pub progress: ProgressStyle,
@@ -353,6 +360,18 @@ mod tests {
         assert_eq!(deploy.interface, ["eth1", "eth2"]);
         assert_eq!(deploy.card_speed, [CardSpeed { name: "eth1".to_owned(), mbits: 10_000 }]);
         assert_eq!(deploy.progress, ProgressStyle::Json);
+    }
+
+    #[test]
+    fn boot_is_a_proxy_unless_it_is_given_a_range() {
+        let boot = |value: &str| deploy(&["--interface", "eth1", value]).map(|deploy| deploy.boot);
+        assert_eq!(boot("--boot").unwrap(), Some(BootMode::Proxy));
+        assert_eq!(boot("--boot=proxy").unwrap(), Some(BootMode::Proxy));
+        assert!(matches!(boot("--boot=10.0.0.100-10.0.0.200").unwrap(), Some(BootMode::Dhcp(_))));
+        assert!(boot("--boot=maybe").is_err() && boot("--boot=").is_err());
+        let error = deploy(&["--boot"]).unwrap_err().to_string();
+        assert!(error.contains("--interface"), "{error}");
+        assert_eq!(deploy(&[]).unwrap().boot_dir, PathBuf::from("out"));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) enum Needs {
     Loops,
     /// A loop device over a file that QEMU's storage daemon shows and keeps a log of.
     LoggedDisk,
+    /// dnsmasq, iPXE's first stages and curl.
+    NetworkBoot,
     /// Control groups that count processor time.
     Cgroups,
 }
@@ -40,6 +42,10 @@ pub(crate) fn main(groups: &[&[Test]]) -> ExitCode {
         Needs::Network => true,
         Needs::Loops => loops,
         Needs::LoggedDisk => loops && tool::have("qemu-storage-daemon") && Path::new("/dev/fuse").exists(),
+        Needs::NetworkBoot => {
+            let stages = ["undionly.kpxe", "snponly.efi"].map(|name| Path::new("/usr/lib/ipxe").join(name).exists());
+            tool::have("dnsmasq") && tool::have("curl") && stages == [true; 2]
+        }
         Needs::Cgroups => cgroups,
     };
     let trial = |&(name, needs, run): &Test| {

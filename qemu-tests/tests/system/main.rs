@@ -8,6 +8,7 @@
 mod bad_images;
 mod bad_peers;
 mod bad_targets;
+mod boot;
 mod chains;
 mod end_to_end;
 mod faults;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         bad_peers::TESTS,
         power_cut::TESTS,
         redeploy::TESTS,
+        boot::TESTS,
     ]);
     // What tests share is in a static, which is never dropped.
     slidecast_lab::run::remove_all();

@@ -64,7 +64,9 @@ impl Setup<'_> {
                 writeln!(text, "dhcp-pxe-vendor=PXEClient,HTTPClient\npxe-prompt=\"SlideCast\",0")?;
                 writeln!(text, "pxe-service=tag:!ipxe,x86PC,\"SlideCast\",{BIOS_STAGE}")?;
                 writeln!(text, "pxe-service=tag:!ipxe,BC_EFI,\"SlideCast\",{uefi}")?;
-                writeln!(text, "pxe-service=tag:!ipxe,X86-64_EFI,\"SlideCast\",{uefi}")
+                writeln!(text, "pxe-service=tag:!ipxe,X86-64_EFI,\"SlideCast\",{uefi}")?;
+                // iPXE on BIOS takes the file from the menu alone, on UEFI from the offer alone.
+                writeln!(text, "pxe-service=tag:ipxe,x86PC,\"SlideCast\",http://{http}/boot.ipxe")
             }
         }
     }
@@ -111,6 +113,7 @@ pxe-prompt=\"SlideCast\",0
 pxe-service=tag:!ipxe,x86PC,\"SlideCast\",undionly.kpxe
 pxe-service=tag:!ipxe,BC_EFI,\"SlideCast\",snponly.efi
 pxe-service=tag:!ipxe,X86-64_EFI,\"SlideCast\",snponly.efi
+pxe-service=tag:ipxe,x86PC,\"SlideCast\",http://10.0.0.1:7580/boot.ipxe
 ";
         assert_eq!(text(None, UefiStage::Ipxe), format!("{HEAD}{expected}"));
     }

@@ -29,6 +29,8 @@ pub enum BootError {
         /// The net that it has.
         net: String,
     },
+    /// A range was given for several cards.
+    SeveralInterfaces,
     /// A boot file is missing or can't be read.
     File {
         /// The file.
@@ -115,6 +117,7 @@ impl fmt::Display for BootError {
             Self::RangeElsewhere { range, interface, net } => {
                 write!(f, "the range {range} does not fit the net of {interface}, {net}")
             }
+            Self::SeveralInterfaces => f.write_str("--boot with a range of addresses is for one --interface only"),
             Self::File { path, .. } => write!(f, "boot file {} (./mkimage.sh makes it)", path.display()),
             Self::Uki { path, .. } => write!(f, "boot file {}", path.display()),
             Self::Missing { what, packages } => {
@@ -143,7 +146,9 @@ impl Error for BootError {
 impl From<BootError> for Failure {
     fn from(error: BootError) -> Self {
         match error {
-            BootError::Interface(_) | BootError::RangeElsewhere { .. } => Self::usage(error),
+            BootError::Interface(_) | BootError::RangeElsewhere { .. } | BootError::SeveralInterfaces => {
+                Self::usage(error)
+            }
             _ => Self::not_done(error),
         }
     }

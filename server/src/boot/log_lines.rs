@@ -58,7 +58,9 @@ impl LogReader {
         let (id, text) = text.split_once(' ')?;
         let id = id.parse().ok()?;
         if let Some(class) = text.strip_prefix("vendor class: ") {
-            self.talk(id).firmware = firmware(class);
+            // The first line about a question; some firmware numbers all its questions 0.
+            let talk = self.talk(id);
+            (talk.firmware, talk.ipxe) = (firmware(class), false);
             return None;
         }
         if text == "user class: iPXE" {

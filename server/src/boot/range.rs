@@ -61,6 +61,23 @@ impl fmt::Display for DhcpRange {
     }
 }
 
+/// Who gives out addresses where `deploy` boots machines: `proxy` or a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootMode {
+    /// The net's own DHCP server.
+    Proxy,
+    /// We do.
+    Dhcp(DhcpRange),
+}
+
+impl FromStr for BootMode {
+    type Err = BadRange;
+
+    fn from_str(text: &str) -> Result<Self, BadRange> {
+        if text == "proxy" { Ok(Self::Proxy) } else { text.parse().map(Self::Dhcp) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +88,13 @@ mod tests {
         assert_eq!((range.first, range.last), ([10, 0, 0, 100].into(), [10, 0, 0, 200].into()));
         assert_eq!(range.to_string(), "10.0.0.100-10.0.0.200");
         assert!("10.0.0.7-10.0.0.7".parse::<DhcpRange>().is_ok());
+    }
+
+    #[test]
+    fn a_mode_is_proxy_or_a_range() {
+        assert_eq!("proxy".parse(), Ok(BootMode::Proxy));
+        assert!(matches!("10.0.0.1-10.0.0.2".parse(), Ok(BootMode::Dhcp(_))));
+        assert_eq!("Proxy".parse::<BootMode>(), Err(BadRange::Form));
     }
 
     #[test]

@@ -180,6 +180,7 @@ impl EventLoop {
             self.changed = true;
             match news {
                 News::Feed(serial, news) => self.on_feed_news(serial, news, now),
+                News::Boot(line) => self.parts.progress.line(line),
                 News::Checked(block, fault) => {
                     self.parts.checker.done(block);
                     self.parts.deployment.on_block_checked(fault.as_deref(), now);

@@ -1,6 +1,7 @@
 //! `slidecast deploy`: an embedded server for one deployment, from the first seek to the report.
 
 mod answer;
+mod boot;
 mod checker;
 mod door;
 mod event_loop;
@@ -56,6 +57,8 @@ enum News {
     Feed(u64, FeedNews),
     /// A block was checked in the image file; what is wrong with it, if anything is.
     Checked(BlockNo, Option<String>),
+    /// A line about machines that boot from the network.
+    Boot(String),
 }
 
 /// Why a deployment could not begin.
@@ -161,6 +164,8 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         limits: PlanLimits::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
+    // What boots goes on until this function ends, after whoever takes its news has gone: nobody waits for anybody then.
+    let boot = boot::start(args, public.as_ref(), tell.clone())?;
     let began = clock.now();
     let mut parts = Parts {
         listener,
@@ -177,6 +182,7 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         max_nodes: args.wait_for as usize * 2 + SPARE_NODES,
         poll,
     };
+    boot.iter().for_each(|server| parts.progress.line(server.describe()));
     register(&mut parts).map_err(system("starting the event loop"))?;
     let parts = EventLoop::new(parts, began).run().map_err(system("waiting for events"))?;
     end(parts, &facts, began, report)
