@@ -15,6 +15,15 @@ use crate::tool;
 /// What TCP can carry of a link's rate: 1,448 of 1,538 bytes (RFC 7323 time stamps on, MTU 1500).
 pub const GOODPUT: f64 = 1448.0 / 1538.0;
 
+/// The same congestion control on every machine, whatever the host prefers; and switches that don't show every frame to
+/// the firewall. What the kernel has not got it can't do differently either.
+const SETTINGS: &str = "cd /proc/sys/net
+echo cubic > ipv4/tcp_congestion_control
+for table in bridge/bridge-nf-call-*; do echo 0 > $table; done";
+/// A namespace may only choose what the host allows (tcp(7), `tcp_allowed_congestion_control`).
+const ALLOW_CUBIC: &str = "cd /proc/sys/net/ipv4
+grep -qw cubic tcp_allowed_congestion_control ||
+    echo $(cat tcp_allowed_congestion_control) cubic > tcp_allowed_congestion_control";
 /// Buffer of a switch port in bytes.
 const PORT_BUFFER: u32 = 512 * 1024;
 
@@ -37,6 +46,7 @@ impl Network {
     /// The switches, one bridge for each of `cards`.
     pub(crate) fn new(run: &Run, cards: usize) -> Result<Self> {
         let network = Self { prefix: format!("{}-", run.name()) };
+        let _ = tool::run("sh", ["-c", ALLOW_CUBIC]);
         network.add_namespace("switch")?;
         let mut batch = String::new();
         for card in 0..cards {
@@ -74,9 +84,7 @@ impl Network {
             why: format!("no network namespace can be made here ({error}); the lab needs root or user namespaces"),
         })?;
         self.ip(name, "link set lo up\n")?;
-        // The same on every machine, whatever the host prefers; where it is missing there is only one kind anyway.
-        let cubic = "echo cubic > /proc/sys/net/ipv4/tcp_congestion_control";
-        let _ = tool::run("ip", ["netns", "exec", &namespace, "sh", "-c", cubic]);
+        let _ = tool::run("ip", ["netns", "exec", &namespace, "sh", "-c", SETTINGS]);
         Ok(())
     }
 
