@@ -2,7 +2,7 @@
 //! and the anteroom, where callers wait until their first frame says who they are.
 
 use crate::framing::{Arrival, FrameReader, FrameWriter, Outgoing, ReadError};
-use crate::sys::bound_unsent;
+use crate::sys::{bound_unsent, wake_at};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -16,9 +16,14 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// How much the kernel may hold that it could not send yet, in bytes: a beat is never further behind than this.
-const UNSENT: i32 = 512 << 10;
+const UNSENT: usize = 512 << 10;
 /// How long the kernel tries to get bytes acknowledged: the back-stop behind the silence that the link machine measures.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// In the middle of a payload the kernel wakes us when so much has come, in bytes.
+const WAKE_AT: usize = 64 << 10;
+/// How often a socket is looked at in which less than that may lie: as often as neighbours say that they live.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// One end of a chain link.
 #[derive(Debug)]
@@ -30,6 +35,9 @@ pub struct Conn {
     writable: bool,
     /// The other end closed: read on until the end, however short the reads are.
     closing: bool,
+    /// How much must have come for the kernel to wake us, in bytes.
+    threshold: usize,
+    looked: Time,
 }
 
 impl Conn {
@@ -51,6 +59,8 @@ impl Conn {
             readable: false,
             writable: false,
             closing: false,
+            threshold: 1,
+            looked: Time::default(),
         }
     }
 
@@ -137,7 +147,26 @@ impl Conn {
             *budget = budget.saturating_sub(moved.bytes);
             if moved.blocked && !self.closing {
                 self.readable = false;
+                self.wait_for_more();
             }
+        }
+    }
+
+    /// In the middle of a payload it isn't worth waking up for every segment that comes. [`Conn::look_again`] finds what
+    /// comes too slowly for that.
+    fn wait_for_more(&mut self) {
+        let threshold = self.reader.left().clamp(1, WAKE_AT);
+        if threshold != self.threshold && wake_at(self.stream.as_fd(), threshold).is_ok() {
+            self.threshold = threshold;
+        }
+    }
+
+    /// Looks at the socket although the kernel said nothing, from time to time: less than it waits for may have come, and
+    /// a slow neighbour is not a silent one.
+    pub fn look_again(&mut self, now: Time) {
+        if now.since(self.looked) >= LOOK_AGAIN {
+            self.looked = now;
+            self.readable |= self.threshold > 1;
         }
     }
 
@@ -357,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_says_nothing_has_three_seconds() {
+    fn a_caller_that_says_nothing_has_as_long_as_the_handshake_may_take() {
         let mut house = House::new();
         let _caller = house.call();
         let mut events = Events::with_capacity(4);
@@ -380,5 +409,50 @@ mod tests {
         assert!(matches!(house.next(Time(0)), Calling::Stranger { .. }), "the oldest goes");
         assert!(matches!(house.next(Time(0)), Calling::Spoke { .. }));
         drop(idle);
+    }
+
+    #[test]
+    fn less_of_a_payload_than_the_kernel_waits_for_is_found_by_looking_again() {
+        let mut poll = mio::Poll::new().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut conn = Conn::connect(listener.local_addr().unwrap()).unwrap();
+        conn.register(poll.registry(), Token(0)).unwrap();
+        conn.reader().trust();
+        let (mut sender, _) = listener.accept().unwrap();
+        let mut events = Events::with_capacity(4);
+        let wait = |poll: &mut mio::Poll, conn: &mut Conn, events: &mut Events, most| {
+            poll.poll(events, Some(most)).unwrap();
+            events.iter().for_each(|event| conn.on_event(event));
+        };
+        let long = Duration::from_secs(5);
+        let payload = vec![7u8; 1 << 20];
+        let header = Header::with_payload(Kind::Block, DeploymentId([0; 16]), 0, &payload);
+        sender.write_all(&Header { raw_len: 1 << 20, ..header }.encode()).unwrap();
+        while !matches!(conn.receive(&mut 4096).unwrap(), Some(Arrival::Announced(_))) {
+            wait(&mut poll, &mut conn, &mut events, long);
+        }
+        let mut ring = crate::ring::Ring::new(1 << 20).unwrap();
+        conn.reader().receive_into(ring.reserve(1 << 20).unwrap());
+        while conn.can_receive() {
+            assert!(conn.receive(&mut (1 << 20)).unwrap().is_none());
+        }
+        assert_eq!(conn.threshold, WAKE_AT);
+        sender.write_all(&payload[..1000]).unwrap();
+        wait(&mut poll, &mut conn, &mut events, Duration::from_millis(50));
+        assert!(!conn.can_receive(), "the kernel woke us for 1000 bytes");
+        conn.look_again(Time::default().after(LOOK_AGAIN));
+        assert!(conn.receive(&mut (1 << 20)).unwrap().is_none());
+        assert_eq!(conn.reader().take_payload_bytes(), 1000);
+        // What is left goes on without anybody looking.
+        let rest = std::thread::spawn(move || sender.write_all(&payload[1000..]).map(|()| sender));
+        let block = loop {
+            match conn.receive(&mut (1 << 20)).unwrap() {
+                Some(arrival) => break arrival,
+                None if conn.can_receive() => {}
+                None => wait(&mut poll, &mut conn, &mut events, long),
+            }
+        };
+        assert!(matches!(block, Arrival::Block { payload, .. } if payload.iter().all(|&byte| byte == 7)));
+        drop(rest.join().unwrap().unwrap());
     }
 }

@@ -149,6 +149,12 @@ impl FrameReader {
         std::mem::take(&mut self.payload_bytes)
     }
 
+    /// How much of the payload that is coming in is missing.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.body.as_ref().map_or(0, Body::left)
+    }
+
     /// The block whose payload waits for a place to go.
     #[must_use]
     pub fn announced(&self) -> Option<&Header> {

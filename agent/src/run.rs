@@ -268,6 +268,7 @@ impl Run {
     pub fn advance(&mut self, registry: &Registry, now: Time) {
         self.hear_disk();
         self.connected(now);
+        self.conn(Side::Upstream).into_iter().for_each(|conn| conn.look_again(now));
         self.receive(Side::Upstream, registry, now);
         self.receive(Side::Downstream, registry, now);
         self.node.on_time(now);

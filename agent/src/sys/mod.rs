@@ -13,4 +13,4 @@ pub(crate) mod tty;
 pub(crate) use memory::AlignedBuf;
 pub use mirror_map::MapError;
 pub(crate) use mirror_map::Piece;
-pub(crate) use socket::bound_unsent;
+pub(crate) use socket::{bound_unsent, wake_at};
