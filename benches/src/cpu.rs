@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slidecast_lab::{Exit, LabError, Process, Result};
+use slidecast_lab::{Exit, LabError, Process, Result, compare};
 
 use crate::setup::{Bench, Image, Setup};
 use crate::table::{Bar, Table, median};
@@ -18,7 +18,7 @@ pub fn run(setup: &Setup, table: &mut Table) -> Result<()> {
     let image = setup.random_image()?;
     table.group(
         "Processor time, 4 nodes, unshaped, random bytes: seconds per node and GiB, all of the server's in it",
-        "slidecast deploy random.slide --wait-for 4 --verify none  beside  mbuffer -s 256k -m 64M -I 7000 -O NEXT:7000 -o RAMFILE",
+        "slidecast deploy random.slide --wait-for 4 --verify none  beside  mbuffer -s 256k -m 64M -I 7000 -O NEXT:7000 -o - 1<>RAMFILE (no page of which is new)",
     );
     if Bench::new(1, None, 1 << 20)?.cpu().is_none() {
         table.skip("slidecast / mbuffer", "no control groups here");
@@ -52,7 +52,7 @@ fn share(bench: &Bench, before: f64, image: &Image) -> f64 {
 }
 
 fn slidecast(image: &Image, args: &[&str]) -> Result<f64> {
-    let bench = Bench::new(NODES, None, image.disk_bytes)?;
+    let bench = Bench::filled(NODES, None, image.disk_bytes)?;
     bench.lab.key()?;
     let before = bench.cpu().unwrap_or(0.0);
     bench.deploy(image, args, |_, _| ())?;
@@ -60,20 +60,21 @@ fn slidecast(image: &Image, args: &[&str]) -> Result<f64> {
 }
 
 fn mbuffer(image: &Image) -> Result<f64> {
-    let bench = Bench::new(NODES, None, image.disk_bytes)?;
+    let bench = Bench::filled(NODES, None, image.disk_bytes)?;
     let before = bench.cpu().unwrap_or(0.0);
     let usual = ["-q", "-s", "256k", "-m", "64M"];
     let mut chain: Vec<Process> = Vec::new();
     for (i, node) in bench.nodes.iter().enumerate().rev() {
-        // It refuses to overwrite a file; a new one costs the same pages as our sparse one.
-        let disk = node.target.path.with_extension("mbuffer").display().to_string();
-        let mut args: Vec<String> = usual.map(str::to_owned).to_vec();
+        // It refuses to overwrite a file, and would cut it off: the shell opens it for its standard output.
+        let disk = node.target.path.display().to_string();
+        let mut args = vec!["-c".to_owned(), r#"exec mbuffer "$@" 1<>"$0""#.to_owned(), disk];
+        args.extend(usual.map(str::to_owned));
         args.extend(["-I".to_owned(), "7000".to_owned()]);
         if let Some(next) = bench.nodes.get(i + 1) {
             args.extend(["-O".to_owned(), format!("{}:7000", next.address)]);
         }
-        args.extend(["-o".to_owned(), disk]);
-        let mut process = bench.lab.on_node(node, &format!("mbuffer-{}", node.name), "mbuffer", args)?;
+        args.extend(["-o", "-"].map(str::to_owned));
+        let mut process = bench.lab.on_node(node, &format!("mbuffer-{}", node.name), "sh", args)?;
         process.wait_for_tcp(7000, Duration::from_secs(10))?;
         chain.push(process);
     }
@@ -83,6 +84,17 @@ fn mbuffer(image: &Image) -> Result<f64> {
     for process in chain.iter_mut().rev() {
         if process.wait_exit(Duration::from_secs(300))? != Exit::Code(0) {
             return Err(LabError::Ended { what: "the mbuffer chain".to_owned(), tail: process.tail() });
+        }
+    }
+    if let Some(node) = bench.nodes.last() {
+        let compared = slidecast_lab::compare_data(&node.target.path, &image.source)?;
+        if !matches!(compared, compare::Compared::Equal(_)) {
+            let how = compared.to_string();
+            return Err(LabError::Differs {
+                disk: node.target.path.clone(),
+                with: image.source.display().to_string(),
+                how,
+            });
         }
     }
     Ok(share(&bench, before, image))

@@ -26,7 +26,7 @@ pub fn run(setup: &Setup, table: &mut Table) -> Result<()> {
             table.skip(&name, "too little memory for the disks");
             continue;
         }
-        let bench = Bench::new(usize::try_from(count).unwrap_or(1), Some(MBITS), image.disk_bytes)?;
+        let bench = Bench::filled(usize::try_from(count).unwrap_or(1), Some(MBITS), image.disk_bytes)?;
         let report = bench.deploy(&image, args, |_, _| ())?;
         let rate = report.raw_bytes as f64 * 8.0 / 1e6 / report.seconds;
         let cpu = bench.cpu().map_or(String::new(), |cpu| format!("; {:.1} cores busy", cpu / report.seconds));

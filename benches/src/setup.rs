@@ -121,8 +121,20 @@ impl Bench {
     /// # Errors
     /// When the lab cannot be made.
     pub fn new(count: usize, mbits: Option<u32>, disk_bytes: u64) -> Result<Self> {
+        Self::with_disks(count, mbits, disk_bytes, TargetKind::Ram)
+    }
+
+    /// The same with disks that have all their pages from the start, as the peers' figures were measured.
+    ///
+    /// # Errors
+    /// When the lab cannot be made.
+    pub fn filled(count: usize, mbits: Option<u32>, disk_bytes: u64) -> Result<Self> {
+        Self::with_disks(count, mbits, disk_bytes, TargetKind::FilledRam)
+    }
+
+    fn with_disks(count: usize, mbits: Option<u32>, disk_bytes: u64, kind: TargetKind) -> Result<Self> {
         let lab = mbits.map_or_else(|| Lab::new(1), |mbits| Lab::with_card_rate(1, mbits))?;
-        let options = NodeOptions { mbits, kind: TargetKind::Ram, bytes: disk_bytes };
+        let options = NodeOptions { mbits, kind, bytes: disk_bytes };
         let nodes = lab.nodes(count, &options)?;
         Ok(Self { lab, nodes })
     }

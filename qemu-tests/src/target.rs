@@ -1,6 +1,7 @@
 //! Disks of nodes: loop devices as real block devices, or plain files, on disk or in RAM.
 
 use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::{LabError, Result};
@@ -12,8 +13,11 @@ use crate::tool;
 pub enum TargetKind {
     /// A sparse file in the run's folder.
     File,
-    /// A file in memory: for figures in which the disk is not the point.
+    /// A sparse file in memory: for figures in which the disk is not the point.
     Ram,
+    /// A file in memory that has all its pages already, as a disk has its sectors: for figures in which not even the
+    /// making of pages is the point.
+    FilledRam,
     /// A loop device with direct I/O over a file in the run's folder, with this logical sector size in bytes.
     Loop {
         /// 512 or 4096.
@@ -35,9 +39,13 @@ pub struct Target {
 impl Target {
     /// Makes a disk of zeros, named after its node.
     pub(crate) fn new(run: &Run, name: &str, kind: TargetKind, bytes: u64) -> Result<Self> {
-        let dir = if kind == TargetKind::Ram { ram(run)? } else { run.dir().to_owned() };
+        let in_memory = matches!(kind, TargetKind::Ram | TargetKind::FilledRam);
+        let dir = if in_memory { ram(run)? } else { run.dir().to_owned() };
         let file = dir.join(format!("{name}.disk"));
-        let made = File::create_new(&file).map_err(LabError::io("creating", &file))?;
+        let mut made = File::create_new(&file).map_err(LabError::io("creating", &file))?;
+        if kind == TargetKind::FilledRam {
+            std::io::copy(&mut std::io::repeat(0).take(bytes), &mut made).map_err(LabError::io("filling", &file))?;
+        }
         made.set_len(bytes).map_err(LabError::io("sizing", &file))?;
         if let TargetKind::Loop { sector } = kind {
             let path = attach(&file, sector)?;
