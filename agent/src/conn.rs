@@ -413,14 +413,14 @@ mod tests {
 
     #[test]
     fn less_of_a_payload_than_the_kernel_waits_for_is_found_by_looking_again() {
-        let mut poll = mio::Poll::new().unwrap();
+        let mut poll = Poll::new().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut conn = Conn::connect(listener.local_addr().unwrap()).unwrap();
         conn.register(poll.registry(), Token(0)).unwrap();
         conn.reader().trust();
         let (mut sender, _) = listener.accept().unwrap();
         let mut events = Events::with_capacity(4);
-        let wait = |poll: &mut mio::Poll, conn: &mut Conn, events: &mut Events, most| {
+        let wait = |poll: &mut Poll, conn: &mut Conn, events: &mut Events, most| {
             poll.poll(events, Some(most)).unwrap();
             events.iter().for_each(|event| conn.on_event(event));
         };
