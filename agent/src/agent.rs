@@ -25,8 +25,6 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-/// How long a running deployment goes on without its server before it is given up.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The pause between two tries to reach a server that was lost in the middle of a deployment.
 const RECONNECT: Duration = Duration::from_millis(250);
 /// How long the last words to the server may take.
@@ -185,7 +183,7 @@ impl<'a> Agent<'a> {
 
     /// Stays with a server until it is gone or, with `--once`, all is over.
     fn serve(&mut self, control: Control) -> Result<Next, AgentError> {
-        let mut visit = Visit::new(control, self.board().cloned());
+        let mut visit = Visit::new(control, self.arguments.patience, self.board().cloned());
         match self.board() {
             Some(board) => board.on_server(visit.server),
             None => log::info!("server at {}", visit.server),
@@ -211,6 +209,7 @@ impl<'a> Agent<'a> {
             if visit.may_greet() {
                 let hello = self.hello()?;
                 visit.greet(&hello);
+                visit.run.iter_mut().for_each(Run::on_server_back);
             }
             while let Ok(line) = self.lines.try_recv() {
                 visit.control.iter_mut().for_each(|control| control.send_line(&line));
@@ -219,8 +218,14 @@ impl<'a> Agent<'a> {
                 if visit.run.as_ref().is_none_or(|run| !run.is_joined()) {
                     return Ok(Next::Search);
                 }
-                if now.since(since) >= PATIENCE {
+                if now.since(since) >= self.arguments.patience {
                     self.give_up(&mut visit, Reason::ServerLost, "the server is gone");
+                    // Whose disk is done needs nobody any more: the machine does what it was told to do at the end.
+                    let then = visit.run.as_ref().filter(|_| self.exit == Exit::Done).map_or(Then::Hold, Run::then);
+                    if self.machine.is_some() && then != Then::Hold {
+                        self.then = then;
+                        return Ok(Next::Exit);
+                    }
                     return Ok(if self.arguments.once { Next::Exit } else { Next::Search });
                 }
                 if visit.control.is_none() && visit.call_at <= now {
@@ -420,6 +425,8 @@ struct Visit {
     greeted: bool,
     /// Since when there is no control link.
     lost: Option<Time>,
+    /// How long a deployment that writes goes on without one.
+    patience: Duration,
     call_at: Time,
     node: NodeId,
     run: Option<Run>,
@@ -429,13 +436,14 @@ struct Visit {
 }
 
 impl Visit {
-    fn new(control: Control, board: Option<Board>) -> Self {
+    fn new(control: Control, patience: Duration, board: Option<Board>) -> Self {
         let (server, call_at, node) = (control.server(), Time::default(), NodeId(0));
         Self {
             server,
             control: Some(control),
             greeted: false,
             lost: None,
+            patience,
             call_at,
             node,
             run: None,
@@ -491,7 +499,7 @@ impl Visit {
         }
         self.lost = Some(now);
         if self.run.as_ref().is_some_and(|run| run.is_joined() && !run.has_ended()) {
-            let patience = PATIENCE.as_secs();
+            let patience = self.patience.as_secs();
             log::error!("{}: server at {}: {lost}; going on without it for {patience} s", lost.reason(), self.server);
         } else {
             log::info!("server at {}: {lost}", self.server);

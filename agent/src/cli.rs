@@ -6,12 +6,13 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use slidecast_proto::discovery::DEFAULT_PORT;
 use slidecast_proto::noise::PublicKey;
-use slidecast_proto::quantity::{parse_bytes, parse_mbits};
+use slidecast_proto::quantity::{parse_bytes, parse_duration, parse_mbits};
 use slidecast_proto::selector::Selector;
 use std::ffi::OsString;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 const RING_MIN: u64 = 4 << 20;
 const RING_MAX: u64 = 64 << 30;
@@ -66,6 +67,10 @@ pub struct Arguments {
     /// Exit after one deployment
     #[arg(long)]
     pub once: bool,
+
+    /// How long a deployment that writes goes on without its server
+    #[arg(long, value_name = "DUR", default_value = "120s", value_parser = parse_duration)]
+    pub patience: Duration,
 
     /// What to tell the server about the speed of the network cards, where a driver says nothing or
     /// something wrong (virtual cards)

@@ -27,7 +27,7 @@ use slidecast_proto::frame::Header;
 use slidecast_proto::link::{LinkFault, refusal};
 use slidecast_proto::node::{Act, Node, NodeConfig, Transmit};
 use slidecast_proto::quantity::Bytes;
-use slidecast_proto::reason::{EndState, Reason};
+use slidecast_proto::reason::{EndState, Reason, Then};
 use slidecast_proto::selector::{Selector, choose};
 use slidecast_proto::units::{DeploymentId, NodeId, Time};
 use std::collections::VecDeque;
@@ -207,6 +207,17 @@ impl Run {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.node.ended().is_some()
+    }
+
+    /// What the node is to do at the end.
+    #[must_use]
+    pub fn then(&self) -> Then {
+        self.prepare.then
+    }
+
+    /// The control link is there again.
+    pub fn on_server_back(&mut self) {
+        self.node.on_server_back();
     }
 
     /// Whether it has a place in a chain.

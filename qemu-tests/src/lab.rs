@@ -233,6 +233,17 @@ impl Lab {
         )
     }
 
+    /// As [`Lab::agent`], with an agent that goes on without its server for so long only.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn impatient_agent(&self, node: &Node, patience: &str) -> Result<Process> {
+        let key = self.key()?.with_extension("key.pub");
+        let (target, key) = (node.target.path.display().to_string(), key.display().to_string());
+        let args = ["--target", &target, "--server-key", &key, "--once", "--patience", patience];
+        self.agent_with(node, args)
+    }
+
     /// Starts an agent on a node with exactly these arguments.
     ///
     /// # Errors

@@ -215,6 +215,10 @@ pub struct Deploy {
     /// Write everything, also where a disk holds the same bytes already.
     #[arg(long)]
     pub fresh: bool,
+    /// Go on with the deployment that a killed server left, and start no other. The same command
+    /// without this flag goes on, too, if one of its nodes is there.
+    #[arg(long)]
+    pub resume: bool,
     /// Take in nodes that come after the start for so long [default: until the end].
     #[arg(long, value_name = "DUR", value_parser = parse_duration)]
     pub join_window: Option<Duration>,
@@ -344,19 +348,20 @@ mod tests {
         let deploy = deploy(&[]).unwrap();
         assert_eq!((deploy.verify, deploy.free, deploy.then), (Verify::Full, Free::Keep, Then::Hold));
         assert_eq!((deploy.port, deploy.wait_for, deploy.timeout), (7531, 2, None));
-        assert!(deploy.interface.is_empty() && !deploy.insecure && !deploy.fresh);
+        assert!(deploy.interface.is_empty() && !deploy.insecure && !deploy.fresh && !deploy.resume);
         assert_eq!(deploy.progress, ProgressStyle::Auto);
     }
 
     #[test]
     fn every_flag_of_deploy_is_understood() {
         let args = "--timeout 5m --interface eth1 --interface eth2 --port 7000 --target serial=X --verify head \
-                    --free zero --then reboot --fresh --join-window 1m --state /s --key-file k --progress json --report r.json \
+                    --free zero --then reboot --fresh --resume --join-window 1m --state /s --key-file k --progress json --report r.json \
                     --card-speed eth1=10G";
         let deploy = deploy(&args.split_whitespace().collect::<Vec<_>>()).unwrap();
         assert_eq!((deploy.verify, deploy.free, deploy.then), (Verify::Head, Free::Zero, Then::Reboot));
         assert_eq!((deploy.timeout, deploy.port), (Some(Duration::from_secs(300)), 7000));
         assert_eq!(deploy.join_window, Some(Duration::from_secs(60)));
+        assert!(deploy.resume);
         assert_eq!(deploy.interface, ["eth1", "eth2"]);
         assert_eq!(deploy.card_speed, [CardSpeed { name: "eth1".to_owned(), mbits: 10_000 }]);
         assert_eq!(deploy.progress, ProgressStyle::Json);

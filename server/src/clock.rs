@@ -7,19 +7,27 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
+    /// What had passed before.
+    before: Duration,
 }
 
 impl Clock {
     /// A clock that starts now.
     #[must_use]
     pub fn start() -> Self {
-        Self { origin: Instant::now() }
+        Self::start_after(Duration::ZERO)
+    }
+
+    /// A clock that starts now and counts from so long ago.
+    #[must_use]
+    pub fn start_after(before: Duration) -> Self {
+        Self { origin: Instant::now(), before }
     }
 
     /// The time now. Never zero, so that a machine's zero lies before everything.
     #[must_use]
     pub fn now(&self) -> Time {
-        Time(1).after(self.origin.elapsed())
+        Time(1).after(self.before).after(self.origin.elapsed())
     }
 
     /// How long to wait until `deadline`, rounded up to whole milliseconds so that waking comes after it.

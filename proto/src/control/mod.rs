@@ -9,11 +9,15 @@ mod inventory;
 mod to_agent;
 mod to_server;
 
+use core::time::Duration;
+
 pub use crate::reason::{LinkClass, LinkState, Side};
 pub use inventory::{Card, Disk, Held};
 pub use to_agent::{Abort, Finish, Join, LinkSpec, Prepare, Resend, ToAgent, Welcome};
 pub use to_server::{BadBlock, Ended, Hello, LinkEvent, LogLine, Progress, Ready, Refused, ToServer};
 
+/// How long an agent that writes, or has written, keeps its state without a server; then it acts by itself.
+pub const HOLD: Duration = Duration::from_secs(120);
 /// The longest encoded message in bytes; with the channel's tag it fits a Noise message.
 pub const MAX_MESSAGE: usize = 65_000;
 /// The most cards in a hello.

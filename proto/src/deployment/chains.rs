@@ -57,6 +57,7 @@ impl Deployment {
     pub(super) fn arm(&mut self, now: Time) {
         let plan = self.plan_now();
         self.stage = Stage::Running;
+        self.saved = None;
         self.fixed = Some(now);
         self.pass = 1;
         self.events.push_back(DeploymentEvent::PlanFixed(plan.clone()));
@@ -77,9 +78,9 @@ impl Deployment {
         }
     }
 
-    fn plan_node(&self, id: NodeId) -> Option<PlanNode> {
+    pub(super) fn plan_node(&self, id: NodeId) -> Option<PlanNode> {
         let node = self.nodes.get(&id)?;
-        let Standing::Ready(ready) = &node.standing else { return None };
+        let (Standing::Ready(ready) | Standing::Running(ready)) = &node.standing else { return None };
         let card = node.hello.cards.iter().find(|card| card.addresses.contains(&node.address));
         let mbits = card.map_or(0, |card| card.mbits);
         let (card, address, rotational) = (node.card.clone(), node.address, ready.rotational);
@@ -106,6 +107,7 @@ impl Deployment {
     pub(super) fn order(&mut self, chain: usize) {
         let state = &mut self.chains[chain];
         state.epoch = Epoch(state.epoch.0 + 1);
+        self.unsaved = true;
         let (epoch, pass, ids) = (state.epoch, state.pass, state.nodes.clone());
         for (at, id) in ids.iter().enumerate() {
             let upstream = at.checked_sub(1).map_or(NodeId::SERVER, |before| ids[before]);

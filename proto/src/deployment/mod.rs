@@ -7,10 +7,12 @@
 mod chains;
 mod comparing;
 mod record;
+mod resume;
 #[cfg(test)]
 mod tests;
 
 pub use record::{NodeRecord, Outcome, Place, Standing};
+pub use resume::{Saved, SavedEnd, SavedNode};
 
 use crate::control::{Abort, Hello, LinkEvent, LinkState, Prepare, Side, ToAgent, ToServer, Welcome};
 use crate::link::Terms;
@@ -20,6 +22,7 @@ use crate::set::BlockSet;
 use crate::units::{BlockNo, NodeId, Time};
 use chains::ChainState;
 use core::time::Duration;
+use resume::{Away, Resumed};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
@@ -82,6 +85,15 @@ pub enum DeploymentEvent {
     CheckBlock(BlockNo),
     /// Something about this node is new.
     NodeChanged(NodeId),
+    /// A deployment that another run of the server began goes on.
+    Resumed,
+    /// A node that was lost is back as another one, after its agent was started again.
+    Replaced {
+        /// The one that is no more.
+        old: NodeId,
+        /// The one that is there for it.
+        new: NodeId,
+    },
     /// All is over; the orders still waiting are to be sent, then everything may be closed.
     Over,
 }
@@ -127,6 +139,11 @@ pub struct Deployment {
     fixed: Option<Time>,
     over: Option<Time>,
     beat: Time,
+    /// Of another run of the server, whose agents may come back.
+    saved: Option<Saved>,
+    resumed: Option<Resumed>,
+    /// Something is new that must be kept for another run of the server.
+    unsaved: bool,
     orders: VecDeque<(NodeId, ToAgent)>,
     events: VecDeque<DeploymentEvent>,
 }
@@ -147,6 +164,9 @@ impl Deployment {
             fixed: None,
             over: None,
             beat: now,
+            saved: None,
+            resumed: None,
+            unsaved: false,
             orders: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -206,16 +226,27 @@ impl Deployment {
             self.orders.push_back((id, welcome(id)));
             (node.connected, node.gone, node.heard) = (true, None, now);
             (node.hello, node.card, node.address) = (hello, card, address);
-            self.greet(id, now);
+            if node.away == Away::No {
+                self.greet(id, now);
+            } else {
+                // First it is to say whether it kept its state.
+                node.away = Away::Called(now);
+            }
             return id;
         }
-        self.last_id += 1;
-        let id = NodeId(self.last_id);
+        let expected = self.expected(&hello.boot);
+        let id = expected.unwrap_or_else(|| {
+            self.last_id += 1;
+            NodeId(self.last_id)
+        });
         self.orders.push_back((id, welcome(id)));
         let mut node = NodeRecord::new(id, hello, card, address, self.config.blocks, now);
         node.late = self.stage != Stage::Waiting;
+        node.away = if expected.is_some() { Away::Called(now) } else { Away::No };
         self.nodes.insert(id, node);
-        self.greet(id, now);
+        if expected.is_none() {
+            self.greet(id, now);
+        }
         id
     }
 
@@ -262,6 +293,7 @@ impl Deployment {
     /// A message of a node's control link.
     pub fn on_message(&mut self, id: NodeId, message: ToServer, now: Time) {
         let deployment = self.config.prepare.deployment;
+        self.hear_returned(id, &message, now);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.heard = now;
         if !node.connected {
@@ -274,6 +306,7 @@ impl Deployment {
             ToServer::Ready(ready) => {
                 if ready.deployment == deployment && node.standing == Standing::Preparing {
                     node.standing = Standing::Ready(ready);
+                    self.replace_lost(id, now);
                 }
             }
             ToServer::Refused(refused) => {
@@ -302,6 +335,7 @@ impl Deployment {
                     };
                     if let Standing::Running(ready) = &node.standing {
                         node.standing = Standing::Ended(Outcome::of(ended, ready.clone(), now));
+                        self.unsaved = true;
                     }
                 }
             }
@@ -427,6 +461,7 @@ impl Deployment {
 
     /// Draws the consequences of whatever is new.
     fn settle(&mut self, now: Time) {
+        self.time_returned(now);
         match self.stage {
             Stage::Waiting => {
                 let ready = self.ready();
@@ -435,6 +470,9 @@ impl Deployment {
                 }
             }
             Stage::Running => {
+                if self.gather(now) {
+                    return;
+                }
                 self.find_lost(now);
                 self.end_comparing(now);
                 self.admit_late(now);
@@ -443,7 +481,8 @@ impl Deployment {
                 let coming = |node: &NodeRecord| {
                     node.connected && node.standing == Standing::Preparing && now.since(node.moved_on) < COMING
                 };
-                if !self.nodes().any(|node| node.is_running() || coming(node)) {
+                let away = |node: &NodeRecord| node.away != Away::No && node.outcome().is_none();
+                if !self.nodes().any(|node| node.is_running() || coming(node) || away(node)) {
                     self.finish(false, now);
                 }
             }
@@ -482,6 +521,25 @@ impl Deployment {
         }
     }
 
+    /// A node whose agent was started again is there a second time: same address, same target. The first one is no more.
+    fn replace_lost(&mut self, id: NodeId, now: Time) {
+        let Some(node) = self.nodes.get(&id) else { return };
+        let same = |other: &&NodeRecord| {
+            let lost = matches!(other.standing, Standing::Running(_))
+                || other.outcome().is_some_and(|end| end.reason == Reason::NodeLost);
+            let placed = other.place.is_some() && !other.connected && lost;
+            placed && other.id != id && (other.address, other.target()) == (node.address, node.target())
+        };
+        let Some(old) = self.nodes().find(same).map(|old| old.id) else { return };
+        self.lose(old, "its agent was started again".to_owned(), now);
+        let Some(old) = self.nodes.remove(&old) else { return };
+        if let Some(node) = self.nodes.get_mut(&id) {
+            (node.place, node.repairs, node.moved) = (old.place, old.repairs + 1, old.moved);
+        }
+        self.unsaved = true;
+        self.events.push_back(DeploymentEvent::Replaced { old: old.id, new: id });
+    }
+
     /// A node is dead: the chain closes around it.
     fn lose(&mut self, id: NodeId, detail: String, now: Time) {
         if let Some(node) = self.nodes.get_mut(&id) {
@@ -496,6 +554,7 @@ impl Deployment {
         if let Standing::Running(ready) = &node.standing {
             let outcome = Outcome::failed(reason, detail, ready.clone(), now);
             node.standing = Standing::Ended(outcome);
+            self.unsaved = true;
             self.events.push_back(DeploymentEvent::NodeChanged(id));
         }
     }

@@ -1,5 +1,6 @@
 //! What the server knows of one node.
 
+use super::resume::Away;
 use crate::control::{Ended, Hello, Join, Progress, Ready};
 use crate::plan::CardId;
 use crate::reason::{EndState, Phase, Reason, Verified};
@@ -93,6 +94,8 @@ pub struct NodeRecord {
     pub late: bool,
     /// Whether its control link stands.
     pub connected: bool,
+    /// Whether it has still to be heard of after the server was started again.
+    pub(super) away: Away,
     pub(super) heard: Time,
     pub(super) gone: Option<Time>,
     pub(super) moved_on: Time,
@@ -121,6 +124,7 @@ impl NodeRecord {
             moved: false,
             late: false,
             connected: true,
+            away: Away::No,
             heard: now,
             gone: None,
             moved_on: now,
@@ -154,7 +158,7 @@ impl NodeRecord {
     /// Whether it is writing.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        matches!(self.standing, Standing::Running(_))
+        matches!(self.standing, Standing::Running(_)) && self.away == Away::No
     }
 
     /// Whether it has all blocks, so that it needs no upstream any more.

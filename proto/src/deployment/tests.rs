@@ -504,3 +504,109 @@ fn a_node_that_is_just_coming_is_waited_for() {
     world.later(6);
     assert_eq!(world.machine.exit_code(), Some(0), "but not for ever");
 }
+
+/// A server that is started again after three nodes had been given their places, one of which has ended since.
+fn restarted(at_once: bool) -> (World, Saved, [NodeId; 3]) {
+    let (mut world, ids) = World::running();
+    world.later(3);
+    world.say(ids[2], ended(EndState::Done));
+    assert!(world.machine.take_unsaved());
+    let saved = world.machine.saved(world.now).unwrap();
+    assert!(!world.machine.take_unsaved());
+    let mut world = World::new(3, None);
+    world.now = Time(0).after(saved.elapsed);
+    world.machine.expect_back(saved.clone(), at_once, world.now);
+    (world, saved, ids)
+}
+
+#[test]
+fn agents_that_kept_their_state_find_their_deployment_again_above_all_epochs() {
+    let (mut world, saved, [a, b, c]) = restarted(false);
+    assert_eq!((saved.elapsed, saved.nodes.len()), (Duration::from_secs(3), 3));
+    assert_eq!([1, 2].map(|boot| world.join(boot)), [a, b]);
+    assert!(world.orders().iter().all(|(_, order)| matches!(order, ToAgent::Welcome(_))), "nobody begins again");
+    assert_eq!(world.machine.stage(), Stage::Waiting);
+    world.say(a, progress(4));
+    assert_eq!(world.machine.stage(), Stage::Running);
+    assert_eq!(world.machine.times().0, Some(Time(0)), "time goes on");
+    assert!(joins(world.orders()).is_empty(), "the others are waited for");
+    world.say(b, progress(5));
+    world.join(3);
+    world.say(c, ended(EndState::Done));
+    let joins = joins(world.orders());
+    assert_eq!(joins.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [b, a]);
+    assert!(joins.iter().all(|(_, join)| join.pass == 2 && join.epoch > Epoch(1_u64 << 32 | u64::from(u32::MAX))));
+    let events = world.events();
+    let [DeploymentEvent::PlanFixed(plan), DeploymentEvent::Resumed, DeploymentEvent::StartFeed { terms, .. }] =
+        &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!((plan.chains[0].nodes.as_slice(), terms.to), (&[a, b, c][..], a));
+    [a, b].into_iter().for_each(|id| world.say(id, ended(EndState::Done)));
+    assert_eq!(world.machine.exit_code(), Some(0));
+}
+
+#[test]
+fn who_does_not_come_back_is_not_waited_for_and_lost_in_the_end() {
+    let (mut world, _, [a, b, c]) = restarted(false);
+    world.join(1);
+    world.say(a, progress(4));
+    world.later(6);
+    assert_eq!(joins(world.orders()).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [a]);
+    world.say(a, ended(EndState::Done));
+    assert_eq!(world.machine.stage(), Stage::Running, "node {b} may still come");
+    world.later(121);
+    assert_eq!(world.reasons(), [Some(Reason::None), Some(Reason::NodeLost), Some(Reason::None)], "{c} was done");
+    assert_eq!(world.machine.exit_code(), Some(3));
+}
+
+#[test]
+fn who_comes_back_late_is_taken_in_and_who_lost_its_state_begins_again() {
+    let (mut world, _, [a, b, _]) = restarted(true);
+    assert_eq!(world.machine.stage(), Stage::Running);
+    world.join(1);
+    world.say(a, progress(4));
+    world.later(6);
+    world.orders();
+    world.join(2);
+    world.later(1);
+    assert!(joins(world.orders()).is_empty());
+    world.later(3);
+    assert!(matches!(world.orders()[..], [(id, ToAgent::Prepare(_))] if id == b));
+    world.say(b, ready());
+    assert!(joins(world.orders()).iter().any(|(id, _)| *id == b));
+}
+
+#[test]
+fn the_same_command_for_other_machines_is_a_new_deployment() {
+    let (mut world, ..) = restarted(false);
+    let ids = [7, 8, 9].map(|boot| world.join(boot));
+    assert!(ids.iter().all(|id| id.0 > 3));
+    ids.into_iter().for_each(|id| world.say(id, ready()));
+    assert_eq!(world.machine.stage(), Stage::Running);
+    assert!(joins(world.orders()).iter().all(|(_, join)| join.pass == 1));
+    // One of the others after all: it begins again like anybody who is late.
+    let old = world.join(1);
+    world.orders();
+    world.say(old, progress(4));
+    world.later(1);
+    assert!(world.machine.nodes().filter(|node| node.place.is_some()).all(|node| ids.contains(&node.id)));
+}
+
+#[test]
+fn an_agent_that_was_started_again_takes_the_place_of_the_one_that_died() {
+    let (mut world, [a, b, c]) = World::running();
+    world.machine.on_gone(b, "reset", world.now);
+    world.later(3);
+    assert_eq!(world.reasons()[1], Some(Reason::NodeLost));
+    let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+    let again = world.machine.on_agent(hello(20), CardId("eth0".into()), address, world.now);
+    world.say(again, ready());
+    assert!(world.events().contains(&DeploymentEvent::Replaced { old: b, new: again }));
+    assert_eq!(world.machine.nodes().map(|node| node.id).collect::<Vec<_>>(), [a, c, again]);
+    [a, c, again].into_iter().for_each(|id| world.say(id, ended(EndState::Done)));
+    assert_eq!(world.machine.exit_code(), Some(0));
+    let node = world.machine.node(again).unwrap();
+    assert_eq!((node.repairs, node.late), (1, true));
+}

@@ -234,6 +234,8 @@ pub struct Node {
     /// The disk's count as of the last report.
     written_bytes: u64,
     pass_ended: u32,
+    /// The last word, to be said again to a server that may not have heard it.
+    last_word: Option<Ended>,
     acts: VecDeque<Act>,
 }
 
@@ -270,6 +272,7 @@ impl Node {
             sent_bytes: 0,
             written_bytes: 0,
             pass_ended: 0,
+            last_word: None,
             acts: VecDeque::new(),
         }
     }
@@ -414,7 +417,7 @@ impl Node {
 
     fn end(&mut self, state: EndState, reason: Reason, detail: &str, verified: Verified, written: u32, kept: u32) {
         self.disk = Disk::Ended(state);
-        self.acts.push_back(Act::Tell(ToServer::Ended(Ended {
+        let ended = Ended {
             deployment: self.config.deployment,
             root: self.config.root,
             state,
@@ -423,7 +426,22 @@ impl Node {
             verified,
             blocks_written: written,
             blocks_kept: kept,
-        })));
+        };
+        self.last_word = Some(ended.clone());
+        self.acts.push_back(Act::Tell(ToServer::Ended(ended)));
+    }
+
+    /// The control link is there again, perhaps to a server that was started again: it is told all that is durable, and how
+    /// the disk ended.
+    pub fn on_server_back(&mut self) {
+        if !self.joined {
+            return;
+        }
+        self.unreported = self.durable.clone();
+        if let Some(ended) = self.last_word.clone() {
+            self.acts.push_back(Act::Tell(ToServer::Ended(ended)));
+        }
+        self.report();
     }
 
     /// How the disk ended, if it has.

@@ -105,7 +105,13 @@ fn stopped_late() {
 }
 
 fn server_dies() {
-    let (_lab, nodes, mut deploy, mut agents) = running();
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let nodes = lab.nodes(2, &fixtures.node().mbits(30)).unwrap();
+    let mut deploy = lab.deploy(&fixtures.base, 2, &[]).unwrap();
+    let start = |node: &Node| lab.impatient_agent(node, "3s").unwrap();
+    let mut agents: Vec<Process> = nodes.iter().map(start).collect();
+    wait_until_written(&mut agents[1], &nodes[1], MIDDLE);
     deploy.process.kill();
     for (node, agent) in nodes.iter().zip(&mut agents) {
         let exit = agent.wait_exit(LONG).unwrap();

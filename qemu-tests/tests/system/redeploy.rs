@@ -18,6 +18,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("redeploy::with_fresh_everything_is_sent_and_written", Needs::Network, fresh),
     ("redeploy::a_disk_with_something_else_on_it_is_written_whole", Needs::Network, something_else),
     ("redeploy::an_agent_killed_in_mid_stream_and_started_again_keeps_what_its_disk_has", Needs::Network, agent_killed),
+    ("redeploy::a_server_killed_in_mid_stream_and_started_again_goes_on", Needs::Network, server_killed),
+    ("redeploy::another_image_puts_an_end_to_an_unfinished_deployment", Needs::Network, another_image),
 ];
 
 /// Bytes of a disk after which a deployment is in its middle.
@@ -118,13 +120,64 @@ fn agent_killed() {
     assert_marked(&nodes[1]);
     lab.shape(&nodes[1], 1000).unwrap();
     let mut again = lab.agent(&nodes[1]).unwrap();
-    let (_, report) = deploy.wait(LONG).unwrap();
+    let (exit, report) = deploy.wait(LONG).unwrap();
+    assert_eq!((exit, report.nodes.len()), (Exit::Code(0), 2), "the new run took the place of the old one: {report:?}");
     assert_eq!(again.wait_exit(SOON).unwrap(), Exit::Code(0), "{}", again.tail());
     assert!(says(&again, &["on the disk already"]), "{}", again.tail());
-    let entry = report.nodes.iter().rfind(|node| node.address == nodes[1].address).unwrap();
+    let entry = report.node(&nodes[1].address).unwrap();
     assert_eq!(entry.state, "done", "{report:?}");
     assert!(entry.blocks_kept > 4, "{entry:?}");
     nodes.iter().for_each(|node| fixtures.assert_holds_base(node));
     let exit = agents.first_mut().map(|agent: &mut Process| agent.wait_exit(SOON).unwrap());
     assert_eq!(exit, Some(Exit::Code(0)));
+}
+
+fn server_killed() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let nodes = lab.nodes(3, &fixtures.node().mbits(30)).unwrap();
+    let mut deploy = lab.deploy(&fixtures.base, 3, &[]).unwrap();
+    let mut agents = start_agents(&lab, &nodes);
+    wait_until_written(&mut agents[2], &nodes[2], MIDDLE);
+    deploy.process.kill();
+    let mut again = lab.deploy_as("again", &fixtures.base, 3, &[]).unwrap();
+    let (exit, report) = again.wait(LONG).unwrap();
+    assert_eq!(exit, Exit::Code(0), "{report:?}");
+    assert!(says(&again.process, &["going on"]), "{}", again.process.tail());
+    assert_eq!(report.nodes.len(), 3);
+    for (node, agent) in nodes.iter().zip(&mut agents) {
+        let entry = report.node(&node.address).unwrap();
+        assert_eq!((entry.state.as_str(), entry.blocks_kept), ("done", 0), "{entry:?}");
+        assert_eq!(agent.wait_exit(SOON).unwrap(), Exit::Code(0), "{}", agent.tail());
+        fixtures.assert_holds_base(node);
+    }
+    // What both servers sent: the image once down each chain, and what was on its way when the first one died.
+    let chains = report.chains.len() as u64;
+    assert!(report.egress_bytes < report.stored_bytes * chains * 5 / 4, "{report:?}");
+    // It is over: the same command once more would begin anew.
+    let mut third = lab.deploy_as("third", &fixtures.base, 3, &["--resume"]).unwrap();
+    assert_eq!(third.process.wait_exit(SOON).unwrap(), Exit::Code(1));
+    assert!(says(&third.process, &["nothing to resume"]), "{}", third.process.tail());
+}
+
+fn another_image() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let nodes = lab.nodes(2, &fixtures.node().mbits(60)).unwrap();
+    let mut deploy = lab.deploy(&fixtures.base, 2, &[]).unwrap();
+    let mut agents = start_agents(&lab, &nodes);
+    wait_until_written(&mut agents[1], &nodes[1], MIDDLE);
+    deploy.process.kill();
+    let mut refused = lab.deploy_as("refused", &fixtures.increment, 2, &["--resume"]).unwrap();
+    assert_eq!(refused.process.wait_exit(SOON).unwrap(), Exit::Code(1));
+    assert!(says(&refused.process, &["another one", "base.slide"]), "{}", refused.process.tail());
+    let mut other = lab.deploy_as("other", &fixtures.increment, 2, &[]).unwrap();
+    let (exit, report) = other.wait(LONG).unwrap();
+    assert_eq!(exit, Exit::Code(0), "{report:?}");
+    assert!(says(&other.process, &["a new deployment", "base.slide"]), "{}", other.process.tail());
+    for (node, agent) in nodes.iter().zip(&mut agents) {
+        assert_eq!(agent.wait_exit(SOON).unwrap(), Exit::Code(0), "{}", agent.tail());
+        assert!(report.node(&node.address).unwrap().blocks_kept > 0, "{report:?}");
+        fixtures.assert_holds_increment(node);
+    }
 }

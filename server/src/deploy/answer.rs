@@ -34,6 +34,11 @@ impl Answerer {
         Ok(Self { socket: UdpSocket::from_std(socket), responder })
     }
 
+    /// From now on seeks are answered by this.
+    pub(super) fn answer_by(&mut self, responder: Responder) {
+        self.responder = responder;
+    }
+
     pub(super) fn socket(&mut self) -> &mut UdpSocket {
         &mut self.socket
     }

@@ -7,6 +7,7 @@ use super::checker::Checker;
 use super::door::{self, Admission, HELLO_WITHIN};
 use super::link::{Broken, ControlLink, Standing};
 use super::signals::Signals;
+use super::state::{Keeper, Keys};
 use crate::feed::{Feed, FeedContext, FeedNews, FeedOrder};
 use crate::nic::Nics;
 use crate::progress::Progress;
@@ -17,7 +18,7 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use slidecast_proto::control::{Hello, LogLine, ToAgent, ToServer};
 use slidecast_proto::deployment::{Deployment, DeploymentEvent, FeedEvent, Stage};
-use slidecast_proto::noise::{Channel, ChannelError, Mode, PublicKey, SecretKey};
+use slidecast_proto::noise::{Channel, ChannelError, Mode, SecretKey};
 use slidecast_proto::plan::{CardId, Plan};
 use slidecast_proto::units::{NodeId, Time};
 use std::collections::{HashMap, HashSet};
@@ -32,6 +33,8 @@ use std::time::Duration;
 const SHOW_EVERY: Duration = Duration::from_millis(200);
 /// How often it is shown that nothing changed.
 const SHOW_AT_LEAST: Duration = Duration::from_secs(1);
+/// How often the state of a running deployment is kept although nothing happened: it tells when the server was alive.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long the end waits for agents to take their last orders.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long to leave callers waiting when the system has no room for them.
@@ -62,6 +65,12 @@ pub(super) struct Parts {
     pub(super) plan: Plan,
     /// The most nodes that may ever say hello.
     pub(super) max_nodes: usize,
+    /// The key of each run of an agent, so that nobody else continues it.
+    pub(super) keys: Keys,
+    /// Keeps what another run of the server needs to go on; nothing if there is no place for it.
+    pub(super) keeper: Option<Keeper>,
+    /// What the run of the server before this one sent, which counts if its deployment goes on.
+    pub(super) earlier_egress: u64,
 }
 
 /// The loop.
@@ -70,8 +79,6 @@ pub(super) struct EventLoop {
     links: HashMap<Token, ControlLink>,
     next_link: usize,
     nodes: HashMap<NodeId, Token>,
-    /// The key of each run of an agent, so that nobody else continues it.
-    keys: HashMap<[u8; 16], Option<PublicKey>>,
     /// The feed of each chain, with its serial number.
     feeds: HashMap<u16, (u64, Feed)>,
     last_feed: u64,
@@ -80,6 +87,8 @@ pub(super) struct EventLoop {
     unfinished: HashSet<Token>,
     told: HashSet<IpAddr>,
     began: Time,
+    /// When the state was kept last.
+    kept: Time,
     shown: Time,
     changed: bool,
     accept_at: Option<Time>,
@@ -94,13 +103,13 @@ impl EventLoop {
             links: HashMap::new(),
             next_link: FIRST_LINK,
             nodes: HashMap::new(),
-            keys: HashMap::new(),
             feeds: HashMap::new(),
             last_feed: 0,
             tracker: Tracker::default(),
             unfinished: HashSet::new(),
             told: HashSet::new(),
             began,
+            kept: began,
             shown: Time(0),
             changed: true,
             accept_at: None,
@@ -340,10 +349,10 @@ impl EventLoop {
     fn on_hello(&mut self, token: Token, hello: Hello, now: Time) {
         let Some(link) = self.links.get_mut(&token) else { return };
         let (key, address) = (link.peer_key(), link.address);
-        let known = self.keys.get(&hello.boot);
+        let known = self.parts.keys.get(&hello.boot);
         let refused = match known {
             Some(first) if *first != key => Some("it claims to be a run of an agent that has another key"),
-            None if self.keys.len() >= self.parts.max_nodes => Some("too many nodes have come already"),
+            None if self.parts.keys.len() >= self.parts.max_nodes => Some("too many nodes have come already"),
             _ => None,
         };
         if let Some(why) = refused {
@@ -351,7 +360,7 @@ impl EventLoop {
             link.part(now);
             return;
         }
-        self.keys.insert(hello.boot, key);
+        self.parts.keys.insert(hello.boot, key);
         let card = CardId(link.card.clone());
         let node = self.parts.deployment.on_agent(hello, card, address, now);
         link.standing = Standing::Node(node);
@@ -375,6 +384,9 @@ impl EventLoop {
         if self.accept_at.is_some_and(|at| now >= at) {
             self.accept(now);
         }
+        if now.since(self.kept) >= KEEP_EVERY {
+            self.keep(false, now);
+        }
         if now >= self.parts.deployment.deadline() {
             self.parts.deployment.on_time(now);
         }
@@ -392,6 +404,10 @@ impl EventLoop {
     /// Sends the orders and does what the machine asks for.
     fn carry_out(&mut self, now: Time) {
         loop {
+            // No order goes out that a server started again would not know of.
+            if self.parts.deployment.take_unsaved() {
+                self.keep(true, now);
+            }
             if let Some((node, order)) = self.parts.deployment.poll_order() {
                 self.send(node, &order, now);
             } else if let Some(event) = self.parts.deployment.poll_event() {
@@ -399,6 +415,16 @@ impl EventLoop {
             } else {
                 return;
             }
+        }
+    }
+
+    fn keep(&mut self, sync: bool, now: Time) {
+        self.kept = now;
+        if self.over.is_none()
+            && let (Some(keeper), Some(saved)) = (&mut self.parts.keeper, self.parts.deployment.saved(now))
+        {
+            let egress = self.parts.context.egress.load(Ordering::Relaxed);
+            keeper.keep(&saved, &self.parts.keys, egress, sync);
         }
     }
 
@@ -415,6 +441,14 @@ impl EventLoop {
         match event {
             DeploymentEvent::NodeChanged(_) => {}
             DeploymentEvent::PlanFixed(plan) => self.parts.plan = plan,
+            DeploymentEvent::Resumed => {
+                self.parts.context.egress.fetch_add(self.parts.earlier_egress, Ordering::Relaxed);
+                self.parts.progress.line("going on with the deployment that an earlier server left".to_owned());
+            }
+            DeploymentEvent::Replaced { old, new } => {
+                let nodes = self.parts.plan.chains.iter_mut().flat_map(|chain| &mut chain.nodes);
+                nodes.filter(|node| **node == old).for_each(|node| *node = new);
+            }
             DeploymentEvent::StartFeed { chain, terms, address, blocks } => {
                 self.last_feed += 1;
                 let serial = self.last_feed;
@@ -425,6 +459,7 @@ impl EventLoop {
             DeploymentEvent::Over => {
                 self.feeds.clear();
                 self.over = Some(now);
+                self.parts.keeper.iter_mut().for_each(Keeper::remove);
                 // Orders that are still waiting go out first; parting comes last.
                 while let Some((node, order)) = self.parts.deployment.poll_order() {
                     self.send(node, &order, now);

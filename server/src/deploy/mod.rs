@@ -7,12 +7,13 @@ mod door;
 mod event_loop;
 mod link;
 pub(crate) mod signals;
+mod state;
 
 use crate::cli::Deploy;
 use crate::clock::Clock;
 use crate::complain;
 use crate::exit_code::ExitCode;
-use crate::failure::Failure;
+use crate::failure::{Failure, one_line};
 use crate::feed::{FeedContext, FeedNews};
 use crate::key::{self, KeyFileError};
 use crate::nic::Nics;
@@ -35,6 +36,7 @@ use slidecast_proto::noise::SecretKey;
 use slidecast_proto::plan::{Plan, PlanLimits};
 use slidecast_proto::reason::EndState;
 use slidecast_proto::units::{BlockNo, DeploymentId, Time};
+use state::{Asked, Found, Keeper, Keys, StateError, Unfinished};
 use std::error::Error;
 use std::fmt;
 use std::fs::File;
@@ -44,6 +46,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, SystemTime};
 
 /// News that may wait before those who bring it do.
 const NEWS: usize = 256;
@@ -129,19 +132,22 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     let secret = secret_key(args)?;
     // The ports come first: whether they are free shows at once, reading a large image takes a while.
     let (listener, id) = (listen(args.port)?, random()?);
-    let deployment_id = DeploymentId(id);
     let public = secret.as_ref().map(SecretKey::public);
-    let offer = Offer { server: public, port: args.port, deployment: deployment_id };
-    let answerer = Answerer::listen(args.port, Responder::new(offer));
-    let answerer = answerer.map_err(|error| in_use("UDP", args.port, "listening for seeks", error))?;
+    let offer = |deployment| Responder::new(Offer { server: public, port: args.port, deployment });
+    let answerer = Answerer::listen(args.port, offer(DeploymentId(id)));
+    let mut answerer = answerer.map_err(|error| in_use("UDP", args.port, "listening for seeks", error))?;
     let image = Arc::new(Image::open(&args.file)?.resolve()?);
+    let (keeper, unfinished) = left_behind(args, &image, DeploymentId(id))?;
+    let deployment_id = unfinished.as_ref().map_or(DeploymentId(id), |unfinished| unfinished.deployment);
+    answerer.answer_by(offer(deployment_id));
 
     match &public {
         Some(public) => complain(&key::describe(public)),
         None => complain("insecure: no key is used, anybody may pose as this server"),
     }
     let facts = Arc::new(facts(args, &image, deployment_id, public.map(|key| key.to_string())));
-    let clock = Clock::start();
+    // Where a deployment goes on, its time does, too.
+    let clock = Clock::start_after(unfinished.as_ref().map_or(Duration::ZERO, |unfinished| unfinished.saved.elapsed));
     let poll = Poll::new().map_err(system("starting the event loop"))?;
     let waker = Waker::new(poll.registry(), WAKE).map_err(system("starting the event loop"))?;
     let (tell, news) = news(waker);
@@ -167,6 +173,12 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     // What boots goes on until this function ends, after whoever takes its news has gone: nobody waits for anybody then.
     let boot = boot::start(args, public.as_ref(), tell.clone())?;
     let began = clock.now();
+    let mut deployment = Deployment::new(config, began);
+    let (mut keys, mut earlier_egress) = (Keys::new(), 0);
+    if let Some(unfinished) = unfinished {
+        (keys, earlier_egress) = (unfinished.keys, unfinished.egress);
+        deployment.expect_back(unfinished.saved, args.resume, began);
+    }
     let mut parts = Parts {
         listener,
         answerer,
@@ -177,15 +189,51 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         secret,
         context,
         progress: Progress::start(args.progress, facts.clone()).map_err(system("starting a thread"))?,
-        deployment: Deployment::new(config, began),
+        deployment,
         plan: Plan::default(),
-        max_nodes: args.wait_for as usize * 2 + SPARE_NODES,
+        max_nodes: args.wait_for as usize * 2 + SPARE_NODES + keys.len(),
+        keys,
+        keeper,
+        earlier_egress,
         poll,
     };
     boot.iter().for_each(|server| parts.progress.line(server.describe()));
     register(&mut parts).map_err(system("starting the event loop"))?;
     let parts = EventLoop::new(parts, began).run().map_err(system("waiting for events"))?;
     end(parts, &facts, began, report)
+}
+
+/// The keeper of this deployment's state, and what another run of the server left to go on with.
+fn left_behind(
+    args: &Deploy,
+    image: &Resolved,
+    id: DeploymentId,
+) -> Result<(Option<Keeper>, Option<Box<Unfinished>>), Failure> {
+    let asked = Asked::of(&prepare(args, image, id), args.insecure);
+    let folder = match key::state_folder(args.state.as_deref()) {
+        Err(error) if args.resume => return Err(error.into()),
+        Err(_) => return Ok((None, None)),
+        Ok(folder) => folder,
+    };
+    let mut keeper = match Keeper::open(&folder, args.port, args.file.display().to_string(), asked) {
+        Err(error) if args.resume => return Err(Failure::not_done(error)),
+        Err(StateError::Busy { .. }) => return Ok((None, None)),
+        Err(error) => {
+            log::warn!("this deployment can't be resumed: {}", one_line(&error));
+            return Ok((None, None));
+        }
+        Ok(keeper) => keeper,
+    };
+    let unfinished = match keeper.find(args.resume, SystemTime::now()).map_err(Failure::not_done)? {
+        Found::Nothing => None,
+        Found::Unfinished(unfinished) => Some(unfinished),
+        Found::Superseded(why) => {
+            complain(&format!("a new deployment: {}", one_line(&why)));
+            None
+        }
+    };
+    keeper.begin(unfinished.as_ref().map_or(id, |unfinished| unfinished.deployment));
+    Ok((Some(keeper), unfinished))
 }
 
 fn secret_key(args: &Deploy) -> Result<Option<SecretKey>, KeyFileError> {

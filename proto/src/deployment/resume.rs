@@ -1,0 +1,287 @@
+//! A server that was killed and started again: what must be kept for it ([`Saved`]), and how a deployment goes on from there.
+//!
+//! Agents keep their state for [`HOLD`], call again with the same boot id, and say which deployment they are in and what they
+//! hold. Until the first of them has, nothing is resumed: an operator may as well have meant a new deployment. Chains are then
+//! formed anew in a pass above all that came before, so that every order outweighs those that the agents know; links get new
+//! keys, and say what is lacking, as always.
+
+use super::{Deployment, DeploymentEvent, NodeRecord, Outcome, Place, Stage, Standing};
+use crate::control::{HOLD, Hello, Ready, ToServer};
+use crate::plan::{CardId, Plan, PlannedChain, plan};
+use crate::reason::{EndState, Reason, Verified};
+use crate::set::BlockSet;
+use crate::units::{NodeId, Time};
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// How long to wait for all that were at work before chains are formed.
+const GATHER: Duration = Duration::from_secs(5);
+/// How long an agent that calls again may take to say what it holds.
+const SAY: Duration = Duration::from_secs(3);
+
+/// What is kept of a deployment, for a server that is started again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The highest pass.
+    pub pass: u32,
+    /// The highest number of a node.
+    pub last_id: u32,
+    /// Since the plan was fixed.
+    pub elapsed: Duration,
+    /// All nodes with a place.
+    pub nodes: Vec<SavedNode>,
+}
+
+/// What is kept of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedNode {
+    /// Its number.
+    pub id: NodeId,
+    /// The run of its agent.
+    pub boot: [u8; 16],
+    /// Its host name.
+    pub hostname: String,
+    /// The server's card that it hangs on.
+    pub card: CardId,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its place in the plan.
+    pub place: Place,
+    /// Its target.
+    pub ready: Ready,
+    /// How it ended, if it has.
+    pub end: Option<SavedEnd>,
+    /// How often the chain was repaired around it.
+    pub repairs: u32,
+    /// Whether it was moved behind the tail.
+    pub moved: bool,
+    /// Whether it came after the start.
+    pub late: bool,
+}
+
+/// How a node ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedEnd {
+    /// Done, written or failed.
+    pub state: EndState,
+    /// Why it failed.
+    pub reason: Reason,
+    /// The facts behind the reason.
+    pub detail: String,
+    /// How the disk was read back.
+    pub verified: Verified,
+    /// Blocks written and blocks that were there already.
+    pub blocks: (u32, u32),
+    /// After the plan was fixed.
+    pub after: Duration,
+}
+
+/// Where a node of a deployment that is resumed stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Away {
+    /// Here.
+    #[default]
+    No,
+    /// It has not called yet.
+    Gone,
+    /// It has called, and not said yet what it holds.
+    Called(Time),
+}
+
+/// A deployment that goes on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resumed {
+    /// Chains are formed at the latest.
+    gather: Time,
+    gathered: bool,
+    /// Whoever is not back by then is lost.
+    until: Time,
+}
+
+impl SavedNode {
+    fn of(node: &NodeRecord, fixed: Time) -> Option<Self> {
+        let (ready, end) = match &node.standing {
+            Standing::Running(ready) => (ready, None),
+            Standing::Ended(outcome) => (&outcome.ready, Some(SavedEnd::of(outcome, fixed))),
+            Standing::Preparing | Standing::Ready(_) | Standing::Refused { .. } => return None,
+        };
+        Some(Self {
+            id: node.id,
+            boot: node.hello.boot,
+            hostname: node.hello.hostname.clone(),
+            card: node.card.clone(),
+            address: node.address,
+            place: node.place?,
+            ready: ready.clone(),
+            end,
+            repairs: node.repairs,
+            moved: node.moved,
+            late: node.late,
+        })
+    }
+
+    fn standing(&self, fixed: Time) -> Standing {
+        match &self.end {
+            None => Standing::Running(self.ready.clone()),
+            Some(SavedEnd { state, reason, detail, verified, blocks, after }) => Standing::Ended(Outcome {
+                state: *state,
+                reason: *reason,
+                detail: detail.clone(),
+                verified: *verified,
+                blocks: *blocks,
+                ready: self.ready.clone(),
+                at: fixed.after(*after),
+            }),
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            agent_version: String::new(),
+            hostname: self.hostname.clone(),
+            boot: self.boot,
+            ram_bytes: 0,
+            cards: Vec::new(),
+            disks: Vec::new(),
+            link_port: 0,
+            target: String::new(),
+        }
+    }
+}
+
+impl SavedEnd {
+    fn of(outcome: &Outcome, fixed: Time) -> Self {
+        let Outcome { state, reason, detail, verified, blocks, at, .. } = outcome.clone();
+        Self { state, reason, detail, verified, blocks, after: at.since(fixed) }
+    }
+}
+
+impl Deployment {
+    /// Another run of the server began this deployment. It goes on as soon as one of its agents is heard that kept its state,
+    /// or `at_once`. The time must be able to reach back to its beginning: `now` at least [`Saved::elapsed`].
+    pub fn expect_back(&mut self, saved: Saved, at_once: bool, now: Time) {
+        self.last_id = self.last_id.max(saved.last_id);
+        self.saved = Some(saved);
+        if at_once {
+            self.resume(now);
+        }
+    }
+
+    /// What must be kept so that another run of the server can go on; nothing before the plan is fixed.
+    #[must_use]
+    pub fn saved(&self, now: Time) -> Option<Saved> {
+        let fixed = self.fixed?;
+        let nodes = self.nodes().filter_map(|node| SavedNode::of(node, fixed)).collect();
+        Some(Saved { pass: self.pass, last_id: self.last_id, elapsed: now.since(fixed), nodes })
+    }
+
+    /// Whether something of [`Self::saved`] but the time is new since this was asked for last. It must be kept before an order
+    /// goes out.
+    pub fn take_unsaved(&mut self) -> bool {
+        core::mem::take(&mut self.unsaved)
+    }
+
+    /// A run of an agent that the other server knew has called: the number that it has in its deployment.
+    pub(super) fn expected(&self, boot: &[u8; 16]) -> Option<NodeId> {
+        let saved = self.saved.as_ref()?;
+        saved.nodes.iter().find(|node| node.boot == *boot).map(|node| node.id)
+    }
+
+    /// A node of a deployment that is resumed has said something: does it show that it kept its state?
+    pub(super) fn hear_returned(&mut self, id: NodeId, message: &ToServer, now: Time) {
+        let deployment = self.config.prepare.deployment;
+        let ours = match message {
+            ToServer::Progress(progress) => progress.deployment == deployment,
+            ToServer::Ended(ended) => ended.deployment == deployment,
+            _ => false,
+        };
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| ours && node.away != Away::No) else { return };
+        (node.away, node.moved_on, node.gone) = (Away::No, now, None);
+        if self.saved.is_some() {
+            self.resume(now);
+        } else if self.resumed.is_none() {
+            // A new deployment has begun instead.
+            self.greet(id, now);
+        }
+    }
+
+    /// Goes on where the other server was.
+    fn resume(&mut self, now: Time) {
+        let Some(saved) = self.saved.take() else { return };
+        let fixed = Time(now.0.saturating_sub(u64::try_from(saved.elapsed.as_micros()).unwrap_or(u64::MAX)));
+        (self.stage, self.fixed, self.pass, self.unsaved) = (Stage::Running, Some(fixed), saved.pass, true);
+        self.resumed = Some(Resumed { gather: now.after(GATHER), gathered: false, until: now.after(HOLD) });
+        let mut chains: BTreeMap<u16, (CardId, BTreeMap<u16, NodeId>)> = BTreeMap::new();
+        for known in saved.nodes {
+            let (place, standing) = (known.place, known.standing(fixed));
+            let (_, members) = chains.entry(place.chain).or_insert_with(|| (known.card.clone(), BTreeMap::new()));
+            members.insert(place.position, known.id);
+            let node = self.nodes.entry(known.id).or_insert_with(|| {
+                let hello = known.hello();
+                let mut node =
+                    NodeRecord::new(known.id, hello, known.card.clone(), known.address, self.config.blocks, now);
+                (node.connected, node.gone, node.away) = (false, Some(now), Away::Gone);
+                node
+            });
+            (node.standing, node.place, node.moved_on) = (standing, Some(place), now);
+            (node.repairs, node.moved, node.late) = (known.repairs, known.moved, known.late);
+        }
+        let chains =
+            chains.into_values().map(|(card, nodes)| PlannedChain { card, nodes: nodes.into_values().collect() });
+        self.events.push_back(DeploymentEvent::PlanFixed(Plan { chains: chains.collect() }));
+        self.events.push_back(DeploymentEvent::Resumed);
+    }
+
+    /// Forms chains of those who are back, once all are or it takes too long. Gives whether there is still to be waited.
+    pub(super) fn gather(&mut self, now: Time) -> bool {
+        let Some(resumed) = self.resumed else { return false };
+        if !resumed.gathered {
+            let all = self.nodes().all(|node| node.away == Away::No);
+            if !all && now < resumed.gather {
+                return true;
+            }
+            self.resumed = Some(Resumed { gathered: true, ..resumed });
+            self.form_again(now);
+        }
+        false
+    }
+
+    fn form_again(&mut self, now: Time) {
+        let here = |node: &&NodeRecord| node.is_running() && node.connected && node.away == Away::No;
+        let nodes: Vec<_> = self.nodes().filter(here).filter_map(|node| self.plan_node(node.id)).collect();
+        (self.pass, self.passed) = (self.pass + 1, now);
+        for planned in plan(&self.config.cards, &nodes, &self.config.limits).chains {
+            self.new_chain(planned.card, planned.nodes, BlockSet::full(self.config.blocks), self.pass);
+        }
+    }
+
+    /// Whoever does not come back is lost; whoever comes back without its state begins again.
+    pub(super) fn time_returned(&mut self, now: Time) {
+        if matches!(self.stage, Stage::Over { .. }) {
+            return;
+        }
+        let late = |at: Time, span| now >= at.after(span);
+        let empty: Vec<NodeId> = self
+            .nodes()
+            .filter(|node| matches!(node.away, Away::Called(at) if late(at, SAY)))
+            .map(|node| node.id)
+            .collect();
+        for id in empty {
+            let Some(node) = self.nodes.get_mut(&id) else { continue };
+            if node.outcome().is_none() {
+                (node.standing, node.durable) = (Standing::Preparing, BlockSet::empty(self.config.blocks));
+            }
+            (node.away, node.moved_on) = (Away::No, now);
+            self.greet(id, now);
+        }
+        if self.resumed.is_some_and(|resumed| now >= resumed.until) {
+            let lost: Vec<NodeId> = self.nodes().filter(|node| node.away == Away::Gone).map(|node| node.id).collect();
+            for id in lost {
+                let detail = format!("it did not come back within {} s after the server had", HOLD.as_secs());
+                self.nodes.entry(id).and_modify(|node| node.away = Away::No);
+                self.end_node(id, Reason::NodeLost, detail, now);
+            }
+        }
+    }
+}

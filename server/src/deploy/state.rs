@@ -1,0 +1,552 @@
+//! What a deployment leaves in the state folder while it runs, so that a server that was killed can go on: one small file for each
+//! port, replaced as a whole, gone at the end.
+//!
+//! The same command given again goes on by itself when it is given in time; any other command is a new deployment. A lock
+//! beside the file keeps two live deployments apart.
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use slidecast_proto::control::{HOLD, Prepare, Ready};
+use slidecast_proto::deployment::{Place, Saved, SavedEnd, SavedNode};
+use slidecast_proto::noise::PublicKey;
+use slidecast_proto::plan::CardId;
+use slidecast_proto::units::{DeploymentId, NodeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The form of the file.
+const VERSION: u32 = 1;
+/// A file longer than this is none of ours, in bytes.
+const LONGEST: u64 = 256 << 20;
+
+/// The keys that the agents of each run have proven to have.
+pub(super) type Keys = HashMap<[u8; 16], Option<PublicKey>>;
+
+/// Why there is nothing to go on with, or no way to keep anything.
+#[derive(Debug)]
+pub(super) enum StateError {
+    /// The system refused.
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    /// No deployment was left unfinished.
+    Nothing { path: PathBuf },
+    /// Another deployment that runs keeps its state there.
+    Busy { path: PathBuf },
+    /// The file can't be understood.
+    Malformed { path: PathBuf, what: String },
+    /// The unfinished deployment is another one.
+    Other { image: String, what: &'static str },
+    /// Its agents have given up.
+    Old { image: String, seconds: u64 },
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { operation, path, .. } => write!(f, "{operation} {}", path.display()),
+            Self::Nothing { path } => write!(f, "nothing to resume: there is no {}", path.display()),
+            Self::Busy { path } => write!(f, "another deployment that runs has {}", path.display()),
+            Self::Malformed { path, what } => write!(f, "{} is no unfinished deployment: {what}", path.display()),
+            Self::Other { image, what } => {
+                write!(f, "the unfinished deployment is another one: of {image}, with another {what}")
+            }
+            Self::Old { image, seconds } => write!(
+                f,
+                "the unfinished deployment of {image} was left {seconds} s ago, and agents keep their state for {} s: \
+                 without --resume their disks are compared",
+                HOLD.as_secs()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StateError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// What the operator asked for: a command that asks for the same goes on with the deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Asked {
+    root: String,
+    target: String,
+    verify: String,
+    free: String,
+    then: String,
+    fresh: bool,
+    insecure: bool,
+}
+
+impl Asked {
+    pub(super) fn of(prepare: &Prepare, insecure: bool) -> Self {
+        Self {
+            root: prepare.root.to_string(),
+            target: prepare.selector.clone(),
+            verify: prepare.verify.to_string(),
+            free: prepare.free.to_string(),
+            then: prepare.then.to_string(),
+            fresh: prepare.fresh,
+            insecure,
+        }
+    }
+
+    /// What is not the same, in words of the command line.
+    fn difference(&self, other: &Self) -> Option<&'static str> {
+        let pairs = [
+            (self.root != other.root, "image"),
+            (self.target != other.target, "--target"),
+            (self.verify != other.verify, "--verify"),
+            (self.free != other.free, "--free"),
+            (self.then != other.then, "--then"),
+            (self.fresh != other.fresh, "--fresh"),
+            (self.insecure != other.insecure, "--insecure"),
+        ];
+        pairs.into_iter().find(|(differs, _)| *differs).map(|(_, what)| what)
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Contents {
+    version: u32,
+    image: String,
+    asked: Asked,
+    deployment: String,
+    /// When the server was alive, in seconds since 1970.
+    alive: u64,
+    egress_bytes: u64,
+    elapsed_us: u64,
+    pass: u32,
+    last_id: u32,
+    nodes: Vec<NodeContents>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct NodeContents {
+    id: u32,
+    boot: String,
+    key: Option<String>,
+    hostname: String,
+    card: String,
+    address: IpAddr,
+    chain: u16,
+    position: u16,
+    target: String,
+    describe: String,
+    bytes: u64,
+    rotational: bool,
+    direct: bool,
+    comparable: bool,
+    ring: u64,
+    repairs: u32,
+    moved: bool,
+    late: bool,
+    end: Option<EndContents>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct EndContents {
+    state: String,
+    reason: String,
+    detail: String,
+    verified: String,
+    blocks_written: u32,
+    blocks_kept: u32,
+    after_us: u64,
+}
+
+/// A deployment that another run of the server left.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    pub(super) deployment: DeploymentId,
+    pub(super) saved: Saved,
+    pub(super) keys: Keys,
+    pub(super) egress: u64,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Nothing that this command could go on with.
+    Nothing,
+    /// The same, which is to go on if its agents come back.
+    Unfinished(Box<Unfinished>),
+    /// Another one, which this command puts an end to.
+    Superseded(StateError),
+}
+
+/// Keeps the state of one deployment.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    path: PathBuf,
+    _lock: Flock<File>,
+    image: String,
+    asked: Asked,
+    deployment: DeploymentId,
+    /// Something was written: it is ours to remove.
+    wrote: bool,
+    failed: bool,
+}
+
+impl Keeper {
+    /// Takes the place for the deployment on `port` in `folder`.
+    pub(super) fn open(folder: &Path, port: u16, image: String, asked: Asked) -> Result<Self, StateError> {
+        let io = |operation, path: &Path| {
+            let path = path.to_owned();
+            move |source| StateError::Io { operation, path, source }
+        };
+        fs::create_dir_all(folder).map_err(io("creating", folder))?;
+        let path = folder.join(format!("deploy-{port}.json"));
+        let lock_path = folder.join(format!("deploy-{port}.lock"));
+        let lock = File::options().create(true).write(true).truncate(false).open(&lock_path);
+        let lock = Flock::lock(lock.map_err(io("opening", &lock_path))?, FlockArg::LockExclusiveNonblock);
+        let lock = lock.map_err(|(_, errno)| match errno {
+            nix::errno::Errno::EWOULDBLOCK => StateError::Busy { path: path.clone() },
+            errno => StateError::Io { operation: "locking", path: lock_path.clone(), source: errno.into() },
+        })?;
+        let deployment = DeploymentId([0; 16]);
+        Ok(Self { path, _lock: lock, image, asked, deployment, wrote: false, failed: false })
+    }
+
+    /// Looks for a deployment to go on with. Only with `resume` it is an error that there is none.
+    pub(super) fn find(&self, resume: bool, now: SystemTime) -> Result<Found, StateError> {
+        match self.read(now) {
+            Ok(unfinished) => Ok(Found::Unfinished(Box::new(unfinished))),
+            Err(error) if resume => Err(error),
+            Err(StateError::Nothing { .. }) => Ok(Found::Nothing),
+            Err(error) => Ok(Found::Superseded(error)),
+        }
+    }
+
+    /// From now on the state is that of this deployment.
+    pub(super) fn begin(&mut self, deployment: DeploymentId) {
+        self.deployment = deployment;
+    }
+
+    fn read(&self, now: SystemTime) -> Result<Unfinished, StateError> {
+        let failed = |source| StateError::Io { operation: "reading", path: self.path.clone(), source };
+        let malformed = |what: String| StateError::Malformed { path: self.path.clone(), what };
+        let bytes = match fs::metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StateError::Nothing { path: self.path.clone() });
+            }
+            Err(error) => return Err(failed(error)),
+            Ok(meta) if meta.len() > LONGEST => return Err(malformed("it is too long".to_owned())),
+            Ok(_) => fs::read(&self.path).map_err(failed)?,
+        };
+        let contents: Contents = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+        if contents.version != VERSION {
+            return Err(malformed(format!("it has form {}, not {VERSION}", contents.version)));
+        }
+        if let Some(what) = contents.asked.difference(&self.asked) {
+            return Err(StateError::Other { image: contents.image, what });
+        }
+        let seconds = unix(now).saturating_sub(contents.alive);
+        if seconds > HOLD.as_secs() {
+            return Err(StateError::Old { image: contents.image, seconds });
+        }
+        contents.unpack().ok_or_else(|| malformed("a field has no meaning".to_owned()))
+    }
+
+    /// Replaces the file. With `sync` it survives a power cut when this returns. What goes wrong is told once: the deployment
+    /// matters more.
+    pub(super) fn keep(&mut self, saved: &Saved, keys: &Keys, egress: u64, sync: bool) {
+        let contents = Contents {
+            version: VERSION,
+            image: self.image.clone(),
+            asked: self.asked.clone(),
+            deployment: self.deployment.to_string(),
+            alive: unix(SystemTime::now()),
+            egress_bytes: egress,
+            elapsed_us: micros(saved.elapsed),
+            pass: saved.pass,
+            last_id: saved.last_id,
+            nodes: saved.nodes.iter().map(|node| NodeContents::of(node, keys)).collect(),
+        };
+        self.wrote = true;
+        if let Err(error) = self.replace(&contents, sync)
+            && !std::mem::replace(&mut self.failed, true)
+        {
+            log::warn!("this deployment can't be resumed: writing {}: {error}", self.path.display());
+        }
+    }
+
+    fn replace(&self, contents: &Contents, sync: bool) -> io::Result<()> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new().prefix(".deploy").tempfile_in(folder)?;
+        serde_json::to_writer(file.as_file_mut(), contents).map_err(io::Error::from)?;
+        file.as_file_mut().flush()?;
+        if sync {
+            file.as_file().sync_all()?;
+        }
+        file.persist(&self.path).map_err(|error| error.error)?;
+        if sync { File::open(folder)?.sync_all() } else { Ok(()) }
+    }
+
+    /// The deployment is over.
+    pub(super) fn remove(&mut self) {
+        if std::mem::take(&mut self.wrote)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            log::warn!("removing {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    let mut bytes = [0; N];
+    if digits.len() != 2 * N || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+impl Contents {
+    fn unpack(self) -> Option<Unfinished> {
+        let deployment = DeploymentId(unhex(&self.deployment)?);
+        let mut keys = Keys::new();
+        let mut nodes = Vec::with_capacity(self.nodes.len());
+        for node in self.nodes {
+            let key = node.key.as_deref().map(str::parse::<PublicKey>).transpose().ok()?;
+            let node = node.unpack(deployment)?;
+            keys.insert(node.boot, key);
+            nodes.push(node);
+        }
+        let elapsed = Duration::from_micros(self.elapsed_us);
+        let saved = Saved { pass: self.pass, last_id: self.last_id, elapsed, nodes };
+        Some(Unfinished { deployment, saved, keys, egress: self.egress_bytes })
+    }
+}
+
+impl NodeContents {
+    fn of(node: &SavedNode, keys: &Keys) -> Self {
+        let Ready { target, describe, bytes, rotational, direct, comparable, ring, .. } = node.ready.clone();
+        Self {
+            id: node.id.0,
+            boot: hex(&node.boot),
+            key: keys.get(&node.boot).copied().flatten().map(|key| key.to_string()),
+            hostname: node.hostname.clone(),
+            card: node.card.0.clone(),
+            address: node.address,
+            chain: node.place.chain,
+            position: node.place.position,
+            target,
+            describe,
+            bytes,
+            rotational,
+            direct,
+            comparable,
+            ring,
+            repairs: node.repairs,
+            moved: node.moved,
+            late: node.late,
+            end: node.end.as_ref().map(EndContents::of),
+        }
+    }
+
+    fn unpack(self, deployment: DeploymentId) -> Option<SavedNode> {
+        let Self { target, describe, bytes, rotational, direct, comparable, ring, .. } = self;
+        Some(SavedNode {
+            id: NodeId(self.id),
+            boot: unhex(&self.boot)?,
+            hostname: self.hostname,
+            card: CardId(self.card),
+            address: self.address,
+            place: Place { chain: self.chain, position: self.position },
+            ready: Ready { deployment, target, describe, bytes, rotational, direct, comparable, ring },
+            end: match self.end {
+                None => None,
+                Some(end) => Some(end.unpack()?),
+            },
+            repairs: self.repairs,
+            moved: self.moved,
+            late: self.late,
+        })
+    }
+}
+
+impl EndContents {
+    fn of(end: &SavedEnd) -> Self {
+        Self {
+            state: end.state.to_string(),
+            reason: end.reason.to_string(),
+            detail: end.detail.clone(),
+            verified: end.verified.to_string(),
+            blocks_written: end.blocks.0,
+            blocks_kept: end.blocks.1,
+            after_us: micros(end.after),
+        }
+    }
+
+    fn unpack(self) -> Option<SavedEnd> {
+        Some(SavedEnd {
+            state: self.state.parse().ok()?,
+            reason: self.reason.parse().ok()?,
+            detail: self.detail,
+            verified: self.verified.parse().ok()?,
+            blocks: (self.blocks_written, self.blocks_kept),
+            after: Duration::from_micros(self.after_us),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::one_line;
+    use slidecast_proto::reason::{EndState, Reason, Verified};
+
+    const PORT: u16 = 7531;
+
+    fn asked() -> Asked {
+        let word = |word: &str| word.to_owned();
+        Asked {
+            root: word("ab"),
+            target: word(""),
+            verify: word("full"),
+            free: word("keep"),
+            then: word("hold"),
+            fresh: false,
+            insecure: false,
+        }
+    }
+
+    fn open(folder: &Path, asked: Asked) -> Result<Keeper, StateError> {
+        let mut keeper = Keeper::open(folder, PORT, "base.slide".to_owned(), asked)?;
+        keeper.begin(DeploymentId([7; 16]));
+        Ok(keeper)
+    }
+
+    fn saved() -> Saved {
+        let ready = Ready {
+            deployment: DeploymentId([7; 16]),
+            target: "/dev/sda".to_owned(),
+            describe: "disk".to_owned(),
+            bytes: 5,
+            rotational: false,
+            direct: true,
+            comparable: true,
+            ring: 9,
+        };
+        let node = SavedNode {
+            id: NodeId(1),
+            boot: [3; 16],
+            hostname: "host".to_owned(),
+            card: CardId("eth0".to_owned()),
+            address: [10, 0, 0, 1].into(),
+            place: Place { chain: 0, position: 1 },
+            ready,
+            end: None,
+            repairs: 1,
+            moved: false,
+            late: true,
+        };
+        let end = SavedEnd {
+            state: EndState::Done,
+            reason: Reason::None,
+            detail: String::new(),
+            verified: Verified::Direct,
+            blocks: (3, 4),
+            after: Duration::from_millis(1500),
+        };
+        let ended = SavedNode { id: NodeId(2), boot: [4; 16], end: Some(end), ..node.clone() };
+        Saved { pass: 3, last_id: 4, elapsed: Duration::from_secs(9), nodes: vec![node, ended] }
+    }
+
+    /// Leaves a state as a killed server does.
+    fn leave(folder: &Path) -> Keys {
+        let keys = Keys::from([([3; 16], Some(PublicKey([5; 32]))), ([4; 16], None)]);
+        open(folder, asked()).unwrap().keep(&saved(), &keys, 77, true);
+        keys
+    }
+
+    #[test]
+    fn what_is_kept_comes_back_and_is_gone_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = leave(dir.path());
+        let mut keeper = open(dir.path(), asked()).unwrap();
+        let Found::Unfinished(found) = keeper.find(false, SystemTime::now()).unwrap() else { panic!("it is there") };
+        assert_eq!((found.deployment, found.saved, found.egress), (DeploymentId([7; 16]), saved(), 77));
+        assert_eq!(found.keys, keys);
+        keeper.remove();
+        assert!(matches!(keeper.find(false, SystemTime::now()), Ok(Found::Unfinished(_))), "not before it is ours");
+        keeper.keep(&saved(), &keys, 78, false);
+        keeper.remove();
+        assert!(matches!(keeper.find(false, SystemTime::now()), Ok(Found::Nothing)));
+    }
+
+    #[test]
+    fn another_image_or_another_wish_is_another_deployment() {
+        let dir = tempfile::tempdir().unwrap();
+        leave(dir.path());
+        for (other, what) in [
+            (Asked { root: "cd".to_owned(), ..asked() }, "with another image"),
+            (Asked { fresh: true, ..asked() }, "with another --fresh"),
+        ] {
+            let keeper = open(dir.path(), other).unwrap();
+            let now = SystemTime::now();
+            assert!(matches!(keeper.find(false, now), Ok(Found::Superseded(StateError::Other { .. }))));
+            let error = keeper.find(true, now).unwrap_err();
+            assert!(one_line(&error).ends_with(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn after_two_minutes_there_is_nothing_to_go_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        leave(dir.path());
+        let keeper = open(dir.path(), asked()).unwrap();
+        let later = SystemTime::now() + HOLD + Duration::from_secs(2);
+        assert!(matches!(keeper.find(false, later), Ok(Found::Superseded(StateError::Old { .. }))));
+        assert!(matches!(keeper.find(true, later), Err(StateError::Old { .. })));
+    }
+
+    #[test]
+    fn a_file_that_makes_no_sense_is_named_and_stops_nobody_but_resume() {
+        let dir = tempfile::tempdir().unwrap();
+        leave(dir.path());
+        let path = dir.path().join("deploy-7531.json");
+        for text in [String::new(), "{}".to_owned(), fs::read_to_string(&path).unwrap().replace("full\",\"free", "x")] {
+            fs::write(&path, text).unwrap();
+            let keeper = open(dir.path(), asked()).unwrap();
+            assert!(matches!(keeper.find(false, SystemTime::now()), Ok(Found::Superseded(_))));
+            let error = keeper.find(true, SystemTime::now()).unwrap_err();
+            assert!(one_line(&error).contains("deploy-7531.json is no unfinished deployment"), "{error}");
+        }
+        fs::remove_file(&path).unwrap();
+        let keeper = open(dir.path(), asked()).unwrap();
+        assert!(matches!(keeper.find(true, SystemTime::now()), Err(StateError::Nothing { .. })));
+    }
+
+    #[test]
+    fn two_deployments_that_run_are_kept_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path(), asked()).unwrap();
+        assert!(matches!(open(dir.path(), asked()), Err(StateError::Busy { .. })));
+        drop(first);
+        assert!(open(dir.path(), asked()).is_ok());
+    }
+}
