@@ -18,7 +18,7 @@ cd "$(dirname "$0")"
 passed=0 failed=0 skipped=0
 target_dir=${CARGO_TARGET_DIR:-$PWD/target}
 logs=$target_dir/check
-LAB_TOOLS=(ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat mcopy sgdisk socat iperf3)
+LAB_TOOLS=(ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat mcopy sgdisk sfdisk mkntfs ntfscp socat iperf3)
 # For network boot.
 BOOT_TOOLS=(dnsmasq /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi curl)
 # For the log of everything that reaches a disk.

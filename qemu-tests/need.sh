@@ -26,6 +26,8 @@ package_of() {
         */ldlinux.c32) echo syslinux-common ;;
         */linuxx64.efi.stub) echo systemd-boot-efi ;;
         sgdisk) echo gdisk ;;
+        sfdisk) echo fdisk ;;
+        mkntfs | ntfscp) echo ntfs-3g ;;
         musl-gcc) echo musl-tools ;;
         fusermount3) echo fuse3 ;;
         qemu-storage-daemon) echo qemu-system-common ;;
