@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("boot::ctrl_c_ends_it_in_order", Needs::NetworkBoot, stopped),
     ("boot::what_is_wrong_is_one_line_and_nothing_starts", Needs::NetworkBoot, wrong),
     ("boot::a_deployment_boots_machines_with_its_server_and_key", Needs::NetworkBoot, deployment),
+    ("boot::a_machine_that_is_done_is_sent_on_to_its_disk", Needs::NetworkBoot, sent_on),
 ];
 
 const LAB: &str = env!("CARGO_BIN_EXE_slidecast-lab");
@@ -330,4 +331,30 @@ fn deployment() {
     assert_eq!(deploy.wait(LONG).unwrap().0, Exit::Code(0));
     fixtures.assert_holds_base(&nodes[0]);
     assert!(named(&lab, "dnsmasq").is_empty());
+}
+
+fn sent_on() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(2).unwrap();
+    // The second one has a chain of its own, and takes longer than this test.
+    let nodes = [lab.node(0, &fixtures.node()).unwrap(), lab.node(1, &fixtures.node().mbits(2)).unwrap()];
+    let dir = boot_files(&lab).display().to_string();
+    let args = ["--interface", "eth0", "--interface", "eth1", "--boot", "--boot-dir", &dir, "--progress", "json"];
+    let mut deploy = lab.deploy(&fixtures.base, 2, &args).unwrap();
+    deploy.process.wait_for("network boot on eth1", SOON).unwrap();
+    let got = lab.path("got");
+    let fetch = |node: &Node, name: &str| {
+        let code = curl(&lab, node, &format!("http://{}:{HTTP}/{name}", lab.server_address(node.card)), &got);
+        (code, fs::read_to_string(&got).unwrap_or_default())
+    };
+    assert!(fetch(&nodes[0], "boot.ipxe").1.contains("\nkernel "));
+    let _agents = start_agents(&lab, &nodes);
+    let done = |process: &Process| process.out().lines().any(|line| line.contains("\"state\":\"done\""));
+    deploy.process.wait_until("being done with the first node", LONG, done).unwrap();
+    let (code, script) = fetch(&nodes[0], "boot.ipxe");
+    assert!(code == "200" && script.contains("\nexit 1\n") && !script.contains("kernel"), "{script}");
+    assert_eq!(fetch(&nodes[0], "slidecast.efi").0, "404");
+    assert!(fetch(&nodes[1], "boot.ipxe").1.contains("\nkernel "), "the other one is not done");
+    deploy.process.wait_for(&format!("{} is through: sent on to its own disk", nodes[0].address), SOON).unwrap();
+    assert!(deploy.process.poll_exit().is_none(), "the deployment ended before it was looked at");
 }

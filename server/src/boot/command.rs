@@ -36,7 +36,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let registered = poll.registry().register(signals.receiver(), SIGNALS, Interest::READABLE);
     registered.map_err(BootError::system("starting the event loop"))?;
     let (tell, told) = teller(&poll).map_err(BootError::system("starting the event loop"))?;
-    let server = BootServer::start(&options, |_| Vec::new(), tell)?;
+    let server = BootServer::start(&options, |_| Vec::new(), Arc::default(), tell)?;
     say(&server.describe());
     let ended = serve(poll, &mut signals, &told).map_err(BootError::system("waiting for events"))?;
     // First, so that whoever has news does not wait for somebody to take it.

@@ -39,7 +39,7 @@ impl Setup<'_> {
     fn write(&self, text: &mut String) -> std::fmt::Result {
         let (Self { card, http, dir, .. }, uefi) = (self, self.uefi.file());
         writeln!(text, "# Written by slidecast for one run.\nport=0\ninterface={}\nbind-interfaces", card.name)?;
-        writeln!(text, "user={}\nlog-dhcp\ndhcp-leasefile={}/leases", self.user, dir.display())?;
+        writeln!(text, "user={0}\nlog-dhcp\ndhcp-leasefile={1}/leases\npid-file={1}/pid", self.user, dir.display())?;
         writeln!(text, "enable-tftp\ntftp-root={}/tftp\ntftp-no-fail", dir.display())?;
         // iPXE says so in option 175 or in its user class; it is past the first stage.
         writeln!(text, "dhcp-match=set:ipxe,175\ndhcp-userclass=set:ipxe,iPXE")?;
@@ -84,6 +84,7 @@ bind-interfaces
 user=dnsmasq
 log-dhcp
 dhcp-leasefile=/tmp/b/leases
+pid-file=/tmp/b/pid
 enable-tftp
 tftp-root=/tmp/b/tftp
 tftp-no-fail

@@ -96,7 +96,7 @@ impl BootError {
                 protocol: "TCP",
                 port,
                 place: address.to_string(),
-                hint: "is another boot server running? --http-port chooses another one",
+                hint: "is another boot server running? (boot-server --http-port chooses another one)",
             },
             io::ErrorKind::PermissionDenied => Self::NotAllowed { port },
             _ => Self::system(format!("listening on {address}:{port}"))(error),

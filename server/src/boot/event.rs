@@ -102,6 +102,13 @@ pub enum BootEvent {
         /// All that was asked for was sent.
         whole: bool,
     },
+    /// A machine that is through asked again, and was sent on to its own disk.
+    SentOn {
+        /// Its card.
+        mac: Mac,
+        /// Its address.
+        address: Ipv4Addr,
+    },
     /// Something is amiss; booting goes on.
     Trouble(String),
     /// Booting from the network has ended for good.
@@ -125,6 +132,7 @@ impl fmt::Display for BootEvent {
                 let (bytes, what) = (Bytes(*bytes), if *whole { "fetched" } else { "broke off fetching" });
                 write!(f, "{address} {what} {file} ({bytes} over {over})")
             }
+            Self::SentOn { mac, address } => write!(f, "{mac} {address} is through: sent on to its own disk"),
             Self::Trouble(text) => f.write_str(text),
             Self::Ended(text) => write!(f, "network boot has ended: {text}"),
         }

@@ -27,6 +27,7 @@ mod router;
 mod script;
 mod server;
 mod stage;
+mod through;
 mod uki;
 
 pub use command::run;
@@ -34,6 +35,7 @@ pub use error::BootError;
 pub use event::{BootEvent, Firmware, Mac, Protocol};
 pub use range::{BootMode, DhcpRange};
 pub use server::{BootServer, Options, Tell, UefiStage};
+pub use through::Through;
 
 /// The port on which boot files are served over HTTP.
 pub const DEFAULT_HTTP_PORT: u16 = 7580;

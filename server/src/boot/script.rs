@@ -43,6 +43,11 @@ pub(super) fn ipxe(server: SocketAddrV4, command_line: &str) -> String {
     )
 }
 
+/// The script for a machine that is through: the firmware goes on with what comes next, as after a failure. UEFI would
+/// stop at its menu after a success.
+pub(super) const GO_ON: &str =
+    "#!ipxe\necho SlideCast: this machine is through; it boots from its disk\nsleep 1\nexit 1\n";
+
 #[cfg(test)]
 mod tests {
     use super::*;

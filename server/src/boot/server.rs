@@ -6,10 +6,11 @@ use super::config::{Setup, UEFI_STAGE, UKI};
 use super::error::BootError;
 use super::event::{BootEvent, Protocol};
 use super::files::{BootFiles, INITRAMFS, Installed, KERNEL};
-use super::http::{Content, HttpServer, neighbour};
+use super::http::{Content, HttpServer, mac_of};
 use super::range::DhcpRange;
 use super::router::Router;
 use super::stage::Stage;
+use super::through::Through;
 use super::{ports, script};
 use clap::ValueEnum;
 use std::collections::HashMap;
@@ -69,13 +70,14 @@ pub struct BootServer {
 
 impl BootServer {
     /// Starts to boot machines. `words` gives what is added to the kernel command line, from the address that machines
-    /// reach us by; events go to `tell`.
+    /// reach us by; machines that are `through` are sent on; events go to `tell`.
     ///
     /// # Errors
     /// Something is missing, in use or refused; nothing is left running.
     pub fn start(
         options: &Options,
         words: impl FnOnce(Ipv4Addr) -> Vec<String>,
+        through: Arc<Through>,
         tell: Tell,
     ) -> Result<Self, BootError> {
         let card = Card::find(&options.interface, options.range)?;
@@ -97,8 +99,8 @@ impl BootServer {
             (path_of(INITRAMFS), Content::File(files.initramfs)),
             (path_of(UKI), Content::File(uki)),
         ]);
-        let server =
-            HttpServer::start(listener, contents, tell.clone()).map_err(BootError::system("starting a thread"))?;
+        let server = HttpServer::start(listener, contents, through, tell.clone())
+            .map_err(BootError::system("starting a thread"))?;
         let order = Order { program: installed.dnsmasq, config, dir: stage.path().to_owned() };
         let dnsmasq = Dnsmasq::start(order, with_sizes(stage.sizes.clone(), tell))?;
         let router = options.range.and_then(|_| match Router::start(&card) {
@@ -137,15 +139,7 @@ fn with_sizes(sizes: HashMap<String, u64>, tell: Tell) -> Tell {
         tell(match event {
             BootEvent::Fetched { address, file, over: Protocol::Tftp, whole, .. } => {
                 let bytes = if whole { sizes.get(&file).copied().unwrap_or(0) } else { 0 };
-                let table = std::fs::read_to_string("/proc/net/arp").unwrap_or_default();
-                BootEvent::Fetched {
-                    mac: neighbour(&table, address),
-                    address,
-                    file,
-                    bytes,
-                    over: Protocol::Tftp,
-                    whole,
-                }
+                BootEvent::Fetched { mac: mac_of(address), address, file, bytes, over: Protocol::Tftp, whole }
             }
             other => other,
         });

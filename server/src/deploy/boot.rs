@@ -1,16 +1,17 @@
 //! `deploy --boot`: machines boot from the network as long as the deployment runs, and are told its server and key.
 
 use super::News;
-use crate::boot::{BootError, BootMode, BootServer, DEFAULT_HTTP_PORT, Options, Tell, UefiStage};
+use crate::boot::{BootError, BootMode, BootServer, DEFAULT_HTTP_PORT, Options, Tell, Through, UefiStage};
 use crate::cli::Deploy;
 use slidecast_proto::noise::PublicKey;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-/// Starts a boot server on each of the cards given; none if that was not asked for.
+/// Starts a boot server on each of the cards given; none if that was not asked for. Who is `through` is sent on.
 pub(super) fn start(
     args: &Deploy,
     key: Option<&PublicKey>,
+    through: &Arc<Through>,
     tell: impl Fn(News) + Send + Sync + 'static,
 ) -> Result<Vec<BootServer>, BootError> {
     let Some(mode) = args.boot else { return Ok(Vec::new()) };
@@ -28,7 +29,7 @@ pub(super) fn start(
             http_port: DEFAULT_HTTP_PORT,
             uefi: UefiStage::Ipxe,
         };
-        BootServer::start(&options, |address| words(address, args.port, key), tell.clone())
+        BootServer::start(&options, |address| words(address, args.port, key), through.clone(), tell.clone())
     };
     args.interface.iter().map(start).collect()
 }

@@ -8,6 +8,7 @@ use super::door::{self, Admission, HELLO_WITHIN};
 use super::link::{Broken, ControlLink, Standing};
 use super::signals::Signals;
 use super::state::{Keeper, Keys};
+use crate::boot::Through;
 use crate::feed::{Feed, FeedContext, FeedNews, FeedOrder};
 use crate::nic::Nics;
 use crate::progress::Progress;
@@ -20,6 +21,7 @@ use slidecast_proto::control::{Hello, LogLine, ToAgent, ToServer};
 use slidecast_proto::deployment::{Deployment, DeploymentEvent, FeedEvent, Stage};
 use slidecast_proto::noise::{Channel, ChannelError, Mode, SecretKey};
 use slidecast_proto::plan::{CardId, Plan};
+use slidecast_proto::reason::EndState;
 use slidecast_proto::units::{NodeId, Time};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -63,6 +65,8 @@ pub(super) struct Parts {
     pub(super) deployment: Deployment,
     /// The plan, once it is fixed.
     pub(super) plan: Plan,
+    /// Nodes that need not boot the agent again.
+    pub(super) through: Arc<Through>,
     /// The most nodes that may ever say hello.
     pub(super) max_nodes: usize,
     /// The key of each run of an agent, so that nobody else continues it.
@@ -439,11 +443,13 @@ impl EventLoop {
     fn on_event(&mut self, event: DeploymentEvent, now: Time) {
         self.changed = true;
         match event {
-            DeploymentEvent::NodeChanged(_) => {}
+            DeploymentEvent::NodeChanged(node) => self.on_changed(node),
             DeploymentEvent::PlanFixed(plan) => self.parts.plan = plan,
             DeploymentEvent::Resumed => {
                 self.parts.context.egress.fetch_add(self.parts.earlier_egress, Ordering::Relaxed);
                 self.parts.progress.line("going on with the deployment that an earlier server left".to_owned());
+                let all: Vec<_> = self.parts.deployment.nodes().map(|node| node.id).collect();
+                all.into_iter().for_each(|node| self.on_changed(node));
             }
             DeploymentEvent::Replaced { old, new } => {
                 let nodes = self.parts.plan.chains.iter_mut().flat_map(|chain| &mut chain.nodes);
@@ -467,6 +473,15 @@ impl EventLoop {
                 self.nodes.clear();
                 self.links.values_mut().for_each(|link| link.part(now));
             }
+        }
+    }
+
+    /// A node that has its image boots from it from now on.
+    fn on_changed(&mut self, node: NodeId) {
+        let Some(node) = self.parts.deployment.node(node) else { return };
+        let outcome = node.outcome();
+        if outcome.is_some_and(|end| matches!(end.state, EndState::Done | EndState::Written)) {
+            self.parts.through.add(node.hello.cards.iter().map(|card| card.mac));
         }
     }
 

@@ -171,7 +171,8 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     // What boots goes on until this function ends, after whoever takes its news has gone: nobody waits for anybody then.
-    let boot = boot::start(args, public.as_ref(), tell.clone())?;
+    let through = Arc::default();
+    let boot = boot::start(args, public.as_ref(), &through, tell.clone())?;
     let began = clock.now();
     let mut deployment = Deployment::new(config, began);
     let (mut keys, mut earlier_egress) = (Keys::new(), 0);
@@ -195,6 +196,7 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         keys,
         keeper,
         earlier_egress,
+        through,
         poll,
     };
     boot.iter().for_each(|server| parts.progress.line(server.describe()));

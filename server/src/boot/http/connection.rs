@@ -1,8 +1,9 @@
 //! One connection: requests one after the other, each with a deadline.
 
 use super::request::{Asked, LONGEST, Method, Parsed, Request, parse};
-use super::{Content, Contents, neighbour};
+use super::{Content, Shared, mac_of};
 use crate::boot::event::{BootEvent, Protocol};
+use crate::boot::script::GO_ON;
 use crate::boot::server::Tell;
 use nix::sys::sendfile::sendfile;
 use std::io::{self, Read, Write};
@@ -21,7 +22,7 @@ const AT_ONCE: u64 = 1 << 20;
 const REQUESTS: usize = 100;
 
 /// Serves a caller until it goes, or has been there for too long.
-pub(super) fn serve(socket: &TcpStream, from: IpAddr, contents: &Contents, tell: &Tell) -> io::Result<()> {
+pub(super) fn serve(socket: &TcpStream, from: IpAddr, shared: &Shared) -> io::Result<()> {
     socket.set_write_timeout(Some(STALLED))?;
     socket.set_nodelay(true)?;
     let mut bytes = Vec::new();
@@ -32,19 +33,32 @@ pub(super) fn serve(socket: &TcpStream, from: IpAddr, contents: &Contents, tell:
             Some(Ok(request)) => request,
         };
         let stays = request.stays && left > 0;
-        let Some(content) = contents.get(request.path.as_str()) else {
-            answer(socket, 404, &[], 0, stays)?;
-            if stays {
-                continue;
-            }
-            return Ok(());
+        let go_on = Content::Text(GO_ON.to_owned());
+        let content = if is_through(from, shared) {
+            (request.path == "/boot.ipxe").then_some(&go_on)
+        } else {
+            shared.contents.get(request.path.as_str())
         };
-        send(socket, &request, content, stays, from, tell)?;
+        match content {
+            Some(content) => send(socket, &request, content, stays, from, &shared.tell)?,
+            None => answer(socket, 404, &[], 0, stays)?,
+        }
         if !stays {
             return Ok(());
         }
     }
     Ok(())
+}
+
+/// Whether the caller is a machine that is through; if so, that is told.
+fn is_through(from: IpAddr, shared: &Shared) -> bool {
+    let IpAddr::V4(address) = from.to_canonical() else { return false };
+    if shared.through.is_empty() {
+        return false;
+    }
+    let Some(mac) = mac_of(address).filter(|mac| shared.through.has(*mac)) else { return false };
+    (shared.tell)(BootEvent::SentOn { mac, address });
+    true
 }
 
 /// The next request; none if the caller has gone or says nothing.
@@ -143,9 +157,8 @@ fn send(
     let mut at = first;
     let sent = send_body(socket, content, &mut at, end);
     if let IpAddr::V4(address) = from.to_canonical() {
-        let table = std::fs::read_to_string("/proc/net/arp").unwrap_or_default();
         tell(BootEvent::Fetched {
-            mac: neighbour(&table, address),
+            mac: mac_of(address),
             address,
             file: request.path.trim_start_matches('/').to_owned(),
             bytes: at - first,

@@ -11,6 +11,7 @@ use super::error::BootError;
 use super::event::Mac;
 use super::files::Opened;
 use super::server::Tell;
+use super::through::Through;
 use nix::sys::socket::{Shutdown, shutdown};
 use std::collections::HashMap;
 use std::io;
@@ -42,6 +43,8 @@ pub(super) type Contents = HashMap<&'static str, Content>;
 /// What all connections share.
 struct Shared {
     contents: Contents,
+    /// Who gets nothing any more.
+    through: Arc<Through>,
     tell: Tell,
     /// Connections by address.
     callers: Mutex<HashMap<IpAddr, usize>>,
@@ -69,9 +72,14 @@ impl HttpServer {
     }
 
     /// Starts to serve.
-    pub(super) fn start(listener: TcpListener, contents: Contents, tell: Tell) -> io::Result<Self> {
+    pub(super) fn start(
+        listener: TcpListener,
+        contents: Contents,
+        through: Arc<Through>,
+        tell: Tell,
+    ) -> io::Result<Self> {
         let (callers, left, stop) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        let shared = Arc::new(Shared { contents, tell, callers, left, stop });
+        let shared = Arc::new(Shared { contents, through, tell, callers, left, stop });
         let (accepting, for_thread) = (listener.try_clone()?, shared.clone());
         let thread = std::thread::Builder::new().name("slidecast-http".to_owned());
         thread.spawn(move || accept(&accepting, &for_thread))?;
@@ -109,7 +117,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 fn start_connection(socket: TcpStream, place: Place) {
     let thread = std::thread::Builder::new().name("slidecast-http-c".to_owned()).stack_size(STACK);
     let serve = move || {
-        if let Err(error) = connection::serve(&socket, place.from, &place.shared.contents, &place.shared.tell) {
+        if let Err(error) = connection::serve(&socket, place.from, &place.shared) {
             log::debug!("HTTP to {}: {error}", place.from);
         }
     };
@@ -161,8 +169,13 @@ impl Drop for Place {
     }
 }
 
+/// The hardware address of the machine with this address, if the kernel knows it.
+pub(super) fn mac_of(address: Ipv4Addr) -> Option<Mac> {
+    neighbour(&std::fs::read_to_string("/proc/net/arp").unwrap_or_default(), address)
+}
+
 /// The hardware address that the kernel has for `address`, in the text of `/proc/net/arp` (proc_pid_net(5)).
-pub(super) fn neighbour(table: &str, address: Ipv4Addr) -> Option<Mac> {
+fn neighbour(table: &str, address: Ipv4Addr) -> Option<Mac> {
     let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
     let mut macs = lines.filter(|fields| fields.first().is_some_and(|first| first.parse() == Ok(address)));
     let mac = macs.find_map(|fields| fields.get(3).and_then(|mac| Mac::parse(mac)));
@@ -189,7 +202,7 @@ mod tests {
         let listener = HttpServer::bind(Ipv4Addr::LOCALHOST, 0).unwrap();
         let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!("not IPv4") };
         let tell: Tell = Arc::new(move |event| drop(tell.send(event)));
-        (HttpServer::start(listener, contents, tell).unwrap(), address, told)
+        (HttpServer::start(listener, contents, Arc::default(), tell).unwrap(), address, told)
     }
 
     fn ask(address: SocketAddrV4, request: &str) -> String {
