@@ -18,7 +18,7 @@ cd "$here"
 
 need_rust
 need_tools ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat mcopy sgdisk
-[ -n "${1:-}" ] && [ "${1#--}" = "$1" ] || command -v debootstrap >/dev/null || need_tools mmdebstrap
+[ -n "${1:-}" ] && [ "${1#--}" = "$1" ] || need_tools "${SAMPLE_TOOLS[@]}"
 need_static_target
 
 target_dir=${CARGO_TARGET_DIR:-$PWD/target}

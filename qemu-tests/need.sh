@@ -1,6 +1,16 @@
 # shellcheck shell=bash
 # What check.sh and demo.sh need of a machine, and how they get it. To be sourced.
 
+# shellcheck disable=SC2034
+{
+    # For a sample disk that boots.
+    SAMPLE_TOOLS=(mmdebstrap syslinux /usr/lib/syslinux/mbr/gptmbr.bin /usr/lib/systemd/boot/efi/linuxx64.efi.stub)
+    # For virtual machines, their firmware, network boot and boot files.
+    MACHINE_TOOLS=(qemu-system-x86_64 /usr/share/OVMF/OVMF_CODE_4M.fd /usr/lib/ipxe/qemu/pxe-virtio.rom
+        dnsmasq /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi
+        cpio zstd xz depmod objcopy xorriso /usr/lib/ISOLINUX/isolinux.bin /usr/lib/systemd/boot/efi/linuxx64.efi.stub)
+}
+
 # Says one line and ends.
 die() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -26,11 +36,14 @@ package_of() {
         */ldlinux.c32) echo syslinux-common ;;
         */linuxx64.efi.stub) echo systemd-boot-efi ;;
         sgdisk) echo gdisk ;;
-        sfdisk) echo fdisk ;;
-        mkntfs | ntfscp) echo ntfs-3g ;;
         musl-gcc) echo musl-tools ;;
         fusermount3) echo fuse3 ;;
         qemu-storage-daemon) echo qemu-system-common ;;
+        qemu-system-x86_64) echo qemu-system-x86 ;;
+        */pxe-virtio.rom) echo ipxe-qemu ;;
+        */OVMF_CODE_4M.fd) echo ovmf ;;
+        */gptmbr.bin) echo syslinux-common ;;
+        syslinux) echo syslinux ;;
         mmdebstrap) echo mmdebstrap debian-archive-keyring ;;
         *) echo "$1" ;;
     esac

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::Layout;
 use super::change::Change;
+use super::loader;
 use super::synthetic::Disks;
 use crate::error::{LabError, Result};
 use crate::tool;
@@ -15,7 +16,7 @@ use crate::tool;
 /// Which system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
-    /// A base system that boots to a login; about 250 MiB used.
+    /// A base system that boots, with BIOS and UEFI, from virtio or NVMe disks, to a login on the serial line.
     Minimal,
     /// The same with a kernel and Python: at least 512 MiB used.
     Full,
@@ -24,14 +25,15 @@ pub enum Flavour {
 impl Flavour {
     fn name(self) -> &'static str {
         match self {
-            Self::Minimal => "minimal",
+            // Another name when what is made changes: the old one may be in somebody's cache.
+            Self::Minimal => "bootable",
             Self::Full => "full",
         }
     }
 
     fn packages(self) -> &'static str {
         match self {
-            Self::Minimal => "systemd-sysv,udev,dbus,iproute2,login,passwd,kmod",
+            Self::Minimal => "systemd-sysv,udev,dbus,iproute2,login,passwd,kmod,linux-image-cloud-amd64",
             Self::Full => "systemd-sysv,udev,dbus,iproute2,login,passwd,kmod,python3,linux-image-amd64",
         }
     }
@@ -43,6 +45,11 @@ impl Flavour {
         }
     }
 }
+
+const NO_DOCS: &str = "--dpkgopt=path-exclude=/usr/share/doc/*";
+const NO_LOCALES: &str = "--dpkgopt=path-exclude=/usr/share/locale/*";
+/// Otherwise it would have that of the machine on which it was made.
+const HOST_NAME: &str = r#"--customize-hook=echo sample > "$1/etc/hostname""#;
 
 /// Where sample disks are kept: `SLIDECAST_CACHE`, else `slidecast` in the user's cache folder.
 pub fn cache() -> PathBuf {
@@ -76,12 +83,12 @@ pub fn make(flavour: Flavour, say: &mut dyn FnMut(&str)) -> Result<Disks> {
     }
     say("making the sample disk: GPT, EFI partition, swap, ext4 root; and its state a week later");
     let work = cache.join(format!("work-{}", std::process::id()));
-    let made = assemble(&layout, &tar, &work, &disks);
+    let made = assemble(flavour, &layout, &tar, &work, &disks);
     let _ = fs::remove_dir_all(&work);
     made.map(|()| disks)
 }
 
-fn assemble(layout: &Layout, tar: &Path, work: &Path, disks: &Disks) -> Result<()> {
+fn assemble(flavour: Flavour, layout: &Layout, tar: &Path, work: &Path, disks: &Disks) -> Result<()> {
     let root = work.join("root");
     fs::create_dir_all(&root).map_err(LabError::io("creating", &root))?;
     // Device nodes need rights that a user namespace lacks, and a running system makes its own.
@@ -89,10 +96,15 @@ fn assemble(layout: &Layout, tar: &Path, work: &Path, disks: &Disks) -> Result<(
     let words = ["--extract", "--exclude=./dev/*", owner, "--file"].map(Path::new);
     tool::run("tar", words.into_iter().chain([tar, Path::new("--directory"), &root]))?;
     let (first, second) = (work.join("first.img"), work.join("second.img"));
-    let mut boot: Vec<PathBuf> =
-        fs::read_dir(root.join("boot")).into_iter().flatten().flatten().map(|e| e.path()).collect();
-    boot.retain(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("vmlinuz")));
-    layout.make(&first, &root, &boot)?;
+    let (kernel, initrd) = (in_boot(&root, "vmlinuz-"), in_boot(&root, "initrd.img-"));
+    match (flavour, kernel.as_slice(), initrd.as_slice()) {
+        (Flavour::Minimal, [kernel, ..], [initrd, ..]) => {
+            layout.make(&first, &root, &[])?;
+            loader::install(layout, &first, kernel, initrd, work)?;
+        }
+        // The larger system is there for its size: nobody starts it.
+        _ => layout.make(&first, &root, &kernel)?,
+    }
     let used: u64 = layout.used_ranges(&first)?.iter().map(|range| range.end - range.start).sum();
     Change::of(used).make(layout, &first, &second, &root, &work.join("scratch"))?;
     for (from, to) in [(&first, &disks.first), (&second, &disks.second)] {
@@ -101,11 +113,18 @@ fn assemble(layout: &Layout, tar: &Path, work: &Path, disks: &Disks) -> Result<(
     Ok(())
 }
 
+/// The files of `/boot` whose names begin like this.
+fn in_boot(root: &Path, prefix: &str) -> Vec<PathBuf> {
+    let all = fs::read_dir(root.join("boot")).into_iter().flatten().flatten().map(|entry| entry.path());
+    all.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix)))
+        .collect()
+}
+
 fn bootstrap(flavour: Flavour, tar: &Path) -> Result<()> {
     let release = release();
     let include = format!("--include={}", flavour.packages());
     let made = if tool::have("mmdebstrap") {
-        let args = ["--quiet", "--variant=minbase", &include, &release].map(Path::new);
+        let args = ["--quiet", "--variant=minbase", &include, NO_DOCS, NO_LOCALES, HOST_NAME, &release].map(Path::new);
         tool::run("mmdebstrap", args.into_iter().chain([tar])).map(drop)
     } else if tool::have("debootstrap") {
         let tree = tar.with_extension("tree");

@@ -6,6 +6,7 @@
 pub mod change;
 pub mod debian;
 pub mod layout;
+pub mod loader;
 pub mod random;
 pub mod synthetic;
 
