@@ -6,7 +6,7 @@
 #   --modules SET          drivers: virtio, common (wired PCs and servers) or all [default: common]
 #   --cmdline WORDS        further words of the kernel command line, say 'slidecast.attended=1'
 #   --kernel FILE --kernel-modules DIR   another kernel, and its lib/modules/VERSION [default: Debian's current one]
-#   --firmware DIR         what goes to /lib/firmware
+#   --add DIR              what is to lie in the initramfs as well: lib/firmware, or bin/busybox for slidecast.shell=1
 #   --agent FILE           the static agent [default: built here]
 #   --sign KEY CERT        signs the UKI for Secure Boot (PEM files)
 #   --out DIR              where the files go [default: out]
@@ -19,14 +19,14 @@ here=$(cd "$(dirname "$0")" && pwd)
 umask 022
 # FAT knows no time before 1980.
 export LC_ALL=C TZ=UTC SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-315532800}
-set=common out=out key='' extra='' kernel='' modules='' firmware='' agent='' sign=()
+set=common out=out key='' extra='' kernel='' modules='' add='' agent='' sign=()
 while [ $# -gt 0 ]; do
     case $1 in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"; exit ;; esac
     [ $# -ge 2 ] || die "$1 is no option, or lacks its value: see --help"
     case $1 in
         --sign) [ $# -ge 3 ] || die '--sign needs KEY and CERT'; sign=("$2" "$3"); shift ;;
         --key) key=$2 ;; --modules) set=$2 ;; --cmdline) extra=$2 ;; --kernel) kernel=$2 ;; --kernel-modules) modules=$2 ;;
-        --firmware) firmware=$2 ;; --agent) agent=$2 ;; --out) out=$2 ;;
+        --add) add=$2 ;; --agent) agent=$2 ;; --out) out=$2 ;;
         *) die "$1 is no option: see --help" ;;
     esac
     shift 2
@@ -35,7 +35,7 @@ done
 step() { printf '%-10s %s\n' "$1" "$2"; }
 [ "$(uname -m)" = x86_64 ] || die 'boot files are made for x86-64, on x86-64'
 [ -f "$here/initramfs/modules.$set" ] || die "no module set is called $set (virtio, common, all)"
-given=(${agent:+"$agent"} ${firmware:+"$firmware"} "${sign[@]}")
+given=(${agent:+"$agent"} ${add:+"$add"} "${sign[@]}")
 [ -z "$kernel$modules" ] || given+=("${kernel:---kernel FILE}" "${modules:---kernel-modules DIR}"/{kernel,modules.order,modules.builtin})
 for file in "${given[@]}"; do [ -r "$file" ] || die "$file cannot be read"; done
 own=${XDG_STATE_HOME:-$HOME/.local/state}/slidecast/server.key.pub
@@ -97,7 +97,7 @@ step modules "$set: $(find "$tree" -name '*.ko' | wc -l)${absent:+; not in this 
 step key "$key"
 install -m 755 "$agent" "$work/tree/init"
 [ ${#key} != 64 ] || echo "$key" >"$work/tree/etc/slidecast/server.pub"
-[ -z "$firmware" ] || cp -rL "$firmware" "$work/tree/lib/firmware"
+[ -z "$add" ] || cp -rL "$add/." "$work/tree"
 mkdir -p "$out" && cp -L "$kernel" "$out/vmlinuz"
 find "$work/tree" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
 (cd "$work/tree" && find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0 --reproducible) | zstd -q -19 -T0 >"$out/initramfs.img"

@@ -113,12 +113,7 @@ impl Lab {
     /// # Errors
     /// When its namespace or its disk cannot be made.
     pub fn node(&self, card: usize, options: &NodeOptions) -> Result<Node> {
-        let number = {
-            let mut nodes = self.nodes.borrow_mut();
-            *nodes += 1;
-            *nodes
-        };
-        let name = format!("n{number}");
+        let (name, number) = self.next("n");
         self.network.add_namespace(&name)?;
         let cable = self.network.cable(&self.run, &name, 0, card, 9 + number, options.mbits)?;
         let target = Target::new(&self.run, &name, options.kind, options.bytes)?;
@@ -126,6 +121,18 @@ impl Lab {
         let mut place = self.network.place(&name, std::slice::from_ref(&cable));
         place.group = group.as_ref().map(Group::entrance);
         Ok(Node { name, card, address: cable.address, target, group, place })
+    }
+
+    /// The name and the number of a further machine.
+    pub(crate) fn next(&self, letter: &str) -> (String, usize) {
+        let mut nodes = self.nodes.borrow_mut();
+        *nodes += 1;
+        (format!("{letter}{nodes}"), *nodes)
+    }
+
+    /// The namespaces and bridges.
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
     }
 
     /// `count` nodes, spread over the cards in turn.
@@ -206,6 +213,37 @@ impl Lab {
     /// When it cannot be started.
     pub fn deploy_shown(&self, name: &str, image: &Path, wait_for: usize, args: &[&str]) -> Result<Deploy> {
         self.start_deploy(&Place { shown: true, ..self.server.clone() }, name, image, wait_for, args)
+    }
+
+    /// Starts a DHCP server in the server's namespace that gives addresses and nothing else, on every card.
+    ///
+    /// # Errors
+    /// When `dnsmasq` cannot be started.
+    pub fn dhcp(&self, more: &[&str]) -> Result<Process> {
+        let leases = format!("--dhcp-leasefile={}", self.path("leases").display());
+        let fixed =
+            ["--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--no-ping", "--log-dhcp"];
+        let fixed = fixed.into_iter().chain(["--log-facility=-", "--dhcp-authoritative", &leases]);
+        let ranges =
+            (0..self.server_addresses.len()).map(|card| format!("--dhcp-range=10.77.{card}.100,10.77.{card}.199,1h"));
+        let args = fixed.chain(more.iter().copied()).map(str::to_owned).chain(ranges);
+        let mut process = self.on_server("dnsmasq", "dnsmasq", args)?;
+        process.wait_for("DHCP", Duration::from_secs(10))?;
+        Ok(process)
+    }
+
+    /// Starts `slidecast boot-server` with the boot files in `dir` on the server's first card: as a proxy with `--proxy`,
+    /// or as the DHCP server too.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn boot_server(&self, dir: &Path, proxy: bool) -> Result<Process> {
+        let dir = dir.display().to_string();
+        let mut args = vec!["boot-server", "--interface", "eth0", "--dir", &dir];
+        args.extend_from_slice(if proxy { &["--proxy"] } else { &["--dhcp", "10.77.0.100-10.77.0.199"] });
+        let mut process = self.server("boot-server", args)?;
+        process.wait_for("boot files at", Duration::from_secs(20))?;
+        Ok(process)
     }
 
     fn start_deploy(&self, place: &Place, name: &str, image: &Path, wait_for: usize, args: &[&str]) -> Result<Deploy> {

@@ -120,6 +120,18 @@ impl Network {
         Ok(cable)
     }
 
+    /// A card of a virtual machine: a tap in the namespace of the switches, at the bridge of `card` or at none.
+    pub(crate) fn tap(&self, name: &str, card: Option<usize>) -> Result<()> {
+        self.ip("switch", &format!("tuntap add dev {name} mode tap\nlink set {name} up\n"))?;
+        self.connect(name, card)
+    }
+
+    /// Connects a tap with the bridge of `card`, or with none.
+    pub(crate) fn connect(&self, name: &str, card: Option<usize>) -> Result<()> {
+        let how = card.map_or_else(|| "nomaster".to_owned(), |card| format!("master br{card}"));
+        self.ip("switch", &format!("link set {name} {how}\n"))
+    }
+
     /// Shapes what leaves `interface` to `mbits`; may be called again with another rate.
     pub(crate) fn shape(&self, name: &str, interface: &str, mbits: u32) -> Result<()> {
         let bits = u64::from(mbits) * 1_000_000 * 1514 / 1538;
