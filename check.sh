@@ -7,6 +7,7 @@
 #   unit     unit, property and documentation tests of the workspace
 #   static   the agent as one static program of at most 4 MiB
 #   lab      system tests: the real programs in network namespaces (root, sudo or user namespaces)
+#   qemu     system tests in virtual machines: from power-on to a disk that boots
 #   bench    the figures, beside peers measured in the same run: ./check.sh bench [NAME...]
 #   fuzz     the property tests with many more cases
 #
@@ -18,7 +19,7 @@ cd "$(dirname "$0")"
 passed=0 failed=0 skipped=0
 target_dir=${CARGO_TARGET_DIR:-$PWD/target}
 logs=$target_dir/check
-LAB_TOOLS=(ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat mcopy sgdisk sfdisk mkntfs ntfscp socat iperf3)
+LAB_TOOLS=(ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat mcopy sgdisk socat iperf3)
 # For network boot.
 BOOT_TOOLS=(dnsmasq /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi curl)
 # For the log of everything that reaches a disk.
@@ -35,7 +36,7 @@ clippy() {
     need_rust
     # The system tests are no ordinary target: `cargo test` alone must not start namespaces.
     cargo clippy --quiet --workspace --all-targets -- -D warnings
-    cargo clippy --quiet --workspace --test system -- -D warnings
+    cargo clippy --quiet --workspace --test system --test machines -- -D warnings
 }
 
 doc() {
@@ -78,6 +79,15 @@ lab() {
     SLIDECAST_AGENT=$(static_agent) cargo test --quiet --workspace --test system
 }
 
+qemu() {
+    need_tools "${LAB_TOOLS[@]}" "${BOOT_TOOLS[@]}"
+    # A machine on which QEMU cannot be installed may leave this tier out; CI may not.
+    (need_tools "${SAMPLE_TOOLS[@]}" "${MACHINE_TOOLS[@]}" openssl sbsign) || [ "${CI:-}" != true ] || return 1
+    build_static
+    cargo build --quiet --workspace --bins
+    SLIDECAST_AGENT=$(static_agent) cargo test --quiet --workspace --test machines
+}
+
 fuzz() {
     need_rust
     PROPTEST_CASES=${PROPTEST_CASES:-20000} cargo test --quiet --release --workspace --lib --no-fail-fast
@@ -114,13 +124,15 @@ run_tier() {
     count "$log" "$status"
     if [ "$status" = 0 ]; then
         printf '%-7s ok      %4d s\n' "$tier" $((SECONDS - started))
+        # A tier that was left out says what it lacks.
+        grep '^machines: ' "$log" || true
     else
         printf '%-7s FAILED  %4d s\n' "$tier" $((SECONDS - started))
         cat "$log"
     fi
 }
 
-tiers=(fmt clippy doc unit static lab)
+tiers=(fmt clippy doc unit static lab qemu)
 case ${1:-} in
     --inside) "$2"; exit ;;
     -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"; exit ;;
@@ -129,8 +141,8 @@ esac
 [ $# = 0 ] || tiers=("$@")
 for tier in "${tiers[@]}"; do
     case $tier in
-        fmt | clippy | doc | unit | static | lab | fuzz) ;;
-        *) die "no tier is called $tier (fmt clippy doc unit static lab bench fuzz)" ;;
+        fmt | clippy | doc | unit | static | lab | qemu | fuzz) ;;
+        *) die "no tier is called $tier (fmt clippy doc unit static lab qemu bench fuzz)" ;;
     esac
 done
 need_rust

@@ -123,9 +123,9 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Starts to connect to a server, over this card if one is named.
-    fn call(&self, server: SocketAddr, card: Option<&str>) -> Result<Control, Lost> {
-        Control::connect(server, card, &self.secret, self.key(), self.events.registry(), CONTROL, self.events.now())
+    /// Starts to connect to a server.
+    fn call(&self, server: SocketAddr) -> Result<Control, Lost> {
+        Control::connect(server, &self.secret, self.key(), self.events.registry(), CONTROL, self.events.now())
     }
 
     /// Looks for a server until one has proven itself; `None` when the agent was stopped.
@@ -145,9 +145,9 @@ impl<'a> Agent<'a> {
             let now = self.events.now();
             search.advance(self.events.registry(), now)?;
             if attempt.is_none()
-                && let Some((address, card)) = search.poll(now)
+                && let Some(address) = search.poll(now)
             {
-                match self.call(address, card.as_deref()) {
+                match self.call(address) {
                     Ok(control) => attempt = Some(control),
                     Err(lost) => search.on_failure(address, lost.reason(), &lost.to_string(), now),
                 }
@@ -230,7 +230,7 @@ impl<'a> Agent<'a> {
                 }
                 if visit.control.is_none() && visit.call_at <= now {
                     visit.call_at = now.after(RECONNECT);
-                    visit.control = self.call(visit.server, visit.card.as_deref()).ok();
+                    visit.control = self.call(visit.server).ok();
                 }
             }
             if self.events.is_stopped() {
@@ -420,7 +420,6 @@ impl<'a> Agent<'a> {
 #[derive(Debug)]
 struct Visit {
     server: SocketAddr,
-    card: Option<String>,
     control: Option<Control>,
     /// The hello is said on the present control link.
     greeted: bool,
@@ -439,10 +438,8 @@ struct Visit {
 impl Visit {
     fn new(control: Control, patience: Duration, board: Option<Board>) -> Self {
         let (server, call_at, node) = (control.server(), Time::default(), NodeId(0));
-        let card = control.card().map(str::to_owned);
         Self {
             server,
-            card,
             control: Some(control),
             greeted: false,
             lost: None,

@@ -7,17 +7,13 @@ use crate::target::plain;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 use slidecast_proto::control::{LogLine, ToAgent, ToServer};
 use slidecast_proto::noise::{Channel, ChannelError, PublicKey, SecretKey};
 use slidecast_proto::reason::Reason;
 use slidecast_proto::units::Time;
 use slidecast_proto::wire::Malformed;
-use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// The longest either end keeps quiet.
@@ -88,7 +84,6 @@ impl std::error::Error for Lost {}
 #[derive(Debug)]
 pub struct Control {
     server: SocketAddr,
-    card: Option<String>,
     stream: TcpStream,
     channel: Channel,
     unwritten: Vec<u8>,
@@ -102,24 +97,22 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts to connect to `server`, whose key must be `key` if there is one; over `card` alone if one is named.
+    /// Starts to connect to `server`, whose key must be `key` if there is one.
     ///
     /// # Errors
     /// [`Lost::Connect`].
     pub fn connect(
         server: SocketAddr,
-        card: Option<&str>,
         secret: &SecretKey,
         key: Option<PublicKey>,
         registry: &Registry,
         token: Token,
         now: Time,
     ) -> Result<Self, Lost> {
-        let mut stream = dial(server, card).map_err(Lost::Connect)?;
+        let mut stream = TcpStream::connect(server).map_err(Lost::Connect)?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).map_err(Lost::Connect)?;
         Ok(Self {
             server,
-            card: card.map(str::to_owned),
             stream,
             channel: Channel::agent(secret, key),
             unwritten: Vec::new(),
@@ -137,12 +130,6 @@ impl Control {
     #[must_use]
     pub fn server(&self) -> SocketAddr {
         self.server
-    }
-
-    /// The card that the link goes over, if it is bound to one.
-    #[must_use]
-    pub fn card(&self) -> Option<&str> {
-        self.card.as_deref()
     }
 
     /// Whether the server has proven itself: messages can be sent.
@@ -311,23 +298,6 @@ impl Control {
     }
 }
 
-/// Begins a connection. Where two cards are in one network, the kernel would send everything over one of them; what was
-/// heard on a card is answered over that card.
-fn dial(server: SocketAddr, card: Option<&str>) -> io::Result<TcpStream> {
-    let Some(card) = card else { return TcpStream::connect(server) };
-    let family = if server.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let socket = socket::socket(family, SockType::Stream, flags, None)?;
-    // Older kernels want privileges for this; without it, the route decides.
-    if let Err(error) = socket::setsockopt(&socket, sockopt::BindToDevice, &OsString::from(card)) {
-        log::debug!("binding a connection to {card}: {error}");
-    }
-    match socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(server)) {
-        Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from_std(socket.into())),
-        Err(error) => Err(error.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,8 +314,7 @@ mod tests {
         let mut poll = Poll::new().unwrap();
         let mut events = Events::with_capacity(4);
         let secret = SecretKey::generate().unwrap();
-        let mut control =
-            Control::connect(server, Some("lo"), &secret, key, poll.registry(), Token(3), Time(0)).unwrap();
+        let mut control = Control::connect(server, &secret, key, poll.registry(), Token(3), Time(0)).unwrap();
         let (mut orders, mut greeted) = (Vec::new(), false);
         loop {
             let result = control.advance(Time(0));
@@ -445,7 +414,7 @@ mod tests {
         let poll = Poll::new().unwrap();
         let secret = SecretKey::generate().unwrap();
         let address = listener.local_addr().unwrap();
-        let mut control = Control::connect(address, None, &secret, None, poll.registry(), Token(3), Time(0)).unwrap();
+        let mut control = Control::connect(address, &secret, None, poll.registry(), Token(3), Time(0)).unwrap();
         assert!(control.advance(Time(0)).is_ok());
         assert_eq!(control.deadline(), Time(0).after(HANDSHAKE));
         assert!(matches!(control.advance(control.deadline()), Err(Lost::Handshake)));
@@ -459,7 +428,7 @@ mod tests {
         };
         let poll = Poll::new().unwrap();
         let secret = SecretKey::generate().unwrap();
-        let control = Control::connect(address, None, &secret, None, poll.registry(), Token(3), Time(0)).unwrap();
+        let control = Control::connect(address, &secret, None, poll.registry(), Token(3), Time(0)).unwrap();
         let (mut stream, _): (StdStream, _) = listener.accept().unwrap();
         stream.write_all(&[0; 100]).unwrap();
         let closing = std::thread::spawn(move || control.close(Duration::from_secs(5)));

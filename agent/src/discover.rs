@@ -39,8 +39,6 @@ const VOICES: usize = 32;
 #[derive(Debug)]
 struct Candidate {
     address: SocketAddr,
-    /// The card on which it answered.
-    card: Option<String>,
     /// The offer's hint is what we look for.
     fits: bool,
     heard: Time,
@@ -126,7 +124,7 @@ impl Search {
             Ground::Named { host, port, ask_at } if *ask_at <= now => {
                 *ask_at = now.after(SEEK_MOST);
                 match (host.as_str(), *port).to_socket_addrs() {
-                    Ok(addresses) => addresses.for_each(|address| self.add(address, None, true, now)),
+                    Ok(addresses) => addresses.for_each(|address| self.add(address, true, now)),
                     Err(error) => log::debug!("looking up {host}: {error}"),
                 }
             }
@@ -141,8 +139,8 @@ impl Search {
                 let nonce = seek.nonce;
                 let mut heard = Vec::new();
                 voices.iter_mut().for_each(|voice| voice.listen(&mut heard));
-                for (card, source, bytes) in heard {
-                    self.on_datagram(Some(&card), source, &bytes, nonce, now);
+                for (source, bytes) in heard {
+                    self.on_datagram(source, &bytes, nonce, now);
                 }
             }
         }
@@ -168,11 +166,11 @@ impl Search {
         }
     }
 
-    fn on_datagram(&mut self, card: Option<&str>, source: SocketAddr, bytes: &[u8], nonce: [u8; 8], now: Time) {
+    fn on_datagram(&mut self, source: SocketAddr, bytes: &[u8], nonce: [u8; 8], now: Time) {
         match Offer::parse(bytes, nonce) {
             Ok(offer) => {
                 let address = SocketAddr::new(source.ip(), offer.port);
-                self.add(address, card, offer.server == self.key, now);
+                self.add(address, offer.server == self.key, now);
             }
             Err(error @ OfferError::OtherVersion(_)) => {
                 if self.version_said.is_none_or(|said| now.since(said) >= SAY_AGAIN) {
@@ -184,7 +182,7 @@ impl Search {
         }
     }
 
-    fn add(&mut self, address: SocketAddr, card: Option<&str>, fits: bool, now: Time) {
+    fn add(&mut self, address: SocketAddr, fits: bool, now: Time) {
         if let Some(known) = self.candidates.iter_mut().find(|known| known.address == address) {
             known.heard = now;
             known.fits |= fits;
@@ -202,16 +200,15 @@ impl Search {
             }
         }
         let try_at = if fits { now } else { now.after(RETRY) };
-        let card = card.map(str::to_owned);
-        self.candidates.push(Candidate { address, card, fits, heard: now, try_at, complaint: None });
+        self.candidates.push(Candidate { address, fits, heard: now, try_at, complaint: None });
     }
 
-    /// The address to try next, if any is due, and the card on which it answered.
-    pub fn poll(&mut self, now: Time) -> Option<(SocketAddr, Option<String>)> {
+    /// The address to try next, if any is due.
+    pub fn poll(&mut self, now: Time) -> Option<SocketAddr> {
         let due = self.candidates.iter_mut().filter(|candidate| candidate.try_at <= now);
         let next = due.max_by_key(|candidate| (candidate.fits, now.since(candidate.try_at)))?;
         next.try_at = now.after(RETRY);
-        Some((next.address, next.card.clone()))
+        Some(next.address)
     }
 
     /// The server at `address` is not to be had. Says so, unless it was said a moment ago.
@@ -289,7 +286,7 @@ impl Voice {
     }
 
     /// Takes up to 64 datagrams.
-    fn listen(&mut self, heard: &mut Vec<(String, SocketAddr, [u8; DATAGRAM_LEN])>) {
+    fn listen(&mut self, heard: &mut Vec<(SocketAddr, [u8; DATAGRAM_LEN])>) {
         for _ in 0..64 {
             if !self.readable {
                 return;
@@ -299,7 +296,7 @@ impl Voice {
                 Ok((DATAGRAM_LEN, source)) => {
                     let mut datagram = [0; DATAGRAM_LEN];
                     datagram.copy_from_slice(&bytes[..DATAGRAM_LEN]);
-                    heard.push((self.card.name.clone(), source, datagram));
+                    heard.push((source, datagram));
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -352,8 +349,7 @@ mod tests {
         let mut search = Search::on_cards(vec!["lo".to_owned()], port, &trust, NONCE, FIRST, Time(0));
         let found = loop {
             search.advance(poll.registry(), Time(0)).unwrap();
-            if let Some((address, card)) = search.poll(Time(0)) {
-                assert_eq!(card.as_deref(), Some("lo"));
+            if let Some(address) = search.poll(Time(0)) {
                 break address;
             }
             poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
@@ -388,11 +384,10 @@ mod tests {
     #[test]
     fn what_fits_is_tried_before_what_only_claims_to_be_a_server() {
         let mut search = search(&Trust::Pinned(key(1)));
-        search.on_datagram(None, at(1), &offer(Some(key(9))).encode(NONCE), NONCE, Time(0));
-        search.on_datagram(None, at(2), &offer(None).encode(NONCE), NONCE, Time(0));
-        search.on_datagram(None, at(3), &offer(Some(key(1))).encode(NONCE), NONCE, Time(0));
-        let order: Vec<_> =
-            std::iter::from_fn(|| search.poll(Time(0).after(RETRY))).map(|(found, _)| found.ip()).collect();
+        search.on_datagram(at(1), &offer(Some(key(9))).encode(NONCE), NONCE, Time(0));
+        search.on_datagram(at(2), &offer(None).encode(NONCE), NONCE, Time(0));
+        search.on_datagram(at(3), &offer(Some(key(1))).encode(NONCE), NONCE, Time(0));
+        let order: Vec<_> = std::iter::from_fn(|| search.poll(Time(0).after(RETRY))).map(|found| found.ip()).collect();
         assert_eq!(order[0], at(3).ip());
         assert_eq!(order.len(), 3, "the others are tried as well: hints may be forged");
     }
@@ -400,22 +395,22 @@ mod tests {
     #[test]
     fn a_crowd_of_false_offers_does_not_push_out_the_true_one() {
         let mut search = search(&Trust::Pinned(key(1)));
-        search.on_datagram(None, at(250), &offer(Some(key(1))).encode(NONCE), NONCE, Time(0));
+        search.on_datagram(at(250), &offer(Some(key(1))).encode(NONCE), NONCE, Time(0));
         for last in 0..200 {
-            search.on_datagram(None, at(last), &offer(Some(key(9))).encode(NONCE), NONCE, Time(u64::from(last)));
+            search.on_datagram(at(last), &offer(Some(key(9))).encode(NONCE), NONCE, Time(u64::from(last)));
         }
         assert_eq!(search.candidates.len(), CANDIDATES);
-        assert_eq!(search.poll(Time(200)).map(|(found, _)| found.ip()), Some(at(250).ip()));
+        assert_eq!(search.poll(Time(200)).map(|found| found.ip()), Some(at(250).ip()));
     }
 
     #[test]
     fn answers_to_other_seeks_and_other_versions_are_no_candidates() {
         let mut search = search(&Trust::Insecure);
-        search.on_datagram(None, at(1), &offer(None).encode([8; 8]), NONCE, Time(0));
+        search.on_datagram(at(1), &offer(None).encode([8; 8]), NONCE, Time(0));
         let mut newer = offer(None).encode(NONCE);
         newer[8] = 99;
-        search.on_datagram(None, at(2), &newer, NONCE, Time(0));
-        search.on_datagram(None, at(3), &[0; DATAGRAM_LEN], NONCE, Time(0));
+        search.on_datagram(at(2), &newer, NONCE, Time(0));
+        search.on_datagram(at(3), &[0; DATAGRAM_LEN], NONCE, Time(0));
         assert!(search.candidates.is_empty());
         assert!(search.version_said.is_some());
     }
@@ -424,11 +419,11 @@ mod tests {
     fn a_server_with_a_wrong_key_is_tried_again_later_than_one_that_is_not_up_yet() {
         let mut search = Search::of_name("127.0.0.1".to_owned(), 5, &Trust::Insecure, Time(0));
         search.advance(Poll::new().unwrap().registry(), Time(0)).unwrap();
-        let (address, _) = search.poll(Time(0)).unwrap();
+        let address = search.poll(Time(0)).unwrap();
         search.on_failure(address, Reason::ServerLost, "connection refused", Time(0));
-        assert_eq!(search.poll(Time(0).after(RETRY)), Some((address, None)));
+        assert_eq!(search.poll(Time(0).after(RETRY)), Some(address));
         search.on_failure(address, Reason::KeyMismatch, "wrong key", Time(0));
         assert_eq!(search.poll(Time(0).after(RETRY)), None);
-        assert_eq!(search.poll(Time(0).after(RETRY_OTHER)), Some((address, None)));
+        assert_eq!(search.poll(Time(0).after(RETRY_OTHER)), Some(address));
     }
 }

@@ -110,7 +110,6 @@ impl Init {
                 Ok(status @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _))) => {
                     if Some(pid) == self.worker {
                         self.worker = None;
-                        self.clear_away();
                         self.on_ended(status);
                     }
                 }
@@ -119,16 +118,6 @@ impl Init {
                 Err(error) => return self.say(&format!("collecting processes: {error}")),
             }
         }
-    }
-
-    /// Ends what a worker left behind (a shell has the keyboard), and takes the consoles back.
-    fn clear_away(&self) {
-        let everybody = Pid::from_raw(-1);
-        match kill(everybody, Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(error) => self.say(&format!("ending what is left of the worker: {error}")),
-        }
-        self.consoles.iter().for_each(Console::restore);
     }
 
     fn on_ended(&mut self, status: WaitStatus) {

@@ -39,7 +39,6 @@ pub(super) fn run() -> End {
         let _ = std::fs::write(LAST_WORDS, text);
         std::process::abort();
     }));
-    let _ = nix::sys::prctl::set_name(c"slidecast");
     let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let options = Options::parse(&line);
     let board = Board::default();

@@ -4,11 +4,10 @@ use crate::sys::tty;
 use nix::fcntl::OFlag;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a line that takes nothing is tried.
@@ -24,8 +23,7 @@ const RESTORE: &str = "\x1b[?25h\x1b[999;1H\r\n";
 #[derive(Debug)]
 pub(in crate::boot) struct Console {
     name: String,
-    path: PathBuf,
-    file: Mutex<Arc<File>>,
+    file: File,
     screen: bool,
     /// Somebody has a shell on it: nothing else is written.
     lent: AtomicBool,
@@ -43,33 +41,14 @@ pub(in crate::boot) fn open_all() -> Vec<Console> {
     names.into_iter().filter_map(|name| Console::open(Path::new("/dev"), name)).collect()
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    // Without O_NONBLOCK a line with nothing at its end could keep us for ever.
-    let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path)
-}
-
 impl Console {
     fn open(folder: &Path, name: &str) -> Option<Self> {
-        let path = folder.join(name);
-        let file = open(&path).ok()?;
+        // Without O_NONBLOCK a line with nothing at its end could keep us for ever.
+        let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(folder.join(name)).ok()?;
         let screen = name.strip_prefix("tty").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
         let plain = tcgetattr(&file).ok().map(libc::termios::from);
-        let file = Mutex::new(Arc::new(file));
-        Some(Self { name: name.to_owned(), path, file, screen, lent: AtomicBool::new(false), plain })
-    }
-
-    fn file(&self) -> Arc<File> {
-        Arc::clone(&self.file.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// A terminal hangs up on everybody when a shell that had it ends.
-    fn reopen(&self) -> bool {
-        let file = open(&self.path);
-        file.is_ok_and(|file| {
-            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(file);
-            true
-        })
+        Some(Self { name: name.to_owned(), file, screen, lent: AtomicBool::new(false), plain })
     }
 
     /// The kernel's name.
@@ -84,7 +63,7 @@ impl Console {
 
     /// Columns and rows.
     pub(super) fn size(&self) -> (u16, u16) {
-        tty::size(&self.file()).unwrap_or(SIZE)
+        tty::size(&self.file).unwrap_or(SIZE)
     }
 
     /// Makes keys come one by one, and a screen ready to be drawn on.
@@ -92,7 +71,7 @@ impl Console {
         if let Some(plain) = self.plain {
             let mut raw = Termios::from(plain);
             raw.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
-            let _ = tcsetattr(self.file(), SetArg::TCSANOW, &raw);
+            let _ = tcsetattr(&self.file, SetArg::TCSANOW, &raw);
         }
         if self.screen {
             self.write(PREPARE);
@@ -100,9 +79,9 @@ impl Console {
     }
 
     /// Makes it a plain terminal again.
-    pub(in crate::boot) fn restore(&self) {
+    pub(super) fn restore(&self) {
         if let Some(plain) = self.plain {
-            let _ = tcsetattr(self.file(), SetArg::TCSANOW, &plain.into());
+            let _ = tcsetattr(&self.file, SetArg::TCSANOW, &plain.into());
         }
         if self.screen {
             self.write(RESTORE);
@@ -111,7 +90,7 @@ impl Console {
 
     /// Prints one line of ours.
     pub(in crate::boot) fn print(&self, text: &str) {
-        self.write(&format!("slidecast: {text}\n"));
+        self.write(&format!("slidecast: {text}\r\n"));
     }
 
     /// Writes; gives up on a line that takes nothing.
@@ -119,15 +98,14 @@ impl Console {
         if self.lent.load(Ordering::Acquire) {
             return;
         }
-        let (mut left, mut moved, mut hung_up) = (text.as_bytes(), Instant::now(), false);
+        let (mut left, mut moved) = (text.as_bytes(), Instant::now());
         while !left.is_empty() {
-            match self.file().as_ref().write(left) {
+            match (&self.file).write(left) {
                 Ok(bytes) => (left, moved) = (&left[bytes..], Instant::now()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock && moved.elapsed() < STUCK => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
-                Err(error) if error.raw_os_error() == Some(libc::EIO) && !hung_up && self.reopen() => hung_up = true,
                 Err(_) => return,
             }
         }
@@ -136,7 +114,7 @@ impl Console {
     /// The next key, if one was pressed.
     pub(super) fn key(&self) -> Option<u8> {
         let mut key = [0];
-        matches!(self.file().as_ref().read(&mut key), Ok(1)).then_some(key[0])
+        matches!((&self.file).read(&mut key), Ok(1)).then_some(key[0])
     }
 
     /// Hands the console to somebody else for as long as `work` takes.
@@ -144,7 +122,6 @@ impl Console {
         self.restore();
         self.lent.store(true, Ordering::Release);
         let result = work();
-        self.reopen();
         self.lent.store(false, Ordering::Release);
         self.prepare();
         result
@@ -175,6 +152,6 @@ mod tests {
         let console = Console::open(folder.path(), "ttyS0").unwrap();
         console.print("link eth0");
         console.lend(|| console.print("secret"));
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "slidecast: link eth0\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "slidecast: link eth0\r\n");
     }
 }

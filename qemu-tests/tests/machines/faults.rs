@@ -1,0 +1,99 @@
+//! Disks that fail, cables that are pulled, power that goes.
+
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use slidecast_lab::machine::{Boot, Machine, Options};
+use slidecast_lab::{Exit, Lab};
+
+use crate::Test;
+use crate::fixtures::{BOOT, Fixtures, LONG, all_done, finish};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("faults::a_disk_that_fails_to_flush_is_named_and_its_neighbours_are_done", failing_flush),
+    ("faults::a_machine_whose_cable_is_cut_is_left_behind_and_the_others_are_done", cut_cable),
+    ("faults::a_slow_disk_is_done_all_the_same", slow_disk),
+    ("faults::after_a_power_cut_the_disk_does_not_boot_and_the_next_network_boot_finishes", power_cut),
+];
+
+/// Slow enough for something to happen in the middle.
+const SLOW: u64 = 4 << 20;
+
+/// The disk holds at least this much.
+fn wait_until_written(machine: &mut Machine, bytes: u64) {
+    let deadline = Instant::now() + LONG;
+    let file = machine.options.disks[0].file.clone();
+    while std::fs::metadata(&file).unwrap().blocks() * 512 < bytes {
+        assert!(machine.is_on() && Instant::now() < deadline, "{} was not written", file.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn failing_flush() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let _dhcp = lab.dhcp(&[]).unwrap();
+    let mut deploy = fixtures.deploy(&lab, 3, &["--then", "poweroff"]);
+    let disk = |name: &str| fixtures.disk(&lab, name);
+    let rules = "[inject-error]\nevent = \"flush_to_disk\"\nerrno = \"5\"\nonce = \"off\"\n";
+    let start = |disk| lab.machine(Options::new(fixtures.kernel(), vec![disk])).unwrap();
+    let mut bad = start(disk("bad").failing(rules).unwrap());
+    let mut machines: Vec<Machine> = ["d1", "d2"].map(|name| start(disk(name))).into();
+    bad.wait_for("slidecast: failed disk-flush", BOOT).unwrap();
+    let (exit, report) = deploy.wait(LONG).unwrap();
+    assert_eq!(exit, Exit::Code(3), "{report:?}");
+    assert_eq!(report.nodes.iter().filter(|node| node.state == "done").count(), 2, "{report:?}");
+    assert!(report.nodes.iter().any(|node| node.reason == "disk-flush"), "{report:?}");
+    finish(fixtures, &mut machines);
+}
+
+fn cut_cable() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let _dhcp = lab.dhcp(&[]).unwrap();
+    let mut deploy = fixtures.deploy(&lab, 3, &["--then", "poweroff"]);
+    let disk = |n: usize| fixtures.disk(&lab, &format!("d{n}")).writing_at(SLOW);
+    let start = |n| lab.machine(Options::new(fixtures.kernel(), vec![disk(n)])).unwrap();
+    let mut machines: Vec<Machine> = (1..=3).map(start).collect();
+    // Wherever it is in the chain.
+    wait_until_written(&mut machines[0], 8 << 20);
+    let cut = machines.remove(0);
+    lab.plug(&cut, 0, false).unwrap();
+    let (exit, report) = deploy.wait(LONG).unwrap();
+    assert_eq!(exit, Exit::Code(3), "{report:?}");
+    assert_eq!(report.nodes.iter().filter(|node| node.state == "done").count(), 2, "{report:?}");
+    assert!(report.nodes.iter().any(|node| node.reason == "node-lost"), "{report:?}");
+    finish(fixtures, &mut machines);
+}
+
+fn slow_disk() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let _dhcp = lab.dhcp(&[]).unwrap();
+    let deploy = fixtures.deploy(&lab, 2, &["--then", "poweroff"]);
+    let disks = [fixtures.disk(&lab, "slow").writing_at(SLOW), fixtures.disk(&lab, "quick")];
+    let mut machines = disks.map(|disk| lab.machine(Options::new(fixtures.kernel(), vec![disk])).unwrap());
+    all_done(deploy, 2);
+    finish(fixtures, &mut machines);
+}
+
+fn power_cut() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let mut boot_server = lab.boot_server(&fixtures.boot.dir, false).unwrap();
+    let deploy = fixtures.deploy(&lab, 1, &["--then", "poweroff"]);
+    let options = Options::new(Boot::DiskThenNetwork, vec![fixtures.disk(&lab, "d").writing_at(SLOW)]).memory(512);
+    let mut machine = lab.machine(options).unwrap();
+    wait_until_written(&mut machine, 8 << 20);
+    machine.cut_power();
+    drop(deploy);
+    let fetched = |process: &slidecast_lab::Process| process.said().matches("fetched initramfs.img").count();
+    assert_eq!(fetched(&boot_server), 1);
+    // The firmware tries the disk first, and goes on to the network.
+    let deploy = fixtures.deploy(&lab, 1, &["--then", "poweroff"]);
+    machine.start_again().unwrap();
+    boot_server.wait_until("booting it again", BOOT, |process| fetched(process) == 2).unwrap();
+    let report = all_done(deploy, 1);
+    assert!(report.nodes[0].blocks_kept > 0, "what had been written was kept: {report:?}");
+    finish(fixtures, std::slice::from_mut(&mut machine));
+}
