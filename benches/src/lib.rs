@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod create;
 pub mod incompressible;
 pub mod memory;
+pub mod redeploy;
 pub mod setup;
 pub mod system;
 pub mod table;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use slidecast_benches::setup::Setup;
 use slidecast_benches::table::Table;
-use slidecast_benches::{cpu, create, incompressible, memory, system};
+use slidecast_benches::{cpu, create, incompressible, memory, redeploy, system};
 use slidecast_lab::{Result, privilege};
 
 #[derive(Debug, Parser)]
@@ -28,6 +28,8 @@ enum Name {
     Cpu,
     /// Peak memory of agent and server
     Memory,
+    /// Disks that hold an older image, N = 8
+    Redeploy,
     /// Creating images beside plain zstd
     Create,
 }
@@ -59,6 +61,7 @@ fn measure(cli: &Cli) -> Result<()> {
             Name::Incompressible => incompressible::run(&setup, &mut table)?,
             Name::Cpu => cpu::run(&setup, &mut table)?,
             Name::Memory => memory::run(&setup, &mut table)?,
+            Name::Redeploy => redeploy::run(&setup, &mut table)?,
             Name::Create => create::run(&setup, &mut table)?,
         }
     }

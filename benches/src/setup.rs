@@ -132,7 +132,11 @@ impl Bench {
         Self::with_disks(count, mbits, disk_bytes, TargetKind::FilledRam)
     }
 
-    fn with_disks(count: usize, mbits: Option<u32>, disk_bytes: u64, kind: TargetKind) -> Result<Self> {
+    /// The same with disks of this kind.
+    ///
+    /// # Errors
+    /// When the lab cannot be made.
+    pub fn with_disks(count: usize, mbits: Option<u32>, disk_bytes: u64, kind: TargetKind) -> Result<Self> {
         let lab = mbits.map_or_else(|| Lab::new(1), |mbits| Lab::with_card_rate(1, mbits))?;
         let options = NodeOptions { mbits, kind, bytes: disk_bytes };
         let nodes = lab.nodes(count, &options)?;

@@ -14,7 +14,7 @@ use crate::error::{LabError, Result};
 use crate::lab::{Lab, Node, NodeOptions};
 use crate::process::{Exit, Process};
 use crate::programs;
-use crate::report::Report;
+use crate::report::{self, Report};
 use crate::target::{TargetKind, loops_work};
 use crate::tool;
 
@@ -148,6 +148,11 @@ impl Demo {
                 self.nodes,
                 report.chains.len(),
             ));
+            let sum = |count: fn(&report::Node) -> u64| report.nodes.iter().map(count).sum::<u64>();
+            let (kept, written) = (sum(|node| node.blocks_kept), sum(|node| node.blocks_written));
+            if kept > 0 {
+                say(&format!("{}: {kept} of {} blocks were on the disks already.", stage.name, kept + written));
+            }
         }
         if stages.len() == 1 {
             say("Without arguments the demo makes a Debian disk and shows an increment on top of it, too.");

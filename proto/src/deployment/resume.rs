@@ -237,8 +237,10 @@ impl Deployment {
     pub(super) fn gather(&mut self, now: Time) -> bool {
         let Some(resumed) = self.resumed else { return false };
         if !resumed.gathered {
-            let all = self.nodes().all(|node| node.away == Away::No);
-            if !all && now < resumed.gather {
+            // Who has ended may be gone for good; only where all have, they are waited for to be let go.
+            let over = self.nodes().all(|node| node.outcome().is_some());
+            let waits = self.nodes().any(|node| node.away != Away::No && (over || node.outcome().is_none()));
+            if waits && now < resumed.gather {
                 return true;
             }
             self.resumed = Some(Resumed { gathered: true, ..resumed });

@@ -610,3 +610,33 @@ fn an_agent_that_was_started_again_takes_the_place_of_the_one_that_died() {
     let node = world.machine.node(again).unwrap();
     assert_eq!((node.repairs, node.late), (1, true));
 }
+
+#[test]
+fn who_has_ended_before_the_server_was_killed_holds_up_nobody() {
+    let (mut world, _, [a, b, c]) = restarted(false);
+    for (boot, id) in [(1, a), (2, b)] {
+        world.join(boot);
+        world.say(id, progress(4));
+    }
+    assert_eq!(joins(world.orders()).len(), 2, "node {c} has ended, and its agent may have, too");
+    [a, b].into_iter().for_each(|id| world.say(id, ended(EndState::Done)));
+    assert_eq!(world.machine.exit_code(), Some(0));
+}
+
+#[test]
+fn if_all_have_ended_they_are_let_go_when_they_call() {
+    let (mut world, ids) = World::running();
+    ids[1..].iter().for_each(|id| world.say(*id, ended(EndState::Done)));
+    let mut saved = world.machine.saved(world.now).unwrap();
+    saved.nodes[0].end = saved.nodes[1].end.clone();
+    let mut world = World::new(3, None);
+    world.machine.expect_back(saved, true, world.now);
+    world.later(1);
+    assert_eq!(world.machine.stage(), Stage::Running);
+    for (boot, id) in [(1, ids[0]), (2, ids[1]), (3, ids[2])] {
+        world.join(boot);
+        world.say(id, ended(EndState::Done));
+    }
+    let finished = world.orders().into_iter().filter(|(_, order)| matches!(order, ToAgent::Finish(_))).count();
+    assert_eq!((finished, world.machine.exit_code()), (3, Some(0)));
+}
