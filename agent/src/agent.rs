@@ -385,6 +385,10 @@ impl<'a> Agent<'a> {
         if let Some(run) = &mut visit.run {
             if !run.has_ended() && run.is_joined() {
                 run.fail(reason, detail);
+                // The server may not be there to be told.
+                if let Some(board) = &visit.board {
+                    board.fail(reason, detail);
+                }
             }
             self.exit = run.exit();
         }

@@ -132,7 +132,8 @@ impl Board {
             }),
             ToAgent::Join(join) => self.update(|status| status.position = Some((join.position, join.chain_len))),
             ToAgent::Finish(finish) if finish.then == Then::Hold => log::info!("holding"),
-            ToAgent::Abort(abort) => self.fail(abort.reason, &abort.detail),
+            // What others failed of does not undo a disk that is done.
+            ToAgent::Abort(abort) if !self.has_ended() => self.fail(abort.reason, &abort.detail),
             _ => {}
         }
     }
@@ -174,8 +175,15 @@ impl Board {
         }
     }
 
-    /// Something has to be said of a failure.
+    fn has_ended(&self) -> bool {
+        matches!(self.lock().stage, Stage::Done(_) | Stage::Failed)
+    }
+
+    /// The disk will not be done. Of several reasons the first one counts.
     pub(crate) fn fail(&self, reason: Reason, detail: &str) {
+        if self.has_ended() {
+            return;
+        }
         log::error!("failed {reason} {detail}");
         self.update(|status| {
             status.stage = Stage::Failed;
@@ -191,5 +199,65 @@ impl Board {
             status.question = disks.iter().map(ToString::to_string).collect();
             status.picked = None;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slidecast_proto::control::{Abort, Ended, Refused};
+    use slidecast_proto::reason::Verified;
+    use slidecast_proto::units::{DeploymentId, Hash};
+
+    const DEPLOYMENT: DeploymentId = DeploymentId([1; 16]);
+
+    fn ended(state: EndState) -> ToServer {
+        ToServer::Ended(Ended {
+            deployment: DEPLOYMENT,
+            root: Hash([0; 32]),
+            state,
+            reason: if state == EndState::Failed { Reason::DiskWrite } else { Reason::None },
+            detail: "detail".to_owned(),
+            verified: Verified::No,
+            blocks_written: 0,
+            blocks_kept: 0,
+        })
+    }
+
+    fn abort() -> ToAgent {
+        ToAgent::Abort(Abort { deployment: DEPLOYMENT, reason: Reason::Aborted, detail: String::new() })
+    }
+
+    #[test]
+    fn a_disk_that_is_done_stays_done_whatever_becomes_of_the_others() {
+        let board = Board::default();
+        board.on_said(&ended(EndState::Done), Some(5));
+        board.on_order(&abort());
+        board.on_search();
+        assert_eq!(board.read().stage, Stage::Done(EndState::Done));
+    }
+
+    #[test]
+    fn of_several_failures_the_first_one_is_shown() {
+        let board = Board::default();
+        board.on_said(&ended(EndState::Failed), Some(5));
+        board.on_order(&abort());
+        board.on_search();
+        assert_eq!(board.read().failure, Some((Reason::DiskWrite, "detail".to_owned())));
+    }
+
+    #[test]
+    fn an_aborted_deployment_and_a_refused_disk_are_failures() {
+        let board = Board::default();
+        board.on_order(&abort());
+        assert_eq!(
+            (board.read().stage, board.read().failure.map(|(reason, _)| reason)),
+            (Stage::Failed, Some(Reason::Aborted))
+        );
+        let (reason, detail) = (Reason::TargetAmbiguous, String::new());
+        let board = Board::default();
+        board.ask(&[]);
+        board.on_said(&ToServer::Refused(Refused { deployment: DEPLOYMENT, reason, detail }), None);
+        assert_eq!(board.read().failure.map(|(reason, _)| reason), Some(Reason::TargetAmbiguous));
     }
 }

@@ -52,7 +52,7 @@ fn title(status: &Status) -> Line {
     let links: Vec<String> = status.links.iter().map(|(name, address)| format!("{name} {address}")).collect();
     let links = if links.is_empty() { "no address yet".to_owned() } else { links.join("   ") };
     let node = status.node.map(|node| format!("   node {node}")).unwrap_or_default();
-    Line { colour: "\x1b[7m", text: format!(" SlideCast {}{node}   {links}", env!("CARGO_PKG_VERSION")) }
+    Line { colour: "\x1b[30;47m", text: format!(" SlideCast {}{node}   {links}", env!("CARGO_PKG_VERSION")) }
 }
 
 /// Black or white on the colour that says how things are.
@@ -93,7 +93,7 @@ fn facts(status: &Status, meter: &Meter, columns: usize) -> Vec<Line> {
         fact("Rate", format!("{}/s received, {}/s written", Bytes(received), Bytes(written)));
         fact("Left", meter.left(status).map_or("not known yet".to_owned(), clock));
     }
-    fact("Server", status.server.map_or("not found yet".to_owned(), |server| server.to_string()));
+    fact("Server", status.server.map_or("none at the moment".to_owned(), |server| server.to_string()));
     if let Some((position, length)) = status.position {
         fact("Chain", format!("place {position} of {length}"));
     }

@@ -255,7 +255,10 @@ impl Keeper<'_> {
             return;
         }
         self.remove_leased();
-        self.let_go_of_local();
+        // A link-local address that was claimed stays: a deployment may be using it.
+        if self.claimed.is_none() {
+            self.local = None;
+        }
         if !self.take(address, "dhcp") {
             return;
         }
