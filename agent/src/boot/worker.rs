@@ -110,8 +110,9 @@ fn understand(options: &Options, key: Option<&str>) -> Result<(Arguments, Trust)
     match (&options.trust, key) {
         (Some(Trust::Insecure), _) => words.push("--insecure".to_owned()),
         (Some(Trust::Pinned(key)), _) => words.extend(["--server-key".to_owned(), key.to_string()]),
-        (None, Some(key)) if !broken => words.extend(["--server-key".to_owned(), key.trim().to_owned()]),
-        (None, _) => {
+        (None, _) if broken => return Err("the server key on the kernel command line makes no sense".to_owned()),
+        (None, Some(key)) => words.extend(["--server-key".to_owned(), key.trim().to_owned()]),
+        (None, None) => {
             return Err(format!("no server key: neither slidecast.key= on the kernel command line nor {KEY_FILE}"));
         }
     }
@@ -153,7 +154,7 @@ mod tests {
     #[test]
     fn without_a_key_or_with_a_broken_one_nobody_is_trusted() {
         assert!(with("quiet", None).unwrap_err().contains("slidecast.key="));
-        assert!(with("slidecast.key=00", Some(KEY)).is_err());
+        assert!(with("slidecast.key=00", Some(KEY)).unwrap_err().contains("makes no sense"));
         assert!(with("quiet", Some("no key")).is_err());
     }
 
