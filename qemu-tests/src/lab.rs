@@ -101,7 +101,11 @@ impl Lab {
         let cables: Vec<Cable> = (0..cards).map(plug).collect::<Result<_>>()?;
         let mut server = network.place("server", &cables);
         // The server's own state must not be that of whoever runs the lab.
-        server.env = vec![("XDG_STATE_HOME".to_owned(), run.dir().join("state").display().to_string())];
+        server.env = vec![
+            ("XDG_STATE_HOME".to_owned(), run.dir().join("state").display().to_string()),
+            // What it can't remove because it is killed goes with the run.
+            ("TMPDIR".to_owned(), run.dir().display().to_string()),
+        ];
         let server_group = Group::new(&network.namespace("server"));
         server.group = server_group.as_ref().map(Group::entrance);
         let server_addresses = cables.into_iter().map(|cable| cable.address).collect();

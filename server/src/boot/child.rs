@@ -245,7 +245,8 @@ impl Supervisor {
 fn last_words(line: &str) -> Option<&str> {
     let (who, said) = line.split_once(": ").unwrap_or(("", line));
     let itself = matches!(who.split('[').next(), Some("dnsmasq" | ""));
-    (itself && !said.is_empty() && !said.starts_with("compile time options")).then_some(said)
+    let why = !said.is_empty() && !said.starts_with("compile time options") && said != "FAILED to start up";
+    (itself && why).then_some(said)
 }
 
 /// The program's path and the configuration's, for tests that stand in for dnsmasq.
@@ -277,7 +278,8 @@ mod tests {
     #[test]
     fn a_start_that_fails_says_why() {
         let dir = tempfile::tempdir().unwrap();
-        let script = "echo >&2; echo 'dnsmasq: failed to bind DHCP server socket: Address already in use' >&2; exit 2";
+        let script = "echo >&2; echo 'dnsmasq[7]: failed to bind DHCP server socket: Address already in use' >&2
+                      echo 'dnsmasq[7]: FAILED to start up' >&2; exit 2";
         let error = Dnsmasq::start(Order::script(dir.path(), script), teller().0).unwrap_err();
         let expected = "dnsmasq did not start: failed to bind DHCP server socket: Address already in use";
         assert_eq!(error.to_string(), expected);

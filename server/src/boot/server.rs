@@ -89,9 +89,9 @@ impl BootServer {
         let command_line = script::command_line(&files.command_line, &words(card.address));
         let mut stage = Stage::make(&installed)?;
         let uki = stage.uki(&files, &command_line, options.uefi)?;
-        let user = user();
+        let (user, group) = user();
         let setup =
-            Setup { card: &card, range: options.range, http, uefi: options.uefi, dir: stage.path(), user: &user };
+            Setup { card: &card, range: options.range, http, uefi: options.uefi, dir: stage.path(), user, group };
         let config = stage.configure(&setup.to_text())?;
         let contents = HashMap::from([
             ("/boot.ipxe", Content::Text(script::ipxe(http, &command_line))),
@@ -146,20 +146,20 @@ fn with_sizes(sizes: HashMap<String, u64>, tell: Tell) -> Tell {
     })
 }
 
-/// Whom dnsmasq becomes: its own user, or nobody. In a user namespace there may be no other user than root.
-fn user() -> String {
+/// Whom dnsmasq becomes, and its group where that is not the usual one: its own user, or nobody. In a user namespace there
+/// may be no other user and group than root's.
+fn user() -> (&'static str, Option<&'static str>) {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     user_by(&map, |name| matches!(nix::unistd::User::from_name(name), Ok(Some(_))))
 }
 
-fn user_by(map: &str, exists: impl Fn(&str) -> bool) -> String {
+fn user_by(map: &str, exists: impl Fn(&str) -> bool) -> (&'static str, Option<&'static str>) {
     let whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    let name = match (whole, exists("dnsmasq")) {
-        (false, _) => "root",
-        (true, true) => "dnsmasq",
-        (true, false) => "nobody",
-    };
-    name.to_owned()
+    match (whole, exists("dnsmasq")) {
+        (false, _) => ("root", Some("root")),
+        (true, true) => ("dnsmasq", None),
+        (true, false) => ("nobody", None),
+    }
 }
 
 #[cfg(test)]
@@ -169,8 +169,8 @@ mod tests {
     #[test]
     fn dnsmasq_gives_up_the_rights_of_root_where_it_can() {
         let whole = "         0          0 4294967295\n";
-        assert_eq!(user_by(whole, |_| true), "dnsmasq");
-        assert_eq!(user_by(whole, |_| false), "nobody");
-        assert_eq!(user_by("         0       1000          1\n", |_| true), "root");
+        assert_eq!(user_by(whole, |_| true), ("dnsmasq", None));
+        assert_eq!(user_by(whole, |_| false), ("nobody", None));
+        assert_eq!(user_by("         0       1000          1\n", |_| true), ("root", Some("root")));
     }
 }
