@@ -6,7 +6,7 @@ use crate::sys::{bound_unsent, wake_at};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use slidecast_proto::frame::Header;
 use slidecast_proto::link::HANDSHAKE;
 use slidecast_proto::units::Time;
@@ -24,6 +24,17 @@ const USER_TIMEOUT: Duration = Duration::from_secs(5);
 const WAKE_AT: usize = 64 << 10;
 /// How often a socket is looked at in which less than that may lie: as often as neighbours say that they live.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// An acknowledgement that came within this time shows that the kernel at the other end lives.
+const LIVELY: Duration = Duration::from_secs(1);
+
+/// The first 26 words of `struct tcp_info`, which every kernel in use has (tcp(7), linux/tcp.h).
+#[derive(Clone, Copy, Debug)]
+struct TcpInfo;
+
+nix::getsockopt_impl!(TcpInfo, libc::IPPROTO_TCP, libc::TCP_INFO, [u32; 26], sockopt::GetStruct<[u32; 26]>);
+
+/// Milliseconds since the last acknowledgement: `tcpi_last_ack_recv`, after eight bytes and twelve words.
+const LAST_ACK: usize = 14;
 
 /// One end of a chain link.
 #[derive(Debug)]
@@ -76,6 +87,14 @@ impl Conn {
         if let Some(error) = results.into_iter().find_map(Result::err) {
             log::debug!("setting socket options: {error}");
         }
+    }
+
+    /// Whether the kernel at the other end acknowledges what it is sent, if that can be told. It does so even when the program
+    /// there is stopped.
+    #[must_use]
+    pub fn is_acknowledged(&self) -> Option<bool> {
+        let words = getsockopt(&self.stream, TcpInfo).ok()?;
+        Some(Duration::from_millis(words[LAST_ACK].into()) < LIVELY)
     }
 
     /// Watches the connection under `token`.
@@ -383,6 +402,26 @@ mod tests {
         assert_eq!(why, "not a SlideCast frame");
         caller.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         assert!(!matches!(caller.read(&mut [0; 1]), Ok(1)));
+    }
+
+    #[test]
+    fn the_kernel_of_a_program_that_reads_nothing_still_acknowledges() {
+        let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (mut stream, conn) = {
+            let address = listener.local_addr().unwrap();
+            let stream = std::net::TcpStream::connect(address).unwrap();
+            let copy = stream.try_clone().unwrap();
+            copy.set_nonblocking(true).unwrap();
+            (stream, Conn::over(TcpStream::from_std(copy)))
+        };
+        std::thread::sleep(LIVELY + Duration::from_millis(100));
+        assert_eq!(conn.is_acknowledged(), Some(false), "nothing was sent, nothing acknowledged");
+        stream.write_all(&[0; 100]).unwrap();
+        let until = std::time::Instant::now() + Duration::from_secs(5);
+        while conn.is_acknowledged() != Some(true) {
+            assert!(std::time::Instant::now() < until);
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]

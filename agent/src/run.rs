@@ -353,6 +353,16 @@ impl Run {
         }
     }
 
+    /// A neighbour that is silent may be dead, cut off or stopped: its kernel knows.
+    fn explain_silence(&mut self, message: &mut ToServer) {
+        if let ToServer::Link(LinkEvent { side, state: LinkState::Down, reason: Reason::TimedOut, detail, .. }) =
+            message
+        {
+            let acknowledged = self.conn(*side).and_then(|conn| conn.is_acknowledged());
+            detail.push_str(silence(acknowledged));
+        }
+    }
+
     /// Does what the machine asks for.
     fn carry_out(&mut self, registry: &Registry, now: Time) {
         while let Some(act) = self.node.poll() {
@@ -384,7 +394,8 @@ impl Run {
                     }
                     Ok(())
                 }
-                Act::Tell(message) => {
+                Act::Tell(mut message) => {
+                    self.explain_silence(&mut message);
                     if let ToServer::Link(LinkEvent { side, state: LinkState::Up, .. }) = &message {
                         self.conn(*side).into_iter().for_each(|conn| conn.reader().trust());
                     }
@@ -396,6 +407,15 @@ impl Run {
                 self.lose(Side::Upstream, &fault, now);
             }
         }
+    }
+}
+
+/// What can be told of the machine behind a link that fell silent.
+fn silence(acknowledged: Option<bool>) -> &'static str {
+    match acknowledged {
+        Some(true) => ", though its kernel answers: the agent there is stopped or stuck",
+        Some(false) => ", and its kernel answers nothing: no power, no link, or what is sent gets lost",
+        None => "",
     }
 }
 

@@ -46,6 +46,8 @@ impl Entry {
 pub struct Book {
     capacity: u64,
     held: u64,
+    /// How many entries the disk still needs.
+    unwritten: usize,
     first: EntryId,
     entries: VecDeque<Entry>,
     newest: HashMap<BlockNo, EntryId>,
@@ -55,7 +57,7 @@ impl Book {
     /// The book of an empty ring of `capacity` bytes.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
-        Self { capacity, held: 0, first: 0, entries: VecDeque::new(), newest: HashMap::new() }
+        Self { capacity, held: 0, unwritten: 0, first: 0, entries: VecDeque::new(), newest: HashMap::new() }
     }
 
     /// The size of the ring in bytes.
@@ -86,6 +88,7 @@ impl Book {
     pub fn push(&mut self, header: Header, to_write: bool) -> EntryId {
         let id = self.next_id();
         self.held += header.charge();
+        self.unwritten += usize::from(to_write);
         self.newest.insert(BlockNo(header.number), id);
         self.entries.push_back(Entry {
             header,
@@ -122,14 +125,18 @@ impl Book {
 
     /// The disk is through with the newest entry of `block`, whether it took it or not.
     pub fn on_written(&mut self, block: BlockNo) {
-        if let Some(entry) = self.find(block).and_then(|id| self.entry(id)) {
+        if let Some(entry) = self.find(block).and_then(|id| self.entry(id))
+            && !entry.written
+        {
             entry.written = true;
+            self.unwritten -= 1;
         }
     }
 
     /// The disk will take nothing more.
     pub fn on_disk_gone(&mut self) {
         self.entries.iter_mut().for_each(|entry| entry.written = true);
+        self.unwritten = 0;
     }
 
     /// A frame is being written to the downstream socket: it must stay.
@@ -180,6 +187,12 @@ impl Book {
     #[must_use]
     pub fn waits_for_disk(&self) -> bool {
         self.entries.front().is_some_and(|entry| !entry.written)
+    }
+
+    /// Whether the disk has work.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.unwritten > 0
     }
 
     /// Drops the oldest entry if nobody needs it, and gives its number and header.

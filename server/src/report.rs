@@ -30,6 +30,23 @@ pub struct Report {
     pub chains: Vec<ChainReport>,
     /// Every node that came, by number.
     pub nodes: Vec<NodeReport>,
+    /// Every change of a chain while it ran, oldest first.
+    pub repair_log: Vec<RepairReport>,
+}
+
+/// A change of a chain.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RepairReport {
+    /// From the moment the plan was fixed to the first sign.
+    pub at: f64,
+    /// The node that it is about.
+    pub node: u32,
+    /// Why: a word of a closed list.
+    pub kind: &'static str,
+    /// The facts behind it.
+    pub detail: String,
+    /// From the first sign to the moment when blocks could flow again; null if that did not come about.
+    pub seconds: Option<f64>,
 }
 
 /// A chain.
@@ -72,6 +89,8 @@ pub struct NodeReport {
     pub moved: bool,
     /// It came after the start.
     pub late: bool,
+    /// How often it was given up or started again, and came back.
+    pub returned: u32,
 }
 
 impl Report {
@@ -101,6 +120,7 @@ impl Report {
                 repairs: node.repairs,
                 moved: node.moved,
                 late: node.late,
+                returned: node.returned,
             }
         };
         let chains = plan.chains.iter().map(|chain| ChainReport {
@@ -108,6 +128,13 @@ impl Report {
             nodes: chain.nodes.iter().filter_map(|id| deployment.node(*id)).map(node).collect(),
         });
         let nodes = deployment.nodes().map(node);
+        let repairs = deployment.repairs().iter().map(|repair| RepairReport {
+            at: seconds(fixed, Some(repair.began)),
+            node: repair.node.0,
+            kind: repair.kind.as_str(),
+            detail: shown(&repair.detail),
+            seconds: repair.ended.map(|ended| seconds(Some(repair.began), Some(ended))),
+        });
         Self {
             image: facts.image.clone(),
             deployment: facts.deployment.clone(),
@@ -118,6 +145,7 @@ impl Report {
             insecure: facts.key.is_none(),
             chains: chains.collect(),
             nodes: nodes.collect(),
+            repair_log: repairs.collect(),
         }
     }
 
@@ -149,6 +177,7 @@ fn verdict(node: &NodeRecord, stage: Stage) -> (EndState, Reason, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slidecast_proto::deployment::RepairKind;
 
     const PAGE: &str = include_str!("../../docs/DEPLOY.md");
 
@@ -156,6 +185,13 @@ mod tests {
     fn the_page_for_programs_lists_every_reason() {
         for word in Reason::WORDS {
             assert!(PAGE.contains(&format!("`{word}`")), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_page_for_programs_lists_every_kind_of_repair() {
+        for kind in RepairKind::ALL {
+            assert!(PAGE.contains(&format!("`{}`", kind.as_str())), "{kind:?}");
         }
     }
 
@@ -176,6 +212,7 @@ mod tests {
             repairs: 0,
             moved: false,
             late: false,
+            returned: 0,
         };
         let report = Report {
             image: "base.slide".to_owned(),
@@ -187,10 +224,18 @@ mod tests {
             insecure: false,
             chains: vec![ChainReport { interface: "eth1".to_owned(), nodes: vec![node.clone()] }],
             nodes: vec![node],
+            repair_log: vec![RepairReport {
+                at: 1.0,
+                node: 1,
+                kind: "lost",
+                detail: String::new(),
+                seconds: Some(0.1),
+            }],
         };
         let value: serde_json::Value = serde_json::from_str(&report.to_text()).unwrap();
         let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-        let all = [keys(&value), keys(&value["chains"][0]), keys(&value["nodes"][0])].concat();
+        let lists = [&value["chains"][0], &value["nodes"][0], &value["repair_log"][0]];
+        let all = lists.into_iter().flat_map(keys).chain(keys(&value)).collect::<Vec<_>>();
         for key in all {
             let listed = PAGE.contains(&format!("`{key}`")) || PAGE.contains(&format!("`{key}[]`"));
             assert!(listed, "{key}");

@@ -168,7 +168,12 @@ impl Run {
                     Transmit::Entry(header, id) => {
                         let at = self.spans.partition_point(|(other, _)| other < id);
                         let (_, span) = &self.spans[at];
-                        Outgoing::Block(*header, span.clone())
+                        // A follower that takes its time must not hold up the ring with the one frame it is at.
+                        if self.node.is_followed() {
+                            Outgoing::Shared(*header, Arc::from(&span[..]))
+                        } else {
+                            Outgoing::Block(*header, span.clone())
+                        }
                     }
                 };
                 budget = budget.saturating_sub(frame.len());

@@ -229,11 +229,12 @@ pub struct Progress {
     pub sent_bytes: u64,
     /// Bytes written to the target so far.
     pub written_bytes: u64,
-    /// Milliseconds of the last second spent waiting for the upstream.
+    /// Milliseconds since the last report in which there was room in the ring: the upstream could have sent more.
     pub wait_upstream_ms: u32,
-    /// Milliseconds of the last second spent waiting for the downstream.
+    /// Milliseconds since the last report in which there was no room because the downstream had not taken what was there.
     pub wait_downstream_ms: u32,
-    /// Milliseconds of the last second spent waiting for the target.
+    /// Milliseconds since the last report in which the target had work: blocks had come that were not written yet. In the time
+    /// that is in neither of the other two there was no room because of it.
     pub wait_disk_ms: u32,
     /// The last pass of which the upstream said that nothing more comes; 0 for none.
     pub pass_ended: u32,

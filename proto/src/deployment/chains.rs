@@ -5,24 +5,16 @@
 //! its key and lives on.
 
 use super::comparing::Comparing;
-use super::{Deployment, DeploymentEvent, NodeRecord, Place, Stage, Standing};
-use crate::control::{Finish, Join, LinkSpec, ToAgent};
+use super::slow::Paces;
+use super::{Deployment, DeploymentEvent, Place, Stage, Standing};
+use crate::control::{Join, LinkSpec, ToAgent};
 use crate::link::Terms;
 use crate::plan::{CardId, Plan, PlanNode, plan};
-use crate::reason::{LinkClass, Reason};
+use crate::reason::LinkClass;
 use crate::set::BlockSet;
 use crate::units::{Epoch, LinkKey, NodeId, Time};
 use core::time::Duration;
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
-
-/// How often a link between two living nodes is made anew before the lower one is given up.
-const RELINKS: u32 = 5;
-
-/// Nothing heard for so long makes a neighbour's complaint about a node believable.
-const SUSPECT: Duration = Duration::from_secs(1);
-/// The least time from one catch-up pass to the next, so that one that brings nothing costs little.
-const PASS_PAUSE: Duration = Duration::from_millis(250);
 
 /// A chain as it stands.
 #[derive(Debug)]
@@ -31,17 +23,71 @@ pub(super) struct ChainState {
     pub(super) pass: u32,
     epoch: Epoch,
     pub(super) nodes: Vec<NodeId>,
+    /// How many of them, from the head on, pace the chain. The others follow: they take what they can.
+    core: usize,
     /// The terms of the feed that was asked for last; nothing when no feed is needed.
     pub(super) feed: Option<Terms>,
     /// What the feed has to send.
     blocks: BlockSet,
     /// In pass 0: how long it may take, and whether it is a chain of the plan, which then goes on to the main pass.
     pub(super) comparing: Option<Comparing>,
+    /// Since when nothing more comes to the core.
+    settled: Option<Time>,
+    /// Nothing more comes down the chain.
+    through: bool,
+    /// Who was slow.
+    pub(super) paces: Paces,
 }
 
 impl ChainState {
+    pub(super) fn card(&self) -> &CardId {
+        &self.card
+    }
+
+    pub(super) fn pass(&self) -> u32 {
+        self.pass
+    }
+
+    /// The epoch as nodes know it.
+    pub(super) fn epoch(&self) -> Epoch {
+        overall(self.pass, self.epoch)
+    }
+
     pub(super) fn nodes(&self) -> &[NodeId] {
         &self.nodes
+    }
+
+    pub(super) fn core(&self) -> &[NodeId] {
+        &self.nodes[..self.core]
+    }
+
+    pub(super) fn followers(&self) -> &[NodeId] {
+        &self.nodes[self.core..]
+    }
+
+    pub(super) fn has_feed(&self) -> bool {
+        self.feed.is_some()
+    }
+
+    /// From now on there is no feed; gives the head that it was for.
+    pub(super) fn drop_feed(&mut self) -> Option<NodeId> {
+        self.feed.take().map(|terms| terms.to)
+    }
+
+    pub(super) fn is_through(&self) -> bool {
+        self.through
+    }
+
+    pub(super) fn set_through(&mut self, through: bool) {
+        self.through = through;
+    }
+
+    pub(super) fn set_settled(&mut self, settled: bool, now: Time) {
+        self.settled = settled.then(|| self.settled.unwrap_or(now));
+    }
+
+    pub(super) fn settled_for(&self, span: Duration, now: Time) -> bool {
+        self.settled.is_some_and(|since| now.since(since) >= span)
     }
 }
 
@@ -81,10 +127,8 @@ impl Deployment {
     pub(super) fn plan_node(&self, id: NodeId) -> Option<PlanNode> {
         let node = self.nodes.get(&id)?;
         let (Standing::Ready(ready) | Standing::Running(ready)) = &node.standing else { return None };
-        let card = node.hello.cards.iter().find(|card| card.addresses.contains(&node.address));
-        let mbits = card.map_or(0, |card| card.mbits);
         let (card, address, rotational) = (node.card.clone(), node.address, ready.rotational);
-        Some(PlanNode { node: id, card, address, mbits, rotational })
+        Some(PlanNode { node: id, card, address, mbits: node.mbits(), rotational })
     }
 
     /// Forms a chain in `pass` and orders it.
@@ -98,7 +142,19 @@ impl Deployment {
                 }
             }
         }
-        self.chains.push(ChainState { card, pass, epoch: Epoch(0), nodes, feed: None, blocks, comparing: None });
+        self.chains.push(ChainState {
+            card,
+            pass,
+            epoch: Epoch(0),
+            core: nodes.len(),
+            nodes,
+            feed: None,
+            blocks,
+            settled: None,
+            through: false,
+            comparing: None,
+            paces: Paces::default(),
+        });
         self.order(chain);
         chain
     }
@@ -108,7 +164,7 @@ impl Deployment {
         let state = &mut self.chains[chain];
         state.epoch = Epoch(state.epoch.0 + 1);
         self.unsaved = true;
-        let (epoch, pass, ids) = (state.epoch, state.pass, state.nodes.clone());
+        let (epoch, pass, core, ids) = (state.epoch, state.pass, state.core, state.nodes.clone());
         for (at, id) in ids.iter().enumerate() {
             let upstream = at.checked_sub(1).map_or(NodeId::SERVER, |before| ids[before]);
             if let Some(node) = self.nodes.get_mut(id) {
@@ -128,7 +184,8 @@ impl Deployment {
                 let upstream = at.checked_sub(1).map_or(NodeId::SERVER, |before| ids[before]);
                 let address = SocketAddr::new(node.address, node.hello.link_port);
                 let key = self.link_key(chain, node.link_epoch, upstream, *id);
-                Some(LinkSpec { node: *id, address, key, class: LinkClass::Paced })
+                let class = if at == 0 || at < core { LinkClass::Paced } else { LinkClass::Follower };
+                Some(LinkSpec { node: *id, address, key, class })
             })
             .collect();
         let chain_number = u16::try_from(chain).unwrap_or(u16::MAX);
@@ -193,200 +250,74 @@ impl Deployment {
         LinkKey(*hasher.finalize().as_bytes())
     }
 
-    /// Whether nothing is heard of a node over its own control link.
-    pub(super) fn is_quiet(&self, id: NodeId, now: Time) -> bool {
-        self.nodes.get(&id).is_none_or(|node| !node.connected || now.since(node.heard) >= SUSPECT)
-    }
-
     pub(super) fn are_neighbours(&self, upstream: NodeId, downstream: NodeId) -> bool {
-        let chain = self.nodes.get(&downstream).and_then(|node| node.chain);
-        chain.is_some_and(|chain| {
-            self.chains[chain].nodes.windows(2).any(|pair| pair[0] == upstream && pair[1] == downstream)
-        })
+        let Some(chain) = self.nodes.get(&downstream).and_then(|node| node.chain) else { return false };
+        let nodes = &self.chains[chain].nodes;
+        let at = nodes.iter().position(|node| *node == downstream);
+        at.is_some_and(|at| at.checked_sub(1).map_or(NodeId::SERVER, |above| nodes[above]) == upstream)
     }
 
-    /// Takes a node out of its chain and joins its neighbours.
-    pub(super) fn splice_out(&mut self, id: NodeId) {
-        let Some(chain) = self.nodes.get_mut(&id).and_then(|node| node.chain.take()) else { return };
-        let nodes = &mut self.chains[chain].nodes;
-        let Some(at) = nodes.iter().position(|node| *node == id) else { return };
-        nodes.remove(at);
-        if let Some(successor) = nodes.get(at).copied()
-            && let Some(node) = self.nodes.get_mut(&successor)
-        {
+    /// Takes a node out of its chain. The caller orders the chain anew. Gives the chain, and who stands in its place now.
+    pub(super) fn take_out(&mut self, id: NodeId, now: Time) -> Option<(usize, Option<NodeId>)> {
+        let node = self.nodes.get_mut(&id)?;
+        // If it comes back to the same upstream, that is another link.
+        node.link_epoch = Epoch(0);
+        let chain = node.chain.take()?;
+        let state = &mut self.chains[chain];
+        let at = state.nodes.iter().position(|node| *node == id)?;
+        state.nodes.remove(at);
+        state.core -= usize::from(at < state.core);
+        let successor = state.nodes.get(at).copied();
+        let next = overall(state.pass, Epoch(state.epoch.0 + 1));
+        self.hand_on_repairs(id, successor, next, now);
+        Some((chain, successor))
+    }
+
+    /// Takes a node out of its chain and joins its neighbours. Gives the chain, and who stands in its place now.
+    pub(super) fn splice_out(&mut self, id: NodeId, now: Time) -> Option<(usize, Option<NodeId>)> {
+        let (chain, successor) = self.take_out(id, now)?;
+        if let Some(node) = successor.and_then(|id| self.nodes.get_mut(&id)) {
             node.repairs += 1;
         }
         self.order(chain);
+        Some((chain, successor))
     }
 
-    /// Makes the link from its upstream to `id` anew. What keeps breaking is given up.
-    pub(super) fn relink(&mut self, id: NodeId, reason: Reason, detail: &str, now: Time) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        let Some(chain) = node.chain else { return };
-        node.relinked += 1;
-        node.repairs += 1;
-        if node.relinked > RELINKS {
-            let detail = format!("the link to it broke {RELINKS} times: {detail}");
-            return self.fail(id, reason, detail, now);
-        }
-        // Epoch 0 never stands: the next order gives the link a new one.
-        node.link_epoch = Epoch(0);
-        if self.chains[chain].nodes.first() == Some(&id) {
-            self.chains[chain].feed = None;
-        }
-        self.order(chain);
-    }
-
-    /// The server can't reach or keep the head of `chain`.
-    pub(super) fn on_feed_down(&mut self, chain: u16, detail: &str, now: Time) {
-        let Some(state) = self.chains.get_mut(usize::from(chain)) else { return };
-        let Some(terms) = state.feed.take() else { return };
-        let head = terms.to;
-        if state.nodes.first() != Some(&head) {
-            return;
-        }
-        if self.is_quiet(head, now) {
-            self.lose(head, format!("nothing is heard of it, and its feed says: {detail}"), now);
-        } else {
-            self.relink(head, Reason::UpstreamLost, detail, now);
-        }
-    }
-
-    /// Whoever was given up and is heard again goes on where it was.
-    pub(super) fn revive(&mut self, id: NodeId, now: Time) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        if let Standing::Ended(outcome) = &node.standing {
-            node.standing = Standing::Running(outcome.ready.clone());
-            (node.gone, node.moved_on, node.late, node.finished) = (None, now, true, false);
-            node.relinked = 0;
-        }
-    }
-
-    /// Nodes that became ready after the start.
-    pub(super) fn admit_late(&mut self, now: Time) {
-        for id in self.ready() {
-            let Some(node) = self.nodes.get_mut(&id) else { continue };
-            let Standing::Ready(ready) = &node.standing else { continue };
-            node.standing = Standing::Running(ready.clone());
-            (node.late, node.moved_on) = (true, now);
-            if self.compares(id) {
-                self.compare_late(id, now);
-            }
-        }
-        // Those without a chain take the live stream from the tail of a main pass that still runs.
-        let waiting: Vec<NodeId> = self
-            .nodes()
-            .filter(|node| node.is_running() && node.connected && node.chain.is_none())
-            .map(|node| node.id)
-            .collect();
-        for id in waiting {
-            let Some(card) = self.nodes.get(&id).map(|node| node.card.clone()) else { continue };
-            let open = (0..self.chains.len()).filter(|chain| {
-                let state = &self.chains[*chain];
-                state.card == card && state.comparing.is_none() && state.feed.is_some() && !self.is_through(*chain)
-            });
-            let Some(chain) = open.min_by_key(|chain| self.chains[*chain].nodes.len()) else { continue };
-            self.chains[chain].nodes.push(id);
-            let position = u16::try_from(self.chains[chain].nodes.len()).unwrap_or(u16::MAX);
-            if let Some(node) = self.nodes.get_mut(&id) {
-                node.chain = Some(chain);
-                let number = u16::try_from(chain).unwrap_or(u16::MAX);
-                node.place.get_or_insert(Place { chain: number, position });
-            }
-            self.order(chain);
-        }
-    }
-
-    /// Whether nothing more comes down a chain: every node of it has all blocks or the end of the pass.
-    fn is_through(&self, chain: usize) -> bool {
+    /// Where a node that comes to a running chain is to stand: behind the core, slow ones behind all others.
+    pub(super) fn place_behind(&self, chain: usize, moved: bool) -> usize {
         let state = &self.chains[chain];
-        state.nodes.iter().filter_map(|id| self.nodes.get(id)).all(|node| self.is_settled(node, state.pass))
+        let fast = |id: &&NodeId| moved || self.nodes.get(*id).is_some_and(|node| !node.moved);
+        state.core + state.followers().iter().take_while(fast).count()
     }
 
-    fn is_settled(&self, node: &NodeRecord, pass: u32) -> bool {
-        !node.is_running() || node.has_all(self.config.blocks) || node.pass_ended(pass)
+    /// Puts a node behind the core of a chain; the caller orders the chain anew. Gives how many stand before it.
+    pub(super) fn insert_behind(&mut self, chain: usize, id: NodeId) -> usize {
+        let moved = self.nodes.get(&id).is_some_and(|node| node.moved);
+        let at = self.place_behind(chain, moved);
+        self.chains[chain].nodes.insert(at, id);
+        self.nodes.entry(id).and_modify(|node| node.chain = Some(chain));
+        at
     }
 
-    /// Once nothing more comes down the chains of a card, whoever still lacks something forms a new chain, and the server
-    /// sends the union of what they lack.
-    pub(super) fn catch_up(&mut self, now: Time) {
-        if now.since(self.passed) < PASS_PAUSE {
-            return;
-        }
-        let cards: BTreeSet<CardId> = self.nodes().map(|node| node.card.clone()).collect();
-        for card in cards {
-            let busy = (0..self.chains.len()).any(|chain| {
-                let state = &self.chains[chain];
-                state.card == card && state.comparing.is_none() && !self.is_through(chain)
-            });
-            if busy {
-                continue;
+    /// Moves a node of the core behind the tail. Gives who stands in its place now.
+    pub(super) fn put_behind(&mut self, chain: usize, id: NodeId, now: Time) -> Option<NodeId> {
+        let tail = self.chains[chain].nodes.last() == Some(&id);
+        let node = self.nodes.get_mut(&id)?;
+        (node.moved, node.behind, node.moved_on) = (true, true, now);
+        let successor = if tail {
+            // Its neighbours stay: only what its link may ask for is less.
+            self.chains[chain].core = self.chains[chain].core.saturating_sub(1);
+            None
+        } else {
+            let (_, successor) = self.take_out(id, now)?;
+            if let Some(node) = successor.and_then(|id| self.nodes.get_mut(&id)) {
+                node.repairs += 1;
             }
-            let mut lacking: Vec<&NodeRecord> = self
-                .nodes()
-                .filter(|node| node.card == card && node.is_running() && node.connected)
-                .filter(|node| !node.has_all(self.config.blocks) && !self.is_comparing(node))
-                .collect();
-            if lacking.is_empty() {
-                continue;
-            }
-            // Survivors first, then the late ones; those that lack least first among each.
-            lacking.sort_by_key(|node| (node.moved, node.late, self.config.blocks - node.durable.count(), node.id));
-            let mut blocks = BlockSet::empty(self.config.blocks);
-            lacking.iter().for_each(|node| blocks.union(&node.durable.complement()));
-            let ids: Vec<NodeId> = lacking.iter().map(|node| node.id).collect();
-            for id in &ids {
-                self.leave(*id);
-            }
-            self.pass += 1;
-            self.passed = now;
-            let chain = self.new_chain(card, ids, blocks, self.pass);
-            for (position, id) in (1u16..).zip(self.chains[chain].nodes.clone()) {
-                let number = u16::try_from(chain).unwrap_or(u16::MAX);
-                if let Some(node) = self.nodes.get_mut(&id) {
-                    node.place.get_or_insert(Place { chain: number, position });
-                }
-            }
-        }
-    }
-
-    /// Takes a node out of its chain because it goes on in another.
-    pub(super) fn leave(&mut self, id: NodeId) {
-        let Some(chain) = self.nodes.get_mut(&id).and_then(|node| node.chain.take()) else { return };
-        self.chains[chain].nodes.retain(|node| *node != id);
+            self.insert_behind(chain, id);
+            successor
+        };
         self.order(chain);
-    }
-
-    /// Sends `finish` to every ended node that nobody below it needs any more, and stops feeds that nobody needs.
-    pub(super) fn release_done(&mut self) {
-        let deployment = self.config.prepare.deployment;
-        let then = self.config.prepare.then;
-        let mut finish = Vec::new();
-        for chain in 0..self.chains.len() {
-            let mut below_runs = false;
-            for id in self.chains[chain].nodes.iter().rev() {
-                let Some(node) = self.nodes.get(id) else { continue };
-                // A running node may still fetch a block that was read back wrong: it needs its upstream to the end.
-                below_runs |= node.is_running();
-                if node.outcome().is_some() && !below_runs && !node.finished {
-                    finish.push(*id);
-                }
-            }
-            if !below_runs && self.chains[chain].feed.take().is_some() {
-                let chain = u16::try_from(chain).unwrap_or(u16::MAX);
-                self.events.push_back(DeploymentEvent::StopFeed { chain });
-            }
-        }
-        let alone = self.nodes().filter(|node| node.chain.is_none() && !node.finished && node.outcome().is_some());
-        finish.extend(alone.map(|node| node.id));
-        for id in finish {
-            let Some(node) = self.nodes.get_mut(&id) else { continue };
-            node.finished = true;
-            let failed = node.outcome().is_some_and(|outcome| outcome.reason == Reason::NodeLost);
-            if node.connected && !failed {
-                self.orders.push_back((id, ToAgent::Finish(Finish { deployment, then })));
-            }
-        }
+        successor
     }
 }
 

@@ -74,7 +74,7 @@ impl Deployment {
                 (self.chains[chain].pass, self.chains[chain].feed) = (1, None);
                 self.order(chain);
             } else {
-                nodes.into_iter().for_each(|id| self.leave(id));
+                nodes.into_iter().for_each(|id| self.leave(id, now));
             }
         }
     }

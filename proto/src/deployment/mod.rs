@@ -6,15 +6,19 @@
 
 mod chains;
 mod comparing;
+mod passes;
 mod record;
+mod repair;
 mod resume;
+mod slow;
 #[cfg(test)]
 mod tests;
 
 pub use record::{NodeRecord, Outcome, Place, Standing};
+pub use repair::{Repair, RepairKind};
 pub use resume::{Saved, SavedEnd, SavedNode};
 
-use crate::control::{Abort, Hello, LinkEvent, LinkState, Prepare, Side, ToAgent, ToServer, Welcome};
+use crate::control::{Abort, Hello, Prepare, ToAgent, ToServer, Welcome};
 use crate::link::Terms;
 use crate::plan::{CardId, Plan, PlanCard, PlanLimits};
 use crate::reason::{EndState, Reason};
@@ -30,12 +34,8 @@ use std::net::{IpAddr, SocketAddr};
 const BEAT: Duration = Duration::from_millis(500);
 /// A control link that is silent for so long counts as gone.
 const SILENT: Duration = Duration::from_secs(3);
-/// How long a running node may be without its control link before it counts as lost.
-const GRACE: Duration = Duration::from_secs(2);
 /// How long a node that was told of the image keeps a deployment open that is over otherwise.
 const COMING: Duration = Duration::from_secs(5);
-/// How long nothing may move on a node whose links live.
-const STALL: Duration = Duration::from_secs(120);
 
 /// What a deployment is told at the start.
 #[derive(Clone, Debug)]
@@ -94,6 +94,8 @@ pub enum DeploymentEvent {
         /// The one that is there for it.
         new: NodeId,
     },
+    /// A line for the operator: who was lost, moved, late or is back, and why.
+    Note(String),
     /// All is over; the orders still waiting are to be sent, then everything may be closed.
     Over,
 }
@@ -103,8 +105,17 @@ pub enum DeploymentEvent {
 pub enum FeedEvent {
     /// The link stands.
     Up,
+    /// The link broke, and why; it is being made again.
+    Broken(String),
     /// The link is gone, and why.
     Down(String),
+    /// For how long the feed had something to send and the network did not take it, and in what time.
+    Waited {
+        /// Waited for the network.
+        network: Duration,
+        /// Out of this.
+        of: Duration,
+    },
 }
 
 /// How far the deployment is.
@@ -144,6 +155,7 @@ pub struct Deployment {
     resumed: Option<Resumed>,
     /// Something is new that must be kept for another run of the server.
     unsaved: bool,
+    repairs: Vec<Repair>,
     orders: VecDeque<(NodeId, ToAgent)>,
     events: VecDeque<DeploymentEvent>,
 }
@@ -167,6 +179,7 @@ impl Deployment {
             saved: None,
             resumed: None,
             unsaved: false,
+            repairs: Vec::new(),
             orders: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -264,7 +277,7 @@ impl Deployment {
                 self.revive(id, now);
             }
             Standing::Ended(_) => node.finished = false,
-            _ if open => {
+            _ if open || node.place.is_some() => {
                 node.standing = Standing::Preparing;
                 self.orders.push_back((id, ToAgent::Prepare(self.config.prepare.clone())));
             }
@@ -345,31 +358,13 @@ impl Deployment {
                 }
             }
             ToServer::Link(event) => {
-                let current = node.last_join.as_ref().is_some_and(|join| join.epoch == event.epoch);
-                if event.deployment == deployment && event.state == LinkState::Down && current {
-                    self.on_link_down(id, &event, now);
+                if event.deployment == deployment {
+                    self.on_link(id, &event, now);
                 }
             }
         }
         self.events.push_back(DeploymentEvent::NodeChanged(id));
         self.settle(now);
-    }
-
-    /// A node says that a link is gone. Is the neighbour dead, or only the link?
-    fn on_link_down(&mut self, id: NodeId, event: &LinkEvent, now: Time) {
-        let (upstream, downstream) = match event.side {
-            Side::Upstream => (event.peer, id),
-            Side::Downstream => (id, event.peer),
-        };
-        if event.peer == NodeId::SERVER {
-            return self.relink(downstream, event.reason, &event.detail, now);
-        }
-        if self.is_quiet(event.peer, now) {
-            let detail = format!("nothing is heard of it, and node {id} says: {}", event.detail);
-            self.lose(event.peer, detail, now);
-        } else if self.are_neighbours(upstream, downstream) {
-            self.relink(downstream, event.reason, &event.detail, now);
-        }
     }
 
     /// The control link of a node is gone.
@@ -384,15 +379,22 @@ impl Deployment {
             node.standing = Standing::Refused { reason: Reason::NodeLost, detail };
         }
         self.events.push_back(DeploymentEvent::NodeChanged(id));
+        self.on_control_gone(id, detail, now);
         self.settle(now);
     }
 
     /// Something happened on the feed of `chain`.
     pub fn on_feed(&mut self, chain: u16, event: FeedEvent, now: Time) {
-        if let FeedEvent::Down(detail) = event
-            && self.stage == Stage::Running
-        {
-            self.on_feed_down(chain, &detail, now);
+        match event {
+            _ if self.stage != Stage::Running => {}
+            FeedEvent::Up => {}
+            FeedEvent::Broken(detail) => self.on_feed_broken(chain, &detail, now),
+            FeedEvent::Down(detail) => self.on_feed_down(chain, &detail, now),
+            FeedEvent::Waited { network, of } => {
+                if let Some(state) = self.chains.get_mut(usize::from(chain)) {
+                    state.paces.on_feed_waited(network, of);
+                }
+            }
         }
         self.settle(now);
     }
@@ -436,6 +438,9 @@ impl Deployment {
             let detail = format!("{ready} of {} nodes were ready in time", self.config.wait_for);
             return self.call_off(&detail, false);
         }
+        if self.stage == Stage::Running {
+            self.find_slow(now);
+        }
         self.settle(now);
     }
 
@@ -475,6 +480,7 @@ impl Deployment {
                 }
                 self.find_lost(now);
                 self.end_comparing(now);
+                self.end_passes(now);
                 self.admit_late(now);
                 self.catch_up(now);
                 self.release_done();
@@ -490,37 +496,6 @@ impl Deployment {
         }
     }
 
-    /// Gives up nodes whose control link is gone for too long, heads that can't be fed, and nodes on which nothing moves.
-    fn find_lost(&mut self, now: Time) {
-        let lost: Vec<NodeId> = self
-            .nodes()
-            .filter(|node| node.chain.is_some() && node.gone.is_some_and(|at| now.since(at) >= GRACE))
-            .map(|node| node.id)
-            .collect();
-        for id in lost {
-            self.lose(id, format!("its control link has been gone for {} s", GRACE.as_secs()), now);
-        }
-        let stalled: Vec<(NodeId, String)> = self
-            .nodes()
-            .filter(|node| node.is_running() && node.connected && now.since(node.moved_on) >= STALL)
-            .filter(|node| !self.is_comparing(node))
-            .map(|node| {
-                let waits = node.progress.as_ref().map_or("its first report", |progress| {
-                    let waits = [
-                        (progress.wait_disk_ms, "its disk"),
-                        (progress.wait_downstream_ms, "its downstream"),
-                        (progress.wait_upstream_ms, "its upstream"),
-                    ];
-                    waits.into_iter().max_by_key(|(ms, _)| *ms).map_or("", |(_, what)| what)
-                });
-                (node.id, format!("nothing has moved for {} s; it waits for {waits}", STALL.as_secs()))
-            })
-            .collect();
-        for (id, detail) in stalled {
-            self.fail(id, Reason::TimedOut, detail, now);
-        }
-    }
-
     /// A node whose agent was started again is there a second time: same address, same target. The first one is no more.
     fn replace_lost(&mut self, id: NodeId, now: Time) {
         let Some(node) = self.nodes.get(&id) else { return };
@@ -531,44 +506,14 @@ impl Deployment {
             placed && other.id != id && (other.address, other.target()) == (node.address, node.target())
         };
         let Some(old) = self.nodes().find(same).map(|old| old.id) else { return };
-        self.lose(old, "its agent was started again".to_owned(), now);
+        self.lose(old, "its agent was started again", now);
         let Some(old) = self.nodes.remove(&old) else { return };
         if let Some(node) = self.nodes.get_mut(&id) {
             (node.place, node.repairs, node.moved) = (old.place, old.repairs + 1, old.moved);
+            node.returned = old.returned + 1;
         }
         self.unsaved = true;
         self.events.push_back(DeploymentEvent::Replaced { old: old.id, new: id });
-    }
-
-    /// A node is dead: the chain closes around it.
-    fn lose(&mut self, id: NodeId, detail: String, now: Time) {
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.gone = node.gone.or(Some(now));
-        }
-        self.end_node(id, Reason::NodeLost, detail, now);
-        self.splice_out(id);
-    }
-
-    fn end_node(&mut self, id: NodeId, reason: Reason, detail: String, now: Time) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        if let Standing::Running(ready) = &node.standing {
-            let outcome = Outcome::failed(reason, detail, ready.clone(), now);
-            node.standing = Standing::Ended(outcome);
-            self.unsaved = true;
-            self.events.push_back(DeploymentEvent::NodeChanged(id));
-        }
-    }
-
-    /// Gives a node up that can still be told so, and takes it out of its chain.
-    fn fail(&mut self, id: NodeId, reason: Reason, detail: String, now: Time) {
-        if !self.nodes.get(&id).is_some_and(NodeRecord::is_running) {
-            return;
-        }
-        self.end_node(id, reason, detail.clone(), now);
-        if self.nodes.get(&id).is_some_and(|node| node.connected) {
-            self.order_abort(id, reason, detail);
-        }
-        self.splice_out(id);
     }
 
     fn fail_all(&mut self, reason: Reason, detail: &str, now: Time) {

@@ -1,6 +1,8 @@
 //! What the server knows of one node.
 
+use super::RepairKind;
 use super::resume::Away;
+use super::slow::Meter;
 use crate::control::{Ended, Hello, Join, Progress, Ready};
 use crate::plan::CardId;
 use crate::reason::{EndState, Phase, Reason, Verified};
@@ -92,6 +94,8 @@ pub struct NodeRecord {
     pub moved: bool,
     /// Whether it came after the start.
     pub late: bool,
+    /// How often it was given up or started again, and came back.
+    pub returned: u32,
     /// Whether its control link stands.
     pub connected: bool,
     /// Whether it has still to be heard of after the server was started again.
@@ -106,6 +110,16 @@ pub struct NodeRecord {
     pub(super) link_epoch: Epoch,
     /// How often that link was made anew although both its ends lived.
     pub(super) relinked: u32,
+    /// When a neighbour last said that its link with it is gone, and what it said.
+    pub(super) blamed: Option<(Time, String)>,
+    /// The upstream that it can't be reached from, although both live.
+    pub(super) avoid: Option<NodeId>,
+    /// It has stood behind the tail: survivors of the main pass have their catch-up pass before it.
+    pub(super) behind: bool,
+    /// It has come late or is back, since when, and stands in no chain yet.
+    pub(super) joins: Option<(RepairKind, Time)>,
+    /// How fast it is, and what it waits for.
+    pub(super) meter: Meter,
     pub(super) last_join: Option<Join>,
 }
 
@@ -123,6 +137,7 @@ impl NodeRecord {
             repairs: 0,
             moved: false,
             late: false,
+            returned: 0,
             connected: true,
             away: Away::No,
             heard: now,
@@ -132,8 +147,19 @@ impl NodeRecord {
             chain: None,
             link_epoch: Epoch(0),
             relinked: 0,
+            blamed: None,
+            avoid: None,
+            behind: false,
+            joins: None,
+            meter: Meter::default(),
             last_join: None,
         }
+    }
+
+    /// The speed of its card in Mbit/s; 0 if it is not known.
+    pub(super) fn mbits(&self) -> u32 {
+        let card = self.hello.cards.iter().find(|card| card.addresses.contains(&self.address));
+        card.map_or(0, |card| card.mbits)
     }
 
     /// The target, where one is known.
@@ -180,11 +206,34 @@ impl NodeRecord {
         !self.is_running() || told.is_some_and(|progress| progress.phase != Phase::Preparing)
     }
 
+    /// Its ring is full because of its disk.
+    pub(super) fn waits_for_disk(&self) -> bool {
+        self.progress.as_ref().is_some_and(|progress| {
+            let (upstream, downstream) = (progress.wait_upstream_ms, progress.wait_downstream_ms);
+            progress.wait_disk_ms > upstream.saturating_add(downstream)
+        })
+    }
+
+    /// What it waits for, in words.
+    pub(super) fn waits_for(&self) -> &'static str {
+        match &self.progress {
+            None => "it never reported",
+            Some(_) if self.waits_for_disk() => "its disk takes nothing",
+            Some(progress) if progress.wait_downstream_ms > progress.wait_upstream_ms => "it waits for its downstream",
+            Some(_) => "it waits for its upstream",
+        }
+    }
+
     /// How to name it to a person: host name and address.
     #[must_use]
     pub fn name(&self) -> String {
         let host: String = self.hello.hostname.chars().filter(|c| !c.is_control()).collect();
         if host.is_empty() { self.address.to_string() } else { format!("{host} ({})", self.address) }
+    }
+
+    /// How to name it in a line of its own: number, host name and address.
+    pub(super) fn label(&self) -> String {
+        format!("node {} {}", self.id, self.name())
     }
 
     /// Takes in a report; gives whether it shows that anything moved.
@@ -199,6 +248,7 @@ impl NodeRecord {
                 self.durable.insert(crate::units::BlockNo(block));
             }
         }
+        self.meter.take(&progress, now);
         self.progress = Some(progress);
         moved
     }

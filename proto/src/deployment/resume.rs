@@ -226,6 +226,7 @@ impl Deployment {
             });
             (node.standing, node.place, node.moved_on) = (standing, Some(place), now);
             (node.repairs, node.moved, node.late) = (known.repairs, known.moved, known.late);
+            node.behind = known.moved || known.late;
         }
         let chains =
             chains.into_values().map(|(card, nodes)| PlannedChain { card, nodes: nodes.into_values().collect() });
@@ -250,7 +251,8 @@ impl Deployment {
     }
 
     fn form_again(&mut self, now: Time) {
-        let here = |node: &&NodeRecord| node.is_running() && node.connected && node.away == Away::No;
+        // Slow ones follow, as before.
+        let here = |node: &&NodeRecord| node.is_running() && node.connected && !node.moved;
         let nodes: Vec<_> = self.nodes().filter(here).filter_map(|node| self.plan_node(node.id)).collect();
         (self.pass, self.passed) = (self.pass + 1, now);
         for planned in plan(&self.config.cards, &nodes, &self.config.limits).chains {

@@ -1,7 +1,10 @@
 //! A server without sockets: nodes come, report and go; what the machine orders and decides is looked at.
 
+mod repair;
+mod slow;
+
 use super::*;
-use crate::control::{Ended, Join, LinkEvent, Progress, Ready, Refused};
+use crate::control::{Ended, Join, LinkEvent, LinkState, Progress, Ready, Refused, Side};
 use crate::reason::{Free, Phase, Then, Verified, Verify};
 use crate::units::{DeploymentId, Epoch, Hash};
 use std::net::Ipv4Addr;
@@ -127,15 +130,43 @@ impl World {
     }
 
     fn events(&mut self) -> Vec<DeploymentEvent> {
-        std::iter::from_fn(|| self.machine.poll_event())
-            .filter(|event| !matches!(event, DeploymentEvent::NodeChanged(_)))
+        self.all_events()
+            .into_iter()
+            .filter(|event| !matches!(event, DeploymentEvent::NodeChanged(_) | DeploymentEvent::Note(_)))
             .collect()
+    }
+
+    fn all_events(&mut self) -> Vec<DeploymentEvent> {
+        std::iter::from_fn(|| self.machine.poll_event()).collect()
+    }
+
+    /// What the operator was told since the last look.
+    fn notes(&mut self) -> Vec<String> {
+        let note = |event| if let DeploymentEvent::Note(text) = event { Some(text) } else { None };
+        self.all_events().into_iter().filter_map(note).collect()
+    }
+
+    /// What node `id` says of its link to `peer`.
+    fn link(&mut self, id: NodeId, peer: NodeId, side: Side, state: LinkState, reason: Reason) {
+        let epoch = self.machine.node(id).unwrap().last_join.as_ref().unwrap().epoch;
+        let detail = "silent for 2.0 s".to_owned();
+        let event = LinkEvent { deployment: DEPLOYMENT, epoch, peer, side, state, reason, detail };
+        self.say(id, ToServer::Link(event));
+    }
+
+    fn chain(&self, chain: usize) -> Vec<u32> {
+        self.machine.chains().nth(chain).unwrap().iter().map(|id| id.0).collect()
     }
 
     /// A running chain of three.
     fn running() -> (Self, [NodeId; 3]) {
-        let mut world = Self::new(3, None);
-        let ids = [1, 2, 3].map(|boot| world.join(boot));
+        Self::running_with()
+    }
+
+    /// A running chain.
+    fn running_with<const N: usize>() -> (Self, [NodeId; N]) {
+        let mut world = Self::new(u32::try_from(N).unwrap(), None);
+        let ids = core::array::from_fn(|at| world.join(u8::try_from(at + 1).unwrap()));
         ids.into_iter().for_each(|id| world.say(id, ready()));
         assert_eq!(world.machine.stage(), Stage::Running);
         world.orders();

@@ -4,6 +4,7 @@ use super::{Act, CONNECT_PATIENCE, CONNECT_PAUSE, Downstream, DownstreamState, N
 use crate::control::{LinkState, Side};
 use crate::frame::{HEADER_LEN, Header, Kind};
 use crate::link::{LinkFault, Sender, SenderEvent, Terms};
+use crate::reason::LinkClass;
 use crate::set::BlockSet;
 use crate::units::{BlockNo, PartNo, Time};
 use std::collections::VecDeque;
@@ -50,9 +51,13 @@ impl Downstream {
 impl Node {
     /// From now on this is the downstream. A link to the same neighbour under the same key lives on.
     pub(super) fn set_downstream(&mut self, wanted: Option<(Terms, SocketAddr)>, now: Time) {
-        if let (Some(down), Some((terms, _))) = (&self.downstream, &wanted) {
+        if let (Some(down), Some((terms, _))) = (&mut self.downstream, &wanted) {
             let kept = down.terms.to == terms.to && down.terms.key == terms.key;
             if kept && !matches!(down.state, DownstreamState::Gone) {
+                down.terms.class = terms.class;
+                if terms.class == LinkClass::Follower {
+                    self.clear_parts();
+                }
                 return;
             }
         }
@@ -93,8 +98,12 @@ impl Node {
         }
     }
 
-    /// What the nodes below lack.
+    /// What the nodes below lack, so far as that is fetched for them. What a follower misses stays lacking until a catch-up
+    /// pass: nobody above waits while it comes down the chain again.
     pub(super) fn downstream_lacks(&self) -> Below<'_> {
+        if self.is_followed() {
+            return Below::Nothing;
+        }
         match self.downstream.as_ref().map(|down| &down.state) {
             None | Some(DownstreamState::Gone) => Below::Nothing,
             Some(DownstreamState::Up(sender)) if sender.is_open() => Below::Lacks(sender.lacking()),
@@ -220,13 +229,17 @@ impl Node {
 
     /// Queues a part for the downstream, if that is connected and lacks anything of it.
     pub(super) fn queue_part(&mut self, part: PartNo) {
+        let followed = self.is_followed();
         let (Some(shape), Some(down)) = (&self.shape, &mut self.downstream) else { return self.trim_parts() };
         let range = shape.blocks_of(part);
         let sent = down.parts_sent.contains(BlockNo(part.0)) || down.parts.contains(&part);
         let lacking = down.sender().is_some_and(|sender| sender.is_open() && sender.lacking().any_in(range));
         if let (true, false, Some(cached)) = (lacking, sent, self.parts.get_mut(&part.0)) {
-            cached.charge = (cached.bytes.len() as u64).next_multiple_of(4096);
-            self.parts_charge += cached.charge;
+            // A follower holds nothing: if the cache has let go of a part when its turn comes, it lacks those blocks.
+            if !followed {
+                cached.charge = (cached.bytes.len() as u64).next_multiple_of(4096);
+                self.parts_charge += cached.charge;
+            }
             down.parts.push_back(part);
         }
         self.trim_parts();
@@ -315,7 +328,9 @@ impl Node {
     }
 
     fn send_entry(&mut self, id: u64, header: &Header) -> Transmit {
-        self.book.on_sending(id);
+        if !self.is_followed() {
+            self.book.on_sending(id);
+        }
         if let Some(down) = &mut self.downstream {
             down.sent.push_back(id);
             if let Some(sender) = down.sender() {

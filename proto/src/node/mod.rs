@@ -189,8 +189,11 @@ struct Upstream {
 /// What the node waited for since the last report, in milliseconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Waits {
+    /// There was room in the ring.
     upstream: u32,
+    /// There was none, and the disk was not the reason.
     downstream: u32,
+    /// The disk had work. When there was no room either, it was the reason.
     disk: u32,
 }
 
@@ -526,11 +529,18 @@ impl Node {
         self.book.capacity().saturating_sub(self.book.held() + self.parts_charge + self.upstream.arriving)
     }
 
+    /// Whether the downstream takes what it can and never holds the ring: what goes out to it must not stay in the ring
+    /// until it is out, so the caller sends a copy.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.downstream.as_ref().is_some_and(|down| down.terms.class == LinkClass::Follower)
+    }
+
     fn need(&self) -> Need {
         match &self.downstream {
             None => Need::Nobody,
             Some(Downstream { state: DownstreamState::Gone, .. }) => Need::Loose,
-            Some(Downstream { terms: Terms { class: LinkClass::Follower, .. }, .. }) => Need::Loose,
+            Some(_) if self.is_followed() => Need::Loose,
             Some(_) => Need::Paced,
         }
     }
@@ -583,12 +593,14 @@ impl Node {
         self.sampled = now;
         let ms = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
         let full = self.free() < self.book.capacity() / 4;
-        let slot = match (full, self.book.waits_for_disk()) {
-            (false, _) => &mut self.waits.upstream,
-            (true, true) => &mut self.waits.disk,
-            (true, false) => &mut self.waits.downstream,
-        };
-        *slot = slot.saturating_add(ms);
+        if self.book.is_writing() {
+            self.waits.disk = self.waits.disk.saturating_add(ms);
+        }
+        match (full, self.book.waits_for_disk()) {
+            (false, _) => self.waits.upstream = self.waits.upstream.saturating_add(ms),
+            (true, false) => self.waits.downstream = self.waits.downstream.saturating_add(ms),
+            (true, true) => {}
+        }
     }
 
     fn tell_link(&mut self, side: Side, peer: NodeId, state: LinkState, fault: Option<&LinkFault>) {
@@ -598,12 +610,10 @@ impl Node {
             (Some(LinkFault::Manifest(_)), _) => Reason::ManifestMismatch,
             (Some(LinkFault::Header(crate::frame::HeaderError::Version(_))), _) => Reason::VersionMismatch,
             (Some(LinkFault::Proof), _) => Reason::KeyMismatch,
-            (Some(LinkFault::Silent(_) | LinkFault::Broken(_) | LinkFault::Handshake), Side::Upstream) => {
-                Reason::UpstreamLost
-            }
-            (Some(LinkFault::Silent(_) | LinkFault::Broken(_) | LinkFault::Handshake), Side::Downstream) => {
-                Reason::DownstreamLost
-            }
+            // The server does not try such a link again: what vanishes without a word will go on vanishing.
+            (Some(LinkFault::Silent(_) | LinkFault::Handshake), _) => Reason::TimedOut,
+            (Some(LinkFault::Broken(_)), Side::Upstream) => Reason::UpstreamLost,
+            (Some(LinkFault::Broken(_)), Side::Downstream) => Reason::DownstreamLost,
             (Some(_), _) => Reason::ProtocolError,
         };
         self.acts.push_back(Act::Tell(ToServer::Link(LinkEvent {

@@ -421,7 +421,7 @@ fn a_silent_downstream_is_reported_and_the_rest_goes_on() {
     world.assert_complete(1);
     let seen = world.rigs[1].told.iter().any(|told| {
         matches!(told, ToServer::Link(event) if event.side == Side::Downstream
-            && event.reason == Reason::DownstreamLost && event.peer == NodeId(3))
+            && event.reason == Reason::TimedOut && event.peer == NodeId(3))
     });
     assert!(seen, "{:?}", world.rigs[1].told);
 }

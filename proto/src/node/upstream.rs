@@ -223,7 +223,7 @@ impl Node {
     /// How many leading frames of the upstream link the next node has, too.
     fn passed_on(&mut self) -> u64 {
         let Some(link) = &self.upstream.link else { return 0 };
-        if self.downstream.is_none() {
+        if self.downstream.is_none() || self.is_followed() {
             return link.received();
         }
         let next = self.book.next_id();

@@ -210,6 +210,10 @@ impl EventLoop {
         };
         match news {
             FeedNews::Up => self.parts.deployment.on_feed(chain, FeedEvent::Up, now),
+            FeedNews::Broken { detail } => self.parts.deployment.on_feed(chain, FeedEvent::Broken(shown(&detail)), now),
+            FeedNews::Waited { network, of } => {
+                self.parts.deployment.on_feed(chain, FeedEvent::Waited { network, of }, now);
+            }
             FeedNews::Ended => log::debug!("chain {chain}: everything is sent"),
             FeedNews::Down { detail } => self.parts.deployment.on_feed(chain, FeedEvent::Down(shown(&detail)), now),
             FeedNews::ImageCorrupt { detail, .. } => self.parts.deployment.on_block_checked(Some(&detail), now),
@@ -444,6 +448,7 @@ impl EventLoop {
         self.changed = true;
         match event {
             DeploymentEvent::NodeChanged(node) => self.on_changed(node),
+            DeploymentEvent::Note(text) => self.parts.progress.line(shown(&text)),
             DeploymentEvent::PlanFixed(plan) => self.parts.plan = plan,
             DeploymentEvent::Resumed => {
                 self.parts.context.egress.fetch_add(self.parts.earlier_egress, Ordering::Relaxed);

@@ -135,6 +135,11 @@ impl Connection {
         self.machine.is_drained() && self.outgoing.is_empty()
     }
 
+    /// Whether the socket has not taken all that it was given.
+    pub(crate) fn is_sending(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
     /// When to call [`Self::turn`] at the latest.
     pub(crate) fn deadline(&self) -> Time {
         self.machine.deadline()

@@ -27,6 +27,8 @@ use std::time::Duration;
 
 /// How long a feed tries to get, or to get back, its connection.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is told what a feed waited for.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -55,6 +57,18 @@ pub enum FeedNews {
     Up,
     /// Everything of the pass was given to the kernel.
     Ended,
+    /// The link broke; it is being made again.
+    Broken {
+        /// Why, in one line.
+        detail: String,
+    },
+    /// How long there was something to send and the network did not take it.
+    Waited {
+        /// Waited for the network.
+        network: Duration,
+        /// Out of this.
+        of: Duration,
+    },
     /// The link is gone and did not come back. Nothing more comes from this feed.
     Down {
         /// Why, in one line.
@@ -135,6 +149,9 @@ impl Worker {
             let now = self.context.clock.now();
             if was_open {
                 give_up = now.after(PATIENCE);
+                if !matches!(error, ConnectionError::Image { .. }) {
+                    self.say(FeedNews::Broken { detail: error.to_string() });
+                }
             }
             let terms = &self.order.terms;
             log::debug!("chain {}: link to node {} at {}: {error}", self.order.chain, terms.to, self.order.address);
@@ -179,6 +196,7 @@ impl Worker {
         let registered = self.poll.registry().register(connection.socket(), SOCKET, interest);
         registered.map_err(|error| (error.into(), false))?;
         let mut said_ended = false;
+        let (mut since, mut network) = (context.clock.now(), Duration::ZERO);
         while !self.stopped() {
             let turn = connection.turn(context.clock.now());
             let turn = turn.map_err(|error| (error, connection.is_proven()))?;
@@ -191,8 +209,16 @@ impl Worker {
                 said_ended = true;
                 self.say(FeedNews::Ended);
             }
+            let before = context.clock.now();
+            if before.since(since) >= TELL_EVERY {
+                self.say(FeedNews::Waited { network, of: before.since(since) });
+                (since, network) = (before, Duration::ZERO);
+            }
             if turn.idle {
                 self.wait(connection.deadline()).map_err(|error| (error.into(), connection.is_proven()))?;
+                if connection.is_sending() {
+                    network += context.clock.now().since(before);
+                }
             }
         }
         Ok(())

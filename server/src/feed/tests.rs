@@ -137,7 +137,9 @@ fn a_connection_that_breaks_is_made_again_and_goes_on_with_what_is_lacking() {
     let mut lacks = BlockSet::full(8);
     (0..2).for_each(|block| assert!(lacks.remove(BlockNo(block))));
     assert_eq!(bench.take(&lacks, usize::MAX).unwrap(), [2, 3, 4, 5, 6, 7]);
-    assert_eq!((bench.next_news(), bench.next_news()), (FeedNews::Up, FeedNews::Ended));
+    assert_eq!(bench.next_news(), FeedNews::Up);
+    assert!(matches!(bench.next_news(), FeedNews::Broken { .. }), "the server is told at once");
+    assert_eq!(bench.next_news(), FeedNews::Ended);
 }
 
 #[test]

@@ -1,0 +1,378 @@
+//! Repair: who is dead, who can't be reached, and how a chain closes around it.
+//!
+//! A node is dead when nothing is heard of it and a neighbour says so too, or when its control link has been gone for
+//! [`GRACE`]. A link that broke between two living nodes is made anew; one on which everything vanishes is not tried again:
+//! its lower end goes behind the tail, where another neighbour serves it. Each change is kept for the report, with the time from the
+//! first sign to the moment when blocks could flow again.
+
+use super::chains::ChainState;
+use super::{Deployment, DeploymentEvent, NodeRecord, Outcome, Standing};
+use crate::control::{LinkEvent, LinkState, Side};
+use crate::reason::Reason;
+use crate::units::{Epoch, NodeId, Time};
+use core::time::Duration;
+
+/// How long a running node may be without its control link before it counts as lost.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long nothing may move on a node whose links live.
+const STALL: Duration = Duration::from_secs(120);
+/// How often a link between two living nodes is made anew before the lower one is given up.
+const RELINKS: u32 = 5;
+/// Nothing heard for so long makes a neighbour's complaint about a node believable.
+const SUSPECT: Duration = Duration::from_secs(1);
+/// A neighbour's complaint counts for so long when the control link goes, too.
+const BLAMED: Duration = Duration::from_secs(2);
+/// The most repairs that are kept for the report.
+const MOST_REPAIRS: usize = 4096;
+
+/// Why a chain was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepairKind {
+    /// A node was lost: the chain closed around it.
+    Lost,
+    /// A node that lives was given up.
+    GivenUp,
+    /// A slow node was moved behind the tail.
+    Slow,
+    /// A node that its upstream can't reach was moved behind the tail.
+    Unreachable,
+    /// The link to a node was made anew.
+    Relinked,
+    /// A node that was given up or started again came back.
+    Returned,
+    /// A node came after the start.
+    Late,
+}
+
+impl RepairKind {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Lost, Self::GivenUp, Self::Slow, Self::Unreachable, Self::Relinked, Self::Returned, Self::Late];
+
+    /// The word for the report.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::GivenUp => "given-up",
+            Self::Slow => "slow",
+            Self::Unreachable => "unreachable",
+            Self::Relinked => "relinked",
+            Self::Returned => "returned",
+            Self::Late => "late",
+        }
+    }
+}
+
+/// One change of a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// Why.
+    pub kind: RepairKind,
+    /// The node that it is about.
+    pub node: NodeId,
+    /// The facts behind it.
+    pub detail: String,
+    /// The first sign.
+    pub began: Time,
+    /// When blocks could flow again; nothing if that did not come about.
+    pub ended: Option<Time>,
+    /// The node whose upstream link is awaited.
+    awaited: Option<NodeId>,
+    /// The epoch that it must be of.
+    epoch: Epoch,
+}
+
+impl Repair {
+    /// From the first sign to the moment when blocks could flow again.
+    #[must_use]
+    pub fn took(&self) -> Option<Duration> {
+        self.ended.map(|ended| ended.since(self.began))
+    }
+}
+
+impl Deployment {
+    /// Every change of a chain since the plan was fixed, oldest first.
+    #[must_use]
+    pub fn repairs(&self) -> &[Repair] {
+        &self.repairs
+    }
+
+    /// Keeps a change for the report. `awaited` is the node whose upstream link must stand before blocks flow again;
+    /// the times are those of the first sign and of the order.
+    pub(super) fn log_repair(
+        &mut self,
+        kind: RepairKind,
+        node: NodeId,
+        chain: usize,
+        awaited: Option<NodeId>,
+        detail: &str,
+        (began, now): (Time, Time),
+    ) {
+        if self.repairs.len() < MOST_REPAIRS {
+            let epoch = self.chains.get(chain).map_or(Epoch(0), ChainState::epoch);
+            let (ended, detail) = (awaited.is_none().then_some(now), detail.to_owned());
+            self.repairs.push(Repair { kind, node, detail, began, ended, awaited, epoch });
+        }
+    }
+
+    /// The upstream link of `id` stands.
+    pub(super) fn on_link_up(&mut self, id: NodeId, event: &LinkEvent, now: Time) {
+        let open = self.repairs.iter_mut().filter(|repair| repair.ended.is_none());
+        for repair in open.filter(|repair| repair.awaited == Some(id) && event.epoch >= repair.epoch) {
+            repair.ended = Some(now);
+        }
+    }
+
+    /// Whoever waited for the link of `gone` waits for that of `successor` now.
+    pub(super) fn hand_on_repairs(&mut self, gone: NodeId, successor: Option<NodeId>, epoch: Epoch, now: Time) {
+        for repair in self.repairs.iter_mut().filter(|repair| repair.ended.is_none() && repair.awaited == Some(gone)) {
+            (repair.awaited, repair.epoch) = (successor, epoch);
+            repair.ended = successor.is_none().then_some(now);
+        }
+    }
+
+    /// Whether nothing is heard of a node over its own control link.
+    pub(super) fn is_quiet(&self, id: NodeId, now: Time) -> bool {
+        self.nodes.get(&id).is_none_or(|node| !node.connected || now.since(node.heard) >= SUSPECT)
+    }
+
+    /// A node says that a link is gone, or stands again.
+    pub(super) fn on_link(&mut self, id: NodeId, event: &LinkEvent, now: Time) {
+        match (event.state, event.side) {
+            (LinkState::Up, Side::Upstream) => self.on_link_up(id, event, now),
+            (LinkState::Down, _) => {
+                let last = self.nodes.get(&id).and_then(|node| node.last_join.as_ref()).map(|join| join.epoch);
+                if last == Some(event.epoch) {
+                    self.on_link_down(id, event, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Is the neighbour dead, or only the link?
+    fn on_link_down(&mut self, id: NodeId, event: &LinkEvent, now: Time) {
+        let (upstream, downstream) = match event.side {
+            Side::Upstream => (event.peer, id),
+            Side::Downstream => (id, event.peer),
+        };
+        let said = format!("node {id} says: {}", event.detail);
+        if event.peer != NodeId::SERVER && self.is_quiet(event.peer, now) {
+            return self.lose(event.peer, &format!("nothing is heard of it, and {said}"), now);
+        }
+        if !self.are_neighbours(upstream, downstream) {
+            return;
+        }
+        if let Some(peer) = self.nodes.get_mut(&event.peer) {
+            peer.blamed = Some((now, said));
+        }
+        // What was silent or did not answer is not tried again, if there is anybody else.
+        if event.reason == Reason::TimedOut {
+            self.reroute(downstream, upstream, &event.detail, now);
+        } else {
+            self.relink(downstream, event.reason, &event.detail, now);
+        }
+    }
+
+    /// The control link of a node is gone. If a neighbour has just lost it too, it is dead.
+    pub(super) fn on_control_gone(&mut self, id: NodeId, detail: &str, now: Time) {
+        let blamed = self.nodes.get(&id).filter(|node| node.chain.is_some()).and_then(|node| node.blamed.clone());
+        if let Some((at, said)) = blamed
+            && now.since(at) < BLAMED
+        {
+            self.lose(id, &format!("{detail}, and {said}"), now);
+        }
+    }
+
+    /// The server can't reach or keep the head of `chain`.
+    pub(super) fn on_feed_down(&mut self, chain: u16, detail: &str, now: Time) {
+        let Some(state) = self.chains.get_mut(usize::from(chain)) else { return };
+        let Some(head) = state.drop_feed() else { return };
+        if state.nodes().first() != Some(&head) {
+            return;
+        }
+        if self.is_quiet(head, now) {
+            self.lose(head, &format!("nothing is heard of it, and its feed says: {detail}"), now);
+        } else {
+            self.relink(head, Reason::UpstreamLost, detail, now);
+        }
+    }
+
+    /// The feed of `chain` broke and is being made again: a complaint about the head, no more.
+    pub(super) fn on_feed_broken(&mut self, chain: u16, detail: &str, now: Time) {
+        let Some(head) = self.chains.get(usize::from(chain)).and_then(|state| state.nodes().first().copied()) else {
+            return;
+        };
+        let Some(node) = self.nodes.get_mut(&head) else { return };
+        let said = format!("its feed says: {detail}");
+        if node.connected {
+            node.blamed = Some((now, said));
+        } else {
+            self.lose(head, &format!("its control link is gone, and {said}"), now);
+        }
+    }
+
+    /// Gives up nodes whose control link is gone for too long, and nodes on which nothing moves.
+    pub(super) fn find_lost(&mut self, now: Time) {
+        let lost: Vec<NodeId> = self
+            .nodes()
+            .filter(|node| node.chain.is_some() || node.is_running())
+            .filter(|node| node.gone.is_some_and(|at| now.since(at) >= GRACE))
+            .map(|node| node.id)
+            .collect();
+        for id in lost {
+            self.lose(id, &format!("its control link has been gone for {} s", GRACE.as_secs()), now);
+        }
+        let stalled: Vec<&NodeRecord> = self
+            .nodes()
+            .filter(|node| node.is_running() && node.connected && now.since(node.moved_on) >= STALL)
+            .filter(|node| !self.is_comparing(node))
+            .collect();
+        // Of those who wait for one another the one is to blame that waits for its own disk.
+        let by_disk = |node: &&&NodeRecord| node.waits_for_disk();
+        let guilty: Vec<NodeId> = stalled.iter().filter(by_disk).map(|node| node.id).collect();
+        let chains: Vec<Option<usize>> = stalled.iter().filter(by_disk).map(|node| node.chain).collect();
+        let excused = |node: &&NodeRecord| node.chain.is_some() && chains.contains(&node.chain);
+        let (with_guilty, alone): (Vec<&NodeRecord>, Vec<&NodeRecord>) = stalled.into_iter().partition(excused);
+        let excused: Vec<NodeId> = with_guilty.iter().map(|node| node.id).filter(|id| !guilty.contains(id)).collect();
+        let mut ends: Vec<(NodeId, &str)> = guilty.iter().map(|id| (*id, "its disk takes nothing")).collect();
+        ends.extend(alone.iter().filter(|node| !guilty.contains(&node.id)).map(|node| (node.id, node.waits_for())));
+        for (id, waits) in ends {
+            let detail = format!("nothing has moved for {} s though it can be heard: {waits}", STALL.as_secs());
+            self.fail(id, Reason::TimedOut, detail, now);
+        }
+        for id in excused {
+            self.nodes.entry(id).and_modify(|node| node.moved_on = now);
+        }
+    }
+
+    /// A node is dead, and with it whoever next to it is as quiet: the chain closes around them.
+    pub(super) fn lose(&mut self, id: NodeId, detail: &str, now: Time) {
+        let near = |this: &Self| -> Vec<NodeId> {
+            let Some(chain) = this.nodes.get(&id).and_then(|node| node.chain) else { return Vec::new() };
+            let nodes = this.chains[chain].nodes();
+            let Some(at) = nodes.iter().position(|node| *node == id) else { return Vec::new() };
+            let around = [at.checked_sub(1), at.checked_add(1)];
+            around.into_iter().flatten().filter_map(|at| nodes.get(at).copied()).collect()
+        };
+        let quiet: Vec<NodeId> = near(self).into_iter().filter(|other| self.is_dead_quiet(*other, now)).collect();
+        self.lose_one(id, detail, now);
+        for other in quiet {
+            let still = self.nodes.get(&other).is_some_and(|node| node.chain.is_some());
+            if still {
+                self.lose(other, &format!("nothing is heard of it, nor of node {id} next to it"), now);
+            }
+        }
+    }
+
+    /// Quiet for longer than a busy machine would be.
+    fn is_dead_quiet(&self, id: NodeId, now: Time) -> bool {
+        let quiet = SUSPECT + SUSPECT / 2;
+        self.nodes.get(&id).is_some_and(|node| !node.connected || now.since(node.heard) >= quiet)
+    }
+
+    fn lose_one(&mut self, id: NodeId, detail: &str, now: Time) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        // Closed at once, or silent since.
+        let began = if now.since(node.heard) >= SUSPECT { node.heard } else { node.gone.unwrap_or(now) };
+        // Whatever comes from it after this shows that it is back.
+        (node.gone, node.connected, node.blamed) = (node.gone.or(Some(now)), false, None);
+        let (label, was) = (node.label(), node.is_running());
+        self.end_node(id, Reason::NodeLost, detail.to_owned(), now);
+        if let Some((chain, successor)) = self.splice_out(id, now) {
+            self.log_repair(RepairKind::Lost, id, chain, successor, detail, (began, now));
+        }
+        if was {
+            self.note(format!("{label} is lost: {detail}"));
+        }
+    }
+
+    pub(super) fn end_node(&mut self, id: NodeId, reason: Reason, detail: String, now: Time) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if let Standing::Running(ready) = &node.standing {
+            let outcome = Outcome::failed(reason, detail, ready.clone(), now);
+            node.standing = Standing::Ended(outcome);
+            self.unsaved = true;
+            self.events.push_back(DeploymentEvent::NodeChanged(id));
+        }
+    }
+
+    /// Gives a node up that can still be told so, and takes it out of its chain.
+    pub(super) fn fail(&mut self, id: NodeId, reason: Reason, detail: String, now: Time) {
+        let Some(node) = self.nodes.get(&id).filter(|node| node.is_running()) else { return };
+        let (label, connected) = (node.label(), node.connected);
+        self.end_node(id, reason, detail.clone(), now);
+        if connected {
+            self.order_abort(id, reason, detail.clone());
+        }
+        self.note(format!("{label} is given up: {detail}"));
+        if let Some((chain, successor)) = self.splice_out(id, now) {
+            self.log_repair(RepairKind::GivenUp, id, chain, successor, &detail, (now, now));
+        }
+    }
+
+    /// Counts another try with a node whose link broke although it lives; gives whether there may be one.
+    fn may_retry(&mut self, id: NodeId, reason: Reason, detail: &str, now: Time) -> bool {
+        let Some(node) = self.nodes.get_mut(&id) else { return false };
+        if node.chain.is_none() {
+            return false;
+        }
+        node.relinked += 1;
+        node.repairs += 1;
+        if node.relinked > RELINKS {
+            let detail = format!("the link to it broke {RELINKS} times: {detail}");
+            self.fail(id, reason, detail, now);
+            return false;
+        }
+        true
+    }
+
+    /// Makes the link from its upstream to `id` anew. What keeps breaking is given up.
+    fn relink(&mut self, id: NodeId, reason: Reason, detail: &str, now: Time) {
+        if !self.may_retry(id, reason, detail, now) {
+            return;
+        }
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let Some(chain) = node.chain else { return };
+        // Epoch 0 never stands: the next order gives the link a new one.
+        node.link_epoch = Epoch(0);
+        if self.chains[chain].nodes().first() == Some(&id) {
+            self.chains[chain].drop_feed();
+        }
+        self.order(chain);
+        self.log_repair(RepairKind::Relinked, id, chain, Some(id), detail, (now, now));
+    }
+
+    /// What `upstream` sends does not reach `id`, although both live: another neighbour is to serve it.
+    fn reroute(&mut self, id: NodeId, upstream: NodeId, detail: &str, now: Time) {
+        let alone = self.nodes.get(&id).and_then(|node| node.chain).is_none_or(|at| self.chains[at].nodes().len() < 2);
+        if alone {
+            return self.relink(id, Reason::TimedOut, detail, now);
+        }
+        if !self.may_retry(id, Reason::TimedOut, detail, now) {
+            return;
+        }
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        (node.avoid, node.behind, node.moved_on) = (Some(upstream), true, now);
+        let from = if upstream == NodeId::SERVER { "the server".to_owned() } else { format!("node {upstream}") };
+        let text = format!("{} can't be reached from {from} ({detail}): another node is to serve it", node.label());
+        let Some((chain, successor)) = self.splice_out(id, now) else { return };
+        self.log_repair(RepairKind::Unreachable, id, chain, successor, detail, (now, now));
+        self.note(text);
+    }
+
+    /// Whoever was given up and is heard again goes on where it was.
+    pub(super) fn revive(&mut self, id: NodeId, now: Time) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if let Standing::Ended(outcome) = &node.standing {
+            node.standing = Standing::Running(outcome.ready.clone());
+            (node.gone, node.moved_on, node.finished, node.relinked) = (None, now, false, 0);
+            (node.behind, node.returned) = (true, node.returned + 1);
+            node.joins = Some((RepairKind::Returned, now));
+            node.meter = super::slow::Meter::default();
+            let text = format!("{} is back; what it lacks comes at the tail and in a catch-up pass", node.label());
+            self.note(text);
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Slow nodes: who paces the chain although the others could do more, and why.
+//!
+//! A chain goes at the pace of its slowest part, and that part shows: above it rings are full, below it they are empty. A node
+//! whose ring is full because of its disk has a slow disk. Where a full ring meets an empty one, the link between the two is
+//! slow. What is that slow for 10 s, at less than [`SLOW`] times what the chain could do without it, is moved behind
+//! the tail, once, where it holds nobody up.
+
+use super::{Deployment, DeploymentEvent, NodeRecord, RepairKind};
+use crate::control::Progress;
+use crate::reason::Phase;
+use crate::units::{NodeId, Time};
+use core::time::Duration;
+use std::collections::VecDeque;
+
+/// Over how long a rate is measured: short pauses of a disk are no slowness.
+const WINDOW: Duration = Duration::from_secs(3);
+/// How long a node must pace its chain, after the window in which that was seen, before it is moved.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// The least time between two moves in a chain.
+const REST: Duration = Duration::from_secs(10);
+/// Slower than this part of what the chain could do is slow.
+const SLOW: f64 = 0.7;
+/// Waiting for one thing for this part of the time is waiting for that thing.
+const MOSTLY: f64 = 0.8;
+/// Of a chain at most this part is moved, and always one: if more are slow, the chain is that slow.
+const FEW: f64 = 0.3;
+/// What TCP carries of a link's speed, in bytes per second for each Mbit/s.
+const GOODPUT: f64 = 0.95 * 125_000.0;
+/// The shortest span between two reports that makes a rate.
+const LEAST: Duration = Duration::from_millis(900);
+/// How much the disk's past counts, from one report to the next.
+const MEMORY: f64 = 0.9;
+
+/// One report.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: Time,
+    received: u64,
+    written: u64,
+    upstream: u32,
+    downstream: u32,
+    disk: u32,
+}
+
+/// How fast a node is, and what it waits for.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    samples: VecDeque<Sample>,
+    /// The best rate at which it ever received, in bytes per second.
+    best: f64,
+    /// Bytes that its disk wrote, and the seconds in which it had work; the past counts less and less.
+    disk: (f64, f64),
+    /// Since when it paces the chain although the others could do more.
+    slow: Option<Time>,
+}
+
+/// What a node did in the last seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Pace {
+    /// Bytes received and written per second.
+    received: f64,
+    written: f64,
+    /// In which part of the time it waited for what.
+    upstream: f64,
+    downstream: f64,
+    disk: f64,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates need no more than 52 bits")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+impl Meter {
+    pub(super) fn take(&mut self, progress: &Progress, now: Time) {
+        let sample = Sample {
+            at: now,
+            received: progress.received_bytes,
+            written: progress.written_bytes,
+            upstream: progress.wait_upstream_ms,
+            downstream: progress.wait_downstream_ms,
+            disk: progress.wait_disk_ms,
+        };
+        if let Some(last) = self.samples.back() {
+            let span = now.since(last.at);
+            if span >= LEAST {
+                self.best = self.best.max(float(sample.received.saturating_sub(last.received)) / span.as_secs_f64());
+            }
+            let written = float(sample.written.saturating_sub(last.written));
+            if written > 0.0 {
+                let busy = f64::from(sample.disk.max(1)) / 1000.0;
+                self.disk = (self.disk.0 * MEMORY + written, self.disk.1 * MEMORY + busy);
+            }
+        }
+        self.samples.push_back(sample);
+        while self.samples.len() > 2 && now.since(self.samples[1].at) >= WINDOW {
+            self.samples.pop_front();
+        }
+    }
+
+    /// What is measured from now on says nothing of before.
+    fn forget(&mut self) {
+        self.samples.clear();
+        self.slow = None;
+    }
+
+    /// Bytes per second that it received of late.
+    pub(super) fn rate(&self) -> f64 {
+        self.pace().map_or(0.0, |pace| pace.received)
+    }
+
+    fn pace(&self) -> Option<Pace> {
+        let (first, last) = (self.samples.front()?, self.samples.back()?);
+        let span = last.at.since(first.at);
+        if span + LEAST < WINDOW {
+            return None;
+        }
+        let seconds = span.as_secs_f64();
+        let share = |ms: fn(&Sample) -> u32| -> f64 {
+            let sum: f64 = self.samples.iter().skip(1).map(|sample| f64::from(ms(sample))).sum();
+            (sum / 1000.0 / seconds).min(1.0)
+        };
+        let (upstream, downstream) = (share(|sample| sample.upstream), share(|sample| sample.downstream));
+        Some(Pace {
+            received: float(last.received.saturating_sub(first.received)) / seconds,
+            written: float(last.written.saturating_sub(first.written)) / seconds,
+            upstream,
+            downstream,
+            disk: (1.0 - upstream - downstream).max(0.0),
+        })
+    }
+
+    /// What the disk could write, in bytes per second, if it was ever seen to write.
+    fn disk_rate(&self) -> Option<f64> {
+        (self.disk.0 > 0.0).then(|| self.disk.0 / self.disk.1.max(0.001))
+    }
+}
+
+/// What a chain remembers of who was slow.
+#[derive(Debug, Default)]
+pub(super) struct Paces {
+    moved: Option<Time>,
+    /// The upper end of the link for which a node was moved last: if the next one is slow behind it too, it is the slow one.
+    above: Option<NodeId>,
+    /// In which part of the time the feed waited for the network.
+    feed: f64,
+    /// The operator was told that nobody is moved.
+    told: bool,
+}
+
+impl Paces {
+    pub(super) fn on_feed_waited(&mut self, network: Duration, of: Duration) {
+        self.feed = network.as_secs_f64() / of.as_secs_f64().max(0.001);
+    }
+}
+
+/// Who is slow, and how that is said.
+struct Slow {
+    node: NodeId,
+    what: String,
+    /// The upper end of the link, if it is a link.
+    above: Option<NodeId>,
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+fn mib(rate: f64) -> f64 {
+    rate / f64::from(1 << 20)
+}
+
+impl Deployment {
+    /// Looks at every chain for a node that paces it without need, and moves one that has done so for long enough.
+    pub(super) fn find_slow(&mut self, now: Time) {
+        for chain in 0..self.chains.len() {
+            let idle = self.chains[chain].is_through() || self.chains[chain].comparing.is_some();
+            let slow = if idle { None } else { self.slowest(chain) };
+            let ids = self.chains[chain].core().to_vec();
+            let culprit = slow.as_ref().map(|slow| slow.node);
+            for id in ids {
+                let Some(node) = self.nodes.get_mut(&id) else { continue };
+                node.meter.slow = (Some(id) == culprit).then(|| node.meter.slow.unwrap_or(now));
+            }
+            let Some(slow) = slow else { continue };
+            let since = self.nodes.get(&slow.node).and_then(|node| node.meter.slow);
+            let ripe = since.is_some_and(|since| now.since(since) >= PATIENCE);
+            let rested = self.chains[chain].paces.moved.is_none_or(|moved| now.since(moved) >= REST);
+            if ripe && rested {
+                self.move_behind(chain, &slow, since.unwrap_or(now), now);
+            }
+        }
+    }
+
+    /// Who paces the chain at less than the others could do.
+    fn slowest(&self, chain: usize) -> Option<Slow> {
+        let state = &self.chains[chain];
+        let core: Vec<&NodeRecord> = state.core().iter().filter_map(|id| self.nodes.get(id)).collect();
+        let receiving = |node: &NodeRecord| {
+            node.is_running() && node.progress.as_ref().is_some_and(|progress| progress.phase == Phase::Receiving)
+        };
+        if core.iter().filter(|node| receiving(node)).count() < 2 {
+            return None;
+        }
+        let seen = core.iter().map(|node| node.meter.best).fold(0.0, f64::max);
+        let declared = core.iter().map(|node| f64::from(node.mbits()) * GOODPUT).filter(|rate| *rate > 0.0).collect();
+        let declared = median(declared);
+        let could = declared.map_or(seen, |declared| seen.min(declared));
+        let mut above: Option<Pace> = None;
+        for (at, node) in core.iter().enumerate() {
+            let pace = node.meter.pace()?;
+            let upper = above.replace(pace);
+            if !receiving(node) || node.moved {
+                continue;
+            }
+            if pace.disk >= MOSTLY && pace.received < SLOW * could {
+                return self.slow_disk(node, pace, &core, could);
+            }
+            let held_up = match upper {
+                Some(upper) => upper.downstream >= MOSTLY,
+                None => state.paces.feed >= MOSTLY,
+            };
+            // The head may never have been faster; then what its card says counts, with more doubt.
+            let could = if at == 0 { could.max(SLOW * declared.unwrap_or(0.0)) } else { could };
+            if held_up && pace.upstream >= MOSTLY && pace.received < SLOW * could {
+                let upper = at.checked_sub(1).map_or(NodeId::SERVER, |at| core[at].id);
+                return self.slow_link(node, upper, pace, &core, chain, could);
+            }
+        }
+        None
+    }
+
+    fn slow_disk(&self, node: &NodeRecord, pace: Pace, core: &[&NodeRecord], could: f64) -> Option<Slow> {
+        let others = core.iter().filter(|other| other.id != node.id);
+        let others = median(others.filter_map(|other| other.meter.disk_rate()).collect());
+        if others.is_some_and(|others| pace.written >= SLOW * others) {
+            return None;
+        }
+        let by_link = if pace.received > 0.0 { pace.written * could / pace.received } else { f64::MAX };
+        let could = others.map_or(by_link, |others| others.min(by_link));
+        let what = if pace.written <= 0.0 {
+            "its disk has taken nothing for some seconds".to_owned()
+        } else {
+            format!("its disk writes {:.1} MiB/s while the chain could do {:.0}", mib(pace.written), mib(could))
+        };
+        Some(Slow { node: node.id, what, above: None })
+    }
+
+    fn slow_link(
+        &self,
+        node: &NodeRecord,
+        upper: NodeId,
+        pace: Pace,
+        core: &[&NodeRecord],
+        chain: usize,
+        could: f64,
+    ) -> Option<Slow> {
+        let rates = format!("{:.1} MiB/s while the chain could do {:.0}", mib(pace.received), mib(could));
+        if self.chains[chain].paces.above != Some(upper) {
+            return Some(Slow { node: node.id, what: format!("its link brings {rates}"), above: Some(upper) });
+        }
+        // Another node was slow behind the same upper end: the fault is there.
+        let upper = core.iter().find(|other| other.id == upper && !other.moved && other.is_running())?;
+        Some(Slow { node: upper.id, what: format!("its link takes on {rates}"), above: None })
+    }
+
+    /// Moves a node behind the tail, unless too many are slow.
+    fn move_behind(&mut self, chain: usize, slow: &Slow, since: Time, now: Time) {
+        let Some(label) = self.nodes.get(&slow.node).map(NodeRecord::label) else { return };
+        let what = &slow.what;
+        let (count, all) = self.count_slow(chain, slow.node);
+        let few = f64::from(u32::try_from(all).unwrap_or(u32::MAX)) * FEW;
+        if count > 1 && f64::from(u32::try_from(count).unwrap_or(u32::MAX)) > few {
+            if !std::mem::replace(&mut self.chains[chain].paces.told, true) {
+                self.note(format!(
+                    "{label} is slow: {what}; so are {count} of {all} nodes: the chain goes at their rate"
+                ));
+            }
+            return;
+        }
+        self.note(format!("{label} is slow: {what}: moved behind the tail"));
+        let paces = &mut self.chains[chain].paces;
+        (paces.moved, paces.above) = (Some(now), slow.above.or(paces.above));
+        for id in self.chains[chain].nodes().to_vec() {
+            self.nodes.entry(id).and_modify(|node| node.meter.forget());
+        }
+        let successor = self.put_behind(chain, slow.node, now);
+        self.log_repair(RepairKind::Slow, slow.node, chain, successor, what, (since, now));
+    }
+
+    /// How many nodes of a chain are slow, `id` among them, and how many there are.
+    fn count_slow(&self, chain: usize, id: NodeId) -> (usize, usize) {
+        let nodes: Vec<&NodeRecord> = self.chains[chain].nodes().iter().filter_map(|id| self.nodes.get(id)).collect();
+        let usual =
+            median(nodes.iter().filter(|node| node.id != id).filter_map(|node| node.meter.disk_rate()).collect());
+        let is_slow = |node: &&&NodeRecord| {
+            let disk = node.meter.disk_rate().zip(usual).is_some_and(|(disk, usual)| disk < SLOW * usual);
+            node.id == id || node.moved || disk
+        };
+        (nodes.iter().filter(is_slow).count(), nodes.iter().filter(|node| node.moved || !node.behind).count())
+    }
+
+    /// Something for the operator to read.
+    pub(super) fn note(&mut self, text: String) {
+        self.events.push_back(DeploymentEvent::Note(text));
+    }
+}
