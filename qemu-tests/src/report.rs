@@ -26,6 +26,23 @@ pub struct Report {
     pub chains: Vec<Chain>,
     /// Every node that came.
     pub nodes: Vec<Node>,
+    /// Every change of a chain while it ran.
+    pub repair_log: Vec<Repair>,
+}
+
+/// One change of a chain.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Repair {
+    /// Plan fixed to the first sign.
+    pub at: f64,
+    /// The number of the node that it is about.
+    pub node: u32,
+    /// A word of the closed list.
+    pub kind: String,
+    /// Who saw what.
+    pub detail: String,
+    /// The first sign to blocks flowing again.
+    pub seconds: Option<f64>,
 }
 
 /// One chain of a report.
@@ -60,6 +77,14 @@ pub struct Node {
     pub blocks_written: u64,
     /// Blocks its disk already had.
     pub blocks_kept: u64,
+    /// How often its chain was closed around a neighbour.
+    pub repairs: u32,
+    /// Whether it was moved behind the tail.
+    pub moved: bool,
+    /// Whether it came after the start.
+    pub late: bool,
+    /// How often it was given up and came back.
+    pub returned: u32,
 }
 
 impl Report {

@@ -278,9 +278,12 @@ impl Deployment {
         let began = if now.since(node.heard) >= SUSPECT { node.heard } else { node.gone.unwrap_or(now) };
         // Whatever comes from it after this shows that it is back.
         (node.gone, node.connected, node.blamed) = (node.gone.or(Some(now)), false, None);
-        let (label, was) = (node.label(), node.is_running());
+        // Who was let go may hang up: that is no loss.
+        let (label, was, let_go) = (node.label(), node.is_running(), node.finished);
         self.end_node(id, Reason::NodeLost, detail.to_owned(), now);
-        if let Some((chain, successor)) = self.splice_out(id, now) {
+        if let Some((chain, successor)) = self.splice_out(id, now)
+            && !let_go
+        {
             self.log_repair(RepairKind::Lost, id, chain, successor, detail, (began, now));
         }
         if was {

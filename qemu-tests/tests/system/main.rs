@@ -17,6 +17,7 @@ mod harness;
 mod lab;
 mod power_cut;
 mod redeploy;
+mod repair;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         bad_targets::TESTS,
         bad_peers::TESTS,
         power_cut::TESTS,
+        repair::TESTS,
         redeploy::TESTS,
         boot::TESTS,
     ]);

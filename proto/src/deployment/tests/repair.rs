@@ -162,3 +162,14 @@ fn of_a_chain_that_stands_still_only_the_node_with_the_stuck_disk_is_given_up() 
     assert_eq!(world.reasons(), [None, Some(Reason::TimedOut), None]);
     assert_eq!(world.chain(0), [a.0, c.0]);
 }
+
+#[test]
+fn a_tail_that_was_let_go_and_hangs_up_is_no_loss() {
+    let (mut world, [a, b, c]) = World::running();
+    world.say(c, ended(EndState::Failed));
+    assert!(world.orders().iter().any(|(id, order)| *id == c && matches!(order, ToAgent::Finish(_))));
+    world.machine.on_gone(c, "it hung up", world.now);
+    world.link(b, c, Side::Downstream, LinkState::Down, Reason::DownstreamLost);
+    assert_eq!(world.chain(0), [a.0, b.0]);
+    assert_eq!(world.machine.repairs(), []);
+}
