@@ -65,10 +65,10 @@ impl Node {
             self.acts.push_back(Act::Close(Side::Downstream));
         }
         self.clear_parts();
-        self.downstream = wanted.map(|(terms, address)| {
-            self.book.forget_downstream();
-            Downstream::new(terms, address, self.book.first_id(), now)
-        });
+        // A frame that was on its way out went with the link: nothing may wait for it.
+        self.book.forget_downstream();
+        let first = self.book.first_id();
+        self.downstream = wanted.map(|(terms, address)| Downstream::new(terms, address, first, now));
     }
 
     /// Nothing waits to be passed on any more.

@@ -526,3 +526,32 @@ fn what_is_not_compared_when_the_main_pass_begins_is_sent() {
     world.run(Duration::from_secs(1));
     world.assert_complete(0);
 }
+
+#[test]
+fn a_node_that_loses_its_downstream_in_the_middle_of_a_frame_gets_its_ring_back() {
+    let mut world = World::new(2, 203);
+    world.rigs[1].disk_stuck = true;
+    world.run(Duration::from_millis(300));
+    world.rigs[1].disk_stuck = false;
+    world.act(1);
+    world.now = world.now.after(Duration::from_millis(60));
+    let now = world.now;
+    world.rigs[1].node.on_time(now);
+    while let Some(transmit) = world.rigs[1].node.poll_transmit(Side::Upstream) {
+        let Transmit::Bytes(bytes) = &transmit else { panic!("only control frames go up") };
+        let (header, payload) = split(bytes);
+        world.rigs[1].node.on_transmitted(Side::Upstream, &transmit, now);
+        world.rigs[0].node.on_control(Side::Downstream, &header, payload, now).unwrap();
+    }
+    // Beats and parts may come first; the block never gets out.
+    loop {
+        match world.rigs[0].node.poll_transmit(Side::Downstream).unwrap() {
+            Transmit::Entry(..) => break,
+            other => world.rigs[0].node.on_transmitted(Side::Downstream, &other, now),
+        }
+    }
+    world.cut.push(1);
+    world.rigs[0].node.on_join(&join(1, 1, 1), now);
+    world.run(Duration::from_secs(3));
+    world.assert_complete(0);
+}
