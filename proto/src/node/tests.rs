@@ -555,3 +555,20 @@ fn a_node_that_loses_its_downstream_in_the_middle_of_a_frame_gets_its_ring_back(
     world.run(Duration::from_secs(3));
     world.assert_complete(0);
 }
+
+#[test]
+fn a_server_that_is_back_is_told_again_what_is_durable_and_how_it_ended() {
+    let mut world = World::new(1, 50);
+    world.run(Duration::from_secs(1));
+    let rig = &mut world.rigs[0];
+    rig.node.on_disk_ended(Verified::Direct, 50, 0);
+    while rig.node.poll().is_some() {}
+    assert!(rig.node.progress(0).durable_new.is_empty());
+    rig.node.on_server_back();
+    let told: Vec<Act> = std::iter::from_fn(|| rig.node.poll()).collect();
+    let [Act::Tell(ToServer::Ended(ended)), Act::Tell(ToServer::Progress(progress))] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!((ended.state, ended.blocks_written), (EndState::Done, 50));
+    assert_eq!(progress.durable_new, [(0, 50)]);
+}
