@@ -51,6 +51,8 @@ pub(super) struct Order {
     pub(super) config: PathBuf,
     /// The run's folder, removed when we are gone.
     pub(super) dir: PathBuf,
+    /// It can't become another user here.
+    pub(super) stays_root: bool,
 }
 
 /// The running child, as far as ending it goes.
@@ -189,10 +191,14 @@ impl Supervisor {
         if running.over {
             return Ok(None);
         }
-        let Order { program, config, dir } = &self.order;
+        let Order { program, config, dir, stays_root } = &self.order;
         let mut command = Command::new("/bin/sh");
         command.args(["-c", GUARD, "slidecast-dnsmasq"]).arg(dir).arg(program);
-        command.arg(format!("--conf-file={}", config.display())).args(["--keep-in-foreground", "--log-facility=-"]);
+        command.arg(format!("--conf-file={}", config.display()));
+        // The first leaves user and groups alone; it says the same on standard error of itself.
+        let foreground: &[&str] =
+            if *stays_root { &["--no-daemon"] } else { &["--keep-in-foreground", "--log-facility=-"] };
+        command.args(foreground);
         command.env("LC_ALL", "C").process_group(0).current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
@@ -259,7 +265,7 @@ impl Order {
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let run = dir.join("run");
         std::fs::create_dir_all(&run).unwrap();
-        Self { program, config: dir.join("dnsmasq.conf"), dir: run }
+        Self { program, config: dir.join("dnsmasq.conf"), dir: run, stays_root: false }
     }
 }
 

@@ -26,8 +26,6 @@ pub(super) struct Setup<'a> {
     pub(super) dir: &'a Path,
     /// Whom dnsmasq becomes once it has its ports.
     pub(super) user: &'a str,
-    /// Its group, where the usual one will not do.
-    pub(super) group: Option<&'a str>,
 }
 
 impl Setup<'_> {
@@ -42,9 +40,6 @@ impl Setup<'_> {
         let (Self { card, http, dir, .. }, uefi) = (self, self.uefi.file());
         writeln!(text, "# Written by slidecast for one run.\nport=0\ninterface={}\nbind-interfaces", card.name)?;
         writeln!(text, "user={0}\nlog-dhcp\ndhcp-leasefile={1}/leases\npid-file={1}/pid", self.user, dir.display())?;
-        if let Some(group) = self.group {
-            writeln!(text, "group={group}")?;
-        }
         writeln!(text, "enable-tftp\ntftp-root={}/tftp\ntftp-no-fail", dir.display())?;
         // iPXE says so in option 175 or in its user class; it is past the first stage.
         writeln!(text, "dhcp-match=set:ipxe,175\ndhcp-userclass=set:ipxe,iPXE")?;
@@ -108,7 +103,7 @@ dhcp-boot=tag:http,http://10.0.0.1:7580/slidecast.efi
     fn text(range: Option<&str>, uefi: UefiStage) -> String {
         let http = "10.0.0.1:7580".parse().unwrap();
         let range = range.map(|range| range.parse().unwrap());
-        Setup { card: &card(), range, http, uefi, dir: Path::new("/tmp/b"), user: "dnsmasq", group: None }.to_text()
+        Setup { card: &card(), range, http, uefi, dir: Path::new("/tmp/b"), user: "dnsmasq" }.to_text()
     }
 
     #[test]

@@ -89,9 +89,8 @@ impl BootServer {
         let command_line = script::command_line(&files.command_line, &words(card.address));
         let mut stage = Stage::make(&installed)?;
         let uki = stage.uki(&files, &command_line, options.uefi)?;
-        let (user, group) = user();
-        let setup =
-            Setup { card: &card, range: options.range, http, uefi: options.uefi, dir: stage.path(), user, group };
+        let user = user();
+        let setup = Setup { card: &card, range: options.range, http, uefi: options.uefi, dir: stage.path(), user };
         let config = stage.configure(&setup.to_text())?;
         let contents = HashMap::from([
             ("/boot.ipxe", Content::Text(script::ipxe(http, &command_line))),
@@ -101,7 +100,9 @@ impl BootServer {
         ]);
         let server = HttpServer::start(listener, contents, through, tell.clone())
             .map_err(BootError::system("starting a thread"))?;
-        let order = Order { program: installed.dnsmasq, config, dir: stage.path().to_owned() };
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let (dir, stays_root) = (stage.path().to_owned(), in_user_namespace(&map));
+        let order = Order { program: installed.dnsmasq, config, dir, stays_root };
         let dnsmasq = Dnsmasq::start(order, with_sizes(stage.sizes.clone(), tell))?;
         let router = options.range.and_then(|_| match Router::start(&card) {
             Ok(router) => Some(router),
@@ -146,20 +147,15 @@ fn with_sizes(sizes: HashMap<String, u64>, tell: Tell) -> Tell {
     })
 }
 
-/// Whom dnsmasq becomes, and its group where that is not the usual one: its own user, or nobody. In a user namespace there
-/// may be no other user and group than root's.
-fn user() -> (&'static str, Option<&'static str>) {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    user_by(&map, |name| matches!(nix::unistd::User::from_name(name), Ok(Some(_))))
+/// Whom dnsmasq becomes: its own user, or nobody.
+fn user() -> &'static str {
+    if matches!(nix::unistd::User::from_name("dnsmasq"), Ok(Some(_))) { "dnsmasq" } else { "nobody" }
 }
 
-fn user_by(map: &str, exists: impl Fn(&str) -> bool) -> (&'static str, Option<&'static str>) {
-    let whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    match (whole, exists("dnsmasq")) {
-        (false, _) => ("root", Some("root")),
-        (true, true) => ("dnsmasq", None),
-        (true, false) => ("nobody", None),
-    }
+/// Whether this is a user namespace, by the text of `/proc/self/uid_map` (user_namespaces(7)). There may be no other user in
+/// it, and groups may not be given up.
+fn in_user_namespace(map: &str) -> bool {
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 #[cfg(test)]
@@ -167,10 +163,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dnsmasq_gives_up_the_rights_of_root_where_it_can() {
-        let whole = "         0          0 4294967295\n";
-        assert_eq!(user_by(whole, |_| true), ("dnsmasq", None));
-        assert_eq!(user_by(whole, |_| false), ("nobody", None));
-        assert_eq!(user_by("         0       1000          1\n", |_| true), ("root", Some("root")));
+    fn a_user_namespace_is_known_by_its_map() {
+        assert!(!in_user_namespace("         0          0 4294967295\n"));
+        assert!(in_user_namespace("         0       1000          1\n"));
+        assert!(in_user_namespace("         0     100000      65536\n"));
     }
 }
