@@ -158,6 +158,8 @@ impl Paces {
 struct Slow {
     node: NodeId,
     what: String,
+    /// What the others could write, in bytes per second.
+    could: f64,
     /// The upper end of the link, if it is a link.
     above: Option<NodeId>,
 }
@@ -244,7 +246,7 @@ impl Deployment {
         } else {
             format!("its disk writes {:.1} MiB/s while the chain could do {:.0}", mib(pace.written), mib(could))
         };
-        Some(Slow { node: node.id, what, above: None })
+        Some(Slow { node: node.id, what, could, above: None })
     }
 
     fn slow_link(
@@ -257,19 +259,21 @@ impl Deployment {
         could: f64,
     ) -> Option<Slow> {
         let rates = format!("{:.1} MiB/s while the chain could do {:.0}", mib(pace.received), mib(could));
+        let unpacked = if pace.received > 0.0 { pace.written / pace.received } else { 1.0 };
+        let could = could * unpacked;
         if self.chains[chain].paces.above != Some(upper) {
-            return Some(Slow { node: node.id, what: format!("its link brings {rates}"), above: Some(upper) });
+            return Some(Slow { node: node.id, what: format!("its link brings {rates}"), could, above: Some(upper) });
         }
         // Another node was slow behind the same upper end: the fault is there.
         let upper = core.iter().find(|other| other.id == upper && !other.moved && other.is_running())?;
-        Some(Slow { node: upper.id, what: format!("its link takes on {rates}"), above: None })
+        Some(Slow { node: upper.id, what: format!("its link takes on {rates}"), could, above: None })
     }
 
     /// Moves a node behind the tail, unless too many are slow.
     fn move_behind(&mut self, chain: usize, slow: &Slow, since: Time, now: Time) {
         let Some(label) = self.nodes.get(&slow.node).map(NodeRecord::label) else { return };
         let what = &slow.what;
-        let (count, all) = self.count_slow(chain, slow.node);
+        let (count, all) = self.count_slow(chain, slow);
         let few = f64::from(u32::try_from(all).unwrap_or(u32::MAX)) * FEW;
         if count > 1 && f64::from(u32::try_from(count).unwrap_or(u32::MAX)) > few {
             if !std::mem::replace(&mut self.chains[chain].paces.told, true) {
@@ -289,14 +293,12 @@ impl Deployment {
         self.log_repair(RepairKind::Slow, slow.node, chain, successor, what, (since, now));
     }
 
-    /// How many nodes of a chain are slow, `id` among them, and how many there are.
-    fn count_slow(&self, chain: usize, id: NodeId) -> (usize, usize) {
+    /// How many nodes of a chain are slow, this one among them, and how many there are.
+    fn count_slow(&self, chain: usize, slow: &Slow) -> (usize, usize) {
         let nodes: Vec<&NodeRecord> = self.chains[chain].nodes().iter().filter_map(|id| self.nodes.get(id)).collect();
-        let usual =
-            median(nodes.iter().filter(|node| node.id != id).filter_map(|node| node.meter.disk_rate()).collect());
         let is_slow = |node: &&&NodeRecord| {
-            let disk = node.meter.disk_rate().zip(usual).is_some_and(|(disk, usual)| disk < SLOW * usual);
-            node.id == id || node.moved || disk
+            let disk = node.meter.disk_rate().is_some_and(|disk| disk < SLOW * slow.could);
+            node.id == slow.node || node.moved || disk
         };
         (nodes.iter().filter(is_slow).count(), nodes.iter().filter(|node| node.moved || !node.behind).count())
     }
