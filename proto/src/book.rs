@@ -3,6 +3,7 @@
 //! Entries come and go in order, like the bytes of the ring. An entry may go when it is written, passed on, and received
 //! by the next two nodes; for that last reason alone at most half the ring is held.
 
+use crate::bug::{self, Bug};
 use crate::frame::Header;
 use crate::units::BlockNo;
 use std::collections::{HashMap, VecDeque};
@@ -123,14 +124,21 @@ impl Book {
         self.newest.get(&block).copied()
     }
 
-    /// The disk is through with the newest entry of `block`, whether it took it or not.
+    /// The disk is through with `block`, whether it took it or not.
     pub fn on_written(&mut self, block: BlockNo) {
-        if let Some(entry) = self.find(block).and_then(|id| self.entry(id))
-            && !entry.written
-        {
+        let unwritten = |entry: &Entry| entry.block() == block && !entry.written;
+        let newest = self.find(block).filter(|id| self.get(*id).is_some_and(unwritten));
+        // It may have come again for the nodes below, while an earlier entry waited for the disk: that one is meant.
+        let earlier = || (self.first..).zip(&self.entries).find(|(_, entry)| unwritten(entry)).map(|(id, _)| id);
+        if let Some(entry) = newest.or_else(earlier).and_then(|id| self.entry(id)) {
             entry.written = true;
             self.unwritten -= 1;
         }
+    }
+
+    /// The newest entry of `block` is of no use to anybody: it is not found any more.
+    pub fn forget(&mut self, block: BlockNo) {
+        self.newest.remove(&block);
     }
 
     /// The disk will take nothing more.
@@ -201,10 +209,10 @@ impl Book {
         let above_half = self.held > self.capacity / 2;
         let free = match need {
             Need::Nobody => true,
-            Need::Paced => entry.passed && (entry.far || above_half),
+            Need::Paced => (entry.passed || bug::is(Bug::ReleaseUnsent)) && (entry.far || above_half),
             Need::Loose => entry.far || above_half,
         };
-        if !entry.written || entry.sending || !free {
+        if (!entry.written && !bug::is(Bug::ReleaseUnwritten)) || entry.sending || !free {
             return None;
         }
         let entry = self.entries.pop_front()?;
@@ -280,6 +288,14 @@ mod tests {
         assert!(book.release(Need::Nobody).is_none());
         book.on_sent(0, false);
         assert!(book.release(Need::Nobody).is_some());
+    }
+
+    #[test]
+    fn a_block_that_came_again_before_it_was_written_does_not_hold_the_ring() {
+        let mut book = book_of(1);
+        book.push(header(0), false);
+        book.on_written(BlockNo(0));
+        assert_eq!(std::iter::from_fn(|| book.release(Need::Nobody)).count(), 2);
     }
 
     #[test]

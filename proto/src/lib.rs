@@ -5,6 +5,11 @@
 #![forbid(unsafe_code)]
 
 pub mod book;
+#[cfg(slidecast_bugs)]
+pub mod bug;
+#[cfg(not(slidecast_bugs))]
+#[expect(unreachable_pub, reason = "the list is public in the build that has the bugs")]
+mod bug;
 pub mod control;
 pub mod deployment;
 pub mod discovery;

@@ -4,6 +4,7 @@
 //! Neither end holds payloads or knows a socket: the caller brings each frame that arrived complete, asks for control bytes
 //! to write, and accounts block frames with [`Sender::sent_block`] and [`Receiver::on_block`]. State table: `docs/WIRE.md`.
 
+use crate::bug::{self, Bug};
 use crate::frame::{HAS_HEADER, Header, HeaderError, Kind, LAST};
 use crate::reason::LinkClass;
 use crate::set::BlockSet;
@@ -198,7 +199,7 @@ impl Pulse {
             return Err(LinkFault::Handshake);
         }
         let silence = now.since(self.heard);
-        if open && silence >= SILENT { Err(LinkFault::Silent(silence)) } else { Ok(()) }
+        if open && silence >= SILENT && !bug::is(Bug::SilenceUnseen) { Err(LinkFault::Silent(silence)) } else { Ok(()) }
     }
 
     fn deadline(&self, open: bool) -> Time {
@@ -390,7 +391,7 @@ impl Sender {
     pub fn on_time(&mut self, now: Time) -> Result<(), LinkFault> {
         let proven = self.is_proven();
         self.pulse.check(proven, now)?;
-        if proven && self.out.is_empty() && now.since(self.pulse.said) >= BEAT {
+        if proven && self.out.is_empty() && now.since(self.pulse.said) >= BEAT && !bug::is(Bug::BeatForgotten) {
             self.out.push_back(Header::bare(Kind::Beat, self.terms.deployment, 0).encode().to_vec());
         }
         Ok(())
@@ -405,6 +406,10 @@ impl Sender {
     /// When [`Self::on_time`] wants to be called at the latest.
     #[must_use]
     pub fn deadline(&self) -> Time {
+        if self.is_proven() && !self.out.is_empty() {
+            // The beat waits for the socket already: looking again at once would not help it.
+            return self.pulse.heard.after(SILENT);
+        }
         self.pulse.deadline(self.is_proven())
     }
 
@@ -428,7 +433,7 @@ impl Sender {
     /// Whether credit covers a frame of this charge.
     #[must_use]
     pub fn may_send(&self, charge: u64) -> bool {
-        self.is_open() && self.spent + charge <= self.credit
+        self.is_open() && (self.spent + charge <= self.credit || bug::is(Bug::CreditIgnored))
     }
 
     /// Accounts a block frame that is about to be written.
@@ -498,6 +503,8 @@ pub struct Receiver {
     granted: u64,
     received: u64,
     reported: (u64, u64),
+    /// Something is new and not reported yet.
+    unsaid: bool,
     acked: Time,
     pulse: Pulse,
     out: VecDeque<Vec<u8>>,
@@ -536,6 +543,7 @@ impl Receiver {
             granted: 0,
             received: 0,
             reported: (0, 0),
+            unsaid: false,
             acked: now,
             pulse: Pulse::new(now),
             out: VecDeque::from([accept]),
@@ -669,13 +677,19 @@ impl Receiver {
         let changed = grown > 0 || self.reported != (self.received, next);
         let urgent = grown >= capacity / 16 || (grown > 0 && self.granted - self.spent < capacity / 4);
         if urgent || (changed && now.since(self.acked) >= ACK_EVERY) || now.since(self.pulse.said) >= BEAT {
-            let payload =
-                [self.received.to_le_bytes(), next.min(self.received).to_le_bytes(), granted.to_le_bytes()].concat();
+            let mut counts = [self.received, next.min(self.received)];
+            if bug::is(Bug::AcksSwapped) {
+                counts.reverse();
+            }
+            let payload = [counts[0].to_le_bytes(), counts[1].to_le_bytes(), granted.to_le_bytes()].concat();
             self.out.push_back(framed(Kind::Ack, self.terms.deployment, 0, 0, &payload));
             self.granted = granted;
             self.reported = (self.received, next);
+            self.unsaid = false;
             self.acked = now;
             self.pulse.said = now;
+        } else {
+            self.unsaid = changed;
         }
         Ok(())
     }
@@ -690,11 +704,7 @@ impl Receiver {
     #[must_use]
     pub fn deadline(&self) -> Time {
         let pulse = self.pulse.deadline(self.is_proven());
-        if self.is_open() {
-            pulse.min(self.acked.after(ACK_EVERY).max(self.pulse.said.after(ACK_EVERY)))
-        } else {
-            pulse
-        }
+        if self.unsaid { pulse.min(self.acked.after(ACK_EVERY)) } else { pulse }
     }
 
     /// The next control frame to write.
@@ -849,6 +859,26 @@ mod tests {
             assert_eq!(sender.on_frame(&header, &payload, now), Ok(SenderEvent::Nothing));
             receiver.on_said(now);
         }
+    }
+
+    #[test]
+    fn an_end_with_nothing_to_say_sleeps_until_its_next_beat() {
+        let (mut sender, mut receiver) = open(&BlockSet::full(10));
+        let mut now = T0;
+        for _ in 0..100 {
+            receiver.on_time(0, 4096, 4096, now).unwrap();
+            sender.on_time(now).unwrap();
+            let next = receiver.deadline().min(sender.deadline());
+            assert!(next > now, "it would be asked again at once");
+            while let Some(bytes) = receiver.poll_control() {
+                let (header, payload) = cut(&bytes);
+                sender.on_frame(&header, &payload, now).unwrap();
+            }
+            // The sender's socket takes nothing: its beat waits.
+            receiver.on_alive(now);
+            now = next;
+        }
+        assert!(now >= T0.after(BEAT * 20), "100 turns took only {:?}", now.since(T0));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use super::comparing::Comparing;
 use super::slow::Paces;
 use super::{Deployment, DeploymentEvent, Place, Stage, Standing};
+use crate::bug::{self, Bug};
 use crate::control::{Join, LinkSpec, ToAgent};
 use crate::link::Terms;
 use crate::plan::{CardId, Plan, PlanNode, plan};
@@ -161,10 +162,20 @@ impl Deployment {
 
     /// Raises the epoch and tells every node whose neighbours are new.
     pub(super) fn order(&mut self, chain: usize) {
+        // A node that comes from another chain of the same pass must see its epoch rise, too.
+        let joins = self.chains[chain].nodes.iter().filter_map(|id| self.nodes.get(id)?.last_join.as_ref());
+        let (here, pass) = (chain, self.chains[chain].pass);
+        let others = joins.filter(|join| usize::from(join.chain) != here && join.pass == pass);
+        let highest = others.map(|join| join.epoch.0 & u64::from(u32::MAX)).max().unwrap_or(0);
         let state = &mut self.chains[chain];
-        state.epoch = Epoch(state.epoch.0 + 1);
+        state.epoch = Epoch(state.epoch.0.max(highest) + 1);
         self.unsaved = true;
-        let (epoch, pass, core, ids) = (state.epoch, state.pass, state.core, state.nodes.clone());
+        let (epoch, pass) = (state.epoch, state.pass);
+        // Whoever was told to finish is gone, or will be when it hears it: nobody is linked to it any more.
+        let there = |id: &NodeId| self.nodes.get(id).is_some_and(|node| !node.finished);
+        let state = &self.chains[chain];
+        let core = state.nodes.iter().take(state.core).filter(|id| there(id)).count();
+        let ids: Vec<NodeId> = state.nodes.iter().copied().filter(there).collect();
         for (at, id) in ids.iter().enumerate() {
             let upstream = at.checked_sub(1).map_or(NodeId::SERVER, |before| ids[before]);
             if let Some(node) = self.nodes.get_mut(id) {
@@ -279,6 +290,9 @@ impl Deployment {
         if let Some(node) = successor.and_then(|id| self.nodes.get_mut(&id)) {
             node.repairs += 1;
         }
+        if bug::is(Bug::SpliceForgotten) {
+            return Some((chain, successor));
+        }
         self.order(chain);
         Some((chain, successor))
     }
@@ -323,6 +337,7 @@ impl Deployment {
 
 /// One number that rises with every order a node may get: passes outweigh the changes within a chain.
 fn overall(pass: u32, epoch: Epoch) -> Epoch {
+    let pass = if bug::is(Bug::PassOutranked) { 1 } else { pass };
     Epoch(u64::from(pass) << 32 | epoch.0)
 }
 

@@ -150,6 +150,8 @@ pub struct Deployment {
     fixed: Option<Time>,
     over: Option<Time>,
     beat: Time,
+    /// When anything was last brought to this machine.
+    looked: Time,
     /// Of another run of the server, whose agents may come back.
     saved: Option<Saved>,
     resumed: Option<Resumed>,
@@ -176,6 +178,7 @@ impl Deployment {
             fixed: None,
             over: None,
             beat: now,
+            looked: now,
             saved: None,
             resumed: None,
             unsaved: false,
@@ -267,6 +270,10 @@ impl Deployment {
     fn greet(&mut self, id: NodeId, now: Time) {
         let open = self.stage == Stage::Waiting || (self.stage == Stage::Running && self.join_open(now));
         let Some(node) = self.nodes.get_mut(&id) else { return };
+        if node.was_unheard() {
+            // It may never have got its first place, and then it knows of nothing: it begins from the start.
+            self.orders.push_back((id, ToAgent::Prepare(self.config.prepare.clone())));
+        }
         match &node.standing {
             Standing::Running(_) => {
                 let join = node.last_join.clone();
@@ -306,6 +313,7 @@ impl Deployment {
     /// A message of a node's control link.
     pub fn on_message(&mut self, id: NodeId, message: ToServer, now: Time) {
         let deployment = self.config.prepare.deployment;
+        self.look_up(now);
         self.hear_returned(id, &message, now);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.heard = now;
@@ -369,6 +377,7 @@ impl Deployment {
 
     /// The control link of a node is gone.
     pub fn on_gone(&mut self, id: NodeId, detail: &str, now: Time) {
+        self.look_up(now);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         if !node.connected {
             return;
@@ -385,6 +394,7 @@ impl Deployment {
 
     /// Something happened on the feed of `chain`.
     pub fn on_feed(&mut self, chain: u16, event: FeedEvent, now: Time) {
+        self.look_up(now);
         match event {
             _ if self.stage != Stage::Running => {}
             FeedEvent::Up => {}
@@ -420,8 +430,17 @@ impl Deployment {
         }
     }
 
+    /// If the server itself stood still, silence of others means nothing: they may have said a lot that was not read yet.
+    fn look_up(&mut self, now: Time) {
+        if now.since(self.looked) >= BEAT * 3 / 2 {
+            self.nodes.values_mut().for_each(|node| node.heard = now);
+        }
+        self.looked = now;
+    }
+
     /// Lets time pass.
     pub fn on_time(&mut self, now: Time) {
+        self.look_up(now);
         if now.since(self.beat) >= BEAT && !matches!(self.stage, Stage::Over { .. }) {
             self.beat = now;
             let connected: Vec<NodeId> = self.nodes().filter(|node| node.connected).map(|node| node.id).collect();

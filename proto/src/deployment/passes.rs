@@ -5,6 +5,7 @@
 //! the main pass first, then the late and those that came back, the slow last.
 
 use super::{Deployment, DeploymentEvent, NodeRecord, Place, RepairKind, Standing};
+use crate::bug::{self, Bug};
 use crate::control::{Finish, ToAgent};
 use crate::plan::CardId;
 use crate::reason::Reason;
@@ -182,7 +183,7 @@ impl Deployment {
             for id in self.chains[chain].nodes().iter().rev() {
                 let Some(node) = self.nodes.get(id) else { continue };
                 // A running node may still fetch a block that was read back wrong: it needs its upstream to the end.
-                below_runs |= node.is_running();
+                below_runs |= node.is_running() && !bug::is(Bug::FinishTooEarly);
                 if node.outcome().is_some() && !below_runs && !node.finished {
                     finish.push(*id);
                 }

@@ -193,6 +193,18 @@ impl NodeRecord {
         self.progress.as_ref().is_some_and(|progress| progress.accepted >= blocks)
     }
 
+    /// Whether it has a place and never said anything from there.
+    pub(super) fn was_unheard(&self) -> bool {
+        let lost = self.outcome().is_some_and(|end| end.reason == Reason::NodeLost);
+        self.last_join.is_some() && self.progress.is_none() && (self.is_running() || lost)
+    }
+
+    /// The last pass that it was given a place in; 0 for none.
+    #[must_use]
+    pub fn last_pass(&self) -> u32 {
+        self.last_join.as_ref().map_or(0, |join| join.pass)
+    }
+
     /// Whether nothing more comes to it in `pass`.
     pub(super) fn pass_ended(&self, pass: u32) -> bool {
         let epoch = self.last_join.as_ref().map(|join| join.epoch);
@@ -247,6 +259,10 @@ impl NodeRecord {
             for block in *start..(*end).min(self.durable.universe()) {
                 self.durable.insert(crate::units::BlockNo(block));
             }
+        }
+        if progress.durable < self.durable.count() {
+            // A block was read back wrong after it was told of. Which one it was the node says to its upstream.
+            self.durable = BlockSet::empty(self.durable.universe());
         }
         self.meter.take(&progress, now);
         self.progress = Some(progress);

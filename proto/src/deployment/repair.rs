@@ -318,7 +318,8 @@ impl Deployment {
     /// Counts another try with a node whose link broke although it lives; gives whether there may be one.
     fn may_retry(&mut self, id: NodeId, reason: Reason, detail: &str, now: Time) -> bool {
         let Some(node) = self.nodes.get_mut(&id) else { return false };
-        if node.chain.is_none() {
+        // Who was told to finish hangs up: that is no loss.
+        if node.chain.is_none() || node.finished {
             return false;
         }
         node.relinked += 1;

@@ -6,6 +6,7 @@
 //! keys, and say what is lacking, as always.
 
 use super::{Deployment, DeploymentEvent, NodeRecord, Outcome, Place, Stage, Standing};
+use crate::bug::{self, Bug};
 use crate::control::{HOLD, Hello, Ready, ToServer};
 use crate::plan::{CardId, Plan, PlannedChain, plan};
 use crate::reason::{EndState, Reason, Verified};
@@ -254,7 +255,7 @@ impl Deployment {
         // Slow ones follow, as before.
         let here = |node: &&NodeRecord| node.is_running() && node.connected && !node.moved;
         let nodes: Vec<_> = self.nodes().filter(here).filter_map(|node| self.plan_node(node.id)).collect();
-        (self.pass, self.passed) = (self.pass + 1, now);
+        (self.pass, self.passed) = (self.pass + u32::from(!bug::is(Bug::ResumedPassNotRaised)), now);
         for planned in plan(&self.config.cards, &nodes, &self.config.limits).chains {
             self.new_chain(planned.card, planned.nodes, BlockSet::full(self.config.blocks), self.pass);
         }

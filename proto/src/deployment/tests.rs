@@ -63,7 +63,7 @@ fn progress(accepted: u32) -> ToServer {
         epoch: Epoch(1),
         phase: Phase::Receiving,
         accepted,
-        durable: 0,
+        durable: BLOCKS,
         verified: 0,
         received_bytes: 0,
         sent_bytes: 0,
@@ -670,4 +670,30 @@ fn if_all_have_ended_they_are_let_go_when_they_call() {
     }
     let finished = world.orders().into_iter().filter(|(_, order)| matches!(order, ToAgent::Finish(_))).count();
     assert_eq!((finished, world.machine.exit_code()), (3, Some(0)));
+}
+
+#[test]
+fn who_comes_back_and_never_got_its_first_place_is_told_everything_again() {
+    let (mut world, [_, b, _]) = World::running();
+    world.machine.on_gone(b, "reset", world.now);
+    world.join(2);
+    let orders = world.orders();
+    let again = [ToAgent::Prepare(world.machine.config.prepare.clone())];
+    assert!(orders.iter().any(|(id, order)| *id == b && again.contains(order)), "{orders:?}");
+    world.say(b, progress(1));
+    world.machine.on_gone(b, "reset", world.now);
+    world.join(2);
+    assert!(!world.orders().iter().any(|(_, order)| matches!(order, ToAgent::Prepare(_))));
+}
+
+#[test]
+fn a_server_that_stood_still_does_not_take_its_own_silence_for_that_of_others() {
+    let (mut world, [a, b, _]) = World::running();
+    world.later(1);
+    world.now = world.now.after(Duration::from_millis(1500));
+    let epoch = world.machine.node(a).unwrap().last_join.as_ref().unwrap().epoch;
+    let (state, reason, detail) = (LinkState::Down, Reason::DownstreamLost, "reset".to_owned());
+    let (deployment, peer, side) = (DEPLOYMENT, b, Side::Downstream);
+    world.say(a, ToServer::Link(LinkEvent { deployment, epoch, peer, side, state, reason, detail }));
+    assert_eq!(world.reasons(), [None, None, None], "the link is made anew, nobody is lost");
 }

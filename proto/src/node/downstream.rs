@@ -1,6 +1,7 @@
 //! What goes to the neighbour down the chain.
 
 use super::{Act, CONNECT_PATIENCE, CONNECT_PAUSE, Downstream, DownstreamState, Node, Transmit};
+use crate::bug::{self, Bug};
 use crate::control::{LinkState, Side};
 use crate::frame::{HEADER_LEN, Header, Kind};
 use crate::link::{LinkFault, Sender, SenderEvent, Terms};
@@ -67,7 +68,7 @@ impl Node {
         self.clear_parts();
         // A frame that was on its way out went with the link: nothing may wait for it.
         self.book.forget_downstream();
-        let first = self.book.first_id();
+        let first = self.book.first_id() + u64::from(bug::is(Bug::ReplayOffByOne));
         self.downstream = wanted.map(|(terms, address)| Downstream::new(terms, address, first, now));
     }
 
@@ -316,7 +317,7 @@ impl Node {
             down.cursor += 1;
             return Some(self.send_entry(id, &header));
         }
-        let drained = self.book.get(down.cursor).is_none();
+        let drained = self.book.get(down.cursor).is_none() || bug::is(Bug::EndTooEarly);
         let ended = self.upstream.ended.filter(|pass| drained && down.end_sent != Some(*pass));
         if skipped {
             self.reclaim();

@@ -14,6 +14,7 @@ mod tests;
 mod upstream;
 
 use crate::book::{Book, EntryId, Need};
+use crate::bug::{self, Bug};
 use crate::control::{BadBlock, Ended, Join, LinkEvent, LinkState, Progress, Side, ToServer};
 use crate::frame::{HEADER_LEN, Header};
 use crate::link::{LinkFault, Receiver, SUSPECT, Sender, Terms};
@@ -224,7 +225,8 @@ pub struct Node {
     durable: BlockSet,
     verified: BlockSet,
     unreported: BlockSet,
-    content_tries: BTreeMap<BlockNo, u8>,
+    /// How often a block was wrong; what a neighbour sent is counted apart.
+    content_tries: BTreeMap<(BlockNo, bool), u8>,
     upstream: Upstream,
     downstream: Option<Downstream>,
     suspected: [bool; 2],
@@ -239,6 +241,8 @@ pub struct Node {
     pass_ended: u32,
     /// The last word, to be said again to a server that may not have heard it.
     last_word: Option<Ended>,
+    /// What broke on either side and was not made anew since.
+    broken: [Option<LinkEvent>; 2],
     acts: VecDeque<Act>,
 }
 
@@ -276,6 +280,7 @@ impl Node {
             written_bytes: 0,
             pass_ended: 0,
             last_word: None,
+            broken: [None, None],
             acts: VecDeque::new(),
         }
     }
@@ -295,7 +300,9 @@ impl Node {
     /// Takes a place in a chain. An order below the highest epoch seen is dropped. A link whose two ends stay neighbours
     /// lives on.
     pub fn on_join(&mut self, join: &Join, now: Time) {
-        if join.deployment != self.config.deployment || (self.joined && join.epoch < self.epoch) {
+        if join.deployment != self.config.deployment
+            || (self.joined && join.epoch < self.epoch && !bug::is(Bug::EpochUnchecked))
+        {
             return;
         }
         if self.is_comparing() && join.pass != 0 {
@@ -339,6 +346,9 @@ impl Node {
         for block in fills {
             self.accepted.insert(block);
         }
+        if bug::is(Bug::FillsDurableAtOnce) {
+            self.on_durable(&self.accepted.iter().collect::<Vec<_>>());
+        }
         self.queue_part(part);
         self.check_complete();
     }
@@ -352,6 +362,9 @@ impl Node {
     /// The disk has all places of `block`.
     pub fn on_written(&mut self, block: BlockNo) {
         self.book.on_written(block);
+        if bug::is(Bug::HaveSetBeforeFlush) {
+            self.on_durable(&[block]);
+        }
         self.reclaim();
     }
 
@@ -374,23 +387,32 @@ impl Node {
     }
 
     /// The content of `block` does not have its hash (nothing of it was written), or what was read back differs: it is
-    /// fetched again, [`CONTENT_TRIES`] times at the most.
+    /// fetched again, [`CONTENT_TRIES`] times at the most. Only what comes straight from the server proves that the image is
+    /// rotten; a neighbour may have got it damaged itself and not know yet, so the block then waits for a catch-up pass.
     pub fn on_bad_content(&mut self, block: BlockNo, read_back: bool) {
         self.book.on_written(block);
-        for set in [&mut self.accepted, &mut self.durable, &mut self.verified, &mut self.unreported] {
+        if !read_back {
+            self.book.forget(block);
+        }
+        for set in [&mut self.durable, &mut self.verified, &mut self.unreported] {
             set.remove(block);
         }
-        let tries = self.content_tries.entry(block).or_insert(0);
-        *tries += 1;
-        if *tries >= CONTENT_TRIES {
+        if !bug::is(Bug::MismatchStaysAccepted) {
+            self.accepted.remove(block);
+        }
+        let from = self.upstream.terms.as_ref().map_or(NodeId::SERVER, |terms| terms.from);
+        let proves = read_back || from == NodeId::SERVER;
+        let tries = self.content_tries.entry((block, proves)).or_insert(0);
+        *tries = tries.saturating_add(1);
+        let last = *tries >= CONTENT_TRIES;
+        if last && proves {
             let (reason, what) = if read_back {
                 (Reason::DiskMismatch, "read back wrong twice")
             } else {
                 (Reason::ImageCorrupt, "arrived with wrong content twice")
             };
             self.on_disk_failed(reason, &format!("block {block} {what}"));
-        } else {
-            let from = self.upstream.terms.as_ref().map_or(NodeId::SERVER, |terms| terms.from);
+        } else if !last {
             let detail = if read_back { "read back wrong" } else { "wrong content" };
             if !read_back {
                 let bad = BadBlock { deployment: self.config.deployment, block, from, detail: detail.to_owned() };
@@ -403,7 +425,7 @@ impl Node {
 
     /// The target takes no more. The node goes on relaying.
     pub fn on_disk_failed(&mut self, reason: Reason, detail: &str) {
-        if matches!(self.disk, Disk::Ended(_)) {
+        if matches!(self.disk, Disk::Ended(_)) || (bug::is(Bug::FlushErrorIgnored) && reason == Reason::DiskFlush) {
             return;
         }
         self.end(EndState::Failed, reason, detail, Verified::No, 0, 0);
@@ -441,7 +463,8 @@ impl Node {
             return;
         }
         self.unreported = self.durable.clone();
-        if let Some(ended) = self.last_word.clone() {
+        self.acts.extend(self.broken.iter().flatten().cloned().map(ToServer::Link).map(Act::Tell));
+        if let Some(ended) = self.last_word.clone().filter(|_| !bug::is(Bug::LastWordForgotten)) {
             self.acts.push_back(Act::Tell(ToServer::Ended(ended)));
         }
         self.report();
@@ -460,7 +483,8 @@ impl Node {
         if self.disk != Disk::Writing || self.shape.is_none() || !self.accepted.is_full() {
             return;
         }
-        let proven = if self.config.verify == Verify::Full { &self.verified } else { &self.durable };
+        let read_back = self.config.verify == Verify::Full && !bug::is(Bug::FinishUnverified);
+        let proven = if read_back { &self.verified } else { &self.durable };
         if proven.is_full() {
             self.disk = Disk::Finishing;
             self.acts.push_back(Act::FinishDisk);
@@ -526,7 +550,8 @@ impl Node {
 
     /// The bytes of the ring that nothing holds.
     fn free(&self) -> u64 {
-        self.book.capacity().saturating_sub(self.book.held() + self.parts_charge + self.upstream.arriving)
+        let held = if bug::is(Bug::CreditForHeldSpace) { 0 } else { self.book.held() };
+        self.book.capacity().saturating_sub(held + self.parts_charge + self.upstream.arriving)
     }
 
     /// Whether the downstream takes what it can and never holds the ring: what goes out to it must not stay in the ring
@@ -616,7 +641,7 @@ impl Node {
             (Some(LinkFault::Broken(_)), Side::Downstream) => Reason::DownstreamLost,
             (Some(_), _) => Reason::ProtocolError,
         };
-        self.acts.push_back(Act::Tell(ToServer::Link(LinkEvent {
+        let event = LinkEvent {
             deployment: self.config.deployment,
             epoch: self.epoch,
             peer,
@@ -624,7 +649,10 @@ impl Node {
             state,
             reason,
             detail: fault.map(ToString::to_string).unwrap_or_default(),
-        })));
+        };
+        let broken = &mut self.broken[usize::from(side == Side::Downstream)];
+        *broken = (state == LinkState::Down).then(|| event.clone());
+        self.acts.push_back(Act::Tell(ToServer::Link(event)));
     }
 
     /// Says once that the neighbour on `side` is quiet, and takes it back when it is heard again.

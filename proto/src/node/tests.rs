@@ -572,3 +572,18 @@ fn a_server_that_is_back_is_told_again_what_is_durable_and_how_it_ended() {
     assert_eq!((ended.state, ended.blocks_written), (EndState::Done, 50));
     assert_eq!(progress.durable_new, [(0, 50)]);
 }
+
+#[test]
+fn wrong_content_from_a_neighbour_waits_for_another_pass_and_from_the_server_it_fails() {
+    let mut world = World::new(2, 50);
+    world.rigs[1].disk_stuck = true;
+    world.run(Duration::from_millis(300));
+    let block = world.rigs[1].pending.pop_front().unwrap();
+    (0..5).for_each(|_| world.rigs[1].node.on_bad_content(block, false));
+    assert_eq!(world.rigs[1].node.ended(), None);
+    assert!(!world.rigs[1].node.accepted.contains(block));
+    let mut world = World::new(1, 50);
+    world.run(Duration::from_millis(5));
+    (0..2).for_each(|_| world.rigs[0].node.on_bad_content(BlockNo(0), false));
+    assert_eq!(world.rigs[0].node.ended(), Some(EndState::Failed));
+}
