@@ -1,0 +1,227 @@
+//! What must hold in every run. The first thing that does not is kept; the run ends there.
+
+use crate::disk::Platter;
+use crate::image::Image;
+use crate::network::{HostNo, SERVER};
+use slidecast_proto::control::{Join, ToAgent, ToServer};
+use slidecast_proto::deployment::Deployment;
+use slidecast_proto::frame::Header;
+use slidecast_proto::reason::{EndState, Reason, Verify};
+use slidecast_proto::set::BlockSet;
+use slidecast_proto::units::{BlockNo, Epoch, NodeId, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is known of one agent.
+#[derive(Debug, Default)]
+struct Watched {
+    /// Its run, and who may send to it.
+    run: u64,
+    upstream: Option<NodeId>,
+    /// Who was the upstream in each epoch of this run.
+    upstreams: BTreeMap<Epoch, NodeId>,
+    verified: Option<(u64, BlockSet)>,
+    /// Why it may fail.
+    causes: BTreeSet<Reason>,
+    /// When the last thing that went wrong with it was over; nothing: never.
+    whole_since: Option<Time>,
+}
+
+/// What must hold.
+#[derive(Debug)]
+pub struct Checker {
+    violation: Option<String>,
+    agents: Vec<Watched>,
+    rings: Vec<u64>,
+    nodes: BTreeMap<NodeId, usize>,
+    blocks: u32,
+    /// Some disk lies.
+    pub lost_writes: bool,
+}
+
+impl Checker {
+    /// For agents with rings of these sizes.
+    #[must_use]
+    pub fn new(rings: Vec<u64>, blocks: u32) -> Self {
+        let agents = rings.iter().map(|_| Watched { whole_since: Some(Time(0)), ..Watched::default() }).collect();
+        Self { violation: None, agents, rings, nodes: BTreeMap::new(), blocks, lost_writes: false }
+    }
+
+    /// Something does not hold.
+    pub fn fail(&mut self, what: String) {
+        self.violation.get_or_insert(what);
+    }
+
+    /// What does not hold.
+    #[must_use]
+    pub fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    /// Something goes wrong with an agent, for which it may fail with one of these reasons; it is over at `until`, if ever.
+    pub fn excuse(&mut self, agent: usize, reasons: &[Reason], until: Option<Time>) {
+        let watched = &mut self.agents[agent];
+        watched.causes.extend(reasons);
+        watched.whole_since = watched.whole_since.zip(until).map(|(since, until)| since.max(until));
+    }
+
+    /// An agent is as good as new.
+    pub fn whole_again(&mut self, agent: usize, now: Time) {
+        self.agents[agent].whole_since = Some(now);
+    }
+
+    /// The server calls this agent so.
+    pub fn on_node(&mut self, node: NodeId, agent: usize) {
+        self.nodes.insert(node, agent);
+    }
+
+    /// An order to join came to an agent.
+    pub fn on_join(&mut self, agent: usize, run: u64, join: &Join, before: Epoch, after: Epoch) {
+        if after < before {
+            self.fail(format!("agent {agent}: its epoch falls from {before} to {after}"));
+        }
+        let watched = &mut self.agents[agent];
+        if watched.run != run {
+            watched.run = run;
+            watched.upstreams.clear();
+        }
+        if after != join.epoch || join.epoch < before {
+            return;
+        }
+        watched.upstream = Some(join.upstream.node);
+        let first = *watched.upstreams.entry(join.epoch).or_insert(join.upstream.node);
+        if first != join.upstream.node {
+            let (epoch, other) = (join.epoch, join.upstream.node);
+            self.fail(format!("agent {agent}: two upstreams in epoch {epoch}: node {first} and node {other}"));
+        }
+    }
+
+    /// An agent takes a frame from its upstream, which is at this host.
+    pub fn on_upstream_frame(&mut self, agent: usize, host: HostNo) {
+        let expected = match self.agents[agent].upstream {
+            Some(NodeId::SERVER) => SERVER,
+            Some(node) => self.nodes.get(&node).map_or(usize::MAX, |agent| agent + 1),
+            None => usize::MAX,
+        };
+        if expected != host {
+            self.fail(format!("agent {agent}: takes a frame from host {host}, but its upstream is at host {expected}"));
+        }
+    }
+
+    /// What lies in an agent's ring.
+    pub fn on_memory(&mut self, agent: usize, held: u64, engine: u64, spans: u64, outbox: usize) {
+        let ring = self.rings[agent];
+        if held > ring {
+            self.fail(format!("agent {agent}: {held} bytes are held in a ring of {ring}"));
+        }
+        if engine > spans {
+            self.fail(format!(
+                "agent {agent}: blocks were let go before they were written ({engine} of {spans} bytes)"
+            ));
+        }
+        if outbox > 256 {
+            self.fail(format!("agent {agent}: {outbox} messages wait for the server"));
+        }
+    }
+
+    /// An agent sends a block on.
+    pub fn on_relay(&mut self, agent: usize, head: &[u8; 48], content: u64) {
+        match Header::parse(head) {
+            Ok(header) if crate::image::crc(content) == header.payload_crc => {}
+            Ok(header) => {
+                self.fail(format!("agent {agent}: passes on block {}, whose CRC does not hold", header.number))
+            }
+            Err(error) => self.fail(format!("agent {agent}: passes on a frame: {error}")),
+        }
+    }
+
+    /// Blocks were read back and are right.
+    pub fn on_verified(&mut self, agent: usize, run: u64, blocks: &[BlockNo]) {
+        let all = self.blocks;
+        let verified = &mut self.agents[agent].verified;
+        if verified.as_ref().is_none_or(|(of, _)| *of != run) {
+            *verified = Some((run, BlockSet::empty(all)));
+        }
+        if let Some((_, verified)) = verified {
+            for block in blocks {
+                verified.insert(*block);
+            }
+        }
+    }
+
+    /// The machine wants the disk finished.
+    pub fn on_finish(&mut self, agent: usize, run: u64, verify: Verify) {
+        let proven = self.agents[agent].verified.as_ref().is_some_and(|(of, set)| *of == run && set.is_full());
+        if verify == Verify::Full && !proven {
+            self.fail(format!("agent {agent}: the disk is to be finished before every block was read back"));
+        }
+    }
+
+    /// An agent says something to the server.
+    pub fn on_message(&mut self, agent: usize, message: &ToServer, platter: &Platter, image: &Image) {
+        match message {
+            ToServer::Progress(progress) if !self.lost_writes => {
+                let claimed = progress.durable_new.iter().flat_map(|(start, end)| *start..*end);
+                if let Some(block) = claimed.clone().find(|block| platter.stable(*block) != image.content(*block)) {
+                    self.fail(format!("agent {agent}: says that block {block} is durable, and it is not"));
+                }
+            }
+            ToServer::Ended(ended) if ended.state != EndState::Failed => {
+                let wrong = (0..image.blocks()).find(|block| platter.stable(*block) != image.content(*block));
+                let excused = ended.state == EndState::Written && self.lost_writes;
+                if let Some(block) = wrong.filter(|_| !excused) {
+                    self.fail(format!("agent {agent}: is {} and block {block} is not what it must be", ended.state));
+                }
+                if !platter.bootable {
+                    self.fail(format!("agent {agent}: is {} and the disk has no head", ended.state));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The server gives an order.
+    pub fn on_order(&mut self, node: NodeId, order: &ToAgent, machine: &Deployment) {
+        if !matches!(order, ToAgent::Finish(_)) {
+            return;
+        }
+        let running = |id: &NodeId| machine.node(*id).is_some_and(slidecast_proto::deployment::NodeRecord::is_running);
+        for chain in machine.chains() {
+            let below = chain.iter().skip_while(|id| **id != node);
+            if let Some(below) = below.skip(1).find(|id| running(id)) {
+                self.fail(format!("node {node} is told to finish while node {below} below it still runs"));
+            }
+        }
+    }
+
+    /// All is over: every end must have its cause.
+    pub fn on_over(&mut self, machine: &Deployment, verify: Verify, over: Time) {
+        let wanted = if verify == Verify::Full { EndState::Done } else { EndState::Written };
+        for node in machine.nodes() {
+            let Some(agent) = self.nodes.get(&node.id).copied() else { continue };
+            let watched = &self.agents[agent];
+            let Some(outcome) = node.outcome() else { continue };
+            if outcome.state == wanted {
+                continue;
+            }
+            let (id, state, reason, detail) = (node.id, outcome.state, outcome.reason, &outcome.detail);
+            let what = format!("agent {agent} (node {id}) is {state}: {reason}: {detail}");
+            if state != EndState::Failed {
+                self.fail(format!("{what}, but {wanted} was asked for"));
+            } else if reason == Reason::None || detail.is_empty() {
+                self.fail(format!("{what}: a failure without a name"));
+            } else if !watched.causes.contains(&reason) {
+                self.fail(format!("{what}: nothing that happened to it explains that"));
+            } else if reason == Reason::NodeLost
+                && watched.whole_since.is_some_and(|since| over.since(since) > std::time::Duration::from_secs(12))
+                && !self.replaced(machine, node.id, agent)
+            {
+                self.fail(format!("{what}, although it was there for more than 12 s before the end"));
+            }
+        }
+    }
+
+    /// Whether a later process of the same agent came in the place of this node.
+    fn replaced(&self, machine: &Deployment, node: NodeId, agent: usize) -> bool {
+        machine.nodes().any(|other| other.id > node && self.nodes.get(&other.id) == Some(&agent))
+    }
+}

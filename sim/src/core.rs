@@ -1,0 +1,61 @@
+//! What every driver in the world uses: the time, the events to come, the network, chance, and the checker.
+
+use crate::checker::Checker;
+use crate::image::Image;
+use crate::network::{ConnId, Frame, HostNo, Network};
+use crate::queue::{Event, Queue};
+use crate::rng::Rng;
+use slidecast_proto::units::Time;
+use std::fmt;
+use std::io::Write;
+use std::sync::Arc;
+
+/// What all share.
+#[derive(Debug)]
+pub struct Core {
+    /// The time.
+    pub now: Time,
+    /// The events to come.
+    pub queue: Queue,
+    /// The network.
+    pub network: Network,
+    /// Chance.
+    pub rng: Rng,
+    /// The image.
+    pub image: Arc<Image>,
+    /// What must hold.
+    pub checker: Checker,
+    /// Whether what happens is shown.
+    pub shown: bool,
+}
+
+impl Core {
+    /// Shows what happens, if that was asked for.
+    pub fn note(&self, what: fmt::Arguments<'_>) {
+        if self.shown {
+            let seconds = self.now.0.saturating_sub(1_000_000) as f64 / 1e6;
+            let _ = writeln!(std::io::stdout().lock(), "{seconds:11.6}  {what}");
+        }
+    }
+
+    /// Calls a host.
+    pub fn connect(&mut self, from: HostNo, to: HostNo) -> ConnId {
+        self.network.connect(from, to, self.now, &mut self.queue)
+    }
+
+    /// Gives a frame to a connection; says whether it is out as a whole.
+    pub fn start(&mut self, conn: ConnId, end: usize, frame: Frame) -> bool {
+        self.network.start(conn, end, frame, self.now, &mut self.queue, &mut self.rng)
+    }
+
+    /// Closes one end of a connection. What the other end sent and nobody read may tear it down.
+    pub fn close(&mut self, conn: ConnId, end: usize) {
+        let torn = self.rng.chance(30);
+        self.network.close(conn, end, torn, self.now, &mut self.queue, &mut self.rng);
+    }
+
+    /// Lets `event` happen at `at`, or at once if that has passed.
+    pub fn wake(&mut self, at: Time, event: Event) {
+        self.queue.push(at.max(self.now), event);
+    }
+}

@@ -1,0 +1,148 @@
+//! What goes wrong, done to the world, and what it excuses.
+
+use crate::agent::Agent;
+use crate::checker::Checker;
+use crate::core::Core;
+use crate::disk::DiskFault;
+use crate::network::{CALLED, CALLER, ConnId, SERVER};
+use crate::queue::Event;
+use crate::run::Run;
+use crate::scenario::{Fault, Scenario};
+use crate::server::Server;
+use slidecast_proto::reason::Reason;
+use std::time::Duration;
+
+/// What is wrong with disks and image from the start.
+pub fn excuse_disks(scenario: &Scenario, checker: &mut Checker) {
+    for (agent, node) in scenario.nodes.iter().enumerate() {
+        let mut lost = 0;
+        for fault in &node.disk.faults {
+            let reason = match fault {
+                DiskFault::Write(_) => Reason::DiskWrite,
+                DiskFault::Flush(_) => Reason::DiskFlush,
+                DiskFault::Read(_) => Reason::DiskRead,
+                DiskFault::Rotten(_) => Reason::DiskMismatch,
+                DiskFault::Lost(_) => {
+                    lost += 1;
+                    if lost < 2 { continue } else { Reason::DiskMismatch }
+                }
+                DiskFault::Stuck(..) => continue,
+            };
+            checker.excuse(agent, &[reason], None);
+        }
+        let lies = |fault: &DiskFault| matches!(fault, DiskFault::Lost(_) | DiskFault::Rotten(_));
+        checker.lost_writes |= node.disk.faults.iter().any(lies);
+        if scenario.image.rotten.is_some() {
+            checker.excuse(agent, &[Reason::ImageCorrupt], None);
+        }
+    }
+}
+
+/// Does a fault to the world.
+pub fn inject(fault: Fault, core: &mut Core, server: &mut Server, agents: &mut [Agent]) {
+    let now = core.now;
+    match fault {
+        Fault::Kill(agent, back) | Fault::PowerOff(agent, back) => {
+            if !agents[agent].is_alive() {
+                return;
+            }
+            agents[agent].die(core, matches!(fault, Fault::PowerOff(..)));
+            core.checker.excuse(agent, &[Reason::NodeLost], None);
+            if let Some(span) = back {
+                core.queue.push(now.after(span), Event::Boot(agent));
+                core.checker.whole_again(agent, now.after(span));
+            }
+        }
+        Fault::Hang(agent, span) => {
+            let until = now.after(span);
+            hold(core, agent + 1, span);
+            if span >= Duration::from_millis(900) {
+                core.checker.excuse(agent, &[Reason::NodeLost], Some(until));
+            }
+        }
+        Fault::HangServer(span) => hold(core, SERVER, span),
+        Fault::RestartServer(span, told) => server.crash(span, told, core),
+        Fault::ResetUpstream(agent) => {
+            if let Some(conn) = upstream(agents, agent) {
+                reset(conn, core);
+            }
+        }
+        Fault::ResetControl(agent) => {
+            if let Some(conn) = agents[agent].control_conn() {
+                reset(conn, core);
+                core.checker.excuse(agent, &[Reason::NodeLost], Some(now.after(Duration::from_secs(1))));
+            }
+        }
+        Fault::HalfOpen(agent, way) => {
+            if let Some(conn) = upstream(agents, agent) {
+                lose(conn, way, core);
+            }
+        }
+        Fault::HalfOpenControl(agent) => {
+            if let Some(conn) = agents[agent].control_conn() {
+                lose(conn, 2, core);
+                // Until it calls again, a neighbour's complaint is believed.
+                core.checker.excuse(agent, &[Reason::NodeLost], Some(now.after(Duration::from_secs(5))));
+            }
+        }
+        Fault::Cut(host, other, span) => {
+            if host == other {
+                return;
+            }
+            let until = now.after(span);
+            core.network.cut(host, other, until);
+            if (host == SERVER || other == SERVER) && span >= Duration::from_millis(900) {
+                let agent = host.max(other) - 1;
+                core.checker.excuse(agent, &[Reason::NodeLost, Reason::ServerLost], Some(until));
+            }
+        }
+        Fault::Damage(agent, damage) => {
+            if let Some(conn) = upstream(agents, agent) {
+                if damage == crate::network::Damage::Content {
+                    (0..agents.len()).for_each(|agent| core.checker.excuse(agent, &[Reason::ImageCorrupt], None));
+                }
+                core.network.damage(conn, CALLER, damage);
+            }
+        }
+        Fault::DamageUp(agent) => {
+            if let Some(conn) = upstream(agents, agent) {
+                core.network.damage(conn, CALLED, crate::network::Damage::Control);
+            }
+        }
+        Fault::StaleOrder(agent) => agents[agent].stale_order(core),
+        Fault::Stop => {
+            for agent in 0..agents.len() {
+                core.checker.excuse(agent, &[Reason::Aborted], None);
+            }
+            server.stop(core);
+        }
+    }
+}
+
+fn upstream(agents: &[Agent], agent: usize) -> Option<ConnId> {
+    agents[agent].run.as_ref().and_then(Run::upstream_conn)
+}
+
+fn hold(core: &mut Core, host: usize, span: Duration) {
+    let until = core.now.after(span);
+    if core.network.hosts[host].powered {
+        core.network.hosts[host].still = until;
+        core.queue.push(until, Event::Resume(host));
+    }
+}
+
+fn reset(conn: ConnId, core: &mut Core) {
+    for end in [CALLER, CALLED] {
+        core.network.lose(conn, end);
+        core.queue.push(core.now, Event::Reset(conn, end));
+    }
+}
+
+/// `way` 0: what the caller sends; 1: what the called one sends; 2: both.
+fn lose(conn: ConnId, way: usize, core: &mut Core) {
+    for end in [CALLER, CALLED] {
+        if way == end || way == 2 {
+            core.network.lose(conn, end);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What a seed means: the image, the nodes, the network, and what goes wrong when.
+
+use crate::disk::{DiskFault, DiskPlan};
+use crate::image::ImagePlan;
+use crate::network::{Damage, NetworkPlan};
+use crate::rng::Rng;
+use slidecast_proto::reason::Verify;
+use slidecast_proto::units::Time;
+use std::time::Duration;
+
+/// One node to be.
+#[derive(Clone, Debug)]
+pub struct NodePlan {
+    /// The card of the server that it hangs on.
+    pub card: u32,
+    /// The speed of its link as it reports it, in Mbit/s.
+    pub mbits: u32,
+    /// The speed that its link has, in bytes per second.
+    pub rate: u64,
+    /// Half of the latency of its paths.
+    pub latency: Duration,
+    /// The size of its ring in bytes.
+    pub ring: u64,
+    /// Its disk.
+    pub disk: DiskPlan,
+    /// When it comes.
+    pub boot: Time,
+}
+
+/// Something that goes wrong. Agents are named by their index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process of an agent ends; another begins after a while, if at all.
+    Kill(usize, Option<Duration>),
+    /// The power of a node goes; it boots again after a while, if at all.
+    PowerOff(usize, Option<Duration>),
+    /// An agent stands still.
+    Hang(usize, Duration),
+    /// The server stands still.
+    HangServer(Duration),
+    /// The server is killed, and started again after a while; it may be told that it goes on.
+    RestartServer(Duration, bool),
+    /// The connection from its upstream is reset.
+    ResetUpstream(usize),
+    /// The control link is reset.
+    ResetControl(usize),
+    /// Nothing comes through on the connection from its upstream, one way (0 down, 1 up) or both (2).
+    HalfOpen(usize, usize),
+    /// Nothing comes through on its control link.
+    HalfOpenControl(usize),
+    /// No path between two hosts for a while (0 is the server, agent `n` is `n + 1`).
+    Cut(usize, usize, Duration),
+    /// What comes next from its upstream is damaged.
+    Damage(usize, Damage),
+    /// What it says next to its upstream is damaged.
+    DamageUp(usize),
+    /// An order that was given before comes once more.
+    StaleOrder(usize),
+    /// The operator stops the deployment.
+    Stop,
+}
+
+/// A run to be.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// What all of it was drawn from.
+    pub seed: u64,
+    /// The image.
+    pub image: ImagePlan,
+    /// The nodes.
+    pub nodes: Vec<NodePlan>,
+    /// The speed of each of the server's cards, in Mbit/s.
+    pub cards: Vec<u32>,
+    /// What the server's host can send to one node, in bytes per second.
+    pub server_rate: u64,
+    /// How many nodes start it.
+    pub wait_for: u32,
+    /// How much is read back.
+    pub verify: Verify,
+    /// The network.
+    pub network: NetworkPlan,
+    /// What goes wrong, in the order of time.
+    pub faults: Vec<(Time, Fault)>,
+    /// When the run must be over.
+    pub limit: Time,
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A time in milliseconds.
+#[must_use]
+pub fn at_ms(ms: u64) -> Time {
+    Time(1_000_000).after(Duration::from_millis(ms))
+}
+
+impl Scenario {
+    /// The run of a seed.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        let mut rng = Rng::new(seed, 1);
+        let count = usize::try_from(match rng.below(10) {
+            0 => 1,
+            1..=5 => rng.between(2, 5),
+            _ => rng.between(3, 12),
+        })
+        .unwrap_or(1);
+        let blocks = rng.between_u32(1, 60);
+        let block = 64 << 10;
+        let rotten = rng.chance(2).then(|| rng.between_u32(0, blocks - 1));
+        let image = ImagePlan {
+            blocks,
+            block,
+            per_part: rng.between_u32(1, 24),
+            fill_every: rng.pick(&[0, 0, 2, 3, 7]),
+            stored: rng.pick(&[1..4096, 4096..65_536, 65_535..65_536, 30_000..65_536].each_ref()).clone(),
+            part_bytes: usize::try_from(rng.between(8, 4096)).unwrap_or(8),
+            rotten,
+        };
+        // The slowest of all decides how long it takes: some 0.1 to 10 s.
+        let rate = rng.pick(&[300_000, 1_000_000, 4_000_000, 40_000_000]);
+        let cards = rng.pick(&[1, 1, 1, 2]);
+        let verify = rng.pick(&[Verify::Full, Verify::Full, Verify::Full, Verify::Full, Verify::Head, Verify::None]);
+        let even = rng.chance(50);
+        let late = rng.chance(20);
+        let nodes: Vec<NodePlan> = (0..count)
+            .map(|at| {
+                let slow = if even { 1 } else { rng.between(1, 4) };
+                let disk = DiskPlan {
+                    write_rate: rate * rng.pick(&[1, 2, 10]) / if even { 1 } else { rng.between(1, 4) },
+                    read_rate: rate * rng.pick(&[2, 10]),
+                    flush: MS * rng.between_u32(0, 30),
+                    rotational: rng.chance(20),
+                    faults: Vec::new(),
+                };
+                let boot = if late && at > 0 && rng.chance(40) { rng.between(0, 6000) } else { rng.between(0, 30) };
+                NodePlan {
+                    card: rng.between_u32(0, cards - 1),
+                    mbits: rng.pick(&[0, 1000, 1000, 100]),
+                    rate: rate / slow,
+                    latency: Duration::from_micros(rng.between(10, 3000)),
+                    ring: u64::from(block) * rng.between(2, 16),
+                    disk,
+                    boot: at_ms(boot),
+                }
+            })
+            .collect();
+        let network = NetworkPlan {
+            window: rng.pick(&[1, 100_000, 400_000]),
+            unsent: rng.pick(&[0, 20_000, 524_288]),
+            jitter: Duration::from_micros(rng.pick(&[0, 100, 5000])),
+            pieces: rng.chance(50),
+        };
+        let early = u32::try_from(nodes.iter().filter(|node| node.boot <= at_ms(30)).count()).unwrap_or(1);
+        let mut scenario = Self {
+            seed,
+            image,
+            nodes,
+            cards: (0..cards).map(|_| rng.pick(&[0, 1000, 2500, 10_000])).collect(),
+            server_rate: rate * 4,
+            wait_for: early.max(1),
+            verify,
+            network,
+            faults: Vec::new(),
+            limit: at_ms(600_000),
+        };
+        scenario.draw_faults(&mut rng);
+        scenario
+    }
+
+    /// A quarter of the runs has no fault; the others have one to four, most while blocks flow.
+    fn draw_faults(&mut self, rng: &mut Rng) {
+        let bytes = u64::from(self.image.blocks) * u64::from(self.image.stored.end);
+        let slowest = self.nodes.iter().map(|node| node.rate.min(node.disk.write_rate)).min().unwrap_or(1).max(1);
+        let span_ms = 200 + bytes * 1300 / slowest;
+        let faults = if rng.chance(25) { 0 } else { rng.between(1, 4) };
+        for _ in 0..faults {
+            let agent = usize::try_from(rng.below(self.nodes.len() as u64)).unwrap_or(0);
+            let at = at_ms(rng.between(1, span_ms));
+            let back = rng.chance(50).then(|| MS * rng.between_u32(10, 8000));
+            let short = MS * rng.between_u32(10, 900);
+            let fault = match rng.below(22) {
+                0..=2 => Fault::Kill(agent, back),
+                3..=5 => Fault::PowerOff(agent, back),
+                6 => Fault::Hang(agent, MS * rng.between_u32(100, 9000)),
+                7 if rng.chance(50) => Fault::RestartServer(MS * rng.between_u32(20, 9000), rng.chance(50)),
+                7 => Fault::HangServer(MS * rng.between_u32(50, 1800)),
+                8 | 9 => Fault::ResetUpstream(agent),
+                10 => Fault::ResetControl(agent),
+                11 | 12 => Fault::HalfOpen(agent, rng.pick(&[0, 1, 2])),
+                13 => Fault::HalfOpenControl(agent),
+                14 => {
+                    let other = usize::try_from(rng.below(self.nodes.len() as u64 + 1)).unwrap_or(0);
+                    Fault::Cut(agent + 1, other, if rng.chance(50) { short } else { MS * rng.between_u32(900, 9000) })
+                }
+                15 | 16 => {
+                    Fault::Damage(agent, rng.pick(&[Damage::Block, Damage::Block, Damage::Content, Damage::Control]))
+                }
+                17 => Fault::DamageUp(agent),
+                18 => Fault::StaleOrder(agent),
+                19 if rng.chance(20) => Fault::Stop,
+                _ => {
+                    let blocks = self.image.blocks;
+                    let fault = match rng.below(6) {
+                        0 => DiskFault::Write(rng.between_u32(1, blocks)),
+                        1 => DiskFault::Flush(rng.between_u32(1, 3)),
+                        2 => DiskFault::Read(rng.between_u32(1, 2)),
+                        3 => DiskFault::Lost(rng.between_u32(1, blocks)),
+                        4 => DiskFault::Rotten(rng.between_u32(0, blocks - 1)),
+                        _ => DiskFault::Stuck(rng.between_u32(1, blocks), MS * rng.between_u32(100, 9000)),
+                    };
+                    self.nodes[agent].disk.faults.push(fault);
+                    continue;
+                }
+            };
+            self.faults.push((at, fault));
+        }
+        self.faults.sort_by_key(|(at, _)| *at);
+    }
+
+    /// Whether nothing goes wrong and all come in time.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        let whole = self.nodes.iter().all(|node| node.disk.faults.is_empty() && node.boot <= at_ms(30));
+        self.faults.is_empty() && whole && self.image.rotten.is_none()
+    }
+}

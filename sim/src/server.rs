@@ -1,0 +1,326 @@
+//! The server: what `server/src/deploy/event_loop.rs` does around the deployment machine, in virtual time.
+//!
+//! Left out: discovery, strangers, screens, the report.
+
+use crate::agent::Agent;
+use crate::core::Core;
+use crate::feed::{Feed, FeedNews, FeedOrder};
+use crate::network::{CALLED, ConnId, Frame, SERVER};
+use crate::queue::Event;
+use slidecast_proto::control::{ToAgent, ToServer};
+use slidecast_proto::deployment::{Deployment, DeploymentConfig, DeploymentEvent, FeedEvent, Saved, Stage};
+use slidecast_proto::plan::CardId;
+use slidecast_proto::units::{NodeId, Time};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The most that may wait for an agent that does not read, in bytes.
+const BACKLOG: u64 = 1 << 20;
+
+/// The server.
+#[derive(Debug)]
+pub struct Server {
+    /// The machine.
+    pub machine: Deployment,
+    config: DeploymentConfig,
+    /// What is kept in the state folder.
+    saved: Option<Saved>,
+    /// Its process does not run.
+    down: bool,
+    /// Who is at the other end of each control link.
+    links: BTreeMap<ConnId, Option<NodeId>>,
+    nodes: BTreeMap<NodeId, ConnId>,
+    feeds: BTreeMap<u16, Feed>,
+    last_feed: u64,
+    timer: Time,
+    /// Since when all is over.
+    pub over: Option<Time>,
+    /// Frames with blocks that feeds have sent.
+    pub blocks_sent: u64,
+    /// Bytes that feeds have sent.
+    pub egress: u64,
+}
+
+impl Server {
+    /// A server that waits for its nodes.
+    #[must_use]
+    pub fn new(config: DeploymentConfig, now: Time) -> Self {
+        Self {
+            machine: Deployment::new(config.clone(), now),
+            config,
+            saved: None,
+            down: false,
+            links: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            feeds: BTreeMap::new(),
+            last_feed: 0,
+            timer: Time(u64::MAX),
+            over: None,
+            blocks_sent: 0,
+            egress: 0,
+        }
+    }
+
+    /// The newest connection of a node.
+    #[must_use]
+    pub fn conn_of(&self, node: NodeId) -> Option<ConnId> {
+        self.nodes.get(&node).copied()
+    }
+
+    fn feed_of(&mut self, conn: ConnId) -> Option<&mut Feed> {
+        self.feeds.values_mut().find(|feed| feed.conn() == Some(conn))
+    }
+
+    /// A frame came. `card` is the card on which its sender hangs.
+    pub fn on_frame(&mut self, conn: ConnId, frame: Frame, card: CardId, core: &mut Core) {
+        if let Frame::Message(bytes) = &frame {
+            match ToServer::parse(bytes) {
+                Ok(message) => self.on_message(conn, message, card, core),
+                Err(error) => core.checker.fail(format!("a message does not parse: {error}")),
+            }
+        } else if let Some(feed) = self.feed_of(conn) {
+            let news = feed.on_frame(frame, core);
+            let serial = feed.serial();
+            self.feed_news(serial, news, core);
+        }
+        self.turn(core);
+    }
+
+    fn on_message(&mut self, conn: ConnId, message: ToServer, card: CardId, core: &mut Core) {
+        let now = core.now;
+        match (self.links.get(&conn).copied().flatten(), message) {
+            (None, ToServer::Hello(hello)) => {
+                if self.over.is_some() {
+                    return core.close(conn, CALLED);
+                }
+                let index = u32::from_le_bytes(*hello.boot.first_chunk().unwrap_or(&[0; 4])) as usize;
+                let node = self.machine.on_agent(hello, card, Agent::address(index), now);
+                core.note(format_args!("server: agent {index} is node {node}"));
+                core.checker.on_node(node, index);
+                self.links.insert(conn, Some(node));
+                if let Some(old) = self.nodes.insert(node, conn).filter(|old| *old != conn) {
+                    self.links.remove(&old);
+                    core.close(old, CALLED);
+                }
+            }
+            (Some(node), message) if self.over.is_none() => {
+                if let ToServer::Ended(ended) = &message {
+                    core.note(format_args!("server: node {node} has ended: {} {}", ended.state, ended.reason));
+                }
+                self.machine.on_message(node, message, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// A call of its own was answered.
+    pub fn on_called(&mut self, conn: ConnId, accepted: bool, core: &mut Core) {
+        match self.feed_of(conn) {
+            Some(feed) => {
+                let news = feed.on_called(accepted, core);
+                let serial = feed.serial();
+                self.feed_news(serial, news, core);
+            }
+            None => core.close(conn, 0),
+        }
+        self.turn(core);
+    }
+
+    /// A connection is gone.
+    pub fn on_closed(&mut self, conn: ConnId, why: &str, core: &mut Core) {
+        if let Some(standing) = self.links.remove(&conn) {
+            core.close(conn, CALLED);
+            self.gone(standing, why, core);
+        } else if let Some(feed) = self.feed_of(conn) {
+            let news = feed.on_closed(why, core);
+            let serial = feed.serial();
+            self.feed_news(serial, news, core);
+        } else {
+            core.close(conn, usize::from(core.network.conn(conn).hosts[0] != SERVER));
+        }
+        self.turn(core);
+    }
+
+    fn gone(&mut self, node: Option<NodeId>, why: &str, core: &mut Core) {
+        if let Some(node) = node {
+            core.note(format_args!("server: the control link of node {node} is gone: {why}"));
+            self.nodes.remove(&node);
+            self.machine.on_gone(node, why, core.now);
+        }
+    }
+
+    /// A frame that waited is out.
+    pub fn on_out(&mut self, conn: ConnId, core: &mut Core) {
+        if let Some(feed) = self.feed_of(conn) {
+            feed.on_out(core);
+            let serial = feed.serial();
+            self.on_feed_timer(serial, core);
+        }
+    }
+
+    /// A feed wanted to be woken.
+    pub fn on_feed_timer(&mut self, serial: u64, core: &mut Core) {
+        let Some(feed) = self.feeds.values_mut().find(|feed| feed.serial() == serial) else { return };
+        let news = feed.turn(core);
+        self.feed_news(serial, news, core);
+        self.turn(core);
+    }
+
+    fn feed_news(&mut self, serial: u64, news: Vec<FeedNews>, core: &mut Core) {
+        for news in news {
+            let Some(chain) = self.feeds.iter().find(|(_, feed)| feed.serial() == serial).map(|(chain, _)| *chain)
+            else {
+                return;
+            };
+            let now = core.now;
+            match news {
+                FeedNews::Sent { blocks, bytes } => {
+                    self.blocks_sent += blocks;
+                    self.egress += bytes;
+                }
+                FeedNews::Broken(why) => self.machine.on_feed(chain, FeedEvent::Broken(why), now),
+                FeedNews::Up => self.machine.on_feed(chain, FeedEvent::Up, now),
+                FeedNews::Down(why) => {
+                    core.note(format_args!("server: the feed of chain {chain} is down: {why}"));
+                    self.machine.on_feed(chain, FeedEvent::Down(why), now);
+                }
+                FeedNews::ImageCorrupt(block) => {
+                    self.machine.on_block_checked(Some(&format!("block {block} of the image is rotten")), now);
+                }
+            }
+        }
+    }
+
+    /// It wanted to be woken.
+    pub fn on_timer(&mut self, core: &mut Core) {
+        if !self.down && self.timer <= core.now {
+            self.timer = Time(u64::MAX);
+            self.turn(core);
+        }
+    }
+
+    /// Its process is killed; it is started again after `span`.
+    pub fn crash(&mut self, span: Duration, told: bool, core: &mut Core) {
+        if self.down || !self.is_running() {
+            return;
+        }
+        core.note(format_args!("server: is killed"));
+        self.down = true;
+        core.network.hosts[SERVER].listening = false;
+        for (conn, end) in core.network.of_host(SERVER) {
+            core.close(conn, end);
+        }
+        self.links.clear();
+        self.nodes.clear();
+        self.feeds.clear();
+        core.queue.push(core.now.after(span), Event::Restart(told));
+    }
+
+    /// Its process begins again.
+    pub fn restart(&mut self, told: bool, core: &mut Core) {
+        core.note(format_args!("server: starts again"));
+        self.down = false;
+        self.timer = Time(u64::MAX);
+        core.network.hosts[SERVER].listening = true;
+        self.config.secret = core.rng.bytes();
+        self.machine = Deployment::new(self.config.clone(), core.now);
+        if let Some(saved) = self.saved.take() {
+            self.machine.expect_back(saved, told, core.now);
+        }
+        self.turn(core);
+    }
+
+    /// The operator stops it.
+    pub fn stop(&mut self, core: &mut Core) {
+        if self.down {
+            return;
+        }
+        self.machine.on_stop(core.now);
+        self.turn(core);
+    }
+
+    /// One turn of the loop.
+    pub fn turn(&mut self, core: &mut Core) {
+        if self.down {
+            return;
+        }
+        if self.over.is_none() && core.now >= self.machine.deadline() {
+            self.machine.on_time(core.now);
+        }
+        loop {
+            // What another process would need is kept before an order goes out.
+            if self.machine.take_unsaved() {
+                self.saved = self.machine.saved(core.now);
+            }
+            if let Some((node, order)) = self.machine.poll_order() {
+                self.send(node, &order, core);
+            } else if let Some(event) = self.machine.poll_event() {
+                self.on_event(event, core);
+            } else {
+                break;
+            }
+        }
+        let deadline = self.machine.deadline();
+        if self.over.is_none() && deadline < self.timer {
+            self.timer = deadline;
+            core.wake(deadline, Event::Server);
+        }
+    }
+
+    fn send(&mut self, node: NodeId, order: &ToAgent, core: &mut Core) {
+        core.checker.on_order(node, order, &self.machine);
+        let Some(conn) = self.nodes.get(&node).copied() else { return };
+        if core.network.backlog(conn, CALLED) > BACKLOG {
+            self.links.remove(&conn);
+            core.close(conn, CALLED);
+            return self.gone(Some(node), "it does not read what is sent", core);
+        }
+        core.start(conn, CALLED, Frame::Message(order.encode()));
+    }
+
+    fn on_event(&mut self, event: DeploymentEvent, core: &mut Core) {
+        match event {
+            DeploymentEvent::NodeChanged(_) | DeploymentEvent::Replaced { .. } => {}
+            DeploymentEvent::Note(text) => core.note(format_args!("server: {text}")),
+            DeploymentEvent::Resumed => core.note(format_args!("server: goes on")),
+            DeploymentEvent::PlanFixed(plan) => core.note(format_args!("server: the plan is fixed: {:?}", plan.chains)),
+            DeploymentEvent::StartFeed { chain, terms, address, blocks } => {
+                core.note(format_args!("server: chain {chain} is fed: node {}, {} blocks", terms.to, blocks.count()));
+                self.last_feed += 1;
+                let order = FeedOrder { serial: self.last_feed, terms, address, blocks };
+                if let Some(old) = self.feeds.remove(&chain) {
+                    old.stop(core);
+                }
+                self.feeds.insert(chain, Feed::start(order, core));
+            }
+            DeploymentEvent::StopFeed { chain } => {
+                if let Some(feed) = self.feeds.remove(&chain) {
+                    feed.stop(core);
+                }
+            }
+            DeploymentEvent::CheckBlock(block) => {
+                let bad = core.image.rotten == Some(block.0);
+                self.machine.on_block_checked(bad.then_some("a rotten block"), core.now);
+            }
+            DeploymentEvent::Over => {
+                core.note(format_args!("server: all is over: {:?}", self.machine.stage()));
+                std::mem::take(&mut self.feeds).into_values().for_each(|feed| feed.stop(core));
+                self.over = Some(core.now);
+                while let Some((node, order)) = self.machine.poll_order() {
+                    self.send(node, &order, core);
+                }
+                self.nodes.clear();
+                for conn in std::mem::take(&mut self.links).into_keys() {
+                    core.network.shut(conn, CALLED, core.now, &mut core.queue, &mut core.rng);
+                }
+                core.network.hosts[SERVER].listening = false;
+            }
+        }
+    }
+
+    /// Whether the deployment began.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.machine.stage() == Stage::Running
+    }
+}

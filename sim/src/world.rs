@@ -1,0 +1,338 @@
+//! The world: one server, its agents, and the time that goes from event to event.
+
+use crate::agent::{Agent, LINK_PORT};
+use crate::checker::Checker;
+use crate::core::Core;
+use crate::image::Image;
+use crate::network::{Arrival, CALLED, CALLER, ConnId, Frame, HostState, Network, SERVER};
+use crate::queue::{Event, Queue};
+use crate::rng::Rng;
+use crate::scenario::{Fault, Scenario, at_ms};
+use crate::server::Server;
+use slidecast_proto::control::Prepare;
+use slidecast_proto::deployment::{DeploymentConfig, Stage};
+use slidecast_proto::plan::{CardId, PlanCard, PlanLimits};
+use slidecast_proto::reason::{Free, Reason, Then};
+use slidecast_proto::units::{DeploymentId, Time};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The one deployment there is.
+pub const DEPLOYMENT: DeploymentId = DeploymentId([0x5D; 16]);
+/// How long agents have for their last orders.
+const LAST: Duration = Duration::from_secs(3);
+
+/// How a run went.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What did not hold.
+    pub violation: Option<String>,
+    /// From the plan to the last node's end; nothing if it did not come to that.
+    pub took: Option<Duration>,
+    /// Events that happened.
+    pub events: u64,
+    /// Bytes sent by the server.
+    pub egress: u64,
+    /// Nodes that are done (or written), and nodes that failed.
+    pub nodes: (usize, usize),
+    /// Chains there were, with those of catch-up passes.
+    pub chains: usize,
+}
+
+/// The world.
+#[derive(Debug)]
+pub struct World {
+    core: Core,
+    server: Server,
+    agents: Vec<Agent>,
+    scenario: Scenario,
+    faults_due: usize,
+}
+
+impl World {
+    /// The world of a scenario. With `shown` it tells what happens.
+    #[must_use]
+    pub fn new(scenario: Scenario, shown: bool) -> Self {
+        let now = at_ms(0);
+        let image = Arc::new(Image::new(&scenario.image, scenario.seed));
+        let host = |rate, latency| HostState { powered: false, listening: false, still: Time(0), latency, rate };
+        let mut hosts = vec![host(scenario.server_rate, Duration::from_micros(20))];
+        hosts.extend(scenario.nodes.iter().map(|node| host(node.rate, node.latency)));
+        (hosts[SERVER].powered, hosts[SERVER].listening) = (true, true);
+        let blocks = image.blocks();
+        let mut checker = Checker::new(scenario.nodes.iter().map(|node| node.ring).collect(), blocks);
+        crate::faults::excuse_disks(&scenario, &mut checker);
+        let mut queue = Queue::default();
+        for (index, node) in scenario.nodes.iter().enumerate() {
+            queue.push(node.boot.max(now), Event::Boot(index));
+        }
+        for (index, (at, _)) in scenario.faults.iter().enumerate() {
+            queue.push(*at, Event::Fault(index));
+        }
+        let agents = scenario.nodes.iter().enumerate();
+        let agents =
+            agents.map(|(index, plan)| Agent::new(index, plan.card, plan.mbits, plan.ring, blocks, plan.disk.clone()));
+        let config = DeploymentConfig {
+            prepare: Prepare {
+                deployment: DEPLOYMENT,
+                root: image.root(),
+                image: "x.slide".to_owned(),
+                disk_bytes: 1 << 30,
+                sector: 512,
+                block: image.block_bytes(),
+                grain: 4096,
+                selector: String::new(),
+                verify: scenario.verify,
+                free: Free::Keep,
+                then: Then::Hold,
+                fresh: true,
+            },
+            blocks,
+            secret: [7; 32],
+            wait_for: scenario.wait_for,
+            timeout: Some(Duration::from_secs(120)),
+            join_window: None,
+            cards: (0u32..)
+                .zip(&scenario.cards)
+                .map(|(no, mbits)| PlanCard { card: CardId(format!("eth{no}")), mbits: *mbits })
+                .collect(),
+            limits: PlanLimits::default(),
+            version: "0".to_owned(),
+        };
+        let core = Core {
+            now,
+            queue,
+            network: Network::new(scenario.network, hosts),
+            rng: Rng::new(scenario.seed, 2),
+            image,
+            checker,
+            shown,
+        };
+        Self { core, server: Server::new(config, now), agents: agents.collect(), faults_due: 0, scenario }
+    }
+
+    /// Runs until all is over, the limit is reached, or something does not hold.
+    pub fn run(mut self) -> Outcome {
+        let mut events = 0;
+        self.server.turn(&mut self.core);
+        while let Some((at, event)) = self.core.queue.pop() {
+            debug_assert!(at >= self.core.now, "time goes one way");
+            self.core.now = at;
+            if self.core.checker.violation().is_some() || self.server.over.is_some_and(|over| at >= over.after(LAST)) {
+                break;
+            }
+            if at >= self.scenario.limit {
+                let stage = self.server.machine.stage();
+                self.core.checker.fail(format!("it is not over after {:?}: {stage:?}", at.since(at_ms(0))));
+                break;
+            }
+            events += 1;
+            self.on_event(event);
+        }
+        self.end(events)
+    }
+
+    fn end(mut self, events: u64) -> Outcome {
+        let machine = &self.server.machine;
+        if let (Stage::Over { .. }, Some(over)) = (machine.stage(), self.server.over) {
+            self.core.checker.on_over(machine, self.scenario.verify, over);
+            self.check_calm();
+        } else {
+            self.core.checker.fail("nothing happens any more, and it is not over".to_owned());
+        }
+        let machine = &self.server.machine;
+        let (fixed, over) = machine.times();
+        let good = machine.nodes().filter_map(|node| node.outcome()).filter(|end| end.reason == Reason::None).count();
+        let bad = machine.nodes().filter_map(|node| node.outcome()).filter(|end| end.reason != Reason::None).count();
+        Outcome {
+            violation: self.core.checker.violation().map(str::to_owned),
+            took: fixed.zip(over).map(|(fixed, over)| over.since(fixed)),
+            events,
+            egress: self.server.egress,
+            nodes: (good, bad),
+            chains: machine.chains().count(),
+        }
+    }
+
+    /// Where nothing goes wrong everybody is done in the main pass, and every block left the server once per chain.
+    fn check_calm(&mut self) {
+        if !self.scenario.is_calm() {
+            return;
+        }
+        let machine = &self.server.machine;
+        if machine.exit_code() != Some(0) {
+            let code = machine.exit_code();
+            return self.core.checker.fail(format!("nothing went wrong, and the exit code is {code:?}"));
+        }
+        if machine.nodes().any(|node| node.moved) {
+            return;
+        }
+        let chains = machine.chains().count() as u64;
+        let stored = (0..self.core.image.blocks()).filter(|block| !self.core.image.is_fill(*block)).count() as u64;
+        if self.server.blocks_sent != chains * stored {
+            let sent = self.server.blocks_sent;
+            self.core
+                .checker
+                .fail(format!("nothing went wrong, and {sent} blocks were sent for {chains} chains of {stored}"));
+        }
+        if machine.nodes().any(|node| node.last_pass() > 1) {
+            self.core.checker.fail("nothing went wrong, and there was a catch-up pass".to_owned());
+        }
+    }
+
+    fn still(&self, host: usize) -> Option<Time> {
+        let still = self.core.network.hosts[host].still;
+        (still > self.core.now).then_some(still)
+    }
+
+    fn on_event(&mut self, event: Event) {
+        // What stands still does nothing until it goes on.
+        let host = match event {
+            Event::Agent(agent) | Event::Disk(agent, ..) => Some(agent + 1),
+            Event::Server | Event::Feed(_) => Some(SERVER),
+            Event::Called { conn, .. } => Some(self.core.network.conn(conn).hosts[CALLER]),
+            Event::Reset(conn, end) => Some(self.core.network.conn(conn).hosts[end]),
+            _ => None,
+        };
+        if let Some(until) = host.and_then(|host| self.still(host)) {
+            return self.core.queue.push(until, event);
+        }
+        let Self { core, server, agents, .. } = self;
+        let now = core.now;
+        match event {
+            Event::Boot(agent) => agents[agent].boot(core),
+            Event::Agent(agent) => agents[agent].on_timer(core),
+            Event::Server => server.on_timer(core),
+            Event::Restart(told) => server.restart(told, core),
+            Event::Feed(serial) => server.on_feed_timer(serial, core),
+            Event::Syn(conn) => core.network.on_syn(conn, now, &mut core.queue),
+            Event::Called { conn, accepted } => {
+                if core.network.on_called(conn, accepted) {
+                    match core.network.conn(conn).hosts[CALLER] {
+                        SERVER => server.on_called(conn, accepted, core),
+                        host => agents[host - 1].on_called(conn, accepted, core),
+                    }
+                } else if accepted {
+                    core.network.shut(conn, CALLER, now, &mut core.queue, &mut core.rng);
+                }
+            }
+            Event::Wire(conn, dir) => {
+                if core.network.on_wire(conn, dir, now, &mut core.queue, &mut core.rng) {
+                    self.out(conn, dir);
+                }
+            }
+            Event::Head(conn, dir) => {
+                if let Some((end, head)) = core.network.on_head(conn, dir, now)
+                    && let Some(agent) = core.network.conn(conn).hosts[end].checked_sub(1)
+                {
+                    agents[agent].on_head(conn, &head, core);
+                }
+            }
+            Event::Trickle(conn, dir) => {
+                if let Some(end) = core.network.on_trickle(conn, dir, now)
+                    && let Some(agent) = core.network.conn(conn).hosts[end].checked_sub(1)
+                {
+                    agents[agent].on_trickle(conn, core);
+                }
+            }
+            Event::Arrive(conn, dir) => {
+                let (arrival, out) = core.network.on_arrive(conn, dir, now, &mut core.queue, &mut core.rng);
+                self.deliver(conn, arrival);
+                if out {
+                    self.out(conn, dir);
+                }
+            }
+            Event::Reset(conn, end) => {
+                if core.network.is_open(conn, end) {
+                    self.closed(conn, end, "connection reset");
+                }
+            }
+            Event::Disk(agent, run, op) => agents[agent].on_disk(run, op, core),
+            Event::Fault(index) => {
+                let (_, fault) = self.scenario.faults[index];
+                self.faults_due = index + 1;
+                self.inject(fault);
+            }
+            Event::Resume(host) => self.resume(host),
+        }
+    }
+
+    /// Reads what came while a host stood still.
+    fn resume(&mut self, host: usize) {
+        let core = &mut self.core;
+        if core.network.hosts[host].still > core.now {
+            return;
+        }
+        for (conn, end) in core.network.of_host(host) {
+            for _ in 0..self.core.network.unread(conn, end) {
+                let core = &mut self.core;
+                let (arrival, out) = core.network.read(conn, 1 - end, core.now, &mut core.queue, &mut core.rng);
+                self.deliver(conn, arrival);
+                if out {
+                    self.out(conn, 1 - end);
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, conn: ConnId, arrival: Arrival) {
+        let Arrival::Frame(end, frame, told) = arrival else { return };
+        if let Frame::Fin = frame {
+            return self.closed(conn, end, "it hung up");
+        }
+        let Self { core, server, agents, .. } = self;
+        let hosts = core.network.conn(conn).hosts;
+        match hosts[end] {
+            SERVER => {
+                let card = hosts[CALLER].checked_sub(1).map(|agent| agents[agent].card());
+                server.on_frame(conn, frame, card.unwrap_or(CardId(String::new())), core);
+            }
+            host => agents[host - 1].on_frame(conn, frame, told, core),
+        }
+    }
+
+    fn closed(&mut self, conn: ConnId, end: usize, why: &str) {
+        let Self { core, server, agents, .. } = self;
+        match core.network.conn(conn).hosts[end] {
+            SERVER => server.on_closed(conn, why, core),
+            host => {
+                agents[host - 1].on_closed(conn, why, core);
+                // Callers that never said anything.
+                core.close(conn, end);
+            }
+        }
+    }
+
+    /// A frame that waited for the kernel of this end is out.
+    fn out(&mut self, conn: ConnId, end: usize) {
+        let Self { core, server, agents, .. } = self;
+        if !core.network.is_open(conn, end) {
+            return;
+        }
+        match core.network.conn(conn).hosts[end] {
+            SERVER => server.on_out(conn, core),
+            host => agents[host - 1].on_out(conn, core),
+        }
+    }
+
+    fn inject(&mut self, fault: Fault) {
+        let Self { core, server, agents, .. } = self;
+        if server.over.is_some() {
+            return;
+        }
+        core.note(format_args!("fault: {fault:?}"));
+        crate::faults::inject(fault, core, server, agents);
+    }
+
+    /// The port of chain links.
+    #[must_use]
+    pub fn port() -> u16 {
+        LINK_PORT
+    }
+
+    /// The end that was called, for tests.
+    #[must_use]
+    pub fn called() -> usize {
+        CALLED
+    }
+}
