@@ -11,6 +11,9 @@ use crate::units::{BlockNo, PartNo, Time};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+/// How many segments the largest set has.
+const EARLY_MOST: usize = 32;
+
 /// What a node knows of the needs below it.
 #[derive(Debug)]
 pub(super) enum Below<'a> {
@@ -32,6 +35,7 @@ impl Downstream {
             parts_sent: BlockSet::empty(0),
             parts: VecDeque::new(),
             manifest_due: false,
+            early: Vec::new(),
             again: VecDeque::new(),
             cursor,
             sent: VecDeque::new(),
@@ -173,6 +177,15 @@ impl Node {
     ) -> Result<(), LinkFault> {
         let Some(down) = &mut self.downstream else { return Ok(()) };
         let DownstreamState::Up(sender) = &mut down.state else { return Ok(()) };
+        if self.shape.is_none() && header.kind == Kind::Lacks && sender.is_proven() {
+            // It knows the image from before, and this node is new: its set is read once the manifest has come.
+            if down.early.len() >= EARLY_MOST {
+                return Err(LinkFault::Malformed("Lacks"));
+            }
+            sender.on_alive(now);
+            down.early.push((*header, payload.to_vec(), now));
+            return Ok(());
+        }
         match sender.on_frame(header, payload, now)? {
             SenderEvent::Nothing => {}
             SenderEvent::Proven { has_header } => {
@@ -213,6 +226,13 @@ impl Node {
         let Some(shape) = &self.shape else { return };
         if let Some(sender) = self.downstream.as_mut().and_then(Downstream::sender) {
             sender.set_universe(shape.blocks);
+        }
+        let early = self.downstream.as_mut().map(|down| core::mem::take(&mut down.early)).unwrap_or_default();
+        for (header, payload, at) in early {
+            if let Err(fault) = self.on_downstream_control(&header, &payload, at) {
+                self.lose_downstream(&fault, at);
+                self.acts.push_back(Act::Close(Side::Downstream));
+            }
         }
     }
 

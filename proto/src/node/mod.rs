@@ -154,6 +154,8 @@ struct Downstream {
     /// Parts that wait to be sent.
     parts: VecDeque<PartNo>,
     manifest_due: bool,
+    /// Segments of what it lacks that came before the number of blocks was known here, and when.
+    early: Vec<(Header, Vec<u8>, Time)>,
     again: VecDeque<BlockNo>,
     /// The next entry to look at.
     cursor: EntryId,

@@ -587,3 +587,14 @@ fn wrong_content_from_a_neighbour_waits_for_another_pass_and_from_the_server_it_
     (0..2).for_each(|_| world.rigs[0].node.on_bad_content(BlockNo(0), false));
     assert_eq!(world.rigs[0].node.ended(), Some(EndState::Failed));
 }
+
+#[test]
+fn what_a_downstream_lacks_may_be_said_before_the_upstream_knows_the_image() {
+    let mut world = World::new(2, 50);
+    world.rigs[1].node.manifest = Some(world.image.manifest());
+    world.rigs[1].node.on_shape(world.image.shape());
+    world.run(Duration::from_secs(2));
+    (0..2).for_each(|at| world.assert_complete(at));
+    let down = |told: &ToServer| matches!(told, ToServer::Link(event) if event.state == LinkState::Down);
+    assert!(!world.rigs.iter().any(|rig| rig.told.iter().any(down)));
+}
