@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
-# Shows the main job on this machine: ./demo.sh [IMAGE-SOURCE] [--nodes N]
+# Shows the main job on this machine: ./demo.sh [--nodes N], or ./demo.sh --lab [IMAGE-SOURCE] [--nodes N]
 #
-# Builds the programs, makes a sample disk (a Debian system; or takes IMAGE-SOURCE: a disk, a disk image or a .slide
-# file), deploys it to N nodes (4) behind two server cards, then an increment, and compares every disk. Nothing
-# outside this folder and the cache folder is changed; a few minutes the first time, under a minute after that.
+# Builds the programs and a sample disk with a Debian system. Then N virtual machines (3) with empty disks boot from the
+# network, are written, restart from their own disks and show their login. With --lab there are no virtual machines: N
+# nodes (4) in network namespaces behind two server cards get the sample disk (or IMAGE-SOURCE: a disk, a disk image or
+# a .slide file), then an increment, and every disk is compared. Nothing outside this folder and the cache folder is
+# changed; a few minutes the first time.
 set -euo pipefail
 case ${1:-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"; exit ;; esac
 here=$(cd "$(dirname "$0")" && pwd)
-args=()
+args=() lab='' source=''
 for arg; do
+    case $arg in
+        --lab) lab=yes; continue ;;
+        --nodes*) ;;
+        *[!0-9]*) lab=yes source=yes ;;
+    esac
     # Names of files are meant from where the caller is.
     [ ! -e "$arg" ] || arg=$(realpath "$arg")
     args+=("$arg")
@@ -18,7 +25,8 @@ cd "$here"
 
 need_rust
 need_tools ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat mcopy sgdisk
-[ -n "${1:-}" ] && [ "${1#--}" = "$1" ] || need_tools "${SAMPLE_TOOLS[@]}"
+[ -n "$source" ] || need_tools "${SAMPLE_TOOLS[@]}"
+[ -n "$lab" ] || (need_tools "${MACHINE_TOOLS[@]}") || die 'no virtual machines here: ./demo.sh --lab does without'
 need_static_target
 
 target_dir=${CARGO_TARGET_DIR:-$PWD/target}
@@ -32,8 +40,9 @@ export SLIDECAST=$target_dir/release/slidecast
 SLIDECAST_AGENT=$target_dir/$(static_target)/release/slidecast-agent
 export SLIDECAST_AGENT
 export SLIDECAST_CACHE=${SLIDECAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slidecast}
-if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null && [ -z "${1:-}" ]; then
+if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null && [ -z "$source" ]; then
     # A user namespace of the lab's kind has too few user ids to install a system in.
     "$target_dir/release/slidecast-lab" sample >/dev/null
 fi
+[ -n "$lab" ] || exec "$target_dir/release/slidecast-lab" machines "${args[@]}"
 exec "$target_dir/release/slidecast-lab" demo "${args[@]}"

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use slidecast_lab::demo::Demo;
-use slidecast_lab::{Lab, NodeOptions, Result, TargetKind, disk, noise, privilege, pxe, run, target};
+use slidecast_lab::{Lab, NodeOptions, Result, TargetKind, disk, machine, noise, privilege, pxe, run, target};
 
 #[derive(Debug, Parser)]
 #[command(name = "slidecast-lab", about = "A server and its nodes in network namespaces", version)]
@@ -22,6 +22,12 @@ enum Command {
         source: Option<PathBuf>,
         /// Number of nodes
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+        nodes: u32,
+    },
+    /// Show the way from power-on: virtual machines with empty disks boot from the network, are written, restart
+    Machines {
+        /// Number of machines
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=4))]
         nodes: u32,
     },
     /// Make a network and hold it until Ctrl-C, to try things in it by hand
@@ -105,6 +111,11 @@ fn obey(command: Command) -> Result<()> {
             }
             let nodes = usize::try_from(nodes).expect("at most 64 by the command line");
             Demo { source, nodes }.run(&|line| println!("{line}"))
+        }
+        Command::Machines { nodes } => {
+            privilege::enter()?;
+            let nodes = usize::try_from(nodes).expect("at most 4 by the command line");
+            machine::demo::run(nodes, &|line| println!("{line}"))
         }
         Command::Hold { nodes, cards, mbits } => {
             privilege::enter()?;

@@ -6,6 +6,7 @@
 //! wherever QEMU does, and its rates mean nothing.
 
 pub mod boot_files;
+pub mod demo;
 pub mod disk;
 pub mod kernel;
 pub mod options;

@@ -15,7 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("repair::head_middle_and_tail_die_and_the_others_lose_a_second_at_most", Needs::Network, three_die),
     ("repair::a_stopped_agent_is_told_from_a_dead_one_and_finishes_when_it_goes_on", Needs::Network, stopped),
     ("repair::a_node_whose_link_flaps_is_repaired_around_and_finishes_in_the_same_run", Needs::Network, flap),
-    ("repair::an_agent_that_is_started_again_finishes_under_its_old_number", Needs::Network, started_again),
+    ("repair::an_agent_that_is_started_again_is_one_entry_in_the_report_and_finishes", Needs::Network, started_again),
     ("repair::a_node_on_a_slow_link_is_moved_behind_the_tail_and_ends_done", Needs::Network, slow_link),
     ("repair::a_late_node_gets_what_it_lacks_and_the_server_sends_it_once", Needs::Network, late),
     ("repair::a_disk_that_is_full_fails_with_its_place_and_its_node_goes_on_relaying", Needs::Network, disk_full),
