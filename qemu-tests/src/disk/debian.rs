@@ -142,9 +142,9 @@ fn bootstrap(flavour: Flavour, tar: &Path) -> Result<()> {
     made.map_err(|error| {
         let _ = fs::remove_file(tar);
         let said = error.to_string();
-        let last = said.lines().rev().find(|line| line.contains("E:")).unwrap_or(&said).trim();
+        let first = said.lines().find(|line| line.contains("E:")).unwrap_or(&said).trim();
         let why =
-            format!("no Debian system could be installed for the sample disk (is a Debian archive reachable?): {last}");
+            format!("no Debian system could be installed for the sample disk (is a Debian archive reachable?): {first}");
         LabError::Unable { why }
     })
 }
