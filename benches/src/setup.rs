@@ -1,6 +1,9 @@
 //! Images and labs that the figures share.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -130,6 +133,24 @@ impl Bench {
     /// When the lab cannot be made.
     pub fn filled(count: usize, mbits: Option<u32>, disk_bytes: u64) -> Result<Self> {
         Self::with_disks(count, mbits, disk_bytes, TargetKind::FilledRam)
+    }
+
+    /// Writes zeros to these ranges of every disk, so that they have their pages as a disk has its sectors: where many disks lie in
+    /// memory, making pages costs more than all that is measured.
+    ///
+    /// # Errors
+    /// When a disk cannot be written.
+    pub fn fill(&self, ranges: &[Range<u64>]) -> Result<()> {
+        for node in &self.nodes {
+            let path = &node.target.path;
+            let mut disk = File::options().write(true).open(path).map_err(LabError::io("opening", path))?;
+            for range in ranges {
+                disk.seek(SeekFrom::Start(range.start)).map_err(LabError::io("filling", path))?;
+                let mut zeros = std::io::repeat(0).take(range.end - range.start);
+                std::io::copy(&mut zeros, &mut disk).map_err(LabError::io("filling", path))?;
+            }
+        }
+        Ok(())
     }
 
     /// The same with disks of this kind.

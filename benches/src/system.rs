@@ -16,17 +16,19 @@ pub fn run(setup: &Setup, table: &mut Table) -> Result<()> {
     let image = setup.system_image()?;
     table.group(
         "A Debian system on links of 100 Mbit/s; T in units of (used bytes / what TCP can carry)",
-        "slidecast deploy system.slide --wait-for N [--verify none] | slidecast-agent --target RAMFILE --once",
+        "slidecast deploy system.slide --wait-for N [--verify none] | slidecast-agent --target RAMFILE (no page of which is new) --once",
     );
     let mut one = [None, None];
     for (count, args) in [(1, &[][..]), (4, &[]), (8, &[]), (1, &["--verify", "none"]), (16, &["--verify", "none"])] {
         let name = format!("N={count}{}", if args.is_empty() { ", with read-back" } else { ", --verify none" });
-        let used = setup.debian()?.layout.used_ranges(&image.source)?.iter().map(|r| r.end - r.start).sum::<u64>();
+        let ranges = setup.debian()?.layout.used_ranges(&image.source)?;
+        let used = ranges.iter().map(|range| range.end - range.start).sum::<u64>();
         if !fits(used * count) {
             table.skip(&name, "too little memory for the disks");
             continue;
         }
         let bench = Bench::new(usize::try_from(count).unwrap_or(1), Some(MBITS), image.disk_bytes)?;
+        bench.fill(&ranges)?;
         let report = bench.deploy(&image, args, |_, _| ())?;
         let wire = used as f64 / (f64::from(MBITS) * 1e6 / 8.0 * GOODPUT);
         let from = format!(
