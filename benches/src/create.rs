@@ -33,7 +33,7 @@ pub fn run(setup: &Setup, table: &mut Table) -> Result<()> {
     for round in 0..ROUNDS {
         let image = setup.path(&format!("used{round}.slide"));
         let started = Instant::now();
-        create(&used, &image, None)?;
+        create(&used, &image, &[])?;
         ours.push(started.elapsed().as_secs_f64());
         let started = Instant::now();
         zstd(&pieces)?;

@@ -125,7 +125,7 @@ fn large(setup: &Setup) -> Result<(Image, u64)> {
     })?;
     process.wait_exit(Duration::from_secs(60))?;
     if !file.exists() {
-        create(&source, &file, None)?;
+        create(&source, &file, &[])?;
     }
     Ok((Image { file, disk_bytes: compare::length(&source)?, source }, created))
 }

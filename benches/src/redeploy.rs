@@ -77,6 +77,6 @@ fn changed(setup: &Setup, base: &Image) -> Result<Image> {
         let piece = random.bytes(usize::try_from(PIECE).unwrap_or(0));
         disk.write_all_at(&piece, at).map_err(LabError::io("writing", &source))?;
     }
-    create(&source, &file, Some(&base.file))?;
+    create(&source, &file, &["--parent", &base.file.display().to_string()])?;
     Ok(Image { file, disk_bytes: compare::length(&source)?, source })
 }

@@ -64,7 +64,16 @@ impl Setup {
     /// When it cannot be made.
     pub fn system_image(&self) -> Result<Image> {
         let source = self.debian()?.first;
-        self.image("system", source)
+        self.image("system", source, &[])
+    }
+
+    /// The same cut into smaller blocks.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn system_image_of_blocks(&self, size: &str) -> Result<Image> {
+        let source = self.debian()?.first;
+        self.image(&format!("system-{size}"), source, &["--block-size", size])
     }
 
     /// An image on which nothing can be saved.
@@ -76,13 +85,13 @@ impl Setup {
         if !source.exists() {
             random::write_file(&source, self.random_bytes, 11)?;
         }
-        self.image("random", source)
+        self.image("random", source, &[])
     }
 
-    fn image(&self, name: &str, source: PathBuf) -> Result<Image> {
+    fn image(&self, name: &str, source: PathBuf, args: &[&str]) -> Result<Image> {
         let file = self.path(&format!("{name}.slide"));
         if !file.exists() {
-            create(&source, &file, None)?;
+            create(&source, &file, args)?;
         }
         let disk_bytes = compare::length(&source)?;
         Ok(Image { file, source, disk_bytes })
@@ -93,9 +102,9 @@ impl Setup {
 ///
 /// # Errors
 /// When it fails.
-pub fn create(source: &Path, image: &Path, parent: Option<&Path>) -> Result<()> {
-    let mut args = vec![Path::new("image"), Path::new("create"), source, Path::new("-o"), image];
-    args.extend(parent.into_iter().flat_map(|parent| [Path::new("--parent"), parent]));
+pub fn create(source: &Path, image: &Path, args: &[&str]) -> Result<()> {
+    let fixed = [Path::new("image"), Path::new("create"), source, Path::new("-o"), image];
+    let args = fixed.into_iter().chain(args.iter().map(Path::new));
     tool::run(&programs::server()?.display().to_string(), args).map(drop)
 }
 
