@@ -23,8 +23,11 @@ pub const SUSPECT: Duration = Duration::from_secs(1);
 pub const SILENT: Duration = Duration::from_secs(2);
 /// The longest a handshake may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(2);
-/// Credit and arrival are reported at least this often while they change.
+/// Credit and arrival are reported at least this often while they change ...
 const ACK_EVERY: Duration = Duration::from_millis(50);
+/// ... and whenever so many bytes of blocks have come: what the upstream holds for the nodes below stays small enough for its
+/// processor's cache.
+const ACK_BYTES: u64 = 1 << 20;
 
 /// What the server said of one link, to both its ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -502,7 +505,11 @@ pub struct Receiver {
     spent: u64,
     granted: u64,
     received: u64,
+    /// What the block frames that came complete cost of the credit.
+    complete: u64,
     reported: (u64, u64),
+    /// `complete` at the last report.
+    reported_complete: u64,
     /// Something is new and not reported yet.
     unsaid: bool,
     acked: Time,
@@ -542,7 +549,9 @@ impl Receiver {
             spent: 0,
             granted: 0,
             received: 0,
+            complete: 0,
             reported: (0, 0),
+            reported_complete: 0,
             unsaid: false,
             acked: now,
             pulse: Pulse::new(now),
@@ -629,6 +638,7 @@ impl Receiver {
     /// The payload of a block frame is complete and its CRC was looked at.
     pub fn on_block_complete(&mut self) {
         self.received += 1;
+        self.complete = self.spent;
     }
 
     /// How many block frames came complete on this link.
@@ -675,7 +685,9 @@ impl Receiver {
         let granted = self.granted.max(self.spent + free);
         let grown = granted - self.granted;
         let changed = grown > 0 || self.reported != (self.received, next);
-        let urgent = grown >= capacity / 16 || (grown > 0 && self.granted - self.spent < capacity / 4);
+        let urgent = grown >= capacity / 16
+            || (grown > 0 && self.granted - self.spent < capacity / 4)
+            || self.complete - self.reported_complete >= ACK_BYTES;
         if urgent || (changed && now.since(self.acked) >= ACK_EVERY) || now.since(self.pulse.said) >= BEAT {
             let mut counts = [self.received, next.min(self.received)];
             if bug::is(Bug::AcksSwapped) {
@@ -685,6 +697,7 @@ impl Receiver {
             self.out.push_back(framed(Kind::Ack, self.terms.deployment, 0, 0, &payload));
             self.granted = granted;
             self.reported = (self.received, next);
+            self.reported_complete = self.complete;
             self.unsaid = false;
             self.acked = now;
             self.pulse.said = now;
@@ -818,6 +831,23 @@ mod tests {
         assert!(sender.may_send(8192) && !sender.may_send(8193));
         assert_eq!(receiver.on_block(&block(0, 5000), T0), Ok(()));
         assert_eq!(receiver.on_block(&block(1, 1), T0), Err(LinkFault::Credit));
+    }
+
+    #[test]
+    fn a_mebibyte_that_came_is_acknowledged_at_once_though_no_space_is_free_again() {
+        let (_, mut receiver) = open(&BlockSet::full(10));
+        receiver.on_time(0, 64 << 20, 64 << 20, T0).unwrap();
+        assert!(receiver.poll_control().is_some(), "the first credit");
+        let arrive = |receiver: &mut Receiver, number| {
+            receiver.on_block(&block(number, 512 << 10), T0).unwrap();
+            receiver.on_block_complete();
+            receiver.on_time(0, (64 << 20) - u64::from(number + 1) * (512 << 10), 64 << 20, T0).unwrap();
+            receiver.poll_control()
+        };
+        assert_eq!(arrive(&mut receiver, 0), None);
+        let (header, payload) = cut(&arrive(&mut receiver, 1).unwrap());
+        assert_eq!((header.kind, &payload[..8]), (Kind::Ack, &2u64.to_le_bytes()[..]));
+        assert_eq!(arrive(&mut receiver, 2), None);
     }
 
     #[test]

@@ -143,8 +143,9 @@ fn bootstrap(flavour: Flavour, tar: &Path) -> Result<()> {
         let _ = fs::remove_file(tar);
         let said = error.to_string();
         let first = said.lines().find(|line| line.contains("E:")).unwrap_or(&said).trim();
-        let why =
-            format!("no Debian system could be installed for the sample disk (is a Debian archive reachable?): {first}");
+        let why = format!(
+            "no Debian system could be installed for the sample disk (is a Debian archive reachable?): {first}"
+        );
         LabError::Unable { why }
     })
 }
