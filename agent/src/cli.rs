@@ -1,7 +1,7 @@
 //! The command line: what may be asked of the agent, and what its exit code says.
 
 use crate::error::AgentError;
-use crate::{agent, boot, logging};
+use crate::{agent, boot, cards, logging};
 use clap::Parser;
 use clap::error::ErrorKind;
 use slidecast_proto::discovery::DEFAULT_PORT;
@@ -26,16 +26,20 @@ Examples:
   slidecast-agent --insecure --interface eth0 --target /tmp/disk.img --once
       a test: any server that is insecure too, a regular file as the disk
 
-Started by the kernel as /init it is the whole machine: see docs/BOOT.md for what the kernel command line may say.
+Started by the kernel as /init it is the whole machine: docs/BOOT.md says what the kernel
+command line may hold.
 
-Exit codes: 0 its own disk is done (or written, where the server asked for no read-back); 1 nothing was
-written: stopped, refused or aborted before; 2 wrong usage; 3 a deployment to its disk failed, the disk stays marked.";
+Exit codes: 0 its own disk is done (or written, where the server asked for no read-back), 1 nothing
+was written: stopped, refused or aborted before, 2 wrong usage, 3 a deployment to its disk failed;
+the disk stays marked.";
 
 /// What the command line says.
 #[derive(Debug, Parser)]
 #[command(
     name = "slidecast-agent",
     version,
+    max_term_width = 100,
+    allow_negative_numbers = true,
     about = "Writes the image that a SlideCast server sends to the disk of this machine, and passes it on",
     after_help = EXAMPLES
 )]
@@ -144,6 +148,11 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return Exit::Usage;
         }
     };
+    // Later on a card may come and go; one that is not there at the start is a wrong name.
+    if let Err(error @ AgentError::NoSuchInterface { .. }) = cards::interfaces(&arguments.interface) {
+        eprintln!("slidecast-agent: {error}");
+        return Exit::Usage;
+    }
     let lines = logging::start();
     match agent::run(&arguments, &trust, lines, None) {
         Ok(ending) => ending.exit,
@@ -282,6 +291,12 @@ mod tests {
     }
 
     #[test]
+    fn a_card_that_is_not_there_is_a_wrong_name_before_any_server_is_found() {
+        let words = ["slidecast-agent", "--insecure", "--server", "192.0.2.1", "--interface", "no-such-card"];
+        assert_eq!(run(words.map(OsString::from)), Exit::Usage);
+    }
+
+    #[test]
     fn every_wrong_input_is_one_line() {
         for line in [
             "--no-such-flag",
@@ -293,6 +308,7 @@ mod tests {
             "--insecure --server :7531",
             "--insecure --link-speed 0",
             "--insecure --port 0",
+            "--insecure --port -1",
             "--insecure --target serial=",
             "--server-key /no/such/file",
             "--server-key 0011",
@@ -340,5 +356,6 @@ mod tests {
         let Err(Stop::Text(help)) = parse("--help") else { panic!() };
         let help = help.to_string();
         assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{help}");
+        assert!(EXAMPLES.lines().all(|line| line.len() <= 100), "no line is wider than a terminal");
     }
 }

@@ -7,9 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use slidecast_image::codec::Packing;
 use slidecast_image::create::MAX_DEDUP_RUN;
 use slidecast_proto::discovery::DEFAULT_PORT;
-use slidecast_proto::quantity::{parse_bytes, parse_duration, parse_mbits};
+use slidecast_proto::quantity::{Bytes, parse_bytes, parse_duration, parse_mbits};
 use slidecast_proto::reason::{Free, Then, Verify};
-
 use slidecast_proto::selector::Selector;
 use slidecast_proto::units::{BLOCK_MAX, BLOCK_MIN, GRAIN_MIN};
 use std::path::PathBuf;
@@ -35,6 +34,25 @@ Examples:
   slidecast image create /dev/sda -o base.slide
   slidecast image create disk.raw -o tuesday.slide --parent monday.slide
   slidecast image create /dev/sda -o small.slide --codec zstd:12 --block-size 4MiB";
+
+const IMAGE_EXAMPLES: &str = "\
+Examples:
+  slidecast image create /dev/sda -o base.slide
+  slidecast image create /dev/sda -o monday.slide --parent base.slide
+  slidecast image info monday.slide
+  slidecast image verify monday.slide
+  slidecast image export monday.slide disk.raw";
+
+const INFO_EXAMPLES: &str = "\
+Examples:
+  slidecast image info monday.slide
+  slidecast image info monday.slide --json";
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  slidecast image verify monday.slide && echo good
+
+Exit codes: 0 every byte is as it was made, 1 something is not, or is missing, 2 wrong usage.";
 
 const EXPORT_EXAMPLES: &str = "\
 Examples:
@@ -88,13 +106,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make, inspect, check and unpack images.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = IMAGE_EXAMPLES)]
     Image(ImageCommand),
     /// Make the key by which agents know this server.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = KEY_EXAMPLES)]
     Key(KeyCommand),
     /// Put an image on the disks of waiting agents.
-    #[command(after_help = DEPLOY_EXAMPLES)]
+    #[command(after_help = DEPLOY_EXAMPLES, allow_negative_numbers = true)]
     Deploy(Box<Deploy>),
     /// Let machines boot the agent from the network.
     #[command(after_help = BOOT_EXAMPLES)]
@@ -105,11 +123,13 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
     /// Turn a disk, or a file with the bytes of one, into an image.
-    #[command(after_help = CREATE_EXAMPLES)]
+    #[command(after_help = CREATE_EXAMPLES, allow_negative_numbers = true)]
     Create(Create),
     /// Show what an image holds.
+    #[command(after_help = INFO_EXAMPLES)]
     Info(Info),
     /// Check every byte of an image and of its parents.
+    #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyImage),
     /// Write the disk that an image describes to a file or a device.
     #[command(after_help = EXPORT_EXAMPLES)]
@@ -136,7 +156,7 @@ pub struct Create {
     /// How blocks are compressed: zstd, zstd:LEVEL (1 to 19), lz4 or none.
     #[arg(long, value_name = "CODEC", default_value = "zstd:3", value_parser = Packing::from_str)]
     pub codec: Packing,
-    /// Content that repeats for less than this is stored again: every place is a seek on a hard disk.
+    /// Content that repeats for less than this, 1 byte to 16MiB, is stored again: every place is a seek on a hard disk.
     #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = dedup_run)]
     pub dedup_run: u64,
 }
@@ -163,7 +183,7 @@ pub struct VerifyImage {
 pub struct Export {
     /// The image.
     pub file: PathBuf,
-    /// A new file, or a block device that is at least as large as the image's disk.
+    /// A file, which is made or replaced, or a block device that is not in use and at least as large as the image's disk.
     pub dest: PathBuf,
 }
 
@@ -203,13 +223,15 @@ pub struct Deploy {
     /// Which disk of each node to write [default: the only eligible one].
     #[arg(long, value_name = "SELECTOR", default_value = "", hide_default_value = true, value_parser = Selector::parse)]
     pub target: Selector,
-    /// How much is read back and compared before a node counts as finished.
+    /// How much is read back and compared before a node counts as finished: everything (it is `done` then), or only the
+    /// head with its partition table, or nothing (it is `written`).
     #[arg(long, value_name = "HOW", default_value = "full", value_parser = words::<Verify>(Verify::WORDS))]
     pub verify: Verify,
-    /// What happens to parts of the disk that the image says nothing of.
+    /// What happens to parts of the disk that the image says nothing of, such as the free space of its file systems: they
+    /// are left as they are, given back to the disk, or overwritten with zeros.
     #[arg(long, value_name = "HOW", default_value = "keep", value_parser = words::<Free>(Free::WORDS))]
     pub free: Free,
-    /// What a node does when it is finished.
+    /// What a node that booted the agent does when it is finished; an agent that runs as a plain program leaves its machine alone.
     #[arg(long, value_name = "WHAT", default_value = "hold", value_parser = words::<Then>(Then::WORDS))]
     pub then: Then,
     /// Write everything, also where a disk holds the same bytes already.
@@ -295,7 +317,8 @@ where
 fn power_of_two(text: &str, least: u32, most: u32) -> Result<u32, String> {
     let bytes = parse_bytes(text).map_err(|error| error.to_string())?;
     let size = u32::try_from(bytes).ok().filter(|size| size.is_power_of_two() && (least..=most).contains(size));
-    size.ok_or_else(|| format!("not a power of two from {} KiB to {} KiB", least >> 10, most >> 10))
+    let (least, most) = (Bytes(least.into()), Bytes(most.into()));
+    size.ok_or_else(|| format!("expected a power of two from {least} to {most}"))
 }
 
 fn block_size(text: &str) -> Result<u32, String> {
@@ -308,7 +331,8 @@ fn grain_size(text: &str) -> Result<u32, String> {
 
 fn dedup_run(text: &str) -> Result<u64, String> {
     let bytes = parse_bytes(text).map_err(|error| error.to_string())?;
-    if bytes > MAX_DEDUP_RUN { Err(format!("more than {} MiB", MAX_DEDUP_RUN >> 20)) } else { Ok(bytes) }
+    let good = (1..=MAX_DEDUP_RUN).contains(&bytes);
+    good.then_some(bytes).ok_or_else(|| format!("expected 1 byte to {}", Bytes(MAX_DEDUP_RUN)))
 }
 
 fn card_speed(text: &str) -> Result<CardSpeed, String> {
@@ -396,11 +420,21 @@ mod tests {
 
     #[test]
     fn sizes_of_blocks_and_grains_are_powers_of_two_within_limits() {
-        let create_ok = create(&["--block-size", "4MiB", "--grain", "64K", "--dedup-run", "0"]).unwrap();
-        assert_eq!((create_ok.block_size, create_ok.grain, create_ok.dedup_run), (Some(4 << 20), Some(64 << 10), 0));
-        for args in [["--block-size", "32MiB"], ["--block-size", "100K"], ["--grain", "2K"], ["--grain", "x"]] {
+        let create_ok = create(&["--block-size", "4MiB", "--grain", "64K", "--dedup-run", "1"]).unwrap();
+        assert_eq!((create_ok.block_size, create_ok.grain, create_ok.dedup_run), (Some(4 << 20), Some(64 << 10), 1));
+        for args in [
+            ["--block-size", "32MiB"],
+            ["--block-size", "100K"],
+            ["--grain", "2K"],
+            ["--grain", "x"],
+            ["--grain", "-1"],
+            ["--dedup-run", "0"],
+            ["--dedup-run", "17M"],
+        ] {
             assert!(create(&args).is_err(), "{args:?}");
         }
+        let error = create(&["--grain", "5000"]).unwrap_err().to_string();
+        assert!(error.contains("expected a power of two from 4 KiB to 16 MiB"), "{error}");
     }
 
     #[test]
@@ -437,11 +471,35 @@ mod tests {
     }
 
     #[test]
-    fn help_has_examples() {
-        let help = |args: &[&str]| Cli::try_parse_from(args).unwrap_err().to_string();
-        assert!(help(&["slidecast", "--help"]).contains("Examples:"));
-        assert!(help(&["slidecast", "deploy", "--help"]).contains("slidecast deploy base.slide --wait-for 4"));
-        assert!(help(&["slidecast", "boot-server", "--help"]).contains("--dhcp 10.0.0.100-10.0.0.200"));
-        assert!(help(&["slidecast", "image", "create", "--help"]).contains("--parent monday.slide"));
+    fn the_help_of_every_command_has_examples_that_are_understood() {
+        fn all(command: &clap::Command, words: &[&str], seen: &mut usize) {
+            let help = Cli::try_parse_from(words.iter().chain(&["--help"])).unwrap_err().to_string();
+            let examples: Vec<_> = help.lines().skip_while(|line| *line != "Examples:").skip(1).collect();
+            let examples: Vec<_> = examples.into_iter().take_while(|line| line.starts_with("  ")).collect();
+            assert!(!examples.is_empty(), "{words:?}: {help}");
+            let ours = |line: &&&str| line.trim().starts_with("slidecast ");
+            for line in examples.iter().filter(ours) {
+                let example = line.split(" && ").next().unwrap_or(line);
+                assert!(Cli::try_parse_from(example.split_whitespace()).is_ok(), "{line}");
+                *seen += 1;
+            }
+            for sub in command.get_subcommands() {
+                all(sub, &[words, &[sub.get_name()]].concat(), seen);
+            }
+        }
+        let mut seen = 0;
+        all(&Cli::command(), &["slidecast"], &mut seen);
+        assert!(seen > 20, "{seen}");
+    }
+
+    #[test]
+    fn no_line_of_the_help_is_wider_than_a_terminal() {
+        for line in [EXAMPLES, IMAGE_EXAMPLES, INFO_EXAMPLES, VERIFY_EXAMPLES, CREATE_EXAMPLES, EXPORT_EXAMPLES]
+            .into_iter()
+            .chain([KEY_EXAMPLES, DEPLOY_EXAMPLES, BOOT_EXAMPLES])
+            .flat_map(str::lines)
+        {
+            assert!(line.len() <= 100, "{line}");
+        }
     }
 }

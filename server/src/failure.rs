@@ -60,9 +60,16 @@ pub fn one_line(error: &dyn Error) -> String {
     line
 }
 
-/// Text as one line: runs of white space become one space.
+/// Text as one line: runs of white space become one space, and the number that the standard library puts behind an error of
+/// the system goes.
 fn clean(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.rsplit_once(" (os error ") {
+        Some((message, number)) if number.ends_with(')') && !number[..number.len() - 1].contains(')') => {
+            message.to_owned()
+        }
+        _ => line,
+    }
 }
 
 /// What clap has to say about a wrong command line, as one line without the usage.
@@ -71,7 +78,7 @@ pub fn usage_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines = text.lines().filter(|line| !line.starts_with("For more information"));
     let lines = lines.take_while(|line| !line.starts_with("Usage:"));
-    let line = clean(&lines.collect::<Vec<_>>().join(" "));
+    let line = clean(&lines.collect::<Vec<_>>().join(" ")).replace(" tip: ", "; ");
     line.strip_prefix("error: ").map_or_else(|| line.clone(), str::to_owned)
 }
 
@@ -114,7 +121,16 @@ mod tests {
         let wrong = line(&["slidecast", "deploy", "a.slide", "--wait-for", "x"]);
         assert!(wrong.starts_with("invalid value 'x' for '--wait-for <N>'"), "{wrong}");
         let unknown = line(&["slidecast", "deploy", "a.slide", "--wait-four", "2"]);
-        assert!(unknown.contains("'--wait-four'") && unknown.contains("--wait-for"), "{unknown}");
-        assert!(!unknown.contains('\n'));
+        let tip = "unexpected argument '--wait-four' found; a similar argument exists: '--wait-for'";
+        assert_eq!(unknown, tip);
+        let negative = line(&["slidecast", "deploy", "a.slide", "--wait-for", "-1"]);
+        assert_eq!(negative, "invalid value '-1' for '--wait-for <N>': -1 is not in 1..=100000");
+    }
+
+    #[test]
+    fn errors_of_the_system_are_told_without_their_number() {
+        let gone = std::io::Error::from_raw_os_error(2);
+        assert_eq!(one_line(&Outer(gone)), "opening x: No such file or directory");
+        assert_eq!(clean("x (os error 2) was said"), "x (os error 2) was said");
     }
 }

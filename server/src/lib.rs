@@ -34,7 +34,11 @@ use std::path::PathBuf;
 #[must_use]
 pub fn run(args: Vec<OsString>) -> ExitCode {
     let env = env_logger::Env::new().filter_or("SLIDECAST_LOG", "warn");
-    env_logger::Builder::from_env(env).format_timestamp_millis().init();
+    // Whatever is said on standard error begins with the name of the program, as the agent's does.
+    let format = |out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>| {
+        writeln!(out, "slidecast: {}: {}", record.level().as_str().to_ascii_lowercase(), record.args())
+    };
+    env_logger::Builder::from_env(env).format(format).init();
     match try_run(args) {
         Ok(code) => code,
         Err(failure) => {
@@ -81,7 +85,7 @@ fn explain(error: &clap::Error) -> ExitCode {
             ExitCode::Done
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let _ = error.print();
+            complain(&format!("expected a command: {} (see --help)", commands_in(&error.to_string()).join(", ")));
             ExitCode::Usage
         }
         _ => {
@@ -89,6 +93,14 @@ fn explain(error: &clap::Error) -> ExitCode {
             ExitCode::Usage
         }
     }
+}
+
+/// The commands that a help text lists.
+fn commands_in(help: &str) -> Vec<&str> {
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // Lines that go on with the last one are indented further.
+    let names = listed.filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')));
+    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect()
 }
 
 /// Reads the command line together with the configuration file.
@@ -112,4 +124,21 @@ fn parse(args: Vec<OsString>) -> Result<Result<Cli, clap::Error>, Failure> {
 fn config_flag(matches: &clap::ArgMatches) -> Option<PathBuf> {
     let here = matches.try_get_one::<PathBuf>("config").ok().flatten().cloned();
     here.or_else(|| matches.subcommand().and_then(|(_, below)| config_flag(below)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_without_a_command_names_those_there_are() {
+        let commands = |args: &[&str]| {
+            let error = Cli::command().try_get_matches_from(args).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
+            commands_in(&error.to_string()).join(" ")
+        };
+        assert_eq!(commands(&["slidecast"]), "image key deploy boot-server");
+        assert_eq!(commands(&["slidecast", "image"]), "create info verify export");
+        assert_eq!(commands(&["slidecast", "key"]), "new");
+    }
 }
