@@ -173,11 +173,33 @@ pub enum ImageError {
         /// In what.
         what: &'static str,
     },
-    /// A source of which no image, or no child of that parent, can be made.
-    Geometry {
+    /// A source of which no image can be made.
+    Source {
         /// The source.
         path: PathBuf,
+        /// Its size in bytes.
+        bytes: u64,
+        /// Its logical sector in bytes.
+        sector: u32,
         /// The rule that is broken.
+        what: &'static str,
+    },
+    /// A disk that is not the parent's some time later.
+    Unlike {
+        /// The source.
+        path: PathBuf,
+        /// In what they differ.
+        what: &'static str,
+        /// The source's, in bytes.
+        source: u64,
+        /// The parent's, in bytes.
+        parent: u64,
+    },
+    /// A file that cannot be the parent of an image.
+    Parent {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
         what: &'static str,
     },
     /// A size that was asked for and that no image can have.
@@ -279,7 +301,14 @@ impl fmt::Display for ImageError {
                 write!(f, "{path}: its parent is layer {wanted}, but {parent_path} is layer {found}")
             }
             Self::Chain { path, what } => write!(f, "{}: layer and parent differ in {what}", path.display()),
-            Self::Geometry { path, what } => write!(f, "{}: {what}", path.display()),
+            Self::Source { path, bytes, sector, what } => {
+                write!(f, "{} ({bytes} bytes, sectors of {sector}): {what}", path.display())
+            }
+            Self::Unlike { path, what, source, parent } => {
+                let path = path.display();
+                write!(f, "{path}: its {what} is {source} bytes, that of the disk of the parent is {parent}")
+            }
+            Self::Parent { path, what } => write!(f, "{} cannot be a parent: {what}", path.display()),
             Self::Size { what } => f.write_str(what),
             Self::Inherited { what, parent, asked } => {
                 write!(f, "the {what} of a parent is kept: {parent} bytes, not {asked}")

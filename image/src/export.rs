@@ -7,6 +7,7 @@ use crate::manifest::{Content, ManifestHeader, Place};
 use crate::resolved::{BlockReader, Resolved};
 use crate::source::Source;
 use crate::work::{Steps, in_parallel};
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 use slidecast_proto::units::{BlockNo, Hash};
 use std::fs::{File, OpenOptions};
@@ -48,8 +49,9 @@ struct Destination<'a> {
     bytes: u64,
 }
 
-/// Writes the disk of the image at `path` to `to`: a new file of its size, in which zeros and unused space are holes, or a
-/// block device that is not in use. A GPT is fitted to the size of the destination. Everything is flushed in the end.
+/// Writes the disk of the image at `path` to `to`: a file of its size, in which zeros and unused space are holes and of
+/// whose old content nothing is left, or a block device that is not in use. A GPT is fitted to the size of the
+/// destination. Everything is flushed in the end.
 ///
 /// # Errors
 /// [`ImageError`] saying what could not be read or written; a file that could not be completed is removed.
@@ -71,12 +73,12 @@ pub fn export(path: &Path, to: &Path, progress: impl Fn(ExportProgress)) -> Resu
 impl<'a> Destination<'a> {
     fn open(path: &'a Path, header: &ManifestHeader) -> Result<Self, ImageError> {
         let open = |error| ImageError::io(Operation::Open, path, None)(error);
-        let device = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
-        if !device {
-            let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
-            let file = options.map_err(open)?;
-            file.set_len(header.disk_bytes).map_err(ImageError::io(Operation::Create, path, None))?;
-            return Ok(Self { file, path, blank: true, bytes: header.disk_bytes });
+        match std::fs::metadata(path).map(|metadata| metadata.file_type()) {
+            Ok(kind) if kind.is_block_device() => {}
+            Ok(kind) if !kind.is_file() => {
+                return Err(ImageError::Output { path: path.into(), what: "it is neither a file nor a block device" });
+            }
+            _ => return Self::make_file(path, header.disk_bytes),
         }
         let found = Source::open(path).map_err(open)?;
         let (bytes, sector) = (found.bytes(), found.sector());
@@ -87,9 +89,27 @@ impl<'a> Destination<'a> {
         if bytes < header.disk_bytes {
             return Err(refused("smaller than the disk of the image"));
         }
+        if found.is_read_only() {
+            return Err(refused("it is read-only"));
+        }
         let flags = OFlag::O_EXCL.bits();
-        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).map_err(open)?;
-        Ok(Self { file, path, blank: false, bytes })
+        match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
+            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
+                Err(refused("it is in use: mounted, or part of something"))
+            }
+            opened => Ok(Self { file: opened.map_err(open)?, path, blank: false, bytes }),
+        }
+    }
+
+    /// A file of that size with nothing in it.
+    fn make_file(path: &'a Path, bytes: u64) -> Result<Self, ImageError> {
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
+        let file = options.map_err(ImageError::io(Operation::Open, path, None))?;
+        file.set_len(bytes).map_err(|error| {
+            let _ = std::fs::remove_file(path);
+            ImageError::io(Operation::Create, path, None)(error)
+        })?;
+        Ok(Self { file, path, blank: true, bytes })
     }
 
     fn write(&self, resolved: &Resolved, progress: impl Fn(ExportProgress)) -> Result<ExportReport, ImageError> {

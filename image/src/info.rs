@@ -128,13 +128,22 @@ impl fmt::Display for Size {
     }
 }
 
+/// How much smaller something became, where there was something.
+struct Ratio(f64);
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 > 0.0 { write!(f, " ({:.2} to 1)", self.0) } else { Ok(()) }
+    }
+}
+
 impl fmt::Display for ImageInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "image     {}", self.image)?;
         writeln!(f, "disk      {} ({} bytes), sectors of {}", Size(self.disk_bytes), self.disk_bytes, self.sector)?;
         writeln!(f, "table     {}", self.table)?;
         writeln!(f, "written   {} to each target", Size(self.raw_bytes))?;
-        writeln!(f, "sent      {} ({:.2} to 1)", Size(self.stored_bytes), self.ratio)?;
+        writeln!(f, "sent      {}{}", Size(self.stored_bytes), Ratio(self.ratio))?;
         let (block, grain) = (Size(self.block.into()), Size(self.grain.into()));
         writeln!(f, "blocks    {} of {block}, {} of them fills", self.blocks, self.blocks - self.stored_blocks)?;
         writeln!(f, "places    {} runs of {grain} grains", self.places)?;
@@ -143,7 +152,7 @@ impl fmt::Display for ImageInfo {
         for layer in &self.layers {
             let (stored, raw) = (Size(layer.stored_bytes), Size(layer.raw_bytes));
             let id = layer.id.get(..16).unwrap_or(&layer.id);
-            writeln!(f, "  {id}  {stored:>9} holding {raw:>9} ({:.2} to 1)  {}", layer.ratio, layer.file)?;
+            writeln!(f, "  {id}  {stored:>9} holding {raw:>9}{}  {}", Ratio(layer.ratio), layer.file)?;
         }
         if !self.partitions.is_empty() {
             writeln!(f, "partitions:")?;

@@ -51,12 +51,13 @@ pub(crate) struct Layer {
 
 /// Reads the superblock of the layer file at `path` and compares the length of the file with it.
 pub(crate) fn read_superblock(path: &Path) -> Result<(File, Superblock), ImageError> {
-    let file = File::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
-    let metadata = file.metadata().map_err(ImageError::io(Operation::Open, path, None))?;
+    // Looked at before it is opened: opening a pipe waits for somebody at its other end.
+    let metadata = std::fs::metadata(path).map_err(ImageError::io(Operation::Open, path, None))?;
     if !metadata.is_file() {
         return Err(ImageError::NotAnImage { path: path.into() });
     }
-    let bytes = metadata.len();
+    let file = File::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
+    let bytes = file.metadata().map_err(ImageError::io(Operation::Open, path, None))?.len();
     let mut head = vec![0; usize::try_from(bytes.min(SUPERBLOCK_BYTES)).unwrap_or(0)];
     file.read_exact_at(&mut head, 0).map_err(ImageError::io(Operation::Read, path, 0))?;
     let superblock = Superblock::parse(&head).map_err(|error| match error {

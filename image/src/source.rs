@@ -1,11 +1,12 @@
 //! What an image is made of: a raw file or a block device, read at any place, with its size, sector and holes.
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::unistd::{Whence, lseek};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A raw disk image or a block device, open for reading.
@@ -27,12 +28,13 @@ impl Source {
     /// # Errors
     /// The error of the system; [`io::ErrorKind::InvalidInput`] for anything that is neither file nor device.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
+        // Looked at before it is opened: opening a pipe waits for somebody at its other end.
+        let metadata = std::fs::metadata(path)?;
         let device = metadata.file_type().is_block_device();
         if !device && !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a file nor a block device"));
         }
+        let file = File::open(path)?;
         let bytes = if device { io::Seek::seek(&mut &file, io::SeekFrom::End(0))? } else { metadata.len() };
         let mut source = Self { file, path: path.to_owned(), bytes, sector: 512, device };
         source.sector = if device { device_sector(metadata.rdev())? } else { source.file_sector()? };
@@ -75,6 +77,24 @@ impl Source {
     #[must_use]
     pub fn is_device(&self) -> bool {
         self.device
+    }
+
+    /// Whether this is a block device that something else uses: a mount, a mapping, swap. The kernel lets nobody else open
+    /// such a device for itself alone (open(2), `O_EXCL`).
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        let alone = || OpenOptions::new().read(true).custom_flags(OFlag::O_EXCL.bits()).open(&self.path);
+        self.device && alone().is_err_and(|error| error.raw_os_error() == Some(Errno::EBUSY as i32))
+    }
+
+    /// Whether this is a block device that takes no writes.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        let read_only = |metadata: std::fs::Metadata| {
+            let text = std::fs::read_to_string(sysfs(metadata.rdev()).join("ro")).unwrap_or_default();
+            text.trim() == "1"
+        };
+        self.device && self.file.metadata().is_ok_and(read_only)
     }
 
     /// The open file.
@@ -136,10 +156,15 @@ impl ReadAt for Vec<u8> {
     }
 }
 
+/// What the kernel tells of the block device `device`.
+fn sysfs(device: u64) -> PathBuf {
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))
+}
+
 /// The logical sector of the block device `device`; a partition has that of its disk.
 fn device_sector(device: u64) -> io::Result<u32> {
-    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
-    let folder = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    let folder = sysfs(device);
     let text = std::fs::read_to_string(folder.join("queue/logical_block_size"))
         .or_else(|_| std::fs::read_to_string(folder.join("../queue/logical_block_size")))?;
     text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "unreadable logical_block_size"))
@@ -172,7 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_no_source() {
-        assert!(Source::open(Path::new("/")).is_err());
+    fn what_is_neither_file_nor_device_is_no_source_and_nobody_waits_for_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [Path::new("/"), Path::new("/dev/null"), &pipe] {
+            assert_eq!(Source::open(path).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{}", path.display());
+        }
     }
 }

@@ -99,6 +99,9 @@ fn foreign_files_are_no_images() {
     }
     assert!(matches!(Image::open(&bench.path(".")), Err(ImageError::NotAnImage { .. })));
     assert!(matches!(Image::open(&bench.path("none")), Err(ImageError::Io { .. })));
+    let pipe = bench.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(matches!(Image::open(&pipe), Err(ImageError::NotAnImage { .. })), "nobody waits for a pipe");
 }
 
 #[test]

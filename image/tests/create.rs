@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Bench, noise, text};
-use slidecast_image::{CreateOptions, ImageError, create, verify, verify_quick};
+use slidecast_image::{CreateOptions, ImageError, create, export, verify, verify_quick};
 
 const MIB: u64 = 1 << 20;
 
@@ -134,7 +134,9 @@ fn a_child_keeps_the_sizes_of_its_parent() {
     let error = create(&options, |_| ()).unwrap_err();
     assert!(matches!(error, ImageError::Inherited { .. }) && error.is_usage());
     let larger = bench.disk("larger", 5 * MIB, &[]);
-    assert!(matches!(bench.child(&larger, "a.slide", "b.slide"), Err(ImageError::Geometry { .. })));
+    let error = bench.child(&larger, "a.slide", "b.slide").unwrap_err();
+    assert!(matches!(error, ImageError::Unlike { what: "size", .. }), "{error}");
+    assert!(error.to_string().ends_with("its size is 5242880 bytes, that of the disk of the parent is 4194304"));
 }
 
 #[test]
@@ -144,6 +146,65 @@ fn a_large_sparse_disk_costs_next_to_nothing() {
     let report = bench.base(&disk, "a.slide");
     assert_eq!((report.read_bytes, report.new_bytes), (8192, 8192));
     assert!(report.file_bytes < 200_000);
+    verify(&bench.path("a.slide"), |_| ()).unwrap();
+}
+
+#[test]
+fn any_whole_number_of_sectors_is_a_disk() {
+    let bench = Bench::new();
+    for bytes in [512, 4096 - 512, 4096, 4096 + 512, MIB - 512, MIB + 512, 5 * MIB + 1536] {
+        let content = noise(bytes, usize::try_from(bytes).unwrap());
+        let disk = bench.disk("disk", bytes, &[(0, content)]);
+        let report = bench.base(&disk, "a.slide");
+        assert_eq!((report.disk_bytes, report.read_bytes), (bytes, bytes));
+        assert!(bench.is_equal("a.slide", &disk), "{bytes}");
+        bench.child(&disk, "a.slide", "b.slide").unwrap();
+        assert!(bench.is_equal("b.slide", &disk), "{bytes}");
+    }
+    let odd = bench.disk("odd", 1000, &[]);
+    let error = create(&CreateOptions::new(&odd, &bench.path("c.slide")), |_| ()).unwrap_err().to_string();
+    assert!(error.ends_with("odd (1000 bytes, sectors of 512): the disk is no whole number of sectors"), "{error}");
+}
+
+#[test]
+fn an_increment_reads_every_byte_of_the_source_once() {
+    let bench = Bench::new();
+    let first = bench.disk("first", 32 * MIB, &[(0, noise(1, 8 << 20)), (20 * MIB, text(2, 4 << 20))]);
+    bench.base(&first, "a.slide");
+    let second = bench.disk("second", 32 * MIB, &[(0, noise(1, 8 << 20)), (20 * MIB, text(3, 4 << 20))]);
+    assert_eq!(bench.child(&second, "a.slide", "b.slide").unwrap().read_bytes, 12 * MIB);
+}
+
+#[test]
+fn a_layer_that_is_made_away_from_its_parent_comes_with_a_note() {
+    let bench = Bench::new();
+    let disk = bench.disk("disk", MIB, &[(0, noise(1, 4096))]);
+    bench.base(&disk, "a.slide");
+    std::fs::create_dir(bench.path("elsewhere")).unwrap();
+    let report = bench.child(&disk, "a.slide", "elsewhere/b.slide").unwrap();
+    assert!(matches!(&report.notes[..], [note] if note.contains("in the same folder")), "{:?}", report.notes);
+    std::fs::copy(bench.path("a.slide"), bench.path("elsewhere/a.slide")).unwrap();
+    assert!(bench.is_equal("elsewhere/b.slide", &disk));
+    assert_eq!(bench.child(&disk, "a.slide", "elsewhere/c.slide").unwrap().notes, [""; 0]);
+}
+
+#[test]
+fn a_disk_is_written_to_a_file_or_a_device_and_to_nothing_else() {
+    let bench = Bench::new();
+    let disk = bench.disk("disk", 3 * MIB, &[(0, noise(1, 1 << 20))]);
+    bench.base(&disk, "a.slide");
+    // What the file held before is gone, beyond the end of the disk too.
+    let old = bench.disk("old", 9 * MIB, &[(0, noise(2, 9 << 20))]);
+    export(&bench.path("a.slide"), &old, |_| ()).unwrap();
+    assert!(std::fs::read(&old).unwrap() == std::fs::read(&disk).unwrap());
+    let pipe = bench.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for to in [std::path::Path::new("/dev/null"), &pipe, &bench.path(".")] {
+        let error = export(&bench.path("a.slide"), to, |_| ()).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("neither a file nor a block device"), "{error}");
+    }
+    let error = export(&bench.path("a.slide"), &bench.path("a.slide"), |_| ()).unwrap_err();
+    assert!(error.is_usage(), "{error}");
     verify(&bench.path("a.slide"), |_| ()).unwrap();
 }
 
@@ -180,7 +241,10 @@ fn sizes_that_no_image_has_are_a_usage_error() {
     let disk = bench.disk("disk", MIB, &[]);
     for (grain, block) in [(2048, 65536), (5000, 65536), (131_072, 65536), (4096, 32 << 20), (0, 65536), (4096, 0)] {
         let (grain, block) = (Some(grain), Some(block));
-        let options = CreateOptions { grain, block, ..CreateOptions::new(&disk, &bench.path("a.slide")) };
-        assert!(create(&options, |_| ()).unwrap_err().is_usage(), "{grain:?} {block:?}");
+        // Whether or not there is a disk.
+        for source in [&disk, &bench.path("missing")] {
+            let options = CreateOptions { grain, block, ..CreateOptions::new(source, &bench.path("a.slide")) };
+            assert!(create(&options, |_| ()).unwrap_err().is_usage(), "{grain:?} {block:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use crate::cli::{Create, Export, ImageCommand, Info, VerifyImage};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::say;
-use crate::shown::shown;
+use crate::shown::{count, shown};
 use indicatif::{ProgressBar, ProgressStyle};
 use slidecast_image::{CreateOptions, ImageError, create, export, info, verify};
 use slidecast_proto::quantity::Bytes;
@@ -60,8 +60,8 @@ fn run_create(args: Create) -> Result<ExitCode, Failure> {
         [made.unused_bytes, made.fill_bytes, made.repeated_bytes, made.absent_bytes].map(Bytes);
     say(&format!("{name}: {unused} unused, {fills} fills, {repeated} repeated, {parents} in its parents"));
     let (new, stored, file) = (Bytes(made.new_bytes), Bytes(made.stored_bytes), Bytes(made.file_bytes));
-    let (blocks, block) = (made.blocks, Bytes(made.block.into()));
-    say(&format!("{name}: {new} new in {blocks} blocks of at most {block}, stored in {stored}; the file has {file}"));
+    let (blocks, block) = (count(made.blocks as usize, "block"), Bytes(made.block.into()));
+    say(&format!("{name}: {new} new in {blocks} of at most {block}, stored in {stored}; the file has {file}"));
     Ok(ExitCode::Done)
 }
 
@@ -81,12 +81,9 @@ fn run_verify(args: &VerifyImage) -> Result<ExitCode, Failure> {
     let checked = verify(&args.file, |progress| advance(&bar, progress.done_bytes, progress.stored_bytes));
     bar.finish_and_clear();
     let checked = checked?;
-    let (layers, blocks, stored) = (checked.layers, checked.blocks, Bytes(checked.stored_bytes));
-    say(&format!(
-        "{}: good: {layers} layers, {blocks} blocks, {stored}; manifest root {}",
-        args.file.display(),
-        checked.root
-    ));
+    let (layers, blocks) = (count(checked.layers as usize, "layer"), count(checked.blocks as usize, "block"));
+    let (name, stored) = (args.file.display(), Bytes(checked.stored_bytes));
+    say(&format!("{name}: good: {layers}, {blocks}, {stored}; manifest root {}", checked.root));
     Ok(ExitCode::Done)
 }
 

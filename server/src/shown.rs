@@ -25,6 +25,11 @@ pub fn shown(text: &str) -> String {
     out
 }
 
+/// `1 chain`, `2 chains`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Control characters, line and paragraph separators, and those that hide text or change its direction.
 fn acts(c: char) -> bool {
     c.is_control()

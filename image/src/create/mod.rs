@@ -155,6 +155,7 @@ struct Job {
 /// [`ImageError`] saying what could not be read or written, or what does not fit together.
 pub fn create(options: &CreateOptions, progress: impl Fn(CreateProgress)) -> Result<CreateReport, ImageError> {
     check_output(options)?;
+    check_sizes(options)?;
     let parent = options.parent.as_deref().map(Image::open).transpose()?;
     let parent_resolved = parent.as_ref().map(Image::resolve).transpose()?;
     let job = prepare(options, parent.as_ref())?;
@@ -189,6 +190,8 @@ pub fn create(options: &CreateOptions, progress: impl Fn(CreateProgress)) -> Res
     let parent_view = parent_resolved;
     let chain = parent.map_or_else(Vec::new, Image::into_chain);
     let finished = finish(output, superblock, mapped, rows, chain, parent_view.as_ref(), &job)?;
+    let mut notes = job.notes;
+    notes.extend(options.parent.as_deref().and_then(|parent| not_beside(parent, &options.output)));
     let grain = u64::from(job.sizes.grain);
     Ok(CreateReport {
         layer: finished.layer,
@@ -205,12 +208,23 @@ pub fn create(options: &CreateOptions, progress: impl Fn(CreateProgress)) -> Res
         new_bytes: totals.stored * grain,
         stored_bytes,
         file_bytes: finished.file_bytes,
-        notes: job.notes,
+        notes,
     })
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Says so where a finished layer does not find its parent, because it was made in another folder.
+fn not_beside(parent: &Path, output: &Path) -> Option<String> {
+    match Image::open(output) {
+        Err(ImageError::ParentMissing { .. } | ImageError::ParentReplaced { .. }) => {
+            let (output, parent) = (output.display(), parent.display());
+            Some(format!("{output} can be used once {parent} and the layers below it lie in the same folder"))
+        }
+        _ => None,
+    }
 }
 
 fn check_output(options: &CreateOptions) -> Result<(), ImageError> {
@@ -242,17 +256,21 @@ fn check_sizes(options: &CreateOptions) -> Result<(), ImageError> {
 fn parent_name(path: &Path) -> Result<String, ImageError> {
     let name = path.file_name().and_then(|name| name.to_str()).filter(|name| name.len() <= MAX_NAME_BYTES);
     let what = "its name is too long, or no text";
-    name.map(str::to_owned).ok_or_else(|| ImageError::Geometry { path: path.to_owned(), what })
+    name.map(str::to_owned).ok_or_else(|| ImageError::Parent { path: path.to_owned(), what })
 }
 
 /// Opens the source, finds out what of it is in use, and settles the sizes.
 fn prepare(options: &CreateOptions, parent: Option<&Image>) -> Result<Job, ImageError> {
     let path = &options.source;
     let source = Source::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
-    let geometry = |what| ImageError::Geometry { path: path.clone(), what };
-    check_sizes(options)?;
     let survey = used::scan(&source, source.bytes(), source.sector());
     let mut notes = survey.all_notes();
+    if source.is_in_use() {
+        notes.push(format!(
+            "{} is in use: if it is written to meanwhile, the image mixes older and newer content",
+            path.display()
+        ));
+    }
     let (mut grain, mut block);
     if let Some(parent) = parent {
         let header = parent.header();
@@ -262,17 +280,23 @@ fn prepare(options: &CreateOptions, parent: Option<&Image>) -> Result<Job, Image
                 return Err(ImageError::Inherited { what, parent: parent.into(), asked: asked.into() });
             }
         }
-        if header.disk_bytes != source.bytes() {
-            return Err(geometry("the disk has another size than that of the parent"));
-        }
-        if header.sector != source.sector() {
-            return Err(geometry("the disk has other sectors than that of the parent"));
+        let (size, sector) = ((source.bytes(), header.disk_bytes), (source.sector().into(), header.sector.into()));
+        for (what, (source, parent)) in [("size", size), ("sector", sector)] {
+            if source != parent {
+                return Err(ImageError::Unlike { path: path.clone(), what, source, parent });
+            }
         }
     } else {
         grain = options.grain.unwrap_or(GRAIN_MIN);
         block = options.block.unwrap_or(DEFAULT_BLOCK.max(grain));
     }
-    check_geometry(source.bytes(), source.sector(), grain, block).map_err(geometry)?;
+    let (bytes, sector) = (source.bytes(), source.sector());
+    check_geometry(bytes, sector, grain, block).map_err(|what| ImageError::Source {
+        path: path.clone(),
+        bytes,
+        sector,
+        what,
+    })?;
     let unused_of = |grain: u32| scan::whole_grains(&survey.unused, grain.into(), source.bytes());
     let count = |unused: &[Range<u64>], grain: u32| {
         scan::to_be_read(&source, unused, grain.into()).map_err(ImageError::io(Operation::Read, path, None))

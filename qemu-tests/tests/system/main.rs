@@ -10,6 +10,7 @@ mod bad_peers;
 mod bad_targets;
 mod boot;
 mod chains;
+mod devices;
 mod end_to_end;
 mod faults;
 mod fixtures;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         lab::TESTS,
         end_to_end::TESTS,
         chains::TESTS,
+        devices::TESTS,
         faults::TESTS,
         bad_images::TESTS,
         bad_targets::TESTS,

@@ -1,5 +1,6 @@
 //! The words in which people are told of nodes, chains and the end.
 
+pub(super) use crate::shown::count;
 use crate::view::{NodeView, Snapshot, State};
 use slidecast_proto::deployment::Stage;
 use slidecast_proto::quantity::Bytes;
@@ -50,11 +51,6 @@ pub(super) fn standing(node: &NodeView) -> String {
         text.push_str(" (its control link is gone)");
     }
     text
-}
-
-/// `1 chain`, `2 chains`.
-pub(super) fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// The target with what is known of it.
