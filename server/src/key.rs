@@ -127,11 +127,7 @@ fn write_new(path: &Path, mode: u32, line: &str) -> Result<(), KeyFileError> {
 pub fn read(path: &Path) -> Result<SecretKey, KeyFileError> {
     let failed = |operation| move |source| KeyFileError::Io { operation, path: path.to_owned(), source };
     let file = File::open(path).map_err(failed("opening"))?;
-    if let Ok(metadata) = file.metadata()
-        && metadata.permissions().mode() & 0o077 != 0
-    {
-        log::warn!("the key file {} can be read by others; chmod 600 would keep it secret", path.display());
-    }
+    let open_to_others = file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
     let mut text = zeroize::Zeroizing::new(String::new());
     match file.take(LONGEST).read_to_string(&mut text) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -142,7 +138,11 @@ pub fn read(path: &Path) -> Result<SecretKey, KeyFileError> {
     if is_public(path, &text) {
         return Err(KeyFileError::Public { path: path.to_owned() });
     }
-    text.parse().map_err(|source| KeyFileError::Content { path: path.to_owned(), source })
+    let secret = text.parse().map_err(|source| KeyFileError::Content { path: path.to_owned(), source })?;
+    if open_to_others {
+        log::warn!("the key file {} can be read by others; chmod 600 would keep it secret", path.display());
+    }
+    Ok(secret)
 }
 
 /// The two parts of a key look alike; but this one is named as public, or the secret beside it says so.

@@ -147,3 +147,34 @@ fn a_port_in_use_and_an_agent_that_never_comes_are_one_line_each() {
     assert_eq!(code, 1, "{err}");
     assert!(err.ends_with("nothing was started: too few nodes were ready in time\n"), "{err}");
 }
+
+#[test]
+fn an_image_that_is_refused_leaves_no_key_no_report_and_the_old_report() {
+    let sandbox = Sandbox::new();
+    let (state, report) = (sandbox.path("state-of-nobody"), sandbox.report_path());
+    let run = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slidecast"));
+        command.arg("deploy").arg(sandbox.path("no.slide")).args(["--wait-for", "1", "--port"]);
+        command.arg(sandbox.port.to_string()).arg("--state").arg(&state).arg("--report").arg(&report);
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, err) = run();
+    assert_eq!((code, err.lines().count()), (1, 1), "{err}");
+    assert!(err.starts_with("slidecast: opening ") && err.ends_with("no.slide: No such file or directory\n"), "{err}");
+    assert!(!report.exists() && !state.exists());
+    std::fs::write(&report, "{}").unwrap();
+    assert_eq!(run().0, 1);
+    assert_eq!(std::fs::read_to_string(&report).unwrap(), "{}");
+}
+
+#[test]
+fn an_agent_that_was_turned_away_is_named_where_nothing_is_started() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.deploy(&["--wait-for", "1", "--timeout", "2s", "--progress", "none"]);
+    assert!(matches!(Agent::connect(sandbox.port, None).err(), Some(ChannelError::InsecureMismatch { .. })));
+    let (code, out, err) = server.end();
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    let last = err.lines().last().unwrap();
+    assert!(last.contains("127.0.0.1 was turned away: only the agent was started with --insecure"), "{err}");
+}

@@ -26,17 +26,17 @@ pub(super) struct Answerer {
 }
 
 impl Answerer {
-    /// Listens on `port` of every address.
-    pub(super) fn listen(port: u16, responder: Responder) -> io::Result<Self> {
+    /// A socket that listens on `port` of every address.
+    pub(super) fn listen(port: u16) -> io::Result<UdpSocket> {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
         socket.set_nonblocking(true)?;
         setsockopt(&socket, Ipv4PacketInfo, &true)?;
-        Ok(Self { socket: UdpSocket::from_std(socket), responder })
+        Ok(UdpSocket::from_std(socket))
     }
 
-    /// From now on seeks are answered by this.
-    pub(super) fn answer_by(&mut self, responder: Responder) {
-        self.responder = responder;
+    /// Answers what comes to a socket of [`Self::listen`].
+    pub(super) fn new(socket: UdpSocket, responder: Responder) -> Self {
+        Self { socket, responder }
     }
 
     pub(super) fn socket(&mut self) -> &mut UdpSocket {
@@ -97,7 +97,7 @@ mod tests {
 
     fn answerer() -> (Answerer, u16) {
         let offer = Offer { server: None, port: 9, deployment: DeploymentId([7; 16]) };
-        let mut answerer = Answerer::listen(0, Responder::new(offer)).unwrap();
+        let mut answerer = Answerer::new(Answerer::listen(0).unwrap(), Responder::new(offer));
         let port = answerer.socket().local_addr().unwrap().port();
         (answerer, port)
     }

@@ -65,6 +65,8 @@ pub(super) struct Parts {
     pub(super) deployment: Deployment,
     /// The plan, once it is fixed.
     pub(super) plan: Plan,
+    /// Of the last agent that was not let in: where it is and why.
+    pub(super) turned_away: Option<String>,
     /// Nodes that need not boot the agent again.
     pub(super) through: Arc<Through>,
     /// The most nodes that may ever say hello.
@@ -180,11 +182,14 @@ impl EventLoop {
         if !self.parts.signals.came() || self.over.is_some() {
             return;
         }
-        let code = if self.parts.deployment.stage() == Stage::Waiting { 1 } else { 3 };
+        let (code, line) = match self.parts.deployment.stage() {
+            Stage::Waiting => (1, "stopping; no disk was touched"),
+            _ => (3, "stopping; agents are told, disks that are being written stay marked"),
+        };
         if let Err(error) = Signals::end_at_once(code) {
             log::warn!("a second signal will not end the program at once: {error}");
         }
-        self.parts.progress.line("stopping; agents are told, their disks stay marked".to_owned());
+        self.parts.progress.line(line.to_owned());
         self.parts.deployment.on_stop(now);
     }
 
@@ -331,7 +336,9 @@ impl EventLoop {
             _ => false,
         };
         if worth && self.told.len() < MAX_TOLD && self.told.insert(address) {
-            self.parts.progress.line(format!("an agent at {address} was turned away: {broken}"));
+            let line = format!("an agent at {address} was turned away: {broken}");
+            self.parts.progress.line(line.clone());
+            self.parts.turned_away = Some(line);
         } else {
             log::debug!("caller at {address}: {broken}");
         }

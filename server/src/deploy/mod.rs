@@ -6,6 +6,7 @@ mod checker;
 mod door;
 mod event_loop;
 mod link;
+mod report_file;
 pub(crate) mod signals;
 mod state;
 
@@ -26,6 +27,7 @@ use checker::Checker;
 use event_loop::{DISCOVERY, EventLoop, LISTENER, Parts, SIGNALS, WAKE};
 use mio::net::TcpListener;
 use mio::{Interest, Poll, Waker};
+use report_file::ReportFile;
 use signals::Signals;
 use slidecast_image::{Image, Resolved};
 use slidecast_proto::control::Prepare;
@@ -39,10 +41,9 @@ use slidecast_proto::units::{BlockNo, DeploymentId, Time};
 use state::{Asked, Found, Keeper, Keys, StateError, Unfinished};
 use std::error::Error;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -128,18 +129,20 @@ fn system(operation: &'static str) -> impl FnOnce(io::Error) -> DeployError {
 /// It could not begin: nothing was started and no agent was told of anything.
 pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     let nics = Nics::of_this_machine(&args.interface, &args.card_speed).map_err(Failure::usage)?;
-    let report = args.report.as_deref().map(open_report).transpose()?;
+    let report = args.report.as_deref().map(ReportFile::open).transpose()?;
+    // What would be refused anyway is refused before a key is made for it, and where somebody finds a port open the key
+    // is there. Putting a large image together takes a while; whether the ports are free shows before.
+    let image = Image::open(&args.file)?;
     let secret = secret_key(args)?;
-    // The ports come first: whether they are free shows at once, reading a large image takes a while.
-    let (listener, id) = (listen(args.port)?, random()?);
     let public = secret.as_ref().map(SecretKey::public);
-    let offer = |deployment| Responder::new(Offer { server: public, port: args.port, deployment });
-    let answerer = Answerer::listen(args.port, offer(DeploymentId(id)));
-    let mut answerer = answerer.map_err(|error| in_use("UDP", args.port, "listening for seeks", error))?;
-    let image = Arc::new(Image::open(&args.file)?.resolve()?);
+    let (listener, id) = (listen(args.port)?, random()?);
+    let seeks = Answerer::listen(args.port);
+    let seeks = seeks.map_err(|error| in_use("UDP", args.port, "listening for seeks", error))?;
+    let image = Arc::new(image.resolve()?);
     let (keeper, unfinished) = left_behind(args, &image, DeploymentId(id))?;
     let deployment_id = unfinished.as_ref().map_or(DeploymentId(id), |unfinished| unfinished.deployment);
-    answerer.answer_by(offer(deployment_id));
+    let offer = Offer { server: public, port: args.port, deployment: deployment_id };
+    let answerer = Answerer::new(seeks, Responder::new(offer));
 
     match &public {
         Some(public) => complain(&key::describe(public)),
@@ -192,6 +195,7 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         progress: Progress::start(args.progress, facts.clone()).map_err(system("starting a thread"))?,
         deployment,
         plan: Plan::default(),
+        turned_away: None,
         max_nodes: args.wait_for as usize * 2 + SPARE_NODES + keys.len(),
         keys,
         keeper,
@@ -258,12 +262,6 @@ fn random<const N: usize>() -> Result<[u8; N], DeployError> {
     let filled = getrandom::fill(&mut bytes).map_err(io::Error::other);
     filled.map_err(system("drawing random bytes"))?;
     Ok(bytes)
-}
-
-/// Opened before anything starts, so that a wrong path is known in time.
-fn open_report(path: &Path) -> Result<(File, &Path), DeployError> {
-    let file = File::create(path);
-    file.map(|file| (file, path)).map_err(|source| DeployError::Report { path: path.to_owned(), source })
 }
 
 fn in_use(what: &'static str, port: u16, operation: &'static str, error: io::Error) -> DeployError {
@@ -346,19 +344,18 @@ fn register(parts: &mut Parts) -> io::Result<()> {
 }
 
 /// Shows how it ended, writes the report and gives the exit code.
-fn end(parts: Parts, facts: &Facts, began: Time, report: Option<(File, &Path)>) -> Result<ExitCode, Failure> {
-    let Parts { deployment, plan, context, progress, .. } = parts;
+fn end(parts: Parts, facts: &Facts, began: Time, report: Option<ReportFile>) -> Result<ExitCode, Failure> {
+    let Parts { deployment, plan, context, progress, turned_away, .. } = parts;
     let egress = context.egress.load(Ordering::Relaxed);
     let code = deployment.exit_code().unwrap_or(ExitCode::NodesFailed as u8);
     progress.end(Tracker::default().snapshot(&deployment, began, egress, context.clock.now()), code);
-    if let Some((mut file, path)) = report {
-        let text = Report::of(&deployment, &plan, facts, egress).to_text();
-        if let Err(source) = file.write_all(text.as_bytes()) {
-            // The nodes are what counts: the exit code stays theirs.
-            complain(&Failure::from(DeployError::Report { path: path.to_owned(), source }).to_string());
-        }
+    if let Some(report) = report
+        && let Err(error) = report.write(&Report::of(&deployment, &plan, facts, egress).to_text())
+    {
+        // The nodes are what counts: the exit code stays theirs.
+        complain(&Failure::from(error).to_string());
     }
-    if let Some(line) = verdict(&deployment) {
+    if let Some(line) = verdict(&deployment, turned_away.as_deref()) {
         complain(&line);
     }
     Ok(match code {
@@ -368,16 +365,17 @@ fn end(parts: Parts, facts: &Facts, began: Time, report: Option<(File, &Path)>) 
     })
 }
 
-/// What went wrong, in one line.
-fn verdict(deployment: &Deployment) -> Option<String> {
+/// What went wrong, in one line. `turned_away` tells of an agent that was not let in.
+fn verdict(deployment: &Deployment, turned_away: Option<&str>) -> Option<String> {
     let Stage::Over { started, stopped } = deployment.stage() else { return None };
     let why = deployment.nodes().find_map(|node| match &node.standing {
         Standing::Refused { reason, detail } if !started => Some((node, *reason, detail)),
         Standing::Ended(end) if end.state == EndState::Failed => Some((node, end.reason, &end.detail)),
         _ => None,
     });
-    let why = why.map(|(node, reason, detail)| format!(": {}: {reason}: {}", shown(&node.name()), shown(detail)));
-    let why = why.unwrap_or_default();
+    let why = why.map(|(node, reason, detail)| format!("{}: {reason}: {}", shown(&node.name()), shown(detail)));
+    let why = why.or(turned_away.filter(|_| !started).map(str::to_owned));
+    let why = why.map_or(String::new(), |why| format!(": {why}"));
     match (started, stopped) {
         (false, true) => Some("nothing was started: stopped".to_owned()),
         (false, false) => Some(format!("nothing was started: too few nodes were ready in time{why}")),

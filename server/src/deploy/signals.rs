@@ -8,11 +8,15 @@ use std::sync::atomic::AtomicBool;
 
 const SIGNALS: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 
-/// The signals that we were not started to ignore, as nohup(1) does.
+/// The signals that are the operator's wish. SIGHUP is none where we were started to ignore it, as nohup(1) does; SIGINT
+/// always is: a shell has its background jobs ignore it, but whoever sends it to one of them means it.
 fn heeded() -> impl Iterator<Item = i32> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = ignored(&status);
-    SIGNALS.into_iter().filter(move |signal| ignored & 1 << (signal - 1) == 0)
+    heeded_with(ignored(&status))
+}
+
+fn heeded_with(ignored: u64) -> impl Iterator<Item = i32> {
+    SIGNALS.into_iter().filter(move |signal| *signal != SIGHUP || ignored & 1 << (SIGHUP - 1) == 0)
 }
 
 /// The mask of ignored signals in the text of proc_pid_status(5).
@@ -71,5 +75,13 @@ mod tests {
         assert_eq!(ignored("Name:\tx\nSigBlk:\tffff\nSigIgn:\t0000000000001001\n"), 0x1001);
         assert_eq!(ignored("0000000000001001") & 1, 0);
         assert_eq!(ignored("SigIgn:\t1") & 1 << (SIGHUP - 1), 1);
+    }
+
+    #[test]
+    fn under_nohup_a_hangup_means_nothing_and_a_background_job_is_stopped_by_sigint() {
+        let signals = |ignored| heeded_with(ignored).collect::<Vec<_>>();
+        assert_eq!(signals(0), SIGNALS);
+        assert_eq!(signals(0x1), [SIGINT, SIGTERM]);
+        assert_eq!(signals(0x6), SIGNALS);
     }
 }

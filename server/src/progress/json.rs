@@ -2,6 +2,7 @@
 
 use crate::view::{Facts, NodeView, Snapshot, State};
 use serde_json::{Value, json};
+use slidecast_proto::deployment::Stage;
 use slidecast_proto::reason::{EndState, Reason};
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -45,7 +46,9 @@ impl Json {
     }
 
     pub(super) fn show(&mut self, facts: &Facts, snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
-        if snapshot.ran.is_some() && !self.planned {
+        // A deployment that goes on has no chains before its nodes are back.
+        let planned = !snapshot.chains.is_empty() || matches!(snapshot.stage, Stage::Over { .. });
+        if snapshot.ran.is_some() && !self.planned && planned {
             self.planned = true;
             let chains = snapshot.chains.iter();
             let chains: Vec<_> =
@@ -153,5 +156,17 @@ mod tests {
         assert_eq!((&all[3]["state"], &all[3]["position"]), (&json!("receiving"), &json!(1)));
         assert_eq!(all[4]["nodes"][0]["seconds_left"], 31);
         assert_eq!(all[5]["exit_code"], 3);
+    }
+
+    #[test]
+    fn the_plan_of_a_deployment_that_goes_on_comes_when_its_nodes_are_back() {
+        let mut json = Json::default();
+        let mut running = snapshot(Some(Duration::from_secs(1)), vec![node(1, State::Running(Phase::Receiving))]);
+        let chains = std::mem::take(&mut running.chains);
+        let first = lines(|out| json.show(&facts(), &running, out).unwrap());
+        assert!(first.iter().all(|line| line["event"] != "plan"), "{first:?}");
+        running.chains = chains;
+        let second = lines(|out| json.show(&facts(), &running, out).unwrap());
+        assert_eq!((&second[0]["event"], &second[0]["chains"][0]["nodes"]), (&json!("plan"), &json!([1])));
     }
 }

@@ -37,7 +37,8 @@ impl Plain {
             }
         }
         let Some(ran) = snapshot.ran else { return Ok(()) };
-        if !self.planned {
+        // A deployment that goes on has no chains before its nodes are back.
+        if !self.planned && !snapshot.chains.is_empty() {
             self.planned = true;
             let (nodes, chains) = (
                 snapshot.nodes.iter().filter(|node| node.place.is_some()),
@@ -97,6 +98,16 @@ mod tests {
         assert!(text.ends_with("node 1 pc1 (10.0.0.1): receiving 50 %, 11.2 MB/s, 0:31 left\n"), "{text}");
         assert_eq!(shown(&mut plain, &at(2)), "");
         assert_eq!(shown(&mut plain, &at(5)).lines().count(), 1);
+    }
+
+    #[test]
+    fn the_plan_of_a_deployment_that_goes_on_is_shown_when_its_nodes_are_back() {
+        let mut plain = Plain::default();
+        let mut running = snapshot(Some(Duration::from_secs(1)), vec![node(1, State::Running(Phase::Receiving))]);
+        let chains = std::mem::take(&mut running.chains);
+        assert!(!shown(&mut plain, &running).contains("plan"));
+        running.chains = chains;
+        assert!(shown(&mut plain, &running).contains("plan, 1 chain:"));
     }
 
     #[test]

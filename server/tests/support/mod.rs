@@ -35,7 +35,10 @@ impl Sandbox {
 
     pub(crate) fn deploy(&self, args: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_slidecast"));
-        command.arg("deploy").arg(&self.image).args(["--port", &self.port.to_string(), "--progress", "plain"]);
+        command.arg("deploy").arg(&self.image).args(["--port", &self.port.to_string()]);
+        if !args.contains(&"--progress") {
+            command.args(["--progress", "plain"]);
+        }
         command.arg("--state").arg(self.dir.path().join("state")).args(args);
         command.env_remove("XDG_CONFIG_HOME").env("HOME", self.dir.path());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -48,6 +51,11 @@ impl Sandbox {
     pub(crate) fn server_key(&self) -> PublicKey {
         let path = self.dir.path().join("state/server.key.pub");
         std::fs::read_to_string(path).unwrap().trim().parse().unwrap()
+    }
+
+    /// A file or folder of this sandbox.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     pub(crate) fn report(&self) -> serde_json::Value {
