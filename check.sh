@@ -105,7 +105,7 @@ fuzz() {
 }
 
 bench() {
-    need_tools "${LAB_TOOLS[@]}" mbuffer mmdebstrap zstd
+    need_tools "${LAB_TOOLS[@]}" mbuffer mmdebstrap zstd strace
     build_static
     cargo build --quiet --release -p slidecast-server -p slidecast-benches
     SLIDECAST=$target_dir/release/slidecast SLIDECAST_AGENT=$(static_agent) "$target_dir/release/slidecast-benches" "$@"

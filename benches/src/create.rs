@@ -1,15 +1,14 @@
 //! Creating images, beside plain `zstd` on the same data.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
 use slidecast_lab::disk::random::Random;
-use slidecast_lab::{LabError, Result, programs};
+use slidecast_lab::{LabError, Result, compare, programs, tool};
 
 use crate::setup::{Setup, create};
 use crate::table::{Bar, Table, median, mib};
@@ -88,42 +87,45 @@ fn zstd(pieces: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Bytes that creating an increment reads, by the kernel's count of the process, over what the source holds.
+/// Bytes that creating an increment reads, by file, as the kernel answered them: of the source, and of the layers below.
 fn increment(setup: &Setup, table: &mut Table) -> Result<()> {
     let disks = setup.debian()?;
     let base = setup.system_image()?.file;
-    let image = setup.path("increment.slide");
-    let mut command = Command::new(programs::server()?);
-    command.args(["image", "create"]).arg(&disks.second).arg("-o").arg(&image).arg("--parent").arg(&base);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let mut child = command.spawn().map_err(|source| LabError::Start { program: "slidecast".to_owned(), source })?;
-    // Ended but not yet forgotten: its counts can still be read.
-    let pid = Pid::from_raw(i32::try_from(child.id()).expect("Linux process ids are below 2^22"));
-    let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
-    let counts = fs::read_to_string(format!("/proc/{}/io", child.id())).unwrap_or_default();
-    let status = child.wait().map_err(LabError::io("waiting for", "slidecast"))?;
-    if !status.success() {
-        return Err(LabError::Tool { command: "image create".into(), code: status.code(), stderr: String::new() });
-    }
-    let read = counts.lines().find_map(|line| line.strip_prefix("rchar: ")?.trim().parse::<u64>().ok());
-    let data: u64 =
-        slidecast_lab::compare::data_ranges(&disks.second)?.iter().map(|range| range.end - range.start).sum();
-    let (base, increment) = (size(&base)?, size(&image)?);
-    let from = |read: u64| {
-        format!(
-            "{:.0} MiB read, {:.0} MiB of data in the source; base {:.0} MiB, increment {:.0} MiB",
-            mib(read),
-            mib(data),
-            mib(base),
-            mib(increment)
-        )
-    };
-    let name = "increment: bytes read / data in the source";
-    match read {
-        Some(read) => table.row(name, read as f64 / data as f64, Bar::AtMost(1.1), &from(read)),
-        None => table.skip(name, "the kernel does not count reads here"),
-    }
+    let (image, calls) = (setup.path("increment.slide"), setup.path("calls"));
+    fs::create_dir(&calls).map_err(LabError::io("creating", &calls))?;
+    // A file of its own for each thread, so that no call is cut in two.
+    let mut words: Vec<&OsStr> =
+        ["-ff", "-qq", "-y", "-s", "0", "-e", "trace=read,pread64", "-o"].map(OsStr::new).into();
+    let (prefix, program) = (calls.join("thread"), programs::server()?);
+    words.extend([prefix.as_os_str(), program.as_os_str(), OsStr::new("image"), OsStr::new("create")]);
+    words.extend([disks.second.as_os_str(), OsStr::new("-o"), image.as_os_str()]);
+    words.extend([OsStr::new("--parent"), base.as_os_str()]);
+    tool::run("strace", words)?;
+    let of_source = bytes_read(&calls, &disks.second)?;
+    let of_base = bytes_read(&calls, &base)?;
+    let data: u64 = compare::data_ranges(&disks.second)?.iter().map(|range| range.end - range.start).sum();
+    let from = format!("{:.0} MiB read, {:.0} MiB of data in it", mib(of_source), mib(data));
+    let name = "increment: bytes read of the source / data in it";
+    table.row(name, of_source as f64 / data as f64, Bar::AtMost(1.05), &from);
+    let (size, increment) = (size(&base)?, size(&image)?);
+    let from =
+        format!("{:.0} MiB read of {:.0} MiB; the increment has {:.0} MiB", mib(of_base), mib(size), mib(increment));
+    table.row("increment: bytes read of the base / its file", of_base as f64 / size as f64, Bar::Report, &from);
     Ok(())
+}
+
+/// The sum of what `read` and `pread64` gave from `file`, in the files that strace wrote to `calls`.
+fn bytes_read(calls: &Path, file: &Path) -> Result<u64> {
+    let file = file.canonicalize().map_err(LabError::io("looking at", file))?;
+    let descriptor = format!("<{}>", file.display());
+    let mut sum = 0;
+    for entry in fs::read_dir(calls).map_err(LabError::io("reading", calls))?.flatten() {
+        let text = fs::read_to_string(entry.path()).map_err(LabError::io("reading", entry.path()))?;
+        let ours = text.lines().filter(|line| line.contains(&descriptor));
+        // `pread64(7</tmp/second.img>, ""..., 1048576, 0) = 1048576`
+        sum += ours.filter_map(|line| line.rsplit_once(" = ")?.1.parse::<u64>().ok()).sum::<u64>();
+    }
+    Ok(sum)
 }
 
 fn size(path: &Path) -> Result<u64> {

@@ -390,6 +390,49 @@ mod tests {
         assert_eq!(Superblock::parse(&bytes), Ok(superblock()));
     }
 
+    fn row() -> Row {
+        Row::new(Codec::Zstd, 0x1122, 0xaabb_ccdd, Hash([5; 32]), 4096)
+    }
+
+    #[test]
+    fn a_block_has_its_golden_bytes_in_table_and_header() {
+        let mut bytes = Vec::new();
+        row().put(&mut bytes);
+        let fixed = b"\x02\x22\x11\x00\x00\xdd\xcc\xbb\xaa";
+        assert_eq!(bytes, [&fixed[..], &[5; 32]].concat());
+        let header = row().block_header(9, 1 << 20);
+        let fixed = b"SLBK\x09\x00\x00\x00\x02\x00\x00\x00\x00\x00\x10\x00\x22\x11\x00\x00\xdd\xcc\xbb\xaa";
+        assert_eq!(header[..60], [&fixed[..], &[5; 32], &[0; 4]].concat());
+        assert_eq!(header[60..], crc32fast::hash(&header[..60]).to_le_bytes());
+    }
+
+    #[test]
+    fn the_footer_has_its_golden_bytes() {
+        let mut superblock = superblock();
+        let entry = |kind: Section| SectionEntry {
+            kind,
+            offset: 4096 + 100 * u64::from(kind as u8),
+            bytes: 100,
+            hash: Hash([kind as u8; 32]),
+        };
+        let sections = Section::ALL.map(entry);
+        superblock.footer = 4096 + 700;
+        superblock.layer = superblock.layer_id(&sections);
+        let bytes = encode_footer(superblock.layer, &sections);
+        let mut golden = b"SLIDEEND".to_vec();
+        golden.extend_from_slice(&superblock.layer.0);
+        for kind in 1..=6 {
+            golden.extend_from_slice(&[kind, 0, 0, 0, 0, 0, 0, 0]);
+            golden.extend_from_slice(&(4096 + 100 * u64::from(kind)).to_le_bytes());
+            golden.extend_from_slice(b"\x64\x00\x00\x00\x00\x00\x00\x00");
+            golden.extend_from_slice(&[kind; 32]);
+        }
+        assert_eq!(bytes[..golden.len()], golden);
+        assert!(bytes[golden.len()..HASHED_BYTES].iter().all(|byte| *byte == 0));
+        assert_eq!(bytes[HASHED_BYTES..], Hash::of(&bytes[..HASHED_BYTES]).0);
+        assert_eq!(parse_footer(&superblock, &bytes), Ok(sections.to_vec()));
+    }
+
     #[test]
     fn any_flipped_bit_of_a_superblock_is_an_error() {
         let good = superblock().encode();

@@ -790,6 +790,25 @@ mod tests {
     }
 
     #[test]
+    fn both_proofs_are_frozen() {
+        let hello = Greeting {
+            from: NodeId(4),
+            to: NodeId(5),
+            epoch: Epoch(3),
+            pass: 0,
+            class: LinkClass::Paced,
+            nonce: [7; 16],
+        };
+        let said = hello.encode();
+        let proofs = [DOWNSTREAM, UPSTREAM].map(|label| proof(&terms(1), label, &said, &[9; 16]));
+        let all: Vec<u8> = [terms(1).deployment.0.to_vec(), said, vec![9; 16]].concat();
+        let by_the_book = [&b"slidecast link 1 downstream"[..], b"slidecast link 1 upstream"]
+            .map(|label| *blake3::keyed_hash(&terms(1).key.0, &[label, &all].concat()).as_bytes());
+        assert_eq!(proofs, by_the_book);
+        assert_eq!(blake3::Hash::from(proofs[0]).to_hex()[..16], *"b606b4c776e4559d");
+    }
+
+    #[test]
     fn a_neighbour_without_the_key_is_refused_by_either_end() {
         let (mut sender, receiver) = answered(terms(1), terms(2));
         let (header, payload) = cut(&receiver.unwrap().poll_control().unwrap());
