@@ -40,6 +40,17 @@ fn stranger(lab: &Lab, node: &Node, name: &str) -> Process {
     lab.agent_with(node, ["--target", &target(node), "--server-key", &key]).unwrap()
 }
 
+/// Of all lines on the right sides just one each has the reason: the agent's, and the server's with the agent's address.
+fn assert_told_once(deploy: &Process, agent: &Process, node: &Node, reason: &str) {
+    let count = |process: &Process, words: &[&str]| {
+        process.said().lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    };
+    assert_eq!(count(agent, &[reason]), 1, "{}", agent.tail());
+    assert_eq!(count(deploy, &["turned away", &node.address]), count(deploy, &["turned away"]), "{}", deploy.tail());
+    // The line when it happened; where nothing was started, the last line says it again.
+    assert!((1..=2).contains(&count(deploy, &["turned away"])), "{}", deploy.tail());
+}
+
 fn wrong_key() {
     let fixtures = Fixtures::get();
     let lab = Lab::new(1).unwrap();
@@ -50,6 +61,7 @@ fn wrong_key() {
     stranger.wait_until("saying what is wrong", SOON, |agent| says(agent, &["key"])).unwrap();
     let _agents = start_agents(&lab, &nodes);
     assert_eq!(deploy.wait(LONG).unwrap().0, Exit::Code(0));
+    assert_told_once(&deploy.process, &stranger, &lost, "key-mismatch");
     assert!(untouched(&lost));
     nodes.iter().for_each(|node| fixtures.assert_holds_base(node));
 }
@@ -84,7 +96,7 @@ fn assert_mode_refused(server: &[&str], agent: &[&str]) {
     let args = ["--target", &target].into_iter().chain(agent.iter().map(|arg| if *arg == "KEY" { &*key } else { arg }));
     let mut agent = lab.agent_with(&node, args).unwrap();
     assert_eq!(deploy.process.wait_exit(LONG).unwrap(), Exit::Code(1), "{}", deploy.process.tail());
-    assert!(says(&agent, &["insecure"]), "{}", agent.tail());
+    assert_told_once(&deploy.process, &agent, &node, "insecure-mismatch");
     agent.kill();
     assert!(untouched(&node));
 }
@@ -131,9 +143,14 @@ fn nobody() {
     let mut agents = start_agents(&lab, &nodes);
     let mut deploy = lab.deploy(&fixtures.base, 2, &["--timeout", "3s"]).unwrap();
     assert_eq!(deploy.process.wait_exit(SOON).unwrap(), Exit::Code(1));
-    assert!(says(&deploy.process, &["1", "2"]), "{}", deploy.process.tail());
+    assert!(says(&deploy.process, &["nothing was started: too few nodes were ready"]), "{}", deploy.process.tail());
     assert!(untouched(&nodes[0]));
     agents[0].kill();
+    drop(agents);
+    let mut deploy = lab.deploy_as("nobody", &fixtures.base, 1, &["--timeout", "1s", "--progress", "none"]).unwrap();
+    assert_eq!(deploy.process.wait_exit(SOON).unwrap(), Exit::Code(1));
+    let said = deploy.process.err();
+    assert!(said.ends_with("slidecast: nothing was started: too few nodes were ready in time\n"), "{said}");
 }
 
 /// `socat` in a node's namespace that writes a control link's preface with this version and shows the answer in hex.
