@@ -271,11 +271,14 @@ impl ImageError {
 impl fmt::Display for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io { operation, path, offset: None, error } => {
-                write!(f, "{operation} {}: {error}", path.display())
-            }
-            Self::Io { operation, path, offset: Some(offset), error } => {
-                write!(f, "{operation} {} at {offset}: {error}", path.display())
+            Self::Io { operation, path, offset, error } => {
+                write!(f, "{operation} {}", path.display())?;
+                if let Some(offset) = offset {
+                    write!(f, " at {offset}")?;
+                }
+                // The standard library tells of its own buffer here.
+                let ended = error.kind() == io::ErrorKind::UnexpectedEof;
+                if ended { f.write_str(": it ends there") } else { write!(f, ": {error}") }
             }
             Self::NotAnImage { path } => write!(f, "{}: not a SlideCast image", path.display()),
             Self::Version { path, version } => {
@@ -327,7 +330,7 @@ impl fmt::Display for ImageError {
 impl std::error::Error for ImageError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { error, .. } => Some(error),
+            Self::Io { error, .. } if error.kind() != io::ErrorKind::UnexpectedEof => Some(error),
             Self::Manifest { error, .. } => Some(error),
             _ => None,
         }

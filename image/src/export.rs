@@ -5,7 +5,7 @@ use crate::error::{ImageError, Operation};
 use crate::fit::{HEAD_BYTES, backup_area, fit};
 use crate::manifest::{Content, ManifestHeader, Place};
 use crate::resolved::{BlockReader, Resolved};
-use crate::source::Source;
+use crate::source::{Source, names_a_device, same_file};
 use crate::work::{Steps, in_parallel};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, fallocate};
@@ -57,8 +57,7 @@ struct Destination<'a> {
 /// [`ImageError`] saying what could not be read or written; a file that could not be completed is removed.
 pub fn export(path: &Path, to: &Path, progress: impl Fn(ExportProgress)) -> Result<ExportReport, ImageError> {
     let image = Image::open(path)?;
-    let in_use = |layer: crate::chain::LayerInfo| matches!((layer.path.canonicalize(), to.canonicalize()), (Ok(one), Ok(other)) if one == other);
-    if image.layers().any(in_use) {
+    if image.layers().any(|layer| same_file(&layer.path, to)) {
         return Err(ImageError::Output { path: to.into(), what: "it is a layer of the image" });
     }
     let resolved = image.resolve()?;
@@ -77,6 +76,9 @@ impl<'a> Destination<'a> {
             Ok(kind) if kind.is_block_device() => {}
             Ok(kind) if !kind.is_file() => {
                 return Err(ImageError::Output { path: path.into(), what: "it is neither a file nor a block device" });
+            }
+            Err(_) if names_a_device(path) => {
+                return Err(ImageError::Output { path: path.into(), what: "there is no such device" });
             }
             _ => return Self::make_file(path, header.disk_bytes),
         }

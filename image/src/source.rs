@@ -132,6 +132,19 @@ impl Source {
     }
 }
 
+/// Whether two paths lead to one file, by whatever names and links.
+pub(crate) fn same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Whether a path that leads to nothing was meant to lead to a device: a file made there would fill the memory of the
+/// system instead.
+pub(crate) fn names_a_device(path: &Path) -> bool {
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    folder.is_some_and(|folder| folder.starts_with("/dev") && !folder.starts_with("/dev/shm"))
+}
+
 /// Bytes that are read at any place: a [`Source`], or a disk that is in memory.
 pub trait ReadAt {
     /// Fills `buffer` from `offset`.
@@ -194,6 +207,25 @@ mod tests {
         file.write_all(b"EFI PART").unwrap();
         file.as_file().set_len(1 << 20).unwrap();
         assert_eq!(Source::open(file.path()).unwrap().sector(), 4096);
+    }
+
+    #[test]
+    fn a_file_is_the_same_by_all_its_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, copy, hard, soft] = ["file", "copy", "hard", "soft"].map(|name| dir.path().join(name));
+        std::fs::write(&file, "x").unwrap();
+        std::fs::copy(&file, &copy).unwrap();
+        std::fs::hard_link(&file, &hard).unwrap();
+        std::os::unix::fs::symlink(&file, &soft).unwrap();
+        assert!(same_file(&file, &hard) && same_file(&soft, &hard));
+        assert!(!same_file(&file, &copy) && !same_file(&file, &dir.path().join("none")));
+    }
+
+    #[test]
+    fn a_name_among_the_devices_is_that_of_a_device() {
+        assert!(names_a_device(Path::new("/dev/no-such-disk")));
+        assert!(!names_a_device(Path::new("/dev/shm/disk.raw")) && !names_a_device(Path::new("/tmp/disk.raw")));
+        assert!(!names_a_device(Path::new("disk.raw")) && !names_a_device(Path::new("/nowhere/disk.raw")));
     }
 
     #[test]

@@ -226,8 +226,12 @@ fn a_disk_is_written_to_a_file_or_a_device_and_to_nothing_else() {
         let error = export(&bench.path("a.slide"), to, |_| ()).unwrap_err();
         assert!(error.is_usage() && error.to_string().contains("neither a file nor a block device"), "{error}");
     }
-    let error = export(&bench.path("a.slide"), &bench.path("a.slide"), |_| ()).unwrap_err();
-    assert!(error.is_usage(), "{error}");
+    let other_name = bench.path("other-name");
+    std::fs::hard_link(bench.path("a.slide"), &other_name).unwrap();
+    for to in [&bench.path("a.slide"), &other_name, std::path::Path::new("/dev/no-such-disk")] {
+        let error = export(&bench.path("a.slide"), to, |_| ()).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("cannot be the output"), "{error}");
+    }
     verify(&bench.path("a.slide"), |_| ()).unwrap();
 }
 
@@ -243,6 +247,20 @@ fn no_file_is_left_when_making_it_fails() {
     let disk = bench.disk("disk", MIB, &[]);
     let error = create(&CreateOptions::new(&disk, &disk), |_| ()).unwrap_err();
     assert!(matches!(error, ImageError::Output { .. }) && error.is_usage());
+}
+
+#[test]
+fn a_source_that_cannot_be_read_to_its_end_is_told_with_the_place_and_leaves_nothing() {
+    let bench = Bench::new();
+    let disk = bench.disk("disk", 64 * MIB, &[(0, vec![1; 64 << 20])]);
+    let file = std::fs::OpenOptions::new().write(true).open(&disk).unwrap();
+    let options = CreateOptions::new(&disk, &bench.path("a.slide"));
+    let error = create(&options, |_| file.set_len(0).unwrap()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("reading ") && error.contains("/disk at ") && error.ends_with(": it ends there"),
+        "{error}"
+    );
+    assert_eq!(bench.names(), ["disk"]);
 }
 
 #[test]

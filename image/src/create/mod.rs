@@ -25,7 +25,7 @@ use crate::manifest::check_geometry;
 use crate::part::live_runs;
 use crate::report::Report;
 use crate::resolved::{BlockReader, Resolved};
-use crate::source::Source;
+use crate::source::{Source, names_a_device, same_file};
 use crate::used::{self, DiskReport};
 use core::ops::Range;
 use grain::Grain;
@@ -212,10 +212,6 @@ pub fn create(options: &CreateOptions, progress: impl Fn(CreateProgress)) -> Res
     })
 }
 
-fn same_file(one: &Path, other: &Path) -> bool {
-    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
-}
-
 /// Says so where a finished layer does not find its parent, because it was made in another folder.
 fn not_beside(parent: &Path, output: &Path) -> Option<String> {
     match Image::open(output) {
@@ -237,6 +233,9 @@ fn check_output(options: &CreateOptions) -> Result<(), ImageError> {
     }
     match std::fs::metadata(&options.output) {
         Ok(metadata) if !metadata.is_file() => Err(ImageError::Output { path, what: "it is no regular file" }),
+        Err(_) if names_a_device(&options.output) => {
+            Err(ImageError::Output { path, what: "an image is a regular file" })
+        }
         _ => Ok(()),
     }
 }
