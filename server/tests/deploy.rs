@@ -169,6 +169,21 @@ fn an_image_that_is_refused_leaves_no_key_no_report_and_the_old_report() {
 }
 
 #[test]
+fn a_report_never_takes_the_place_of_the_image() {
+    let sandbox = Sandbox::new();
+    let before = std::fs::read(&sandbox.image).unwrap();
+    let report = sandbox.path("another-name");
+    std::fs::hard_link(&sandbox.image, &report).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slidecast"));
+    command.arg("deploy").arg(&sandbox.image).args(["--wait-for", "1", "--insecure"]).arg("--report").arg(&report);
+    let output = command.output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), err.lines().count()), (Some(2), 1), "{err}");
+    assert!(err.contains("it is a layer of the image"), "{err}");
+    assert!(std::fs::read(&sandbox.image).unwrap() == before);
+}
+
+#[test]
 fn an_agent_that_was_turned_away_is_named_where_nothing_is_started() {
     let sandbox = Sandbox::new();
     let server = sandbox.deploy(&["--wait-for", "1", "--timeout", "2s", "--progress", "none"]);

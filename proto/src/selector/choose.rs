@@ -36,8 +36,7 @@ pub fn choose(
     disk_bytes: u64,
     sector: u32,
 ) -> Result<usize, Refusal> {
-    let named = |disk: &Disk| !disk.file || agent.path() == Some(&disk.path);
-    let asked_for = |disk: &Disk| named(disk) && server.matches(disk);
+    let asked_for = |disk: &Disk| is_offered(disk, agent) && server.matches(disk);
     let matching: Vec<usize> =
         (0..disks.len()).filter(|no| asked_for(&disks[*no]) && agent.matches(&disks[*no])).collect();
     let obstacle = |no: usize| obstacle(&disks[no], disk_bytes, sector);
@@ -72,6 +71,11 @@ pub fn choose(
     }
 }
 
+/// A file is a disk only where the agent itself says so.
+fn is_offered(disk: &Disk, agent: &Selector) -> bool {
+    !disk.file || agent.path() == Some(&disk.path)
+}
+
 /// Why this disk may not be the target, if it may not.
 fn obstacle(disk: &Disk, disk_bytes: u64, sector: u32) -> Option<Refusal> {
     let (reason, what) = match &disk.held {
@@ -93,7 +97,7 @@ fn obstacle(disk: &Disk, disk_bytes: u64, sector: u32) -> Option<Refusal> {
 }
 
 fn not_found(disks: &[Disk], server: &Selector, agent: &Selector) -> Refusal {
-    let offered: Vec<_> = disks.iter().filter(|disk| !disk.file).collect();
+    let offered: Vec<_> = disks.iter().filter(|disk| is_offered(disk, agent)).collect();
     let wanted = match (server.is_empty(), agent.is_empty()) {
         (true, true) => "no disk".to_owned(),
         (false, _) => format!("no disk is {server}"),
@@ -261,6 +265,8 @@ pub(super) mod tests {
         assert_eq!(chosen(&disks, "transport=sata", ""), Ok(1), "by an attribute it is not even ambiguous");
         assert_eq!(refused(&disks, "/tmp/target", "").0, Reason::TargetNotFound, "the server cannot name it");
         assert_eq!(refused(&disks, "", "serial=S-target").0, Reason::TargetNotFound);
+        let (_, detail) = refused(&disks, "/tmp/other", "/tmp/target");
+        assert!(detail.starts_with("no disk is /tmp/other; the node has /tmp/target ("), "{detail}");
         let small = Disk { bytes: IMAGE - 1, ..file };
         assert_eq!(refused(&[small], "", "/tmp/target").0, Reason::TargetTooSmall);
     }

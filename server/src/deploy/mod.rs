@@ -82,6 +82,11 @@ pub enum DeployError {
         /// What it said.
         source: io::Error,
     },
+    /// The report would take the place of the image.
+    ReportOverImage {
+        /// The layer that it would overwrite.
+        layer: PathBuf,
+    },
     /// The report can't be written.
     Report {
         /// The file.
@@ -98,6 +103,9 @@ impl fmt::Display for DeployError {
                 write!(f, "{what} port {port} is in use: is another deployment running? --port chooses another one")
             }
             Self::System { operation, .. } => f.write_str(operation),
+            Self::ReportOverImage { layer } => {
+                write!(f, "{} can't be the report: it is a layer of the image", layer.display())
+            }
             Self::Report { path, .. } => write!(f, "writing the report {}", path.display()),
         }
     }
@@ -106,7 +114,7 @@ impl fmt::Display for DeployError {
 impl Error for DeployError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::PortInUse { .. } => None,
+            Self::PortInUse { .. } | Self::ReportOverImage { .. } => None,
             Self::System { source, .. } | Self::Report { source, .. } => Some(source),
         }
     }
@@ -133,6 +141,9 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     // What would be refused anyway is refused before a key is made for it, and where somebody finds a port open the key
     // is there. Putting a large image together takes a while; whether the ports are free shows before.
     let image = Image::open(&args.file)?;
+    if let Some(layer) = image.layers().find(|layer| report.as_ref().is_some_and(|report| report.is(&layer.path))) {
+        return Err(Failure::usage(DeployError::ReportOverImage { layer: layer.path }));
+    }
     let secret = secret_key(args)?;
     let public = secret.as_ref().map(SecretKey::public);
     let (listener, id) = (listen(args.port)?, random()?);

@@ -2,8 +2,9 @@
 //! until there is a report to write.
 
 use super::DeployError;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// An open file without a report; if it was made for one and none came, it goes again.
@@ -28,6 +29,13 @@ impl ReportFile {
         };
         let file = opened.map_err(|source| DeployError::Report { path: path.to_owned(), source })?;
         Ok(Self { file, path: path.to_owned(), made })
+    }
+
+    /// Whether this is the file at `path`, by whatever name.
+    pub(super) fn is(&self, path: &Path) -> bool {
+        let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let (ours, other) = (self.file.metadata().map(identity), std::fs::metadata(path).map(identity));
+        matches!((ours, other), (Ok(ours), Ok(other)) if ours == other)
     }
 
     /// Writes the report.
