@@ -4,6 +4,7 @@
 //! `codec = "zstd:9"`. What the file says is put on the command line as if it had been typed there, unless the same flag,
 //! or one that excludes it, really was; so values are checked in one place, and in the same words.
 
+use crate::failure::usage_line;
 use clap::{ArgMatches, Command, parser::ValueSource};
 use std::error::Error;
 use std::ffi::OsString;
@@ -37,6 +38,13 @@ pub enum ConfigError {
         /// The key, with its tables.
         key: String,
     },
+    /// The command line makes no sense together with what the file adds to it.
+    Flags {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, in one line.
+        line: String,
+    },
     /// A value is of a kind that no flag takes.
     BadValue {
         /// The file.
@@ -53,6 +61,7 @@ impl fmt::Display for ConfigError {
             Self::Syntax { path, line, message } => {
                 write!(f, "{}, line {line}: {}", path.display(), message.replace('\n', " "))
             }
+            Self::Flags { path, line } => write!(f, "{line} (see --help; flags are set in {} too)", path.display()),
             Self::UnknownKey { path, key } => write!(f, "{}: nothing is called {key:?}", path.display()),
             Self::BadValue { path, key } => {
                 write!(f, "{}: {key:?} is neither text, number, true/false nor a list of them", path.display())
@@ -105,6 +114,12 @@ impl Config {
             Some(Err(ConfigError::Read { source, .. })) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Some(read) => read.map(Some),
         }
+    }
+
+    /// The error of a command line that this file added to.
+    #[must_use]
+    pub fn blamed(&self, error: &clap::Error) -> ConfigError {
+        ConfigError::Flags { path: self.path.clone(), line: usage_line(error) }
     }
 
     /// The command line `args` with what this file adds to it.

@@ -106,18 +106,30 @@ fn commands_in(help: &str) -> Vec<&str> {
 /// Reads the command line together with the configuration file.
 fn parse(args: Vec<OsString>) -> Result<Result<Cli, clap::Error>, Failure> {
     let mut command = Cli::command();
+    // Help is given whatever the configuration file says.
+    if let Err(error) = command.clone().try_get_matches_from(&args)
+        && matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
+    {
+        return Ok(Err(error));
+    }
     let first = command.clone().ignore_errors(true).try_get_matches_from(&args);
     let given = first.ok().and_then(|matches| config_flag(&matches));
     let config = match given {
         Some(path) => Some(Config::read(&path)?),
         None => Config::of_user()?,
     };
+    let typed = args.len();
     let args = match &config {
         Some(config) => config.added_to(&command, &args)?,
         None => args,
     };
+    let added = args.len() > typed;
     let matches = command.try_get_matches_from_mut(args);
-    Ok(matches.and_then(|matches| Cli::from_arg_matches(&matches)))
+    match (matches.and_then(|matches| Cli::from_arg_matches(&matches)), &config) {
+        // What is wrong may not stand on the command line at all.
+        (Err(error), Some(config)) if added => Err(config.blamed(&error).into()),
+        (understood, _) => Ok(understood),
+    }
 }
 
 /// The value of `--config`, at whichever depth it was given.
@@ -129,6 +141,30 @@ fn config_flag(matches: &clap::ArgMatches) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parsed(config: &str, args: &[&str]) -> Result<Result<Cli, clap::Error>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, config).unwrap();
+        let args = ["slidecast", "--config", path.to_str().unwrap()].iter().chain(args).map(OsString::from).collect();
+        parse(args).map_err(|failure| failure.to_string().replace(path.to_str().unwrap(), "c.toml"))
+    }
+
+    #[test]
+    fn help_is_given_whatever_the_configuration_file_says() {
+        let help = parsed("[deploy", &["deploy", "--help"]).unwrap().unwrap_err();
+        assert_eq!(help.kind(), ErrorKind::DisplayHelp);
+        assert!(parsed("[deploy", &["image", "info", "a.slide"]).unwrap_err().starts_with("c.toml, line 1: "));
+    }
+
+    #[test]
+    fn what_the_configuration_file_may_have_got_wrong_is_told_with_its_name() {
+        let error = parsed("[deploy]\nwait-for = 'two'\n", &["deploy", "a.slide"]).unwrap_err();
+        assert!(error.starts_with("invalid value 'two' for '--wait-for <N>'"), "{error}");
+        assert!(error.ends_with("(see --help; flags are set in c.toml too)"), "{error}");
+        // Nothing of the file was used here.
+        assert!(parsed("[image.create]\ncodec = 'lz4'\n", &["deploy", "a.slide"]).unwrap().is_err());
+    }
 
     #[test]
     fn a_command_line_without_a_command_names_those_there_are() {
