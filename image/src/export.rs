@@ -4,6 +4,7 @@ use crate::chain::Image;
 use crate::error::{ImageError, Operation};
 use crate::fit::{HEAD_BYTES, backup_area, fit};
 use crate::manifest::{Content, ManifestHeader, Place};
+use crate::passing::PassingFile;
 use crate::resolved::{BlockReader, Resolved};
 use crate::source::{Source, names_a_device, same_file};
 use crate::work::{Steps, in_parallel};
@@ -42,28 +43,50 @@ pub struct ExportReport {
 
 /// Where a disk is written out to.
 struct Destination<'a> {
-    file: File,
+    file: Opened,
     path: &'a Path,
-    /// A file that was empty before: zeros need no writing.
-    blank: bool,
     bytes: u64,
+}
+
+/// What kind of destination it is.
+enum Opened {
+    Device(File),
+    /// A file that was there, emptied.
+    Old(File),
+    /// A file that gets its name when the whole disk is in it.
+    New(PassingFile),
+}
+
+impl Opened {
+    fn file(&self) -> &File {
+        match self {
+            Self::Device(file) | Self::Old(file) => file,
+            Self::New(passing) => passing.file(),
+        }
+    }
 }
 
 /// Writes the disk of the image at `path` to `to`: a file of its size, in which zeros and unused space are holes and of
 /// whose old content nothing is left, or a block device that is not in use. A GPT is fitted to the size of the
 /// destination. Everything is flushed in the end.
 ///
+/// A new file appears when it is complete; one that was there before is emptied and removed if it could not be completed.
+///
 /// # Errors
-/// [`ImageError`] saying what could not be read or written; a file that could not be completed is removed.
+/// [`ImageError`] saying what could not be read or written.
 pub fn export(path: &Path, to: &Path, progress: impl Fn(ExportProgress)) -> Result<ExportReport, ImageError> {
     let image = Image::open(path)?;
     if image.layers().any(|layer| same_file(&layer.path, to)) {
         return Err(ImageError::Output { path: to.into(), what: "it is a layer of the image" });
     }
     let resolved = image.resolve()?;
-    let destination = Destination::open(to, resolved.header())?;
+    let mut destination = Destination::open(to, resolved.header())?;
     let written = destination.write(&resolved, progress);
-    if written.is_err() && destination.blank {
+    let written = written.and_then(|report| match &mut destination.file {
+        Opened::New(passing) => passing.finish().map(|()| report),
+        Opened::Device(_) | Opened::Old(_) => Ok(report),
+    });
+    if written.is_err() && matches!(destination.file, Opened::Old(_)) {
         let _ = std::fs::remove_file(to);
     }
     written
@@ -99,19 +122,28 @@ impl<'a> Destination<'a> {
             Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
                 Err(refused("it is in use: mounted, or part of something"))
             }
-            opened => Ok(Self { file: opened.map_err(open)?, path, blank: false, bytes }),
+            opened => Ok(Self { file: Opened::Device(opened.map_err(open)?), path, bytes }),
         }
     }
 
     /// A file of that size with nothing in it.
     fn make_file(path: &'a Path, bytes: u64) -> Result<Self, ImageError> {
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
-        let file = options.map_err(ImageError::io(Operation::Open, path, None))?;
-        file.set_len(bytes).map_err(|error| {
-            let _ = std::fs::remove_file(path);
+        let old = OpenOptions::new().read(true).write(true).truncate(true).open(path);
+        let file = match old {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Opened::New(PassingFile::begin(path)?),
+            old => Opened::Old(old.map_err(ImageError::io(Operation::Open, path, None))?),
+        };
+        file.file().set_len(bytes).map_err(|error| {
+            if let Opened::Old(_) = file {
+                let _ = std::fs::remove_file(path);
+            }
             ImageError::io(Operation::Create, path, None)(error)
         })?;
-        Ok(Self { file, path, blank: true, bytes })
+        Ok(Self { file, path, bytes })
+    }
+
+    fn file(&self) -> &File {
+        self.file.file()
     }
 
     fn write(&self, resolved: &Resolved, progress: impl Fn(ExportProgress)) -> Result<ExportReport, ImageError> {
@@ -127,7 +159,7 @@ impl<'a> Destination<'a> {
             },
         )?;
         self.fit_table(header)?;
-        self.file.sync_all().map_err(ImageError::io(Operation::Flush, self.path, None))?;
+        self.file().sync_all().map_err(ImageError::io(Operation::Flush, self.path, None))?;
         Ok(ExportReport {
             root: resolved.root(),
             disk_bytes: header.disk_bytes,
@@ -149,7 +181,7 @@ impl<'a> Destination<'a> {
             let source = place.source as usize * header.grain as usize;
             let written = match fill {
                 Some(pattern) => self.fill(pattern, at, len),
-                None => self.file.write_all_at(&raw[source..source + usize::try_from(len).unwrap_or(0)], at),
+                None => self.file().write_all_at(&raw[source..source + usize::try_from(len).unwrap_or(0)], at),
             };
             written.map_err(ImageError::io(Operation::Write, self.path, at))?;
             sum += len;
@@ -160,7 +192,9 @@ impl<'a> Destination<'a> {
     fn fill(&self, pattern: u64, at: u64, len: u64) -> io::Result<()> {
         if pattern == 0 {
             let flags = FallocateFlags::FALLOC_FL_ZERO_RANGE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            if self.blank || fallocate(&self.file, flags, at.cast_signed(), len.cast_signed()).is_ok() {
+            // A file was empty before: zeros need no writing.
+            let blank = !matches!(self.file, Opened::Device(_));
+            if blank || fallocate(self.file(), flags, at.cast_signed(), len.cast_signed()).is_ok() {
                 return Ok(());
             }
         }
@@ -169,7 +203,7 @@ impl<'a> Destination<'a> {
         let mut done = 0;
         while done < len {
             let step = (len - done).min(piece as u64);
-            self.file.write_all_at(&bytes[..usize::try_from(step).unwrap_or(0)], at + done)?;
+            self.file().write_all_at(&bytes[..usize::try_from(step).unwrap_or(0)], at + done)?;
             done += step;
         }
         Ok(())
@@ -178,12 +212,12 @@ impl<'a> Destination<'a> {
     /// Fits a GPT to the size of the destination.
     fn fit_table(&self, header: &ManifestHeader) -> Result<(), ImageError> {
         let mut head = vec![0; usize::try_from(HEAD_BYTES.min(header.disk_bytes)).unwrap_or(0)];
-        self.file.read_exact_at(&mut head, 0).map_err(ImageError::io(Operation::Read, self.path, 0))?;
+        self.file().read_exact_at(&mut head, 0).map_err(ImageError::io(Operation::Read, self.path, 0))?;
         let fitted = fit(&mut head, header.sector, self.bytes)
             .map_err(|error| ImageError::Table { path: self.path.into(), error })?;
         let Some(backup) = fitted else { return Ok(()) };
         let at = backup_area(self.bytes, header.sector).start;
-        let written = self.file.write_all_at(&backup, at).and_then(|()| self.file.write_all_at(&head, 0));
+        let written = self.file().write_all_at(&backup, at).and_then(|()| self.file().write_all_at(&head, 0));
         written.map_err(ImageError::io(Operation::Write, self.path, at))
     }
 }

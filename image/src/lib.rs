@@ -17,6 +17,7 @@ mod layer;
 mod le;
 pub mod manifest;
 mod part;
+mod passing;
 mod report;
 mod resolve;
 mod resolved;

@@ -1,48 +1,39 @@
-//! The file that is being made: under a passing name until it is complete, gone again if it is not completed.
+//! The file that is being made: front to back, the superblock last.
 
 use super::pool::{Packed, Pool};
 use crate::error::{ImageError, Operation};
 use crate::format::{BLOCK_HEADER_BYTES, Row, SUPERBLOCK_BYTES, Section, SectionEntry, Superblock, encode_footer};
+use crate::passing::PassingFile;
 use slidecast_proto::units::{Hash, MAX_BLOCKS};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::Receiver;
 
-/// A file under a passing name, removed when dropped before it was given its own.
+/// A layer's file, gone again when dropped before it was complete.
 #[derive(Debug)]
 pub(super) struct Output {
-    file: File,
-    passing: PathBuf,
-    path: PathBuf,
+    file: PassingFile,
     at: u64,
-    complete: bool,
 }
 
 impl Output {
-    /// Begins the file that will be `path`, in the same folder.
+    /// Begins the file that will be `path`.
     pub(super) fn begin(path: &Path) -> Result<Self, ImageError> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)
-            .map_err(|_| ImageError::io(Operation::Create, path, None)(std::io::ErrorKind::Other.into()))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let passing = path.with_file_name(format!(".{name}.{:016x}.partial", u64::from_le_bytes(random)));
-        let open = OpenOptions::new().read(true).write(true).create_new(true).open(&passing);
-        let file = open.map_err(ImageError::io(Operation::Create, path, None))?;
-        let mut output = Self { file, passing, path: path.to_owned(), at: 0, complete: false };
+        let mut output = Self { file: PassingFile::begin(path)?, at: 0 };
         output.append(&Superblock::encode_building())?;
         Ok(output)
     }
 
     /// The name it will have.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// A second handle on the file.
     pub(super) fn try_clone(&self) -> Result<File, ImageError> {
-        self.file.try_clone().map_err(ImageError::io(Operation::Open, &self.path, None))
+        self.file.file().try_clone().map_err(ImageError::io(Operation::Open, self.path(), None))
     }
 
     /// How long the file is so far.
@@ -52,7 +43,7 @@ impl Output {
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
         let at = self.at;
-        self.file.write_all_at(bytes, at).map_err(ImageError::io(Operation::Write, &self.path, at))?;
+        self.file.file().write_all_at(bytes, at).map_err(ImageError::io(Operation::Write, self.path(), at))?;
         self.at += bytes.len() as u64;
         Ok(())
     }
@@ -66,8 +57,9 @@ impl Output {
     ) -> Result<Vec<Row>, ImageError> {
         let mut rows: Vec<Row> = Vec::new();
         let (mut at, mut payloads) = (self.at, 0);
-        (&self.file).seek(SeekFrom::Start(at)).map_err(ImageError::io(Operation::Write, &self.path, at))?;
-        let mut file = BufWriter::with_capacity(256 << 10, &self.file);
+        let (mut file, path) = (self.file.file(), self.path());
+        file.seek(SeekFrom::Start(at)).map_err(ImageError::io(Operation::Write, path, at))?;
+        let mut file = BufWriter::with_capacity(256 << 10, file);
         while let Ok(slot) = slots.recv() {
             let packed = slot.recv().map_err(|_| ImageError::Worker)?;
             let number = u32::try_from(rows.len()).unwrap_or(u32::MAX);
@@ -78,14 +70,14 @@ impl Output {
             let row = Row::new(packed.codec, len(packed.payload.len()), packed.crc, packed.hash, at);
             let header = row.block_header(number, len(packed.raw_len));
             let written = file.write_all(&header).and_then(|()| file.write_all(&packed.payload));
-            written.map_err(ImageError::io(Operation::Write, &self.path, at))?;
+            written.map_err(ImageError::io(Operation::Write, path, at))?;
             at = row.end();
             payloads += at - row.offset - BLOCK_HEADER_BYTES;
             wrote(payloads);
             rows.push(row);
             pool.give_back(packed.payload);
         }
-        file.flush().map_err(ImageError::io(Operation::Write, &self.path, at))?;
+        file.flush().map_err(ImageError::io(Operation::Write, path, at))?;
         drop(file);
         self.at = at;
         Ok(rows)
@@ -102,24 +94,12 @@ impl Output {
     pub(super) fn finish(&mut self, superblock: &Superblock, sections: &[SectionEntry]) -> Result<(), ImageError> {
         debug_assert_eq!(self.at, superblock.footer);
         self.append(&encode_footer(superblock.layer, sections))?;
-        let path = &self.path;
-        self.file.sync_all().map_err(ImageError::io(Operation::Flush, path, None))?;
+        let (file, path) = (self.file.file(), self.path());
+        file.sync_all().map_err(ImageError::io(Operation::Flush, path, None))?;
         let encoded = superblock.encode();
         debug_assert_eq!(encoded.len() as u64, SUPERBLOCK_BYTES);
-        self.file.write_all_at(&encoded, 0).map_err(ImageError::io(Operation::Write, path, 0))?;
-        self.file.sync_all().map_err(ImageError::io(Operation::Flush, path, None))?;
-        std::fs::rename(&self.passing, path).map_err(ImageError::io(Operation::Rename, path, None))?;
-        self.complete = true;
-        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-        let flushed = File::open(folder).and_then(|folder| folder.sync_all());
-        flushed.map_err(ImageError::io(Operation::Flush, folder, None))
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        if !self.complete {
-            let _ = std::fs::remove_file(&self.passing);
-        }
+        file.write_all_at(&encoded, 0).map_err(ImageError::io(Operation::Write, path, 0))?;
+        file.sync_all().map_err(ImageError::io(Operation::Flush, path, None))?;
+        self.file.finish()
     }
 }

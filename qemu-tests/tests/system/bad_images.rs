@@ -1,7 +1,7 @@
 //! Images that must not be deployed: one clear line, exit code 1, no disk touched.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -69,14 +69,19 @@ fn half_made() {
     random::write_file(&source, 256 << 20, 6).unwrap();
     let args = ["image".into(), "create".into(), source.clone().into_os_string(), "-o".into(), image.clone().into()];
     let mut create = Process::start("create", &dir, &Place::default(), &programs::server().unwrap(), args).unwrap();
-    // Something of it is on the disk, under whatever name.
-    let begun = |_: &Process| {
-        let sizes = fs::read_dir(&dir).unwrap().flatten().filter(|entry| entry.path() != source);
-        sizes.filter_map(|entry| entry.metadata().ok()).any(|meta| meta.len() > 1 << 20)
+    // Something of it is on the disk, though under no name.
+    let begun = |process: &Process| {
+        let counts = fs::read_to_string(format!("/proc/{}/io", process.pid())).unwrap_or_default();
+        let written = counts.lines().find_map(|line| line.strip_prefix("wchar: ")?.trim().parse::<u64>().ok());
+        written.is_some_and(|bytes| bytes > 1 << 20)
     };
     create.wait_until("writing", LONG, begun).unwrap();
     create.kill();
     assert!(!image.exists());
+    // Where the file system knows files without a name, nothing of it is left.
+    let unnamed = File::options().write(true).custom_flags(libc::O_TMPFILE).open(&dir).is_ok();
+    let is_partial = |entry: fs::DirEntry| entry.path().extension().is_some_and(|end| end == "partial");
+    assert!(!unnamed || !fs::read_dir(&dir).unwrap().flatten().any(is_partial));
     // And the next one is not in its way.
     fs::remove_file(&source).unwrap();
     random::write_file(&source, 1 << 20, 6).unwrap();
