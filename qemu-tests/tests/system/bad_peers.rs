@@ -13,6 +13,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("bad_peers::a_server_restarted_with_a_new_key_is_not_obeyed", Needs::Network, new_key),
     ("bad_peers::insecure_on_the_agents_side_only_is_refused", Needs::Network, insecure_agent),
     ("bad_peers::insecure_on_the_servers_side_only_is_refused", Needs::Network, insecure_server),
+    ("bad_peers::an_agent_on_a_card_that_is_not_used_is_turned_away_with_a_line", Needs::Network, other_card),
     ("bad_peers::an_agent_without_a_key_and_without_insecure_exits_2", Needs::Network, no_key),
     ("bad_peers::a_port_in_use_is_said_and_nothing_starts", Needs::Network, port_in_use),
     ("bad_peers::too_few_agents_by_the_timeout_starts_nothing", Needs::Network, nobody),
@@ -107,6 +108,23 @@ fn insecure_agent() {
 
 fn insecure_server() {
     assert_mode_refused(&["--insecure"], &["--server-key", "KEY"]);
+}
+
+fn other_card() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(2).unwrap();
+    let node = lab.node(1, &fixtures.node()).unwrap();
+    let args = ["--interface", "eth0", "--timeout", "5s"];
+    let mut deploy = lab.deploy(&fixtures.base, 1, &args).unwrap();
+    let key = lab.key().unwrap().with_extension("key.pub").display().to_string();
+    let server = format!("{}:{PORT}", lab.server_address(1));
+    let args = ["--target", &target(&node), "--server-key", &key, "--server", &server];
+    let mut agent = lab.agent_with(&node, args).unwrap();
+    assert_eq!(deploy.process.wait_exit(LONG).unwrap(), Exit::Code(1), "{}", deploy.process.tail());
+    let words = [&node.address, "turned away", "--interface"];
+    assert!(says(&deploy.process, &words), "{}", deploy.process.tail());
+    agent.kill();
+    assert!(untouched(&node));
 }
 
 fn no_key() {

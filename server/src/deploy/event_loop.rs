@@ -251,7 +251,12 @@ impl EventLoop {
     fn admit(&mut self, mut socket: mio::net::TcpStream, from: IpAddr, now: Time) -> io::Result<()> {
         let local = socket.local_addr()?.ip();
         let Some(card) = self.parts.nics.with_address(local).map(|nic| nic.name.clone()) else {
-            log::debug!("call from {from} to {local}, which is on no card in use");
+            let local = local.to_canonical();
+            self.turn_away(
+                from,
+                &format!("a caller from {from}"),
+                &format!("{local} is on none of the --interface cards"),
+            );
             return Ok(());
         };
         let strangers: Vec<_> = self
@@ -335,12 +340,21 @@ impl EventLoop {
             Broken::Channel(error) => !matches!(error, ChannelError::Garbage { .. } | ChannelError::Busy),
             _ => false,
         };
-        if worth && self.told.len() < MAX_TOLD && self.told.insert(address) {
-            let line = format!("an agent at {address} was turned away: {broken}");
+        if worth {
+            self.turn_away(address, &format!("an agent at {address}"), &broken.to_string());
+        } else {
+            log::debug!("caller at {address}: {broken}");
+        }
+    }
+
+    /// Tells, once for each address, who was not let in and why.
+    fn turn_away(&mut self, address: IpAddr, who: &str, why: &str) {
+        let line = format!("{who} was turned away: {why}");
+        if self.told.len() < MAX_TOLD && self.told.insert(address) {
             self.parts.progress.line(line.clone());
             self.parts.turned_away = Some(line);
         } else {
-            log::debug!("caller at {address}: {broken}");
+            log::debug!("{line}");
         }
     }
 
