@@ -33,7 +33,7 @@ use std::path::PathBuf;
 /// Runs the program with the command line `args` and gives the code to exit with.
 #[must_use]
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    let env = env_logger::Env::new().filter_or("SLIDECAST_LOG", "warn");
+    let env = env_logger::Env::new().filter_or("RUST_LOG", "warn");
     // Whatever is said on standard error begins with the name of the program, as the agent's does.
     let format = |out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>| {
         writeln!(out, "slidecast: {}: {}", record.level().as_str().to_ascii_lowercase(), record.args())
