@@ -44,6 +44,7 @@ pub(super) fn run(shared: &Shared, mut pattern: Pattern) {
 /// Steps 1 and 2.
 fn begin(shared: &Shared) -> Result<(), Fault> {
     wipe(shared)?;
+    shared.shadow().forget_rest();
     // Kept blocks would be lost with a discard; nothing of the image stands on the disk otherwise.
     if shared.options.free == Free::Discard && !shared.schedule().keeps_blocks() {
         discard(shared);
@@ -97,6 +98,10 @@ fn finish(shared: &Shared, begun: bool, pattern: &mut Pattern) -> Result<(), Fau
         if shadow_stands(shared)?.is_none() {
             return end(shared);
         }
+        let mut shadow = shared.shadow();
+        shadow.forget_rest();
+        shadow.fit()?;
+        drop(shadow);
         wipe(shared)?;
     }
     if let Some(used) = shared.used().take() {

@@ -70,6 +70,12 @@ impl Reader {
         shared.shadow().load_once(&*shared.io)?;
         let Some(info) = part.block(block) else { return Ok(()) };
         let same = self.find_difference(shared, Object::Block(block), &info)?.is_none();
+        if same {
+            let ranges = info.places.iter().flat_map(|place| shared.layout.split(shared.layout.bytes_of(place)));
+            for (_, range) in ranges.filter(|(in_shadow, _)| *in_shadow) {
+                shared.shadow().hold(range);
+            }
+        }
         shared.with(|schedule| schedule.on_compared(part.first(), block, same));
         Ok(())
     }

@@ -18,6 +18,8 @@ pub(super) struct Shadow {
     disk_bytes: u64,
     target_bytes: u64,
     loaded: bool,
+    /// What was found to be the image's in what was loaded.
+    held: Vec<Range<u64>>,
 }
 
 impl Shadow {
@@ -31,6 +33,7 @@ impl Shadow {
             disk_bytes: layout.disk_bytes,
             target_bytes: layout.target_bytes,
             loaded: false,
+            held: Vec::new(),
         })
     }
 
@@ -54,6 +57,30 @@ impl Shadow {
         }
         self.loaded = true;
         Ok(())
+    }
+
+    /// This range, which [`Layout::split`] says is shadow, is on the disk as the image has it.
+    pub(super) fn hold(&mut self, range: Range<u64>) {
+        self.held.push(range);
+    }
+
+    /// The disk is going to be written: nothing stays of what was loaded but what is the image's. An older partition table must not
+    /// come back in space that the image does not use.
+    pub(super) fn forget_rest(&mut self) {
+        if !self.loaded {
+            return;
+        }
+        self.held.sort_unstable_by_key(|range| range.start);
+        let areas = [(&mut self.head, 0), (&mut self.backup, self.backup_start)];
+        for (area, base) in areas {
+            let end = base + area.len() as u64;
+            let mut at = base;
+            for range in self.held.iter().filter(|range| (base..end).contains(&range.start)) {
+                area[to_len(at - base)..to_len(range.start.max(at) - base)].fill(0);
+                at = at.max(range.end.min(end));
+            }
+            area[to_len(at - base)..].fill(0);
+        }
     }
 
     /// The memory of a range that [`Layout::split`] says is shadow.
@@ -88,6 +115,25 @@ fn to_len(bytes: u64) -> usize {
 mod tests {
     use super::super::layout::tests::header;
     use super::*;
+
+    #[test]
+    fn what_is_not_held_is_forgotten_in_both_areas() {
+        let bytes = 64 << 20;
+        let layout = Layout::new(&header(bytes, 4096, 512), bytes);
+        let mut shadow = Shadow::new(&layout).unwrap();
+        shadow.head.fill(1);
+        shadow.backup.fill(2);
+        shadow.loaded = true;
+        let backup = layout.backup.start;
+        for range in [8192..12288, 0..4096, 2048..6144, layout.head - 512..layout.head, backup..backup + 1024] {
+            shadow.hold(range);
+        }
+        shadow.forget_rest();
+        let head = to_len(layout.head);
+        let held = |at: usize| at < 6144 || (8192..12288).contains(&at) || at >= head - 512;
+        assert!(shadow.head.iter().enumerate().all(|(at, &byte)| byte == u8::from(held(at))));
+        assert!(shadow.backup.iter().enumerate().all(|(at, &byte)| byte == if at < 1024 { 2 } else { 0 }));
+    }
 
     #[test]
     fn places_of_both_areas_find_their_memory() {

@@ -92,6 +92,22 @@ fn a_damaged_backup_table_is_written_anew_without_any_block() {
 }
 
 #[test]
+fn what_stood_in_unused_space_of_head_and_backup_does_not_come_back() {
+    let image = TestImage::random(4 * MIB, 512, 8, None);
+    // Another system's disk, of which the image's first block happens to be there.
+    let old = Dice::new(9).bytes(to_usize(4 * MIB));
+    let fresh = image.expected(&old);
+    let mut disk = old;
+    let (at, grain) = image.used().next().unwrap();
+    disk[at..at + grain.len()].copy_from_slice(grain);
+    let target = Recorder::new(disk, 512, false);
+    let mut rig = Rig::new(&image, &target, options(Verify::Full, Free::Keep));
+    let same = rig.compare();
+    assert!(matches!(rig.deploy(&mut Dice::new(8), |block| !same.contains(&block)), Event::Ended { .. }));
+    assert!(target.state().disk == fresh);
+}
+
+#[test]
 fn the_mark_never_becomes_part_of_the_image() {
     // Nothing in this image says what sector 0 is.
     let image = (0..).map(|seed| TestImage::random(4 * MIB, 512, seed, None));
