@@ -4,6 +4,7 @@ use crate::cards;
 use crate::cli::{Arguments, Exit, Trust};
 use crate::conn::{Anteroom, Calling};
 use crate::control::{Control, Lost};
+use crate::dial::Server;
 use crate::discover::Search;
 use crate::disk::Stopping;
 use crate::error::AgentError;
@@ -20,7 +21,6 @@ use slidecast_proto::noise::{PublicKey, SecretKey};
 use slidecast_proto::reason::{Reason, Then};
 use slidecast_proto::selector::{Selector, choose};
 use slidecast_proto::units::{DeploymentId, NodeId, Time};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -124,7 +124,7 @@ impl<'a> Agent<'a> {
     }
 
     /// Starts to connect to a server.
-    fn call(&self, server: SocketAddr) -> Result<Control, Lost> {
+    fn call(&self, server: Server) -> Result<Control, Lost> {
         Control::connect(server, &self.secret, self.key(), self.events.registry(), CONTROL, self.events.now())
     }
 
@@ -137,7 +137,9 @@ impl<'a> Agent<'a> {
             _ => {
                 let nonce = fresh().ok_or(AgentError::NoRandomness)?;
                 let only = self.arguments.interface.clone();
-                Search::on_cards(only, self.arguments.port, self.trust, nonce, DISCOVERY, now)
+                // On somebody else's machine its own routes decide, which may be elaborate.
+                let keep = self.machine.is_some();
+                Search::on_cards(only, self.arguments.port, keep, self.trust, nonce, DISCOVERY, now)
             }
         };
         let mut attempt: Option<Control> = None;
@@ -145,11 +147,11 @@ impl<'a> Agent<'a> {
             let now = self.events.now();
             search.advance(self.events.registry(), now)?;
             if attempt.is_none()
-                && let Some(address) = search.poll(now)
+                && let Some(server) = search.poll(now)
             {
-                match self.call(address) {
+                match self.call(server.clone()) {
                     Ok(control) => attempt = Some(control),
-                    Err(lost) => search.on_failure(address, lost.reason(), &lost.to_string(), now),
+                    Err(lost) => search.on_failure(&server, lost.reason(), &lost.to_string(), now),
                 }
             }
             if let Some(control) = &mut attempt {
@@ -184,8 +186,14 @@ impl<'a> Agent<'a> {
     /// Stays with a server until it is gone or, with `--once`, all is over.
     fn serve(&mut self, control: Control) -> Result<Next, AgentError> {
         let mut visit = Visit::new(control, self.arguments.patience, self.board().cloned());
+        // Its neighbours are where the server is.
+        if self.machine.is_some()
+            && let Err(error) = self.events.keep_to(visit.server.card.as_deref())
+        {
+            log::warn!("listening on {}: {error}", visit.server.card.as_deref().unwrap_or("every card"));
+        }
         match self.board() {
-            Some(board) => board.on_server(visit.server),
+            Some(board) => board.on_server(visit.server.address),
             None => log::info!("server at {}", visit.server),
         }
         loop {
@@ -230,7 +238,7 @@ impl<'a> Agent<'a> {
                 }
                 if visit.control.is_none() && visit.call_at <= now {
                     visit.call_at = now.after(RECONNECT);
-                    visit.control = self.call(visit.server).ok();
+                    visit.control = self.call(visit.server.clone()).ok();
                 }
             }
             if self.events.is_stopped() {
@@ -357,7 +365,8 @@ impl<'a> Agent<'a> {
         let own = self.own_selector();
         let question = self.machine.as_ref().filter(|machine| machine.is_attended());
         let question = question.map(|machine| (machine.board().clone(), prepare.clone()));
-        let resources = Resources { node: visit.node, disks: &disks, own: &own, ring, waker: self.events.waker() };
+        let (node, card, waker) = (visit.node, visit.server.card.as_deref(), self.events.waker());
+        let resources = Resources { node, disks: &disks, own: &own, ring, card, waker };
         match Run::prepare(prepare, &resources, now) {
             Ok((run, ready)) => {
                 visit.run = Some(run);
@@ -423,7 +432,7 @@ impl<'a> Agent<'a> {
 /// The time with one server.
 #[derive(Debug)]
 struct Visit {
-    server: SocketAddr,
+    server: Server,
     control: Option<Control>,
     /// The hello is said on the present control link.
     greeted: bool,
@@ -441,7 +450,7 @@ struct Visit {
 
 impl Visit {
     fn new(control: Control, patience: Duration, board: Option<Board>) -> Self {
-        let (server, call_at, node) = (control.server(), Time::default(), NodeId(0));
+        let (server, call_at, node) = (control.server().clone(), Time::default(), NodeId(0));
         Self {
             server,
             control: Some(control),

@@ -1,6 +1,7 @@
 //! The connections of chain links: non-blocking sockets, edge-triggered, with the readiness kept here until it is used up;
 //! and the anteroom, where callers wait until their first frame says who they are.
 
+use crate::dial::dial;
 use crate::framing::{Arrival, FrameReader, FrameWriter, Outgoing, ReadError};
 use crate::sys::{bound_unsent, wake_at};
 use mio::event::Event;
@@ -52,12 +53,12 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// Starts to connect. [`Conn::is_established`] says when it is through.
+    /// Starts to connect, by this network card if one is named. [`Conn::is_established`] says when it is through.
     ///
     /// # Errors
-    /// There is no way to the address, or no socket left.
-    pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self::over(TcpStream::connect(address)?))
+    /// There is no way to the address, no such card, or no socket left.
+    pub fn connect(address: SocketAddr, card: Option<&str>) -> io::Result<Self> {
+        Ok(Self::over(dial(address, card)?))
     }
 
     /// A connection that the listener gave.
@@ -454,7 +455,7 @@ mod tests {
     fn less_of_a_payload_than_the_kernel_waits_for_is_found_by_looking_again() {
         let mut poll = Poll::new().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut conn = Conn::connect(listener.local_addr().unwrap()).unwrap();
+        let mut conn = Conn::connect(listener.local_addr().unwrap(), None).unwrap();
         conn.register(poll.registry(), Token(0)).unwrap();
         conn.reader().trust();
         let (mut sender, _) = listener.accept().unwrap();

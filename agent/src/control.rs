@@ -3,6 +3,7 @@
 //! Every buffer is bounded: the channel's own, and one write at a time. What is of no more use when it is late (a sign of life,
 //! a line of the log) is left out while the server does not read.
 
+use crate::dial::{Server, dial};
 use crate::target::plain;
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -13,7 +14,6 @@ use slidecast_proto::reason::Reason;
 use slidecast_proto::units::Time;
 use slidecast_proto::wire::Malformed;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The longest either end keeps quiet.
@@ -83,7 +83,7 @@ impl std::error::Error for Lost {}
 /// The agent's end of a control link.
 #[derive(Debug)]
 pub struct Control {
-    server: SocketAddr,
+    server: Server,
     stream: TcpStream,
     channel: Channel,
     unwritten: Vec<u8>,
@@ -97,19 +97,19 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts to connect to `server`, whose key must be `key` if there is one.
+    /// Starts to connect to `server`, whose key must be `key` if there is one, by the card that it was found on.
     ///
     /// # Errors
     /// [`Lost::Connect`].
     pub fn connect(
-        server: SocketAddr,
+        server: Server,
         secret: &SecretKey,
         key: Option<PublicKey>,
         registry: &Registry,
         token: Token,
         now: Time,
     ) -> Result<Self, Lost> {
-        let mut stream = TcpStream::connect(server).map_err(Lost::Connect)?;
+        let mut stream = dial(server.address, server.card.as_deref()).map_err(Lost::Connect)?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).map_err(Lost::Connect)?;
         Ok(Self {
             server,
@@ -126,10 +126,10 @@ impl Control {
         })
     }
 
-    /// The server's address.
+    /// The server.
     #[must_use]
-    pub fn server(&self) -> SocketAddr {
-        self.server
+    pub fn server(&self) -> &Server {
+        &self.server
     }
 
     /// Whether the server has proven itself: messages can be sent.
@@ -304,7 +304,7 @@ mod tests {
     use mio::{Events, Poll};
     use slidecast_proto::control::Welcome;
     use slidecast_proto::units::NodeId;
-    use std::net::{TcpListener, TcpStream as StdStream};
+    use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
     use std::thread::JoinHandle;
 
     const WELCOME: ToAgent = ToAgent::Welcome(Welcome { node: NodeId(7), server_version: String::new() });
@@ -314,7 +314,7 @@ mod tests {
         let mut poll = Poll::new().unwrap();
         let mut events = Events::with_capacity(4);
         let secret = SecretKey::generate().unwrap();
-        let mut control = Control::connect(server, &secret, key, poll.registry(), Token(3), Time(0)).unwrap();
+        let mut control = Control::connect(server.into(), &secret, key, poll.registry(), Token(3), Time(0)).unwrap();
         let (mut orders, mut greeted) = (Vec::new(), false);
         loop {
             let result = control.advance(Time(0));
@@ -414,7 +414,7 @@ mod tests {
         let poll = Poll::new().unwrap();
         let secret = SecretKey::generate().unwrap();
         let address = listener.local_addr().unwrap();
-        let mut control = Control::connect(address, &secret, None, poll.registry(), Token(3), Time(0)).unwrap();
+        let mut control = Control::connect(address.into(), &secret, None, poll.registry(), Token(3), Time(0)).unwrap();
         assert!(control.advance(Time(0)).is_ok());
         assert_eq!(control.deadline(), Time(0).after(HANDSHAKE));
         assert!(matches!(control.advance(control.deadline()), Err(Lost::Handshake)));
@@ -428,7 +428,7 @@ mod tests {
         };
         let poll = Poll::new().unwrap();
         let secret = SecretKey::generate().unwrap();
-        let control = Control::connect(address, &secret, None, poll.registry(), Token(3), Time(0)).unwrap();
+        let control = Control::connect(address.into(), &secret, None, poll.registry(), Token(3), Time(0)).unwrap();
         let (mut stream, _): (StdStream, _) = listener.accept().unwrap();
         stream.write_all(&[0; 100]).unwrap();
         let closing = std::thread::spawn(move || control.close(Duration::from_secs(5)));

@@ -5,17 +5,16 @@
 
 use crate::cards;
 use crate::cli::Trust;
+use crate::dial::{Server, keep_to};
 use crate::error::AgentError;
 use mio::event::Event;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
-use nix::sys::socket::{setsockopt, sockopt};
 use pnet_datalink::NetworkInterface;
 use slidecast_proto::discovery::{DATAGRAM_LEN, Offer, OfferError, Seek};
 use slidecast_proto::noise::PublicKey;
 use slidecast_proto::reason::Reason;
 use slidecast_proto::units::Time;
-use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::time::Duration;
@@ -38,7 +37,7 @@ const VOICES: usize = 32;
 /// Where the server may be.
 #[derive(Debug)]
 struct Candidate {
-    address: SocketAddr,
+    server: Server,
     /// The offer's hint is what we look for.
     fits: bool,
     heard: Time,
@@ -52,7 +51,21 @@ enum Ground {
     /// `--server`: this name, and nowhere else.
     Named { host: String, port: u16, ask_at: Time },
     /// Every card, or those named.
-    Cards { only: Vec<String>, port: u16, voices: Vec<Voice>, seek: Seek, shout_at: Time, pause: Duration },
+    Cards(Cards),
+}
+
+/// The search on cards.
+#[derive(Debug)]
+struct Cards {
+    /// Those that may be used; none: all.
+    only: Vec<String>,
+    port: u16,
+    /// A server is reached by the card that its offer came by.
+    keep: bool,
+    voices: Vec<Voice>,
+    seek: Seek,
+    shout_at: Time,
+    pause: Duration,
 }
 
 /// The socket on one card.
@@ -62,6 +75,14 @@ struct Voice {
     socket: UdpSocket,
     token: Token,
     readable: bool,
+}
+
+/// What came to a card.
+#[derive(Debug)]
+struct Heard {
+    card: String,
+    source: SocketAddr,
+    bytes: Vec<u8>,
 }
 
 /// The search for a server.
@@ -82,20 +103,21 @@ impl Search {
         Self::new(Ground::Named { host, port, ask_at: now }, trust, 0, now)
     }
 
-    /// A search on every card, or on those named. `nonce` must be fresh random bytes; the sockets have tokens from
-    /// `first_token` on.
+    /// A search on every card, or on those named. With `keep` a server is reached by the card that its offer came by.
+    /// `nonce` must be fresh random bytes; the sockets have tokens from `first_token` on.
     #[must_use]
     pub fn on_cards(
         only: Vec<String>,
         port: u16,
+        keep: bool,
         trust: &Trust,
         nonce: [u8; 8],
         first_token: usize,
         now: Time,
     ) -> Self {
         let seek = Seek::new(nonce);
-        let ground = Ground::Cards { only, port, voices: Vec::new(), seek, shout_at: now, pause: SEEK_FIRST };
-        Self::new(ground, trust, first_token, now)
+        let cards = Cards { only, port, keep, voices: Vec::new(), seek, shout_at: now, pause: SEEK_FIRST };
+        Self::new(Ground::Cards(cards), trust, first_token, now)
     }
 
     fn new(ground: Ground, trust: &Trust, first_token: usize, now: Time) -> Self {
@@ -108,8 +130,8 @@ impl Search {
 
     /// Takes note of what the kernel says.
     pub fn on_event(&mut self, event: &Event) {
-        if let Ground::Cards { voices, .. } = &mut self.ground
-            && let Some(voice) = voices.iter_mut().find(|voice| voice.token == event.token())
+        if let Ground::Cards(cards) = &mut self.ground
+            && let Some(voice) = cards.voices.iter_mut().find(|voice| voice.token == event.token())
         {
             voice.readable = true;
         }
@@ -124,23 +146,23 @@ impl Search {
             Ground::Named { host, port, ask_at } if *ask_at <= now => {
                 *ask_at = now.after(SEEK_MOST);
                 match (host.as_str(), *port).to_socket_addrs() {
-                    Ok(addresses) => addresses.for_each(|address| self.add(address, true, now)),
+                    Ok(addresses) => addresses.for_each(|address| self.add(address.into(), true, now)),
                     Err(error) => log::debug!("looking up {host}: {error}"),
                 }
             }
             Ground::Named { .. } => {}
-            Ground::Cards { only, port, voices, seek, shout_at, pause } => {
+            Ground::Cards(Cards { only, port, keep, voices, seek, shout_at, pause }) => {
                 if *shout_at <= now {
                     renew(voices, cards::interfaces(only)?, registry, self.first_token);
                     voices.iter().for_each(|voice| voice.shout(*seek, *port));
                     *shout_at = now.after(*pause);
                     *pause = (*pause * 2).min(SEEK_MOST);
                 }
-                let nonce = seek.nonce;
+                let (nonce, keep) = (seek.nonce, *keep);
                 let mut heard = Vec::new();
                 voices.iter_mut().for_each(|voice| voice.listen(&mut heard));
-                for (source, bytes) in heard {
-                    self.on_datagram(source, &bytes, nonce, now);
+                for Heard { card, source, bytes } in heard {
+                    self.on_datagram(source, keep.then_some(card), &bytes, nonce, now);
                 }
             }
         }
@@ -155,22 +177,22 @@ impl Search {
     fn describe(&self) -> String {
         match &self.ground {
             Ground::Named { host, port, .. } => format!("waiting for the server at {host}:{port}"),
-            Ground::Cards { voices, only, .. } if voices.is_empty() => match &only[..] {
+            Ground::Cards(Cards { voices, only, .. }) if voices.is_empty() => match &only[..] {
                 [] => "waiting for a network card that is up and has an IPv4 address".to_owned(),
                 names => format!("waiting for {} to be up and have an IPv4 address", names.join(", ")),
             },
-            Ground::Cards { voices, port, .. } => {
+            Ground::Cards(Cards { voices, port, .. }) => {
                 let names: Vec<&str> = voices.iter().map(|voice| voice.card.name.as_str()).collect();
                 format!("looking for a server on {}, port {port}", names.join(", "))
             }
         }
     }
 
-    fn on_datagram(&mut self, source: SocketAddr, bytes: &[u8], nonce: [u8; 8], now: Time) {
+    fn on_datagram(&mut self, source: SocketAddr, card: Option<String>, bytes: &[u8], nonce: [u8; 8], now: Time) {
         match Offer::parse(bytes, nonce) {
             Ok(offer) => {
                 let address = SocketAddr::new(source.ip(), offer.port);
-                self.add(address, offer.server == self.key, now);
+                self.add(Server { address, card }, offer.server == self.key, now);
             }
             Err(error @ OfferError::OtherVersion(_)) => {
                 if self.version_said.is_none_or(|said| now.since(said) >= SAY_AGAIN) {
@@ -182,8 +204,8 @@ impl Search {
         }
     }
 
-    fn add(&mut self, address: SocketAddr, fits: bool, now: Time) {
-        if let Some(known) = self.candidates.iter_mut().find(|known| known.address == address) {
+    fn add(&mut self, server: Server, fits: bool, now: Time) {
+        if let Some(known) = self.candidates.iter_mut().find(|known| known.server == server) {
             known.heard = now;
             known.fits |= fits;
             return;
@@ -200,20 +222,20 @@ impl Search {
             }
         }
         let try_at = if fits { now } else { now.after(RETRY) };
-        self.candidates.push(Candidate { address, fits, heard: now, try_at, complaint: None });
+        self.candidates.push(Candidate { server, fits, heard: now, try_at, complaint: None });
     }
 
-    /// The address to try next, if any is due.
-    pub fn poll(&mut self, now: Time) -> Option<SocketAddr> {
+    /// The server to try next, if any is due.
+    pub fn poll(&mut self, now: Time) -> Option<Server> {
         let due = self.candidates.iter_mut().filter(|candidate| candidate.try_at <= now);
         let next = due.max_by_key(|candidate| (candidate.fits, now.since(candidate.try_at)))?;
         next.try_at = now.after(RETRY);
-        Some(next.address)
+        Some(next.server.clone())
     }
 
-    /// The server at `address` is not to be had. Says so, unless it was said a moment ago.
-    pub fn on_failure(&mut self, address: SocketAddr, reason: Reason, text: &str, now: Time) {
-        let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.address == address) else { return };
+    /// This server is not to be had. Says so, unless it was said a moment ago.
+    pub fn on_failure(&mut self, server: &Server, reason: Reason, text: &str, now: Time) {
+        let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.server == *server) else { return };
         let other = reason != Reason::ServerLost;
         candidate.try_at = now.after(if other { RETRY_OTHER } else { RETRY });
         let said = candidate.complaint.as_ref();
@@ -222,9 +244,9 @@ impl Search {
         }
         candidate.complaint = Some((text.to_owned(), now));
         if other {
-            log::warn!("{reason}: server at {address}: {text}");
+            log::warn!("{reason}: server at {server}: {text}");
         } else {
-            log::info!("server at {address}: {text}; trying again");
+            log::info!("server at {server}: {text}; trying again");
         }
     }
 
@@ -233,7 +255,7 @@ impl Search {
     pub fn ask_at(&self) -> Time {
         let ask = match &self.ground {
             Ground::Named { ask_at, .. } => *ask_at,
-            Ground::Cards { shout_at, .. } => *shout_at,
+            Ground::Cards(cards) => cards.shout_at,
         };
         ask.min(self.say_at)
     }
@@ -269,7 +291,7 @@ fn open(card: &NetworkInterface, registry: &Registry, token: Token) -> io::Resul
     let mut socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0).into())?;
     socket.set_broadcast(true)?;
     // Older kernels want privileges for this; without it, the broadcast of each subnet still finds its card.
-    if let Err(error) = setsockopt(&socket, sockopt::BindToDevice, &OsString::from(&card.name)) {
+    if let Err(error) = keep_to(&socket, Some(&card.name)) {
         log::debug!("binding a socket to {}: {error}", card.name);
     }
     registry.register(&mut socket, token, Interest::READABLE)?;
@@ -286,7 +308,7 @@ impl Voice {
     }
 
     /// Takes up to 64 datagrams.
-    fn listen(&mut self, heard: &mut Vec<(SocketAddr, [u8; DATAGRAM_LEN])>) {
+    fn listen(&mut self, heard: &mut Vec<Heard>) {
         for _ in 0..64 {
             if !self.readable {
                 return;
@@ -294,9 +316,7 @@ impl Voice {
             let mut bytes = [0; DATAGRAM_LEN + 1];
             match self.socket.recv_from(&mut bytes) {
                 Ok((DATAGRAM_LEN, source)) => {
-                    let mut datagram = [0; DATAGRAM_LEN];
-                    datagram.copy_from_slice(&bytes[..DATAGRAM_LEN]);
-                    heard.push((source, datagram));
+                    heard.push(Heard { card: self.card.name.clone(), source, bytes: bytes[..DATAGRAM_LEN].to_vec() });
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -325,7 +345,7 @@ mod tests {
     }
 
     fn search(trust: &Trust) -> Search {
-        Search::on_cards(vec!["lo".to_owned()], 1, trust, NONCE, FIRST, Time(0))
+        Search::on_cards(vec!["lo".to_owned()], 1, false, trust, NONCE, FIRST, Time(0))
     }
 
     fn at(last: u8) -> SocketAddr {
@@ -346,24 +366,24 @@ mod tests {
         let mut poll = Poll::new().unwrap();
         let mut events = Events::with_capacity(4);
         let trust = Trust::Pinned(key(1));
-        let mut search = Search::on_cards(vec!["lo".to_owned()], port, &trust, NONCE, FIRST, Time(0));
+        let mut search = Search::on_cards(vec!["lo".to_owned()], port, true, &trust, NONCE, FIRST, Time(0));
         let found = loop {
             search.advance(poll.registry(), Time(0)).unwrap();
-            if let Some(address) = search.poll(Time(0)) {
-                break address;
+            if let Some(server) = search.poll(Time(0)) {
+                break server;
             }
             poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
             assert!(!events.is_empty(), "nothing happened for 5 s");
             events.iter().for_each(|event| search.on_event(event));
         };
-        assert_eq!(found, SocketAddr::from(([127, 0, 0, 1], 4000)));
+        assert_eq!(found, Server { address: ([127, 0, 0, 1], 4000).into(), card: Some("lo".to_owned()) });
         answering.join().unwrap();
     }
 
     #[test]
     fn an_unknown_card_is_an_error_and_no_endless_wait() {
         let only = vec!["no-such-card".to_owned()];
-        let mut search = Search::on_cards(only, 1, &Trust::Insecure, NONCE, FIRST, Time(0));
+        let mut search = Search::on_cards(only, 1, false, &Trust::Insecure, NONCE, FIRST, Time(0));
         assert!(search.advance(Poll::new().unwrap().registry(), Time(0)).is_err());
     }
 
@@ -384,10 +404,11 @@ mod tests {
     #[test]
     fn what_fits_is_tried_before_what_only_claims_to_be_a_server() {
         let mut search = search(&Trust::Pinned(key(1)));
-        search.on_datagram(at(1), &offer(Some(key(9))).encode(NONCE), NONCE, Time(0));
-        search.on_datagram(at(2), &offer(None).encode(NONCE), NONCE, Time(0));
-        search.on_datagram(at(3), &offer(Some(key(1))).encode(NONCE), NONCE, Time(0));
-        let order: Vec<_> = std::iter::from_fn(|| search.poll(Time(0).after(RETRY))).map(|found| found.ip()).collect();
+        search.on_datagram(at(1), None, &offer(Some(key(9))).encode(NONCE), NONCE, Time(0));
+        search.on_datagram(at(2), None, &offer(None).encode(NONCE), NONCE, Time(0));
+        search.on_datagram(at(3), None, &offer(Some(key(1))).encode(NONCE), NONCE, Time(0));
+        let order: Vec<_> =
+            std::iter::from_fn(|| search.poll(Time(0).after(RETRY))).map(|found| found.address.ip()).collect();
         assert_eq!(order[0], at(3).ip());
         assert_eq!(order.len(), 3, "the others are tried as well: hints may be forged");
     }
@@ -395,22 +416,37 @@ mod tests {
     #[test]
     fn a_crowd_of_false_offers_does_not_push_out_the_true_one() {
         let mut search = search(&Trust::Pinned(key(1)));
-        search.on_datagram(at(250), &offer(Some(key(1))).encode(NONCE), NONCE, Time(0));
+        search.on_datagram(at(250), None, &offer(Some(key(1))).encode(NONCE), NONCE, Time(0));
         for last in 0..200 {
-            search.on_datagram(at(last), &offer(Some(key(9))).encode(NONCE), NONCE, Time(u64::from(last)));
+            search.on_datagram(at(last), None, &offer(Some(key(9))).encode(NONCE), NONCE, Time(u64::from(last)));
         }
         assert_eq!(search.candidates.len(), CANDIDATES);
-        assert_eq!(search.poll(Time(200)).map(|found| found.ip()), Some(at(250).ip()));
+        assert_eq!(search.poll(Time(200)).map(|found| found.address.ip()), Some(at(250).ip()));
+    }
+
+    #[test]
+    fn a_server_that_answers_on_two_cards_is_tried_on_both() {
+        let mut search = search(&Trust::Pinned(key(1)));
+        for card in ["eth0", "eth1"] {
+            let offer = offer(Some(key(1))).encode(NONCE);
+            search.on_datagram(at(1), Some(card.to_owned()), &offer, NONCE, Time(0));
+        }
+        let first = search.poll(Time(0)).unwrap();
+        search.on_failure(&first, Reason::ServerLost, "no answer", Time(0));
+        let second = search.poll(Time(0)).unwrap();
+        assert_eq!(first.address, second.address);
+        assert_ne!(first.card, second.card);
+        assert_eq!(search.poll(Time(0)), None);
     }
 
     #[test]
     fn answers_to_other_seeks_and_other_versions_are_no_candidates() {
         let mut search = search(&Trust::Insecure);
-        search.on_datagram(at(1), &offer(None).encode([8; 8]), NONCE, Time(0));
+        search.on_datagram(at(1), None, &offer(None).encode([8; 8]), NONCE, Time(0));
         let mut newer = offer(None).encode(NONCE);
         newer[8] = 99;
-        search.on_datagram(at(2), &newer, NONCE, Time(0));
-        search.on_datagram(at(3), &[0; DATAGRAM_LEN], NONCE, Time(0));
+        search.on_datagram(at(2), None, &newer, NONCE, Time(0));
+        search.on_datagram(at(3), None, &[0; DATAGRAM_LEN], NONCE, Time(0));
         assert!(search.candidates.is_empty());
         assert!(search.version_said.is_some());
     }
@@ -419,11 +455,11 @@ mod tests {
     fn a_server_with_a_wrong_key_is_tried_again_later_than_one_that_is_not_up_yet() {
         let mut search = Search::of_name("127.0.0.1".to_owned(), 5, &Trust::Insecure, Time(0));
         search.advance(Poll::new().unwrap().registry(), Time(0)).unwrap();
-        let address = search.poll(Time(0)).unwrap();
-        search.on_failure(address, Reason::ServerLost, "connection refused", Time(0));
-        assert_eq!(search.poll(Time(0).after(RETRY)), Some(address));
-        search.on_failure(address, Reason::KeyMismatch, "wrong key", Time(0));
+        let server = search.poll(Time(0)).unwrap();
+        search.on_failure(&server, Reason::ServerLost, "connection refused", Time(0));
+        assert_eq!(search.poll(Time(0).after(RETRY)), Some(server.clone()));
+        search.on_failure(&server, Reason::KeyMismatch, "wrong key", Time(0));
         assert_eq!(search.poll(Time(0).after(RETRY)), None);
-        assert_eq!(search.poll(Time(0).after(RETRY_OTHER)), Some(address));
+        assert_eq!(search.poll(Time(0).after(RETRY_OTHER)), Some(server.clone()));
     }
 }

@@ -1,6 +1,7 @@
 //! What the net thread waits for: the kernel's events, signals, wake-ups of other threads, and the time.
 
 use crate::conn::Anteroom;
+use crate::dial::keep_to;
 use crate::error::{AgentError, Doing};
 use mio::event::Event;
 use mio::net::{TcpListener, UnixStream};
@@ -99,6 +100,14 @@ impl EventLoop {
     /// [`AgentError::System`].
     pub fn port(&self) -> Result<u16, AgentError> {
         Ok(self.listener.local_addr().doing("listening for the upstream")?.port())
+    }
+
+    /// Awaits the upstream on this card only; without one, on any.
+    ///
+    /// # Errors
+    /// There is no such card.
+    pub fn keep_to(&self, card: Option<&str>) -> io::Result<()> {
+        keep_to(&self.listener, card)
     }
 
     /// Whether SIGINT or SIGTERM came.

@@ -16,6 +16,7 @@ pub mod cards;
 pub mod cli;
 pub mod conn;
 pub mod control;
+pub mod dial;
 pub mod discover;
 pub mod disk;
 pub mod error;

@@ -53,6 +53,8 @@ pub struct Resources<'a> {
     pub own: &'a Selector,
     /// How large its ring may be.
     pub ring: u64,
+    /// The card on which its neighbours are; none: the routes say.
+    pub card: Option<&'a str>,
     /// What wakes the net thread.
     pub waker: Arc<Waker>,
 }
@@ -91,6 +93,7 @@ pub struct Run {
     begun: bool,
     /// There is more to do without waiting for anything.
     more: bool,
+    card: Option<String>,
     waker: Arc<Waker>,
 }
 
@@ -176,6 +179,7 @@ impl Run {
             joined: false,
             begun: false,
             more: false,
+            card: resources.card.map(str::to_owned),
             waker: Arc::clone(&resources.waker),
         };
         Ok((run, ready))

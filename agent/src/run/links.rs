@@ -118,7 +118,7 @@ impl Run {
     }
 
     pub(super) fn connect(&mut self, attempt: u64, address: SocketAddr, registry: &Registry, now: Time) {
-        let connected = Conn::connect(address).and_then(|mut conn| {
+        let connected = Conn::connect(address, self.card.as_deref()).and_then(|mut conn| {
             conn.register(registry, DOWNSTREAM)?;
             Ok(conn)
         });

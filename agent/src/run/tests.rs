@@ -115,6 +115,7 @@ fn try_prepare(
         disks: &disks(&Roots::default(), Some(Path::new(target))),
         own: &Selector::parse(target).unwrap(),
         ring,
+        card: None,
         waker: events.waker(),
     };
     Run::prepare(prepare, &resources, events.now())
