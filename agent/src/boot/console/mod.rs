@@ -3,6 +3,7 @@
 //! A serial line gets the log, and a line on how things stand when that has changed. A screen shows how things stand in letters
 //! that can be read from two metres, with the log below.
 
+mod enlarge;
 mod font;
 mod keys;
 mod meter;

@@ -1,5 +1,6 @@
 //! One console: a serial line or a screen.
 
+use super::enlarge::enlarge;
 use crate::sys::tty;
 use nix::fcntl::OFlag;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
@@ -74,6 +75,7 @@ impl Console {
             let _ = tcsetattr(&self.file, SetArg::TCSANOW, &raw);
         }
         if self.screen {
+            enlarge(&self.file);
             self.write(PREPARE);
         }
     }
