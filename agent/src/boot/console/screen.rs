@@ -25,13 +25,32 @@ pub(super) fn draw(status: &Status, meter: &Meter, log: &VecDeque<String>, (colu
     }
     let rule = "\u{2500}".repeat(columns);
     put(&mut out, &Line { colour: "", text: rule }, columns);
-    let shown = log.iter().skip(log.len().saturating_sub(room));
-    let log: Vec<Line> = shown.map(|text| Line { colour: "", text: text.clone() }).collect();
-    log.iter().for_each(|line| put(&mut out, line, columns));
+    let recent = log.iter().skip(log.len().saturating_sub(room));
+    let rows: Vec<String> = recent.flat_map(|text| wrapped(text, columns)).collect();
+    for text in rows.into_iter().rev().take(room).rev() {
+        put(&mut out, &Line { colour: "", text }, columns);
+    }
     // Below the log, what stood there before goes; the last line must not make the screen roll.
     out.truncate(out.trim_end_matches("\r\n").len());
     out.push_str("\x1b[J");
     out
+}
+
+/// A text in rows of so many columns; all but the first are indented. Words are kept whole where they can be.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    // Wide enough for the indentation and some more: what is narrower is cut.
+    let width = columns.max(8);
+    let mut rows = Vec::new();
+    let mut left: Vec<char> = text.chars().collect();
+    while left.len() > width {
+        let space = left[..width].iter().rposition(|c| *c == ' ').filter(|at| *at > width / 2);
+        let rest = left.split_off(space.unwrap_or(width));
+        rows.push(left.into_iter().collect());
+        let rest = rest.into_iter().skip_while(|c| *c == ' ');
+        left = "  ".chars().chain(rest).collect();
+    }
+    rows.push(left.into_iter().collect());
+    rows
 }
 
 /// A row and its colour.
@@ -102,10 +121,13 @@ fn facts(status: &Status, meter: &Meter, columns: usize) -> Vec<Line> {
             fact(name, text.clone());
         }
     }
+    let mut long = |colour, text: &str| {
+        lines.extend(wrapped(text, columns).into_iter().map(|text| Line { colour, text }));
+    };
     if let Some((reason, detail)) = &status.failure {
-        lines.push(Line { colour: "\x1b[1;31m", text: format!(" {:<8} {reason}: {detail}", "Error") });
+        long("\x1b[1;31m", &format!(" {:<8} {reason}: {detail}", "Error"));
     }
-    lines.extend(question(status).into_iter().map(|text| Line { colour: "\x1b[1;33m", text: format!(" {text}") }));
+    question(status).iter().for_each(|text| long("\x1b[1;33m", &format!(" {text}")));
     lines
 }
 
@@ -176,6 +198,22 @@ mod tests {
         let failed = Status { stage: Stage::Failed, failure, ..status() };
         let screen = draw(&failed, &Meter::default(), &VecDeque::new(), (80, 25));
         assert!(screen.contains("\x1b[37;41m") && screen.contains("disk-write: writing block 7"));
+    }
+
+    #[test]
+    fn what_is_longer_than_a_row_goes_on_in_the_next() {
+        assert_eq!(wrapped("writing block 7 on /dev/sda", 20), ["writing block 7 on", "  /dev/sda"]);
+        assert_eq!(wrapped("0123456789abcdef", 8), ["01234567", "  89abcd", "  ef"]);
+        assert_eq!(wrapped("short", 80), ["short"]);
+        let detail = format!("2 disks match: {}", "/dev/sda (ACME Fast, serial 1, 100 GiB), ".repeat(3));
+        let failed =
+            Status { stage: Stage::Failed, failure: Some((Reason::TargetAmbiguous, detail.clone())), ..status() };
+        let log = VecDeque::from([format!("failed target-ambiguous {detail}"), "the end".to_owned()]);
+        let all = seen(&draw(&failed, &Meter::default(), &log, (80, 25))).join(" ");
+        let all: Vec<&str> = all.split_whitespace().collect();
+        let all = all.join(" ");
+        let count = all.matches("100 GiB").count();
+        assert!(count >= 6 && all.contains("the end"), "{all}");
     }
 
     #[test]
