@@ -6,6 +6,7 @@ use crate::cli::{Arguments, Trust};
 use crate::inventory::{self, Roots};
 use crate::status::Board;
 use crate::{agent, logging, machine};
+use slidecast_proto::control::{Disk, Held};
 use slidecast_proto::quantity::Bytes;
 use slidecast_proto::reason::Then;
 use std::process::ExitCode;
@@ -123,12 +124,23 @@ fn list_disks() {
     let roots = Roots::default();
     let mut disks = inventory::disks(&roots, None);
     super::hold_boot_medium(&mut disks);
-    if disks.is_empty() {
-        log::warn!("this machine has no disk, or no driver for it");
+    if disks.iter().all(|disk| matches!(disk.held, Held::BootMedium(_))) {
+        log::warn!("this machine has no disk of its own, or no driver for it");
     }
-    disks.iter().for_each(|disk| log::info!("disk {disk}"));
+    disks.iter().for_each(|disk| log::info!("{}", describe(disk)));
     let memory = inventory::memory(&roots);
     log::info!("memory {}, {} available", Bytes(memory.total), Bytes(memory.available));
+}
+
+/// A disk, and why it is never written, if that is so.
+fn describe(disk: &Disk) -> String {
+    match &disk.held {
+        Held::No if disk.read_only => format!("disk {disk}, read-only"),
+        Held::No if disk.removable => format!("disk {disk}, removable"),
+        Held::No => format!("disk {disk}"),
+        Held::BootMedium(_) => format!("disk {disk}, the boot medium: never written"),
+        Held::Mounted(why) | Held::InUse(why) => format!("disk {disk}, in use: {why}"),
+    }
 }
 
 #[cfg(test)]
