@@ -72,24 +72,24 @@ if [ -z "$kernel" ]; then
     dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$work" --wildcards './boot/vmlinuz-*' './lib/modules/*'
     kernel=$(echo "$work"/boot/vmlinuz-*) modules=$(echo "$work"/lib/modules/*)
 fi
-version=$(basename "$(realpath "$modules")")
+modules=$(realpath "$modules") version=${modules##*/}
 step kernel "$version"
 
 # depmod's tables are made anew, of all modules and then of the chosen ones: an unpacked package has none.
 all=$work/all/lib/modules/$version tree=$work/tree/lib/modules/$version
 mkdir -p "$all" "$tree" "$work"/tree/{dev,proc,sys,run,tmp,etc/slidecast}
-ln -s "$(realpath "$modules")/kernel" "$all/kernel"
-cp "$modules"/modules.{order,builtin*} "$all"
-depmod -b "$work/all" "$version"
+ln -s "$modules/kernel" "$all/kernel"
+# Debian's depmod does not read .gz.
+[ -z "$(find -L "$all/kernel" -name '*.ko.gz' -print -quit)" ] || { rm "$all/kernel"; cp -rL "$modules/kernel" "$all"; gzip -qdr "$all/kernel"; }
+cp "$modules"/modules.{order,builtin*} "$all"; depmod -b "$work/all" "$version"
 sed 's/ *#.*//;/^$/d' "$here/initramfs/modules.$set" | while read -r name; do
     case $name in */) find -L "$all/kernel/$name" -name '*.ko*' -printf '%f\n' 2>/dev/null | sed 's/\.ko.*//' ;; *) echo "$name" ;; esac
 done | while read -r name; do
     modprobe -C /dev/null -d "$work/all" -S "$version" --show-depends "$name" 2>/dev/null || echo "absent $name"
 done | sort -u >"$work/found"
 (cd "$all" && awk -v from="$all/" '$1 == "insmod" { print substr($2, length(from) + 1) }' "$work/found" | xargs cp -L --parents -t "$tree")
-find "$tree" \( -name '*.ko.xz' -exec xz -d {} + -o -name '*.ko.zst' -exec zstd -qd --rm {} + -o -name '*.ko.gz' -exec gzip -d {} + \)
-cp "$modules"/modules.{order,builtin*} "$tree"
-depmod -b "$work/tree" "$version"
+find "$tree" \( -name '*.ko.xz' -exec xz -d {} + -o -name '*.ko.zst' -exec zstd -qd --rm {} + \)
+cp "$modules"/modules.{order,builtin*} "$tree"; depmod -b "$work/tree" "$version"
 find "$tree" -maxdepth 1 -type f ! -name 'modules.dep' ! -name 'modules.alias' ! -name 'modules.softdep' ! -name 'modules.builtin' -delete
 absent=$(sed -n 's/^absent //p' "$work/found" | paste -sd ' ')
 step modules "$set: $(find "$tree" -name '*.ko' | wc -l)${absent:+; not in this kernel: $absent}"
