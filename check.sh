@@ -93,7 +93,7 @@ lab() {
 qemu() {
     need_tools "${LAB_TOOLS[@]}" "${BOOT_TOOLS[@]}"
     # A machine on which QEMU cannot be installed may leave this tier out; CI may not.
-    (need_tools "${SAMPLE_TOOLS[@]}" "${MACHINE_TOOLS[@]}" openssl sbsign) || [ "${CI:-}" != true ] || return 1
+    (need_tools "${SAMPLE_TOOLS[@]}" "${MACHINE_TOOLS[@]}" openssl sbsign busybox) || [ "${CI:-}" != true ] || return 1
     build_static
     cargo build --quiet --workspace --bins
     SLIDECAST_AGENT=$(static_agent) cargo test --quiet --workspace --test machines
@@ -106,6 +106,7 @@ fuzz() {
 
 bench() {
     need_tools "${LAB_TOOLS[@]}" mbuffer mmdebstrap zstd strace
+    case " $* " in '  ' | *' boot'*) need_tools "${BOOT_TOOLS[@]}" "${MACHINE_TOOLS[@]}" ;; esac
     build_static
     cargo build --quiet --release -p slidecast-server -p slidecast-benches
     SLIDECAST=$target_dir/release/slidecast SLIDECAST_AGENT=$(static_agent) "$target_dir/release/slidecast-benches" "$@"

@@ -32,6 +32,8 @@ package_of() {
         objcopy) echo binutils ;;
         xz) echo xz-utils ;;
         sbsign) echo sbsigntool ;;
+        # The one that runs without any library.
+        busybox) echo busybox-static ;;
         */isolinux.bin | */isohdpfx.bin) echo isolinux ;;
         */ldlinux.c32) echo syslinux-common ;;
         */linuxx64.efi.stub) echo systemd-boot-efi ;;

@@ -242,9 +242,16 @@ impl Lab {
     /// # Errors
     /// When it cannot be started.
     pub fn boot_server(&self, dir: &Path, proxy: bool) -> Result<Process> {
+        self.boot_server_with(dir, if proxy { &["--proxy"] } else { &["--dhcp", "10.77.0.100-10.77.0.199"] })
+    }
+
+    /// As [`Lab::boot_server`], with exactly these further arguments.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn boot_server_with(&self, dir: &Path, more: &[&str]) -> Result<Process> {
         let dir = dir.display().to_string();
-        let mut args = vec!["boot-server", "--interface", "eth0", "--dir", &dir];
-        args.extend_from_slice(if proxy { &["--proxy"] } else { &["--dhcp", "10.77.0.100-10.77.0.199"] });
+        let args = [&["boot-server", "--interface", "eth0", "--dir", &dir], more].concat();
         let mut process = self.server("boot-server", args)?;
         process.wait_for("boot files at", Duration::from_secs(20))?;
         Ok(process)

@@ -49,4 +49,9 @@ impl BootFiles {
     pub fn stick(&self) -> Boot {
         Boot::Stick(self.file("slidecast.iso"))
     }
+
+    /// The same file as a CD.
+    pub fn cd(&self) -> Boot {
+        Boot::Cd(self.file("slidecast.iso"))
+    }
 }

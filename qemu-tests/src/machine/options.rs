@@ -38,6 +38,8 @@ pub enum Boot {
     Disk,
     /// A USB stick with this image, and nothing else.
     Stick(PathBuf),
+    /// A CD with this image, and nothing else.
+    Cd(PathBuf),
 }
 
 /// A network card.
@@ -116,6 +118,12 @@ impl Options {
         Self { cards, ..self }
     }
 
+    /// Further words for QEMU that leave UEFI HTTP Boot as the only network boot of OVMF, which would try PXE first.
+    pub fn without_pxe() -> Vec<String> {
+        let no_pxe = ["IPv4", "IPv6"].map(|kind| format!("name=opt/org.tianocore/{kind}PXESupport,string=n"));
+        no_pxe.into_iter().flat_map(|value| ["-fw_cfg".to_owned(), value]).collect()
+    }
+
     /// All words for QEMU of the machine called `name`, the lab's machine number `number`; its files are in `dir`.
     pub(super) fn words(&self, name: &str, number: usize, dir: &Path) -> Vec<String> {
         let accelerator = std::env::var("SLIDECAST_QEMU_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".to_owned());
@@ -173,6 +181,11 @@ impl Options {
         if let Boot::Stick(image) = &self.boot {
             let stick = Disk { read_only: true, ..Disk::of(image).on(super::Bus::Usb) };
             words.extend(stick.words(90, Some(1)));
+        }
+        if let Boot::Cd(image) = &self.boot {
+            let drive = format!("if=none,id=cd,media=cdrom,readonly=on,format=raw,file={}", image.display());
+            words.extend(["-drive".to_owned(), drive]);
+            words.extend(["-device", "ide-cd,drive=cd,bus=ide.0,bootindex=1"].map(str::to_owned));
         }
         if !self.restarts {
             words.push("-no-reboot".to_owned());

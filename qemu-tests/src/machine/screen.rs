@@ -43,6 +43,13 @@ impl Screen {
         let row = self.width * 3;
         self.pixels.chunks(row.max(1)).filter(|row| row.iter().any(|value| *value > 80)).count()
     }
+
+    /// Whether each row of pixels with an even number is the same as the next: all that stands there is drawn with points two
+    /// pixels high.
+    pub fn has_double_rows(&self) -> bool {
+        let row = self.width * 3;
+        self.pixels.chunks(row.max(1) * 2).all(|pair| pair.len() == 2 * row && pair[..row] == pair[row..])
+    }
 }
 
 #[cfg(test)]
@@ -58,5 +65,12 @@ mod tests {
         assert_eq!(Screen::parse(&bytes).unwrap().lit_rows(), 1);
         assert!(Screen::parse(&bytes[..bytes.len() - 1]).is_none());
         assert!(Screen::parse(b"P6\n").is_none());
+    }
+
+    #[test]
+    fn double_rows_are_told_from_single_ones() {
+        let screen = |rows: [u8; 4]| Screen { width: 1, height: 4, pixels: rows.map(|value| [value; 3]).concat() };
+        assert!(screen([1, 1, 9, 9]).has_double_rows());
+        assert!(!screen([1, 9, 9, 1]).has_double_rows());
     }
 }

@@ -1,13 +1,14 @@
 //! Disks of every kind: the right one or none.
 
 use slidecast_lab::machine::{Bus, Disk, Machine, Options};
-use slidecast_lab::{Exit, Lab, compare};
+use slidecast_lab::{Exit, Lab, compare, target};
 
 use crate::Test;
-use crate::fixtures::{BOOT, Fixtures, LONG, SOON, finish};
+use crate::fixtures::{BOOT, Fixtures, LONG, SOON, all_done, finish, slidecast};
 
 pub(crate) const TESTS: &[Test] = &[
     ("disks::nvme_sata_and_scsi_are_written_and_a_disk_of_large_sectors_is_refused", kinds),
+    ("disks::disks_of_large_sectors_get_the_image_of_such_a_disk", large_sectors),
     ("disks::of_two_disks_none_is_taken_until_somebody_picks_one", two_disks),
 ];
 
@@ -28,6 +29,31 @@ fn kinds() {
     assert!(report.nodes.iter().any(|node| node.reason == "target-sector-size"), "{report:?}");
     finish(fixtures, &mut machines);
     assert!(compare::data_ranges(&large.file).unwrap().is_empty(), "a refused disk was written");
+}
+
+fn large_sectors() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    // An image knows the sectors of its disk from the disk: a file has none.
+    if !target::loops_work() {
+        return eprintln!("left out: this machine gives no loop devices");
+    }
+    let (source, image) = (lab.path("source.raw"), lab.path("large.slide"));
+    std::fs::copy(&fixtures.raw, &source).unwrap();
+    let device = target::attach(&source, 4096).unwrap();
+    slidecast(["image".as_ref(), "create".as_ref(), device.as_path(), "-o".as_ref(), &image]);
+    let _dhcp = lab.dhcp(&[]).unwrap();
+    let key = fixtures.key.display().to_string();
+    let args = ["--key-file", &key, "--timeout", "120s", "--then", "poweroff"];
+    let deploy = lab.deploy(&image, 2, &args).unwrap();
+    let start = |(name, bus)| {
+        let disk = fixtures.disk(&lab, name).on(bus).with_large_sectors();
+        lab.machine(Options::new(fixtures.kernel(), vec![disk])).unwrap()
+    };
+    let mut machines: Vec<Machine> = [("nvme", Bus::Nvme), ("scsi", Bus::Scsi)].map(start).into();
+    all_done(deploy, 2);
+    // The content is that of the small disk, and so is what `image export` gives.
+    finish(fixtures, &mut machines);
 }
 
 fn two_disks() {

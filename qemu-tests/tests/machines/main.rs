@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests, though not in functions marked as such")]
 
+mod addresses;
+mod boot_files;
+mod console;
 mod direct;
 mod disks;
 mod faults;
@@ -23,7 +26,7 @@ use slidecast_lab::{privilege, programs, run, tool};
 type Test = (&'static str, fn());
 
 /// What the machines need of this one.
-const TOOLS: &[&str] = &["qemu-system-x86_64", "dnsmasq", "xorriso"];
+const TOOLS: &[&str] = &["qemu-system-x86_64", "dnsmasq", "xorriso", "busybox"];
 
 fn main() -> ExitCode {
     let built = programs::server().and(programs::agent());
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
     let missing: Vec<&str> = TOOLS.iter().copied().filter(|program| !tool::have(program)).collect();
     if !missing.is_empty() {
         eprintln!(
-            "machines: missing {missing:?}: apt-get install qemu-system-x86 ovmf ipxe-qemu ipxe dnsmasq-base xorriso"
+            "machines: missing {missing:?}: apt-get install qemu-system-x86 ovmf ipxe-qemu ipxe dnsmasq-base xorriso busybox-static"
         );
         if std::env::var_os("CI").is_some_and(|value| value == "true") {
             return ExitCode::FAILURE;
@@ -49,8 +52,18 @@ fn main() -> ExitCode {
         };
         Trial::test(name, body).with_ignored_flag(!missing.is_empty())
     };
-    let groups =
-        [direct::TESTS, disks::TESTS, faults::TESTS, stick::TESTS, network::TESTS, restored::TESTS, secure::TESTS];
+    let groups = [
+        boot_files::TESTS,
+        direct::TESTS,
+        addresses::TESTS,
+        console::TESTS,
+        disks::TESTS,
+        faults::TESTS,
+        stick::TESTS,
+        network::TESTS,
+        restored::TESTS,
+        secure::TESTS,
+    ];
     let code = libtest_mimic::run(&arguments, groups.into_iter().flatten().map(trial).collect()).exit_code();
     // What tests share is in a static, which is never dropped.
     run::remove_all();

@@ -1,14 +1,15 @@
 //! Booting from the network, beside another DHCP server and without PXE. Plain PXE is in `restored`, for BIOS and UEFI.
 
-use slidecast_lab::machine::{Boot, Options};
+use slidecast_lab::machine::{Boot, Machine, Options};
 use slidecast_lab::{Lab, NodeOptions};
 
 use crate::Test;
-use crate::fixtures::{BOOT, Fixtures, all_done, finish};
+use crate::fixtures::{BOOT, Fixtures, SOON, all_done, finish};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("network::a_machine_boots_beside_another_dhcp_server_that_knows_nothing_of_us", proxy),
+    ("network::machines_boot_beside_another_dhcp_server_that_knows_nothing_of_us", proxy),
     ("network::a_uefi_machine_boots_over_http_alone", http),
+    ("network::a_uefi_machine_boots_over_tftp_without_ipxe", tftp),
 ];
 
 fn proxy() {
@@ -21,14 +22,19 @@ fn proxy() {
     let mut dhcp = lab.on_node(&other, "dhcp", "dnsmasq", words.split(' ').chain([leases.as_str()])).unwrap();
     dhcp.wait_for("IP range", BOOT).unwrap();
     let mut boot_server = lab.boot_server(&fixtures.boot.dir, true).unwrap();
-    let deploy = fixtures.deploy(&lab, 1, &["--then", "poweroff"]);
-    let options = Options::new(Boot::Network, vec![fixtures.disk(&lab, "d")]).memory(512);
-    let mut machines = [lab.machine(options).unwrap()];
-    boot_server.wait_for("fetched initramfs.img", BOOT).unwrap();
-    all_done(deploy, 1);
+    let deploy = fixtures.deploy(&lab, 2, &["--then", "poweroff"]);
+    let options = |name| Options::new(Boot::Network, vec![fixtures.disk(&lab, name)]).memory(512);
+    let mut machines: Vec<Machine> =
+        [options("bios"), options("uefi").uefi()].map(|one| lab.machine(one).unwrap()).into();
+    for _ in 0..2 {
+        boot_server.wait_for("fetched initramfs.img", BOOT).unwrap();
+    }
+    all_done(deploy, 2);
     finish(fixtures, &mut machines);
-    let given = dhcp.said().lines().any(|line| line.contains("DHCPACK") && line.contains(&machines[0].mac(0)));
-    assert!(given, "the other server gave no address: {}", dhcp.tail());
+    for machine in &machines {
+        let given = dhcp.said().lines().any(|line| line.contains("DHCPACK") && line.contains(&machine.mac(0)));
+        assert!(given, "the other server gave no address: {}", dhcp.tail());
+    }
 }
 
 fn http() {
@@ -36,13 +42,23 @@ fn http() {
     let lab = Lab::new(1).unwrap();
     let mut boot_server = lab.boot_server(&fixtures.boot.dir, false).unwrap();
     let deploy = fixtures.deploy(&lab, 1, &["--then", "poweroff"]);
-    // OVMF would try PXE first: it is told that it has none.
-    let no_pxe = ["IPv4", "IPv6"].map(|kind| format!("name=opt/org.tianocore/{kind}PXESupport,string=n"));
-    let more = no_pxe.into_iter().flat_map(|value| ["-fw_cfg".to_owned(), value]).collect();
     let options = Options::new(Boot::Network, vec![fixtures.disk(&lab, "d")]).memory(768).uefi();
-    let mut machines = [lab.machine(Options { more, ..options }).unwrap()];
+    let mut machines = [lab.machine(Options { more: Options::without_pxe(), ..options }).unwrap()];
     boot_server.wait_for("asked for boot (UEFI HTTP Boot)", BOOT).unwrap();
     boot_server.wait_for("fetched slidecast.efi", BOOT).unwrap();
     all_done(deploy, 1);
     finish(fixtures, &mut machines);
+}
+
+fn tftp() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let more = ["--dhcp", "10.77.0.100-10.77.0.199", "--uefi", "uki"];
+    let mut boot_server = lab.boot_server_with(&fixtures.boot.dir, &more).unwrap();
+    let options = Options::new(Boot::Network, vec![fixtures.disk(&lab, "d")]).memory(768).uefi();
+    let mut machine = lab.machine(options).unwrap();
+    boot_server.wait_for("fetched slidecast.efi", BOOT).unwrap();
+    machine.wait_for("/24 (dhcp)", BOOT).unwrap();
+    machine.wait_for("slidecast: waiting for server", SOON).unwrap();
+    assert!(!boot_server.said().contains("fetched snponly.efi"), "{}", boot_server.tail());
 }
