@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use slidecast_benches::setup::Setup;
 use slidecast_benches::table::Table;
-use slidecast_benches::{cpu, create, incompressible, memory, redeploy, system};
+use slidecast_benches::{boot, boot_size, cpu, create, incompressible, memory, redeploy, system};
 use slidecast_lab::{Result, privilege};
 
 #[derive(Debug, Parser)]
@@ -32,6 +32,10 @@ enum Name {
     Redeploy,
     /// Creating images beside plain zstd
     Create,
+    /// Power-on to a server and to done in virtual machines, by each way to boot
+    Boot,
+    /// Sizes of boot files, and the least memory that a machine needs
+    BootSize,
 }
 
 fn main() -> ExitCode {
@@ -63,6 +67,8 @@ fn measure(cli: &Cli) -> Result<()> {
             Name::Memory => memory::run(&setup, &mut table)?,
             Name::Redeploy => redeploy::run(&setup, &mut table)?,
             Name::Create => create::run(&setup, &mut table)?,
+            Name::Boot => boot::run(&setup, &mut table)?,
+            Name::BootSize => boot_size::run(&setup, &mut table)?,
         }
     }
     table.close();
