@@ -10,9 +10,10 @@ use slidecast_lab::{Exit, Lab, LabError, Result};
 
 use crate::boot_size::SmallImage;
 use crate::setup::Setup;
-use crate::table::{Bar, Table, median};
+use crate::table::{Bar, Table};
 
-const ROUNDS: usize = 3;
+/// Whatever else this machine does makes it later, never earlier: the quicker one counts.
+const ROUNDS: usize = 2;
 /// A machine that takes longer has gone wrong.
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -40,7 +41,7 @@ pub fn run(setup: &Setup, table: &mut Table) -> Result<()> {
         way("USB stick, BIOS", files.stick(), false),
         way("USB stick, UEFI", files.stick(), true),
     ];
-    let from = format!("median of {ROUNDS}; one machine, 768 MiB, drivers `common`");
+    let from = format!("the quicker of {ROUNDS} runs; one machine, 768 MiB, drivers `common`");
     let mut figures = Vec::new();
     for way in &ways {
         let rounds: Vec<_> = (0..ROUNDS).map(|_| seconds(way, &image, &files)).collect::<Result<_>>()?;
@@ -57,7 +58,7 @@ pub fn run(setup: &Setup, table: &mut Table) -> Result<()> {
             ),
         );
         for (name, rounds) in &figures {
-            table.row(name, median(rounds.iter().map(pick).collect()), Bar::Report, &from);
+            table.row(name, rounds.iter().map(pick).fold(f64::INFINITY, f64::min), Bar::Report, &from);
         }
     }
     Ok(())

@@ -17,6 +17,9 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// Memory of a machine in MiB: iPXE, kernel and initramfs, and then the whole of Debian.
 const MEMORY: u32 = 512;
 
+/// The addresses that machines are given.
+const RANGE: &str = "10.77.0.100-10.77.0.199";
+
 /// Shows it with `count` machines; `say` gets every line.
 ///
 /// # Errors
@@ -33,10 +36,13 @@ pub fn run(count: usize, say: &dyn Fn(&str)) -> Result<()> {
     let public = key.with_extension("key.pub");
     let files = BootFiles::make(&lab.path("out"), "virtio", &public.display().to_string(), &[])?;
     say("boot files:  ./mkimage.sh --key server.key.pub --modules virtio");
-    say("deployment:  slidecast deploy debian.slide --wait-for N --interface eth0 --boot=RANGE --then reboot");
+    say(&format!(
+        "deployment:  slidecast deploy debian.slide --wait-for {count} --interface eth0 --boot={RANGE} --then reboot"
+    ));
     say(&format!("machines:    {count} in QEMU, without KVM, with empty disks; power on\n"));
     let out = files.dir.display().to_string();
-    let args = ["--interface", "eth0", "--boot=10.77.0.100-10.77.0.199", "--boot-dir", &out, "--then", "reboot"];
+    let boot = format!("--boot={RANGE}");
+    let args = ["--interface", "eth0", &boot, "--boot-dir", &out, "--then", "reboot"];
     let mut deploy = lab.deploy_shown("deploy", &image, count, &[&args[..], &["--timeout", "300s"]].concat())?;
     let power_on = Instant::now();
     let start = |n: usize| -> Result<Machine> {

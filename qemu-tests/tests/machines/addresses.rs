@@ -30,8 +30,8 @@ fn fixed() {
 fn renewed() {
     let fixtures = Fixtures::get();
     let lab = Lab::new(1).unwrap();
-    // A renewal is due after twelve seconds, by what the server says.
-    let mut dhcp = lab.dhcp(&["--dhcp-option=58,12", "--dhcp-option=59,100"]).unwrap();
+    // A renewal is due after five seconds, by what the server says.
+    let mut dhcp = lab.dhcp(&["--dhcp-option=58,5", "--dhcp-option=59,100"]).unwrap();
     let mut machine = lab.machine(Options::new(fixtures.kernel(), vec![])).unwrap();
     machine.wait_for("/24 (dhcp)", BOOT).unwrap();
     let said = |dhcp: &slidecast_lab::Process, what: &str| dhcp.said().matches(what).count();
