@@ -11,9 +11,11 @@
 #   lab      system tests: the real programs in network namespaces (root, sudo or user namespaces)
 #   qemu     system tests in virtual machines: from power-on to a disk that boots
 #   bench    the figures, beside peers measured in the same run: ./check.sh bench [NAME...]
+#   chaos    faults of every kind, at every position of a chain, in every phase, with the real programs: some ten minutes;
+#            ./check.sh chaos [--rounds N] [--seed S] [--case NAME]...
 #   fuzz     the property tests with many more cases
 #
-# Without arguments: all but bench and fuzz. The last line is the total.
+# Without arguments: all but bench, chaos and fuzz. The last line is the total.
 set -euo pipefail
 cd "$(dirname "$0")"
 . qemu-tests/need.sh
@@ -26,6 +28,8 @@ LAB_TOOLS=(ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat m
 BOOT_TOOLS=(dnsmasq /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi curl)
 # For the log of everything that reaches a disk.
 LOG_TOOLS=(fusermount3 qemu-storage-daemon)
+# For faults of the network and of disks.
+FAULT_TOOLS=(nft fusermount3 qemu-storage-daemon)
 
 fmt() {
     need_rust
@@ -84,7 +88,7 @@ static() {
 }
 
 lab() {
-    need_tools "${LAB_TOOLS[@]}" "${BOOT_TOOLS[@]}" "${LOG_TOOLS[@]}"
+    need_tools "${LAB_TOOLS[@]}" "${BOOT_TOOLS[@]}" "${LOG_TOOLS[@]}" "${FAULT_TOOLS[@]}"
     build_static
     cargo build --quiet --workspace --bins
     SLIDECAST_AGENT=$(static_agent) cargo test --quiet --workspace --test system
@@ -110,6 +114,13 @@ bench() {
     build_static
     cargo build --quiet --release -p slidecast-server -p slidecast-benches
     SLIDECAST=$target_dir/release/slidecast SLIDECAST_AGENT=$(static_agent) "$target_dir/release/slidecast-benches" "$@"
+}
+
+chaos() {
+    need_tools "${LAB_TOOLS[@]}" "${FAULT_TOOLS[@]}"
+    build_static
+    cargo build --quiet --workspace --bins
+    SLIDECAST_AGENT=$(static_agent) "$target_dir/debug/slidecast-lab" chaos "$@"
 }
 
 # Adds up the test runner's closing lines; a tier without any counts as one test.
@@ -149,13 +160,14 @@ case ${1:-} in
     --inside) "$2"; exit ;;
     -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"; exit ;;
     bench) shift; bench "$@"; exit ;;
+    chaos) shift; chaos "$@"; exit ;;
     sim) if [ $# -gt 1 ]; then shift; sim "$@"; exit; fi ;;
 esac
 [ $# = 0 ] || tiers=("$@")
 for tier in "${tiers[@]}"; do
     case $tier in
         fmt | clippy | doc | unit | sim | static | lab | qemu | fuzz) ;;
-        *) die "no tier is called $tier (fmt clippy doc unit sim static lab qemu bench fuzz)" ;;
+        *) die "no tier is called $tier (fmt clippy doc unit sim static lab qemu bench chaos fuzz)" ;;
     esac
 done
 need_rust

@@ -24,6 +24,7 @@ package_of() {
         ip | tc) echo iproute2 ;;
         mount | losetup | unshare | setpriv | mkswap) echo mount util-linux ;;
         mke2fs | debugfs | dumpe2fs | e2fsck) echo e2fsprogs ;;
+        nft) echo nftables ;;
         mkfs.vfat) echo dosfstools ;;
         mcopy | mmd) echo mtools ;;
         dnsmasq) echo dnsmasq-base ;;

@@ -345,6 +345,22 @@ impl Lab {
         self.network.plug(&node.name, node.card, false)
     }
 
+    /// Switches a node's card off (its cable is dead for both ends) or on.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn switch_card(&self, node: &Node, on: bool) -> Result<()> {
+        self.network.switch_card(&node.name, on)
+    }
+
+    /// Adds rules to a node's firewall, as `nft -f` takes them.
+    ///
+    /// # Errors
+    /// When `nft` is missing or refuses them.
+    pub fn nft(&self, node: &Node, rules: &str) -> Result<()> {
+        self.network.nft(&node.name, rules)
+    }
+
     /// Puts a node's cable back.
     ///
     /// # Errors

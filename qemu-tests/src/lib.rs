@@ -6,6 +6,7 @@
 //! the disks afterwards. Everything is removed at the end of a run, however it ends ([`run`]).
 
 pub mod cgroup;
+pub mod chaos;
 pub mod compare;
 pub mod demo;
 pub mod disk;

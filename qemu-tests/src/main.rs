@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use slidecast_lab::chaos::{self, proxy};
 use slidecast_lab::demo::Demo;
-use slidecast_lab::{Lab, NodeOptions, Result, TargetKind, disk, machine, noise, privilege, pxe, run, target};
+use slidecast_lab::{
+    Lab, LabError, NodeOptions, Result, TargetKind, disk, machine, noise, privilege, programs, pxe, run, target,
+};
 
 #[derive(Debug, Parser)]
 #[command(name = "slidecast-lab", about = "A server and its nodes in network namespaces", version)]
@@ -29,6 +32,33 @@ enum Command {
         /// Number of machines
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=4))]
         nodes: u32,
+    },
+    /// Play faults of every kind, at every position of a chain, in every phase of a deployment
+    Chaos {
+        /// How often everything is played, each time with the next seed
+        #[arg(long, default_value_t = 1)]
+        rounds: u64,
+        /// What is drawn: bytes, delays, which middle node
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Only this case (KIND/POSITION/PHASE) or all whose names begin so (KIND, KIND/POSITION); may be given again
+        #[arg(long = "case")]
+        cases: Vec<String>,
+        /// How many are played at once
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
+    /// Damage or cut what is passed on between two nodes; for the chaos cases, inside a node's namespace
+    #[command(hide = true)]
+    Proxy {
+        /// What is done
+        fault: proxy::Fault,
+        /// On the way up instead of down
+        #[arg(long)]
+        up: bool,
+        /// At this byte [default: at the next one after SIGUSR1]
+        #[arg(long)]
+        at: Option<u64>,
     },
     /// Make a network and hold it until Ctrl-C, to try things in it by hand
     Hold {
@@ -107,7 +137,7 @@ fn obey(command: Command) -> Result<()> {
             privilege::enter()?;
             // Ahead of the network: a name that is wrong is said at once.
             if let Some(path) = &source {
-                std::fs::File::open(path).map_err(slidecast_lab::LabError::io("opening", path))?;
+                std::fs::File::open(path).map_err(LabError::io("opening", path))?;
             }
             let nodes = usize::try_from(nodes).expect("at most 64 by the command line");
             Demo { source, nodes }.run(&|line| println!("{line}"))
@@ -117,6 +147,15 @@ fn obey(command: Command) -> Result<()> {
             let nodes = usize::try_from(nodes).expect("at most 4 by the command line");
             machine::demo::run(nodes, &|line| println!("{line}"))
         }
+        Command::Chaos { rounds, seed, cases, jobs } => {
+            privilege::enter()?;
+            programs::server().and(programs::agent())?;
+            let good = chaos::run(&chaos::Options { rounds, seed, cases, jobs }, &|line| println!("{line}"))?;
+            run::remove_all();
+            if good { Ok(()) } else { Err(LabError::Unable { why: "some cases failed".to_owned() }) }
+        }
+        Command::Proxy { fault, up, at } => proxy::run(proxy::Plan { fault, up, at })
+            .map_err(LabError::io("passing on at", format!("port {}", proxy::PORT))),
         Command::Hold { nodes, cards, mbits } => {
             privilege::enter()?;
             hold(nodes, cards, mbits)
@@ -150,7 +189,7 @@ fn obey(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Synthetic { dir } => {
-            std::fs::create_dir_all(&dir).map_err(slidecast_lab::LabError::io("creating", &dir))?;
+            std::fs::create_dir_all(&dir).map_err(LabError::io("creating", &dir))?;
             let disks = disk::synthetic::make(&dir)?;
             println!("{}\n{}", disks.first.display(), disks.second.display());
             Ok(())

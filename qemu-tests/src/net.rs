@@ -150,6 +150,17 @@ impl Network {
         self.ip("switch", &format!("link set {name}.0 {how}\n"))
     }
 
+    /// Adds rules to the firewall of the namespace `name`, as `nft -f` takes them.
+    pub(crate) fn nft(&self, name: &str, rules: &str) -> Result<()> {
+        let namespace = self.namespace(name);
+        tool::feed("ip", ["netns", "exec", &namespace, "nft", "-f", "-"], rules).map(drop)
+    }
+
+    /// Switches the card of node `name` off or on.
+    pub(crate) fn switch_card(&self, name: &str, on: bool) -> Result<()> {
+        self.ip(name, &format!("link set eth0 {}\n", if on { "up" } else { "down" }))
+    }
+
     fn ip(&self, name: &str, batch: &str) -> Result<()> {
         tool::feed("ip", ["-n", &self.namespace(name), "-batch", "-"], batch).map(drop)
     }

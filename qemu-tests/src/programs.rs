@@ -20,6 +20,14 @@ pub fn agent() -> Result<PathBuf> {
     find("slidecast-agent", "SLIDECAST_AGENT")
 }
 
+/// The lab's own command, for what is to run inside a namespace.
+///
+/// # Errors
+/// When it has not been built.
+pub fn lab() -> Result<PathBuf> {
+    find("slidecast-lab", "SLIDECAST_LAB")
+}
+
 fn find(program: &'static str, variable: &str) -> Result<PathBuf> {
     let path = std::env::var_os(variable).map_or_else(|| beside(program), PathBuf::from);
     if path.is_file() { Ok(path) } else { Err(LabError::NotBuilt { program, looked: path }) }

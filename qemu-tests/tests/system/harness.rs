@@ -25,8 +25,8 @@ pub(crate) enum Needs {
 /// A test: its name says what is so.
 pub(crate) type Test = (&'static str, Needs, fn());
 
-/// Runs what the arguments choose.
-pub(crate) fn main(groups: &[&[Test]]) -> ExitCode {
+/// Runs what the arguments choose of `groups` and of the tests that `more` makes once the rights are there.
+pub(crate) fn main(groups: &[&[Test]], more: fn() -> Vec<Trial>) -> ExitCode {
     let built = programs::server().and(programs::agent());
     if let Err(error) = built.map(drop).and_then(|()| privilege::enter()) {
         eprintln!("system tests: {error}");
@@ -55,6 +55,6 @@ pub(crate) fn main(groups: &[&[Test]]) -> ExitCode {
         })
         .with_ignored_flag(!given(needs))
     };
-    let trials = groups.iter().flat_map(|group| group.iter()).map(trial).collect();
+    let trials = groups.iter().flat_map(|group| group.iter()).map(trial).chain(more()).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -10,6 +10,7 @@ mod bad_peers;
 mod bad_targets;
 mod boot;
 mod chains;
+mod chaos;
 mod devices;
 mod end_to_end;
 mod faults;
@@ -23,7 +24,7 @@ mod repair;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let code = harness::main(&[
+    let groups = [
         lab::TESTS,
         end_to_end::TESTS,
         chains::TESTS,
@@ -36,7 +37,8 @@ fn main() -> ExitCode {
         repair::TESTS,
         redeploy::TESTS,
         boot::TESTS,
-    ]);
+    ];
+    let code = harness::main(&groups, chaos::trials);
     // What tests share is in a static, which is never dropped.
     slidecast_lab::run::remove_all();
     code

@@ -1,0 +1,167 @@
+//! What must hold after a case, whatever happened: looked at from outside, in the report, the exit codes and the disks.
+
+use std::fs::File;
+use std::io::Read;
+use std::time::Duration;
+
+use super::case::{Case, End, Kind};
+use super::rig::{AGED, BYTES, RING, Rig, SOON};
+use crate::compare::{Compared, compare};
+use crate::error::{LabError, Result};
+use crate::process::Exit;
+use crate::report::{Node as Entry, Report};
+
+/// How long before the others end a node must be able to be heard again, so that it must have come back.
+const TO_COME_BACK: f64 = 2.0;
+/// What the server may send on top of all that it must: manifests, headers, what was on its way when a link broke.
+const SLACK: u64 = 4 << 20;
+
+/// What a deployment came to.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// How `deploy` ended.
+    pub exit: Exit,
+    /// Its report.
+    pub report: Report,
+    /// From the plan to the end of the command, as seen from outside.
+    pub wall: Duration,
+}
+
+/// Gives everything that is not as it must be, in words. `undone` is when the fault was over, if it was.
+///
+/// # Errors
+/// When something cannot be looked at.
+pub(super) fn judge(rig: &mut Rig, case: &Case, ended: &Ended, undone: Option<Duration>) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let report = &ended.report;
+    let code = if report.nodes.iter().all(|node| node.state == "done") { 0 } else { 3 };
+    if ended.exit != Exit::Code(code) {
+        wrong.push(format!("deploy ended with {:?} instead of code {code}", ended.exit));
+    }
+    if report.nodes.len() != rig.nodes.len() {
+        wrong.push(format!("{} nodes are in the report instead of {}", report.nodes.len(), rig.nodes.len()));
+    }
+    let must_be_back = undone.is_some_and(|at| at.as_secs_f64() + TO_COME_BACK < survivors_took(rig, ended));
+    for at in 0..rig.nodes.len() {
+        let name = rig.nodes[at].name.clone();
+        let Some(entry) = report.node(&rig.nodes[at].address) else {
+            wrong.push(format!("{name} is not in the report"));
+            continue;
+        };
+        wrong.extend(entry_and_disk(rig, at, entry)?.into_iter().map(|text| format!("{name} {text}")));
+        let struck = rig.struck.contains(&at);
+        let end = if struck { case.kind.end() } else { End::Done };
+        if !is_right(end, entry, must_be_back) {
+            let who = if struck { "struck" } else { "a survivor" };
+            let (state, reason, detail) = (&entry.state, &entry.reason, &entry.detail);
+            wrong.push(format!("{name}, {who}, ended as {state}, {reason}: {detail}"));
+        }
+        if !struck {
+            let exit = rig.agents[at].wait_exit(SOON)?;
+            if exit != Exit::Code(0) {
+                wrong.push(format!("{name}'s agent ended with {exit:?}"));
+            }
+        }
+    }
+    let most = most_egress(case, report);
+    if report.egress_bytes > most {
+        wrong.push(format!("the server sent {} bytes, more than {most}", report.egress_bytes));
+    }
+    Ok(wrong)
+}
+
+/// When the last node that was not struck ended, in seconds after the plan was fixed.
+pub(super) fn survivors_took(rig: &Rig, ended: &Ended) -> f64 {
+    let survivors = rig.nodes.iter().enumerate().filter(|(at, _)| !rig.struck.contains(at));
+    let entries = survivors.filter_map(|(_, node)| ended.report.node(&node.address));
+    entries.map(|entry| entry.seconds).fold(0.0, f64::max)
+}
+
+/// Whether a node's entry agrees with itself and with its disk.
+fn entry_and_disk(rig: &Rig, at: usize, entry: &Entry) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let file = &rig.nodes[at].target.file;
+    let compared = compare(file, &rig.image.raw)?;
+    let whole = compared == Compared::Equal(BYTES);
+    match entry.state.as_str() {
+        "done" => {
+            if !whole {
+                wrong.push(format!("is done, and its disk {compared}"));
+            }
+            if entry.reason != "none" {
+                wrong.push(format!("is done with the reason {}", entry.reason));
+            }
+        }
+        "failed" => {
+            if entry.reason == "none" || entry.detail.is_empty() {
+                wrong.push(format!("failed without a reason: {entry:?}"));
+            }
+            let before = if rig.setting.old { [AGED; 8] } else { [0; 8] };
+            let mut head = [0; 8];
+            let mut disk = File::open(file).map_err(LabError::io("opening", file))?;
+            disk.read_exact(&mut head).map_err(LabError::io("reading", file))?;
+            if head != *b"SLIDEMRK" && head != before && !whole {
+                wrong.push(format!("failed, and its disk is neither untouched nor marked nor whole: {head:02x?}"));
+            }
+        }
+        other => wrong.push(format!("ended as {other}")),
+    }
+    Ok(wrong)
+}
+
+/// Whether a node ended as it should have.
+fn is_right(end: End, entry: &Entry, must_be_back: bool) -> bool {
+    let failed = |reasons: &[&str]| entry.state == "failed" && reasons.contains(&entry.reason.as_str());
+    let done = entry.state == "done";
+    match end {
+        End::Done => done,
+        End::Back => done || (!must_be_back && failed(&["node-lost"])),
+        // It may have ended before it was struck.
+        End::Failed(reasons) | End::Either(reasons) => done || failed(reasons),
+    }
+}
+
+/// The most that the server may have sent: an image; what a struck node lacks that came back, once for all of them; and for
+/// each node that was lost what was in the rings around it.
+fn most_egress(case: &Case, report: &Report) -> u64 {
+    let image = report.stored_bytes;
+    let struck = case.kind.nodes().1 as u64;
+    let again = match case.kind {
+        // Both runs count, and what the first one sent in its last second may come again.
+        Kind::Server | Kind::ServerAndNode => 2 * image,
+        _ => match case.kind.end() {
+            End::Failed(_) => struck * RING,
+            _ => image,
+        },
+    };
+    image + again + SLACK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(state: &str, reason: &str) -> Entry {
+        let entry = serde_json::json!({
+            "id": 1, "address": "10.77.0.10", "target": "/dev/x", "state": state, "reason": reason, "detail": "", "seconds": 1.0,
+            "verified": "no", "blocks_written": 0, "blocks_kept": 0, "repairs": 0, "moved": false, "late": false, "returned": 0,
+        });
+        serde_json::from_value(entry).unwrap()
+    }
+
+    #[test]
+    fn who_could_have_come_back_must_have_and_who_could_not_may_be_lost() {
+        assert!(is_right(End::Back, &entry("failed", "node-lost"), false));
+        assert!(!is_right(End::Back, &entry("failed", "node-lost"), true));
+        assert!(!is_right(End::Back, &entry("failed", "internal"), false));
+        assert!(is_right(End::Back, &entry("done", "none"), true));
+    }
+
+    #[test]
+    fn a_failure_for_another_reason_is_wrong() {
+        assert!(is_right(End::Failed(&["disk-flush"]), &entry("failed", "disk-flush"), false));
+        assert!(!is_right(End::Failed(&["disk-flush"]), &entry("failed", "timed-out"), false));
+        assert!(!is_right(End::Done, &entry("failed", "node-lost"), false));
+        assert!(!is_right(End::Done, &entry("written", "none"), false));
+    }
+}

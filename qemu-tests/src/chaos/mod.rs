@@ -1,0 +1,20 @@
+//! Chaos: faults of every kind, at every position of a chain and in every phase of a deployment, with the real programs.
+//!
+//! A [`Case`] is what happens, to whom and when; a seed draws the rest (which middle node, which byte, how long). It is played
+//! in a lab of its own ([`play()`]) and judged from outside: exit codes, the report, every disk against the image.
+//! [`pairwise`] are the few cases of the lab tier, [`run()`] plays the product for `./check.sh chaos`.
+
+mod case;
+mod cover;
+mod disk;
+mod judge;
+mod play;
+pub mod proxy;
+mod rig;
+mod run;
+mod strike;
+
+pub use case::{Case, Kind, Phase, Position};
+pub use cover::pairwise;
+pub use play::{Able, Measured, Outcome, play};
+pub use run::{Options, replay, run};

@@ -1,0 +1,146 @@
+//! Plays one case from the start to the verdict.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::case::{Case, End, Kind, Needs};
+use super::disk::FaultyDisk;
+use super::judge::{Ended, judge, survivors_took};
+use super::proxy;
+use super::rig::{Rig, Setting, Usual};
+use super::strike::{Strike, strike};
+use crate::disk::random::Random;
+use crate::error::Result;
+use crate::net::GOODPUT;
+use crate::process::Exit;
+use crate::tool;
+
+/// Longer than this a deployment hangs.
+const LIMIT: Duration = Duration::from_secs(90);
+/// How often a case is tried whose deployment was over before the fault.
+const TRIES: u64 = 3;
+
+/// How a case ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// All is as it must be.
+    Passed(Measured),
+    /// What is not, and what the programs said last.
+    Failed {
+        /// One line each.
+        wrong: Vec<String>,
+        /// The ends of the outputs.
+        said: String,
+    },
+    /// It could not be played, and why.
+    Skipped(&'static str),
+}
+
+/// What a case took.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    /// How much later the last survivor ended than in a deployment without a fault, less the time that what the server sent
+    /// again takes on the line; in seconds.
+    pub lost: f64,
+    /// What the server sent beyond one image, in bytes.
+    pub again: u64,
+    /// Whether all struck nodes ended as done.
+    pub all_done: bool,
+}
+
+/// What this machine can do.
+#[derive(Debug, Clone, Copy)]
+pub struct Able {
+    firewall: bool,
+    faulty_disk: bool,
+}
+
+impl Able {
+    /// Looks.
+    pub fn look() -> Self {
+        let rules = proxy::redirect();
+        let try_rules = || tool::feed("unshare", ["--net", "nft", "-f", "-"], &rules).is_ok();
+        Self { firewall: tool::have("nft") && try_rules(), faulty_disk: FaultyDisk::can_be() }
+    }
+
+    /// Why a kind cannot be played here, if so.
+    pub fn lacks(&self, kind: Kind) -> Option<&'static str> {
+        match kind.needs() {
+            Needs::Firewall if !self.firewall => Some("nftables is not to be had here"),
+            Needs::FaultyDisk if !self.faulty_disk => {
+                Some("a faulty disk is not to be had here (loop devices, FUSE, QEMU)")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Plays `case` with what `seed` draws for it.
+///
+/// # Errors
+/// When the lab itself fails, or the deployment hangs.
+pub fn play(case: &Case, seed: u64, able: &Able) -> Result<Outcome> {
+    if let Some(why) = able.lacks(case.kind) {
+        return Ok(Outcome::Skipped(why));
+    }
+    let mut random = case.random(seed);
+    for _ in 0..TRIES {
+        if let Some(outcome) = attempt(case, &mut random)? {
+            return Ok(outcome);
+        }
+    }
+    Ok(Outcome::Skipped("the deployment was over before the fault, each time"))
+}
+
+/// One try; gives nothing if the fault came too late.
+fn attempt(case: &Case, random: &mut Random) -> Result<Option<Outcome>> {
+    let setting = Setting::of(case, random);
+    let usual = without_fault(setting)?;
+    let mut rig = Rig::start(setting, Some((case, &usual)), random)?;
+    let Strike::Struck(undone) = strike(&mut rig, case, random)? else { return Ok(None) };
+    let ended = match finish(&mut rig) {
+        Ok(ended) => ended,
+        Err(error) => return Ok(Some(Outcome::Failed { wrong: vec![error.to_string()], said: rig.tails() })),
+    };
+    let wrong = judge(&mut rig, case, &ended, undone)?;
+    if !wrong.is_empty() {
+        let repairs: Vec<String> = ended.report.repair_log.iter().map(|repair| format!("{repair:?}\n")).collect();
+        return Ok(Some(Outcome::Failed { wrong, said: rig.tails() + "--- repairs\n" + &repairs.concat() }));
+    }
+    let again = ended.report.egress_bytes.saturating_sub(usual.egress);
+    let later = match case.kind {
+        // The report of the second run begins with that run.
+        Kind::Server | Kind::ServerAndNode => ended.wall.as_secs_f64() - usual.wall,
+        _ => survivors_took(&rig, &ended) - usual.seconds,
+    };
+    // What is sent again to one that came back is sent when the others have ended.
+    let gap = if matches!(case.kind.end(), End::Failed(_)) { seconds_on_the_line(again, setting.mbits) } else { 0.0 };
+    let all_done = ended.exit == Exit::Code(0);
+    Ok(Some(Outcome::Passed(Measured { lost: later - gap, again, all_done })))
+}
+
+fn finish(rig: &mut Rig) -> Result<Ended> {
+    let (exit, report) = rig.deploy.wait(LIMIT)?;
+    Ok(Ended { exit, report, wall: rig.planned.elapsed() })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "megabytes")]
+fn seconds_on_the_line(bytes: u64, mbits: u32) -> f64 {
+    bytes as f64 * 8.0 / (f64::from(mbits) * 1e6 * GOODPUT)
+}
+
+/// What a deployment comes to to which nothing happens, measured once in this process.
+fn without_fault(setting: Setting) -> Result<Usual> {
+    static KNOWN: Mutex<BTreeMap<Setting, Usual>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(usual) = known.get(&setting) {
+        return Ok(*usual);
+    }
+    let mut rig = Rig::start(setting, None, &mut Random::new(0))?;
+    let ended = finish(&mut rig)?;
+    let (seconds, wall) = (survivors_took(&rig, &ended), ended.wall.as_secs_f64());
+    let usual = Usual { seconds, wall, egress: ended.report.egress_bytes };
+    known.insert(setting, usual);
+    Ok(usual)
+}

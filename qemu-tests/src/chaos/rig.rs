@@ -1,0 +1,261 @@
+//! What a case is played on: an image that does not compress, a chain of nodes with small rings, the programs.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::case::{Case, Kind, Needs, Phase};
+use super::disk::FaultyDisk;
+use super::proxy::{self, Fault};
+use crate::disk::random::{self, Random};
+use crate::error::{LabError, Result};
+use crate::lab::{Deploy, Lab, Node, NodeOptions};
+use crate::process::Process;
+use crate::run::Run;
+use crate::target::TargetKind;
+use crate::{programs, tool};
+
+/// Bytes of the image, and of every disk.
+pub(super) const BYTES: u64 = 24 << 20;
+/// Bytes of a node's ring.
+pub(super) const RING: u64 = 8 << 20;
+/// Bytes of a frame without a payload.
+const HEADER: u64 = 48;
+/// For what happens at once.
+pub(super) const SOON: Duration = Duration::from_secs(20);
+/// How often a disk is looked at.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// The image of all cases.
+#[derive(Debug, Clone)]
+pub(super) struct Image {
+    /// The layer.
+    pub slide: PathBuf,
+    /// The disk that it was made of: no part of it is unused.
+    pub raw: PathBuf,
+}
+
+impl Image {
+    /// Made on first use in this process; removed by `run::remove_all`.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(super) fn get() -> Result<Self> {
+        static MADE: Mutex<Option<(Run, Image)>> = Mutex::new(None);
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, image)) = &*made {
+            return Ok(image.clone());
+        }
+        let run = Run::start()?;
+        let image = Self { slide: run.dir().join("chaos.slide"), raw: run.dir().join("chaos.raw") };
+        random::write_file(&image.raw, BYTES, 11)?;
+        let args = ["image".as_ref(), "create".as_ref(), image.raw.as_os_str(), "-o".as_ref(), image.slide.as_os_str()];
+        let codec = ["--codec".as_ref(), "none".as_ref()];
+        tool::run(&programs::server()?.display().to_string(), args.into_iter().chain(codec))?;
+        *made = Some((run, image.clone()));
+        Ok(image)
+    }
+}
+
+/// What a deployment is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Setting {
+    /// The length of the chain.
+    pub nodes: usize,
+    /// The rate of every link.
+    pub mbits: u32,
+    /// The disks hold two thirds of the image already, and are compared first.
+    pub old: bool,
+}
+
+impl Setting {
+    /// That of a case. How far a node is cannot be seen on a disk that held something; but the opening is told by other
+    /// means, so half of its cases have old disks.
+    pub(super) fn of(case: &Case, random: &mut Random) -> Self {
+        let old = case.phase == Phase::Opening && random.below(2) == 0;
+        Self { nodes: case.kind.nodes().0, mbits: case.kind.mbits(), old }
+    }
+}
+
+/// What a deployment to which nothing happens comes to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usual {
+    /// How long it takes.
+    pub seconds: f64,
+    /// From the plan to the end of the command, as seen from outside.
+    pub wall: f64,
+    /// What the server sends.
+    pub egress: u64,
+}
+
+/// A deployment that runs, and what is to be struck in it.
+#[derive(Debug)]
+pub(super) struct Rig {
+    // First: whoever waits for it is let go when it goes.
+    pub(super) disk: Option<FaultyDisk>,
+    pub(super) proxy: Option<Process>,
+    pub(super) deploy: Deploy,
+    pub(super) agents: Vec<Process>,
+    pub(super) nodes: Vec<Node>,
+    /// Which of the nodes are struck.
+    pub(super) struck: Range<usize>,
+    pub(super) image: Image,
+    pub(super) setting: Setting,
+    /// When the plan was seen to be fixed.
+    pub(super) planned: Instant,
+    pub(super) lab: Lab,
+}
+
+impl Rig {
+    /// Starts a deployment, and waits until its plan is fixed. For a case the nodes that it strikes are prepared.
+    ///
+    /// # Errors
+    /// When the lab cannot do it.
+    pub(super) fn start(setting: Setting, case: Option<(&Case, &Usual)>, random: &mut Random) -> Result<Self> {
+        let Setting { nodes: count, mbits, old } = setting;
+        let image = Image::get()?;
+        let lab = Lab::with_card_rate(1, mbits)?;
+        let options = NodeOptions::file(BYTES).on(TargetKind::Ram).mbits(mbits);
+        let mut nodes = lab.nodes(count, &options)?;
+        let struck = case.map_or(0..0, |(case, _)| case.position.places(count, case.kind.nodes().1, random));
+        if old {
+            nodes.iter().try_for_each(|node| age(&node.target.file, &image))?;
+        }
+        let (mut disk, mut proxy) = (None, None);
+        if let Some((case, usual)) = case {
+            let node = &mut nodes[struck.start];
+            if case.kind == Kind::DiskFull {
+                (node.target.path, node.target.file) = cramped(&lab, &node.target.file)?;
+            }
+            if case.kind.needs() == Needs::FaultyDisk {
+                let faulty = FaultyDisk::new(&lab, &node.name, &node.target.file)?;
+                node.target.path.clone_from(&faulty.device);
+                disk = Some(faulty);
+            }
+            if case.kind.by_proxy() {
+                proxy = Some(start_proxy(&lab, node, case, usual, random)?);
+            }
+        }
+        let deploy = lab.deploy(&image.slide, count, &["--progress", "json"])?;
+        let agents = nodes.iter().map(|node| start_agent(&lab, node)).collect::<Result<_>>()?;
+        let planned = Instant::now();
+        let mut rig = Self { disk, proxy, deploy, agents, nodes, struck, image, setting, planned, lab };
+        rig.deploy.process.wait_for("\"event\":\"plan\"", SOON)?;
+        rig.planned = Instant::now();
+        Ok(rig)
+    }
+
+    /// Waits until the first struck node has written so many thousandths of its disk. Gives whether that came.
+    pub(super) fn wait_until_written(&mut self, thousandths: u64) -> Result<bool> {
+        let file = self.nodes[self.struck.start].target.file.clone();
+        let deadline = Instant::now() + SOON;
+        loop {
+            let ended = self.deploy.process.poll_exit().is_some();
+            let blocks = fs::metadata(&file).map_err(LabError::io("looking at", &file))?.blocks();
+            if blocks * 512 >= BYTES / 1000 * thousandths {
+                return Ok(!ended);
+            }
+            if ended {
+                return Ok(false);
+            }
+            if Instant::now() >= deadline {
+                let what = format!("{thousandths} thousandths of {} being written", file.display());
+                return Err(LabError::Late { what, after: SOON, tail: self.tails() });
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Starts the agent of a node anew.
+    pub(super) fn start_again(&mut self, at: usize) -> Result<()> {
+        self.agents[at] = start_agent(&self.lab, &self.nodes[at])?;
+        Ok(())
+    }
+
+    /// The ends of all outputs, for whoever looks for the reason.
+    pub(super) fn tails(&self) -> String {
+        let all = std::iter::once(&self.deploy.process).chain(&self.agents).chain(&self.proxy);
+        let one = |process: &Process| {
+            // The progress of a second is a long line, and not what is looked for.
+            let lines: Vec<String> =
+                process.said().lines().filter(|line| !line.contains("\"progress\"")).map(short).collect();
+            format!("--- {}\n{}\n", process.name(), tool::last_lines(&lines.join("\n"), 24))
+        };
+        all.map(one).collect()
+    }
+}
+
+fn short(line: &str) -> String {
+    line.chars().take(400).collect()
+}
+
+fn start_agent(lab: &Lab, node: &Node) -> Result<Process> {
+    let key = lab.key()?.with_extension("key.pub").display().to_string();
+    let (target, ring) = (node.target.path.display().to_string(), format!("{}MiB", RING >> 20));
+    lab.agent_with(node, ["--target", &target, "--server-key", &key, "--ring", &ring, "--once"])
+}
+
+/// What [`age`] puts in the place of the image's bytes.
+pub(super) const AGED: u8 = 0xA5;
+
+/// Puts something on a disk that is two thirds of the image, and not its beginning.
+fn age(disk: &Path, image: &Image) -> Result<()> {
+    fs::copy(&image.raw, disk).map_err(LabError::io("filling", disk))?;
+    let file = File::options().write(true).open(disk).map_err(LabError::io("opening", disk))?;
+    let gaps = (0..BYTES).step_by(3 << 20);
+    gaps.into_iter()
+        .try_for_each(|at| file.write_all_at(&vec![AGED; 1 << 20], at))
+        .map_err(LabError::io("filling", disk))
+}
+
+/// A disk on a file system that has room for it and for hardly anything else.
+fn cramped(lab: &Lab, file: &Path) -> Result<(PathBuf, PathBuf)> {
+    let dir = lab.path("cramped");
+    fs::create_dir(&dir).map_err(LabError::io("creating", &dir))?;
+    let (kind, size) = (Path::new("tmpfs"), format!("size={}", BYTES + (1 << 20)));
+    tool::run("mount", [Path::new("-t"), kind, Path::new("-o"), Path::new(&size), kind, &dir])?;
+    let disk = dir.join("disk");
+    // Holes stay holes: whatever is not there yet is what there may be no room for.
+    tool::run("cp", [Path::new("--sparse=always"), file, &disk])?;
+    Ok((disk.clone(), disk))
+}
+
+/// Takes the room that is left beside a disk.
+pub(super) fn fill_up(disk: &Path) -> Result<()> {
+    let balloon = disk.with_file_name("balloon");
+    let mut file = File::create(&balloon).map_err(LabError::io("creating", &balloon))?;
+    while file.write_all(&[0xFF; 4096]).is_ok() {}
+    Ok(())
+}
+
+fn start_proxy(lab: &Lab, node: &Node, case: &Case, usual: &Usual, random: &mut Random) -> Result<Process> {
+    let (fault, up) = match case.kind {
+        Kind::FlipUp => (Fault::Flip, true),
+        Kind::Garble => (Fault::Garble, false),
+        Kind::Reset => (Fault::Reset, false),
+        Kind::Close => (Fault::Close, false),
+        _ => (Fault::Flip, false),
+    };
+    // What goes up are proofs, what is lacking, and an ack of 72 bytes each 50 ms.
+    let whole = if up { 1800 } else { BYTES };
+    let at = match case.phase {
+        Phase::Opening => Some(random.below(if up { 160 } else { 600 })),
+        // Nothing may come down after the last frame, which says that this is all: that one it must be.
+        Phase::Finishing if fault.changes() && !up => Some(usual.egress - 1 - random.below(HEADER)),
+        Phase::Finishing => None,
+        phase => Some(whole / 1000 * phase.at(random) + random.below(whole / 1000)),
+    };
+    let name = format!("{fault:?}").to_lowercase();
+    let mut args = vec!["proxy".to_owned(), name];
+    args.extend(at.map(|at| format!("--at={at}")));
+    args.extend(up.then(|| "--up".to_owned()));
+    let mut proxy =
+        lab.on_node(node, &format!("{}-proxy", node.name), &programs::lab()?.display().to_string(), args)?;
+    proxy.wait_for(proxy::READY, SOON)?;
+    lab.nft(node, &proxy::redirect())?;
+    Ok(proxy)
+}

@@ -1,0 +1,29 @@
+//! Faults of every kind at every position and in every phase, as few cases as cover each two of them together. `./check.sh
+//! chaos` plays the whole product.
+
+use libtest_mimic::{Failed, Trial};
+use slidecast_lab::chaos::{Able, Case, Outcome, pairwise, play, replay};
+
+/// What the lab tier draws for its cases.
+const SEED: u64 = 1;
+
+/// A test for each case of the cover; named after the case.
+pub(crate) fn trials() -> Vec<Trial> {
+    let able = Able::look();
+    let trial = |case: Case| {
+        let ignored = able.lacks(case.kind).is_some();
+        Trial::test(format!("chaos::{case}"), move || judge(&case, &able)).with_ignored_flag(ignored)
+    };
+    pairwise(&Case::all()).into_iter().map(trial).collect()
+}
+
+fn judge(case: &Case, able: &Able) -> Result<(), Failed> {
+    match play(case, SEED, able)? {
+        Outcome::Passed(_) => Ok(()),
+        // What could not be played is no pass.
+        Outcome::Skipped(why) => Err(why.into()),
+        Outcome::Failed { wrong, said } => {
+            Err(format!("{}\n{said}\nplay it again: {}", wrong.join("\n"), replay(case, SEED)).into())
+        }
+    }
+}
