@@ -506,8 +506,7 @@ impl Deployment {
                 let coming = |node: &NodeRecord| {
                     node.connected && node.standing == Standing::Preparing && now.since(node.moved_on) < COMING
                 };
-                let away = |node: &NodeRecord| node.away != Away::No && node.outcome().is_none();
-                if !self.nodes().any(|node| node.is_running() || coming(node) || away(node)) {
+                if !self.nodes().any(|node| node.is_running() || coming(node) || self.is_awaited(node, now)) {
                     self.finish(false, now);
                 }
             }

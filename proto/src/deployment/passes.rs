@@ -4,7 +4,7 @@
 //! nobody up. When the core of a pass has all it could get, those who still lack something form the next one: survivors of
 //! the main pass first, then the late and those that came back, the slow last.
 
-use super::{Deployment, DeploymentEvent, NodeRecord, Place, RepairKind, Standing};
+use super::{Away, Deployment, DeploymentEvent, NodeRecord, Place, RepairKind, Standing};
 use crate::bug::{self, Bug};
 use crate::control::{Finish, ToAgent};
 use crate::plan::CardId;
@@ -193,8 +193,9 @@ impl Deployment {
                 self.events.push_back(DeploymentEvent::StopFeed { chain });
             }
         }
+        // Whoever ended under a server that was killed may not have been let go by it: it is when it has called.
         let alone = self.nodes().filter(|node| node.chain.is_none() && !node.finished && node.outcome().is_some());
-        finish.extend(alone.map(|node| node.id));
+        finish.extend(alone.filter(|node| node.away == Away::No).map(|node| node.id));
         for id in finish {
             let Some(node) = self.nodes.get_mut(&id) else { continue };
             node.finished = true;

@@ -251,6 +251,17 @@ impl Deployment {
         false
     }
 
+    /// Whether a node that is not back may still be. One that has ended may be gone for good, or wait to be let go: it gets as
+    /// long to call as those at work get before chains are formed.
+    pub(super) fn is_awaited(&self, node: &NodeRecord, now: Time) -> bool {
+        let gathers = || self.resumed.is_some_and(|resumed| now < resumed.gather);
+        match node.away {
+            Away::No => false,
+            Away::Called(_) => true,
+            Away::Gone => node.outcome().is_none() || gathers(),
+        }
+    }
+
     fn form_again(&mut self, now: Time) {
         // Slow ones follow, as before.
         let here = |node: &&NodeRecord| node.is_running() && node.connected && !node.moved;

@@ -651,7 +651,36 @@ fn who_has_ended_before_the_server_was_killed_holds_up_nobody() {
     }
     assert_eq!(joins(world.orders()).len(), 2, "node {c} has ended, and its agent may have, too");
     [a, b].into_iter().for_each(|id| world.say(id, ended(EndState::Done)));
-    assert_eq!(world.machine.exit_code(), Some(0));
+    assert_eq!(world.machine.stage(), Stage::Running, "node {c} may still call, to be let go");
+    world.later(5);
+    assert_eq!(world.machine.exit_code(), Some(0), "but it is not waited for longer than for those at work");
+}
+
+#[test]
+fn who_has_ended_and_was_not_let_go_is_let_go_by_the_server_that_was_started_again() {
+    let lets_go = |world: &mut World, id| {
+        let orders = world.orders();
+        orders.iter().any(|(to, order)| *to == id && matches!(order, ToAgent::Finish(_)))
+    };
+    // While the others are at work, or when they have ended and it is all that is waited for.
+    for others_end_first in [false, true] {
+        let (mut world, _, [a, b, c]) = restarted(false);
+        for (boot, id) in [(1, a), (2, b)] {
+            world.join(boot);
+            world.say(id, progress(4));
+        }
+        if others_end_first {
+            [a, b].into_iter().for_each(|id| world.say(id, ended(EndState::Done)));
+        }
+        world.later(1);
+        world.join(3);
+        assert!(!lets_go(&mut world, c), "it has not said yet whether it kept its state");
+        world.later(1);
+        world.say(c, ended(EndState::Done));
+        assert!(lets_go(&mut world, c), "{others_end_first}");
+        [a, b].into_iter().for_each(|id| world.say(id, ended(EndState::Done)));
+        assert_eq!(world.machine.exit_code(), Some(0));
+    }
 }
 
 #[test]
