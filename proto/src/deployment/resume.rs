@@ -233,6 +233,8 @@ impl Deployment {
             chains.into_values().map(|(card, nodes)| PlannedChain { card, nodes: nodes.into_values().collect() });
         self.events.push_back(DeploymentEvent::PlanFixed(Plan { chains: chains.collect() }));
         self.events.push_back(DeploymentEvent::Resumed);
+        // An agent that was started again, too, may have been ready before this.
+        self.ready().into_iter().for_each(|id| self.replace_lost(id, now));
     }
 
     /// Forms chains of those who are back, once all are or it takes too long. Gives whether there is still to be waited.

@@ -643,6 +643,22 @@ fn an_agent_that_was_started_again_takes_the_place_of_the_one_that_died() {
 }
 
 #[test]
+fn an_agent_started_again_together_with_the_server_takes_the_place_of_the_one_that_died() {
+    let (mut world, _, [a, b, c]) = restarted(false);
+    let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+    // It is ready before anybody shows that there is a deployment to go on with.
+    let again = world.machine.on_agent(hello(20), CardId("eth0".into()), address, world.now);
+    world.say(again, ready());
+    world.join(1);
+    world.say(a, progress(4));
+    world.join(3);
+    world.say(c, ended(EndState::Done));
+    assert!(world.events().contains(&DeploymentEvent::Replaced { old: b, new: again }));
+    [a, again].into_iter().for_each(|id| world.say(id, ended(EndState::Done)));
+    assert_eq!(world.machine.exit_code(), Some(0), "nobody waits for the one that died");
+}
+
+#[test]
 fn who_has_ended_before_the_server_was_killed_holds_up_nobody() {
     let (mut world, _, [a, b, c]) = restarted(false);
     for (boot, id) in [(1, a), (2, b)] {
