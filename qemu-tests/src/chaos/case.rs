@@ -60,6 +60,8 @@ pub enum Kind {
     ServerAndNode,
     /// SIGKILL of two neighbours at once.
     TwoNeighbours,
+    /// SIGKILL of a node, and of its downstream up to 0.4 s later: while the chain is being closed.
+    OneAfterAnother,
     /// SIGKILL of three neighbours of six at once.
     ThreeAtOnce,
 }
@@ -90,7 +92,7 @@ pub enum Needs {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Kill,
         Self::Restart,
         Self::Stop,
@@ -117,6 +119,7 @@ impl Kind {
         Self::Server,
         Self::ServerAndNode,
         Self::TwoNeighbours,
+        Self::OneAfterAnother,
         Self::ThreeAtOnce,
     ];
 
@@ -149,6 +152,7 @@ impl Kind {
             Self::Server => "server",
             Self::ServerAndNode => "server-and-node",
             Self::TwoNeighbours => "two-neighbours",
+            Self::OneAfterAnother => "one-after-another",
             Self::ThreeAtOnce => "three-at-once",
         }
     }
@@ -175,7 +179,7 @@ impl Kind {
     /// How many nodes the chain has, and how many of them are struck.
     pub fn nodes(self) -> (usize, usize) {
         match self {
-            Self::TwoNeighbours => (5, 2),
+            Self::TwoNeighbours | Self::OneAfterAnother => (5, 2),
             Self::ThreeAtOnce => (6, 3),
             _ => (4, 1),
         }
@@ -183,7 +187,7 @@ impl Kind {
 
     /// The rate of every link in Mbit/s. Who is to come back needs time for it before the others end.
     pub fn mbits(self) -> u32 {
-        if self.end() == End::Back { 50 } else { 120 }
+        if self.end() == End::Back { 80 } else { 200 }
     }
 
     /// What becomes of the struck nodes.
@@ -196,6 +200,7 @@ impl Kind {
             | Self::DropOut
             | Self::PowerOff
             | Self::TwoNeighbours
+            | Self::OneAfterAnother
             | Self::ThreeAtOnce => End::Failed(&["node-lost"]),
             Self::Garble => End::Either(&["link-corrupt", "upstream-lost"]),
             Self::DiskFull | Self::WriteError => End::Failed(&["disk-write"]),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
-use super::case::{Case, End, Kind};
+use super::case::{Case, End, Kind, Phase};
 use super::rig::{AGED, BYTES, RING, Rig, SOON};
 use crate::compare::{Compared, compare};
 use crate::error::{LabError, Result};
@@ -51,7 +51,7 @@ pub(super) fn judge(rig: &mut Rig, case: &Case, ended: &Ended, undone: Option<Du
         wrong.extend(entry_and_disk(rig, at, entry)?.into_iter().map(|text| format!("{name} {text}")));
         let struck = rig.struck.contains(&at);
         let end = if struck { case.kind.end() } else { End::Done };
-        if !is_right(end, entry, must_be_back) {
+        if !is_right(end, case.phase, entry, must_be_back) {
             let who = if struck { "struck" } else { "a survivor" };
             let (state, reason, detail) = (&entry.state, &entry.reason, &entry.detail);
             wrong.push(format!("{name}, {who}, ended as {state}, {reason}: {detail}"));
@@ -110,14 +110,15 @@ fn entry_and_disk(rig: &Rig, at: usize, entry: &Entry) -> Result<Vec<String>> {
 }
 
 /// Whether a node ended as it should have.
-fn is_right(end: End, entry: &Entry, must_be_back: bool) -> bool {
+fn is_right(end: End, phase: Phase, entry: &Entry, must_be_back: bool) -> bool {
     let failed = |reasons: &[&str]| entry.state == "failed" && reasons.contains(&entry.reason.as_str());
     let done = entry.state == "done";
     match end {
         End::Done => done,
         End::Back => done || (!must_be_back && failed(&["node-lost"])),
-        // It may have ended before it was struck.
-        End::Failed(reasons) | End::Either(reasons) => done || failed(reasons),
+        // It may have ended before it was struck; but not with blocks that lacked.
+        End::Failed(reasons) => failed(reasons) || (done && phase == Phase::Finishing),
+        End::Either(reasons) => done || failed(reasons),
     }
 }
 
@@ -151,17 +152,26 @@ mod tests {
 
     #[test]
     fn who_could_have_come_back_must_have_and_who_could_not_may_be_lost() {
-        assert!(is_right(End::Back, &entry("failed", "node-lost"), false));
-        assert!(!is_right(End::Back, &entry("failed", "node-lost"), true));
-        assert!(!is_right(End::Back, &entry("failed", "internal"), false));
-        assert!(is_right(End::Back, &entry("done", "none"), true));
+        let back = |entry: &Entry, must| is_right(End::Back, Phase::Early, entry, must);
+        assert!(back(&entry("failed", "node-lost"), false));
+        assert!(!back(&entry("failed", "node-lost"), true));
+        assert!(!back(&entry("failed", "internal"), false));
+        assert!(back(&entry("done", "none"), true));
     }
 
     #[test]
     fn a_failure_for_another_reason_is_wrong() {
-        assert!(is_right(End::Failed(&["disk-flush"]), &entry("failed", "disk-flush"), false));
-        assert!(!is_right(End::Failed(&["disk-flush"]), &entry("failed", "timed-out"), false));
-        assert!(!is_right(End::Done, &entry("failed", "node-lost"), false));
-        assert!(!is_right(End::Done, &entry("written", "none"), false));
+        let failed = End::Failed(&["disk-flush"]);
+        assert!(is_right(failed, Phase::Early, &entry("failed", "disk-flush"), false));
+        assert!(!is_right(failed, Phase::Early, &entry("failed", "timed-out"), false));
+        assert!(!is_right(End::Done, Phase::Early, &entry("failed", "node-lost"), false));
+        assert!(!is_right(End::Done, Phase::Early, &entry("written", "none"), false));
+    }
+
+    #[test]
+    fn a_node_that_was_struck_before_it_had_everything_cannot_be_done() {
+        let lost = End::Failed(&["node-lost"]);
+        assert!(is_right(lost, Phase::Finishing, &entry("done", "none"), false));
+        assert!(!is_right(lost, Phase::Late, &entry("done", "none"), false));
     }
 }

@@ -130,17 +130,21 @@ fn seconds_on_the_line(bytes: u64, mbits: u32) -> f64 {
     bytes as f64 * 8.0 / (f64::from(mbits) * 1e6 * GOODPUT)
 }
 
-/// What a deployment comes to to which nothing happens, measured once in this process.
+/// What a deployment comes to to which nothing happens: the quicker of two, measured once in this process.
 fn without_fault(setting: Setting) -> Result<Usual> {
     static KNOWN: Mutex<BTreeMap<Setting, Usual>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(usual) = known.get(&setting) {
         return Ok(*usual);
     }
-    let mut rig = Rig::start(setting, None, &mut Random::new(0))?;
-    let ended = finish(&mut rig)?;
-    let (seconds, wall) = (survivors_took(&rig, &ended), ended.wall.as_secs_f64());
-    let usual = Usual { seconds, wall, egress: ended.report.egress_bytes };
+    let one = || -> Result<Usual> {
+        let mut rig = Rig::start(setting, None, &mut Random::new(0))?;
+        let ended = finish(&mut rig)?;
+        let (seconds, wall) = (survivors_took(&rig, &ended), ended.wall.as_secs_f64());
+        Ok(Usual { seconds, wall, egress: ended.report.egress_bytes })
+    };
+    let (first, second) = (one()?, one()?);
+    let usual = if first.seconds <= second.seconds { first } else { second };
     known.insert(setting, usual);
     Ok(usual)
 }

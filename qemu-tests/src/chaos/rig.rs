@@ -74,9 +74,9 @@ pub(super) struct Setting {
 
 impl Setting {
     /// That of a case. How far a node is cannot be seen on a disk that held something; but the opening is told by other
-    /// means, so half of its cases have old disks.
+    /// means, so half of its cases have old disks; but those have all the room that they need.
     pub(super) fn of(case: &Case, random: &mut Random) -> Self {
-        let old = case.phase == Phase::Opening && random.below(2) == 0;
+        let old = case.phase == Phase::Opening && case.kind != Kind::DiskFull && random.below(2) == 0;
         Self { nodes: case.kind.nodes().0, mbits: case.kind.mbits(), old }
     }
 }

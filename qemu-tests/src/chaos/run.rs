@@ -94,7 +94,7 @@ fn line(case: &Case, seed: u64, outcome: &Outcome, seconds: f64) -> String {
 
 /// Kinds by phases: how many passed, failed, were skipped; and what the survivors of each kind lost.
 fn table(played: &[Played]) -> String {
-    let mut text = format!("\n{:<16}", "passed/failed");
+    let mut text = format!("\n{:<18}", "passed/failed");
     for phase in Phase::ALL {
         let _ = write!(text, "{:>11}", phase.as_str());
     }
@@ -104,7 +104,7 @@ fn table(played: &[Played]) -> String {
         if of_kind.is_empty() {
             continue;
         }
-        let _ = write!(text, "\n{:<16}", kind.as_str());
+        let _ = write!(text, "\n{:<18}", kind.as_str());
         for phase in Phase::ALL {
             let cell = of_kind.iter().filter(|played| played.case.phase == phase).map(|played| &played.outcome);
             let _ = write!(text, "{:>11}", tally(cell));

@@ -41,6 +41,11 @@ pub(super) fn strike(rig: &mut Rig, case: &Case, random: &mut Random) -> Result<
     let mut undone = false;
     match case.kind {
         Kind::Kill | Kind::TwoNeighbours | Kind::ThreeAtOnce => kill(rig),
+        Kind::OneAfterAnother => {
+            rig.agents[at].kill();
+            pause(0, 400);
+            rig.agents[at + 1].kill();
+        }
         Kind::Restart => {
             kill(rig);
             pause(0, 500);
