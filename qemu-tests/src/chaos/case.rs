@@ -60,7 +60,7 @@ pub enum Kind {
     ServerAndNode,
     /// SIGKILL of two neighbours at once.
     TwoNeighbours,
-    /// SIGKILL of a node, and of its downstream up to 0.4 s later: while the chain is being closed.
+    /// SIGKILL of a node, and of its downstream up to 0.15 s later: while the chain is being closed.
     OneAfterAnother,
     /// SIGKILL of three neighbours of six at once.
     ThreeAtOnce,
@@ -187,7 +187,11 @@ impl Kind {
 
     /// The rate of every link in Mbit/s. Who is to come back needs time for it before the others end.
     pub fn mbits(self) -> u32 {
-        if self.end() == End::Back { 80 } else { 200 }
+        match self {
+            Self::Flap => 40,
+            _ if self.end() == End::Back => 80,
+            _ => 200,
+        }
     }
 
     /// What becomes of the struck nodes.

@@ -41,7 +41,19 @@ pub(super) fn judge(rig: &mut Rig, case: &Case, ended: &Ended, undone: Option<Du
     if report.nodes.len() != rig.nodes.len() {
         wrong.push(format!("{} nodes are in the report instead of {}", report.nodes.len(), rig.nodes.len()));
     }
+    // Else head, middle and tail would be other nodes than those that were struck.
+    let planned: Vec<&str> =
+        report.chains.iter().flat_map(|chain| &chain.nodes).map(|node| node.address.as_str()).collect();
+    if planned != rig.nodes.iter().map(|node| node.address.as_str()).collect::<Vec<_>>() {
+        wrong.push(format!("the chain is {planned:?}"));
+    }
     let must_be_back = undone.is_some_and(|at| at.as_secs_f64() + TO_COME_BACK < survivors_took(rig, ended));
+    // What lacks may come in the moment between two strikes.
+    let may_be_done = match case.phase {
+        Phase::Finishing => true,
+        Phase::Late => case.kind == Kind::OneAfterAnother,
+        _ => false,
+    };
     for at in 0..rig.nodes.len() {
         let name = rig.nodes[at].name.clone();
         let Some(entry) = report.node(&rig.nodes[at].address) else {
@@ -51,7 +63,7 @@ pub(super) fn judge(rig: &mut Rig, case: &Case, ended: &Ended, undone: Option<Du
         wrong.extend(entry_and_disk(rig, at, entry)?.into_iter().map(|text| format!("{name} {text}")));
         let struck = rig.struck.contains(&at);
         let end = if struck { case.kind.end() } else { End::Done };
-        if !is_right(end, case.phase, entry, must_be_back) {
+        if !is_right(end, may_be_done, entry, must_be_back) {
             let who = if struck { "struck" } else { "a survivor" };
             let (state, reason, detail) = (&entry.state, &entry.reason, &entry.detail);
             wrong.push(format!("{name}, {who}, ended as {state}, {reason}: {detail}"));
@@ -110,14 +122,14 @@ fn entry_and_disk(rig: &Rig, at: usize, entry: &Entry) -> Result<Vec<String>> {
 }
 
 /// Whether a node ended as it should have.
-fn is_right(end: End, phase: Phase, entry: &Entry, must_be_back: bool) -> bool {
+fn is_right(end: End, may_be_done: bool, entry: &Entry, must_be_back: bool) -> bool {
     let failed = |reasons: &[&str]| entry.state == "failed" && reasons.contains(&entry.reason.as_str());
     let done = entry.state == "done";
     match end {
         End::Done => done,
         End::Back => done || (!must_be_back && failed(&["node-lost"])),
         // It may have ended before it was struck; but not with blocks that lacked.
-        End::Failed(reasons) => failed(reasons) || (done && phase == Phase::Finishing),
+        End::Failed(reasons) => failed(reasons) || (done && may_be_done),
         End::Either(reasons) => done || failed(reasons),
     }
 }
@@ -152,7 +164,7 @@ mod tests {
 
     #[test]
     fn who_could_have_come_back_must_have_and_who_could_not_may_be_lost() {
-        let back = |entry: &Entry, must| is_right(End::Back, Phase::Early, entry, must);
+        let back = |entry: &Entry, must| is_right(End::Back, false, entry, must);
         assert!(back(&entry("failed", "node-lost"), false));
         assert!(!back(&entry("failed", "node-lost"), true));
         assert!(!back(&entry("failed", "internal"), false));
@@ -162,16 +174,16 @@ mod tests {
     #[test]
     fn a_failure_for_another_reason_is_wrong() {
         let failed = End::Failed(&["disk-flush"]);
-        assert!(is_right(failed, Phase::Early, &entry("failed", "disk-flush"), false));
-        assert!(!is_right(failed, Phase::Early, &entry("failed", "timed-out"), false));
-        assert!(!is_right(End::Done, Phase::Early, &entry("failed", "node-lost"), false));
-        assert!(!is_right(End::Done, Phase::Early, &entry("written", "none"), false));
+        assert!(is_right(failed, false, &entry("failed", "disk-flush"), false));
+        assert!(!is_right(failed, false, &entry("failed", "timed-out"), false));
+        assert!(!is_right(End::Done, false, &entry("failed", "node-lost"), false));
+        assert!(!is_right(End::Done, false, &entry("written", "none"), false));
     }
 
     #[test]
     fn a_node_that_was_struck_before_it_had_everything_cannot_be_done() {
         let lost = End::Failed(&["node-lost"]);
-        assert!(is_right(lost, Phase::Finishing, &entry("done", "none"), false));
-        assert!(!is_right(lost, Phase::Late, &entry("done", "none"), false));
+        assert!(is_right(lost, true, &entry("done", "none"), false));
+        assert!(!is_right(lost, false, &entry("done", "none"), false));
     }
 }

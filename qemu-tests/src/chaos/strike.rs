@@ -43,7 +43,7 @@ pub(super) fn strike(rig: &mut Rig, case: &Case, random: &mut Random) -> Result<
         Kind::Kill | Kind::TwoNeighbours | Kind::ThreeAtOnce => kill(rig),
         Kind::OneAfterAnother => {
             rig.agents[at].kill();
-            pause(0, 400);
+            pause(0, 150);
             rig.agents[at + 1].kill();
         }
         Kind::Restart => {
