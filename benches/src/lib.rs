@@ -12,6 +12,7 @@ pub mod create;
 pub mod incompressible;
 pub mod memory;
 pub mod redeploy;
+pub mod repair;
 pub mod setup;
 pub mod system;
 pub mod table;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use slidecast_benches::setup::Setup;
 use slidecast_benches::table::Table;
-use slidecast_benches::{boot, boot_size, cpu, create, incompressible, memory, redeploy, system};
+use slidecast_benches::{boot, boot_size, cpu, create, incompressible, memory, redeploy, repair, system};
 use slidecast_lab::{Result, privilege};
 
 #[derive(Debug, Parser)]
@@ -16,6 +16,8 @@ struct Cli {
     /// Size of the incompressible image in MiB
     #[arg(long, default_value_t = 1024)]
     mib: u64,
+    #[command(flatten)]
+    repair: repair::Options,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -30,6 +32,8 @@ enum Name {
     Memory,
     /// Disks that hold an older image, N = 8
     Redeploy,
+    /// What the others lose when nodes die, fall silent or become slow
+    Repair,
     /// Creating images beside plain zstd
     Create,
     /// Power-on to a server and to done in virtual machines, by each way to boot
@@ -66,6 +70,7 @@ fn measure(cli: &Cli) -> Result<()> {
             Name::Cpu => cpu::run(&setup, &mut table)?,
             Name::Memory => memory::run(&setup, &mut table)?,
             Name::Redeploy => redeploy::run(&setup, &mut table)?,
+            Name::Repair => repair::run(&setup, &cli.repair, &mut table)?,
             Name::Create => create::run(&setup, &mut table)?,
             Name::Boot => boot::run(&setup, &mut table)?,
             Name::BootSize => boot_size::run(&setup, &mut table)?,

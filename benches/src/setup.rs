@@ -81,11 +81,20 @@ impl Setup {
     /// # Errors
     /// When it cannot be made.
     pub fn random_image(&self) -> Result<Image> {
-        let source = self.path("random.img");
+        self.incompressible("random", self.random_bytes, 11)
+    }
+
+    /// The same in another size and with other bytes.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn incompressible(&self, name: &str, bytes: u64, seed: u64) -> Result<Image> {
+        let name = format!("{name}-{}", bytes >> 20);
+        let source = self.path(&format!("{name}.img"));
         if !source.exists() {
-            random::write_file(&source, self.random_bytes, 11)?;
+            random::write_file(&source, bytes, seed)?;
         }
-        self.image("random", source, &[])
+        self.image(&name, source, &[])
     }
 
     fn image(&self, name: &str, source: PathBuf, args: &[&str]) -> Result<Image> {

@@ -199,6 +199,20 @@ impl Process {
         }
     }
 
+    /// Bytes that its network namespace has received and sent over `interface` so far, headers and all. Nothing before
+    /// it has come there.
+    pub fn traffic(&self, interface: &str) -> Option<(u64, u64)> {
+        let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).ok();
+        if namespace(&self.pid().to_string()) == namespace("self") {
+            return None;
+        }
+        let table = fs::read_to_string(format!("/proc/{}/net/dev", self.pid())).ok()?;
+        let line = table.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'))?;
+        // Eight columns of what came, then those of what went (proc_pid_net(5)).
+        let mut counts = line.split_whitespace().map(|word| word.parse().ok());
+        Some((counts.next()??, counts.nth(7)??))
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         if self.ended.is_none() {
