@@ -1,7 +1,8 @@
 //! The bookkeeping of an agent's ring: which blocks it holds, why each is still needed, and what may go.
 //!
 //! Entries come and go in order, like the bytes of the ring. An entry may go when it is written, passed on, and received
-//! by the next two nodes; for that last reason alone at most half the ring is held.
+//! by the next two nodes; for that last reason alone at most half the ring is held, and a quarter when the rest is full of what
+//! is still to be passed on. So a node whose downstream takes nothing any more still has what that one never passed on.
 
 use crate::bug::{self, Bug};
 use crate::frame::Header;
@@ -40,6 +41,11 @@ impl Entry {
     pub fn block(&self) -> BlockNo {
         BlockNo(self.header.number)
     }
+
+    /// What it holds of the ring only because the next two nodes have not said that they have it.
+    fn lent(&self) -> u64 {
+        if self.passed && !self.far { self.header.charge() } else { 0 }
+    }
 }
 
 /// The entries of the ring, oldest first.
@@ -47,6 +53,8 @@ impl Entry {
 pub struct Book {
     capacity: u64,
     held: u64,
+    /// The bytes of what was passed on and may be needed again.
+    lent: u64,
     /// How many entries the disk still needs.
     unwritten: usize,
     first: EntryId,
@@ -58,7 +66,7 @@ impl Book {
     /// The book of an empty ring of `capacity` bytes.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
-        Self { capacity, held: 0, unwritten: 0, first: 0, entries: VecDeque::new(), newest: HashMap::new() }
+        Self { capacity, held: 0, lent: 0, unwritten: 0, first: 0, entries: VecDeque::new(), newest: HashMap::new() }
     }
 
     /// The size of the ring in bytes.
@@ -118,6 +126,16 @@ impl Book {
         self.entries.get_mut(usize::try_from(id.checked_sub(self.first)?).ok()?)
     }
 
+    /// Changes what is known of the downstream and an entry.
+    fn change(&mut self, id: EntryId, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.entry(id) {
+            let before = entry.lent();
+            change(entry);
+            let after = entry.lent();
+            self.lent = self.lent - before + after;
+        }
+    }
+
     /// The newest entry that carries `block`.
     #[must_use]
     pub fn find(&self, block: BlockNo) -> Option<EntryId> {
@@ -156,25 +174,23 @@ impl Book {
 
     /// The frame went out whole, or the link it was going out on is gone.
     pub fn on_sent(&mut self, id: EntryId, whole: bool) {
-        if let Some(entry) = self.entry(id) {
+        self.change(id, |entry| {
             entry.sending = false;
             entry.passed |= whole;
-        }
+        });
     }
 
     /// The downstream does not need the entry.
     pub fn on_not_needed(&mut self, id: EntryId) {
-        if let Some(entry) = self.entry(id) {
-            (entry.passed, entry.near, entry.far) = (true, true, true);
-        }
+        self.change(id, |entry| (entry.passed, entry.near, entry.far) = (true, true, true));
     }
 
     /// The next node has it; with `far`, the one after it too.
     pub fn on_received(&mut self, id: EntryId, far: bool) {
-        if let Some(entry) = self.entry(id) {
+        self.change(id, |entry| {
             entry.near = true;
             entry.far |= far;
-        }
+        });
     }
 
     /// Whether the next node has the entry. One that is gone counts as had.
@@ -189,6 +205,7 @@ impl Book {
             let spoilt = entry.header.payload_len == 0;
             (entry.passed, entry.near, entry.far, entry.sending) = (spoilt, spoilt, spoilt, false);
         }
+        self.lent = 0;
     }
 
     /// Whether the oldest entry waits for the disk.
@@ -209,7 +226,10 @@ impl Book {
         let above_half = self.held > self.capacity / 2;
         let free = match need {
             Need::Nobody => true,
-            Need::Paced => (entry.passed || bug::is(Bug::ReleaseUnsent)) && (entry.far || above_half),
+            Need::Paced => {
+                let lent_much = above_half && self.lent > self.capacity / 4;
+                (entry.passed || bug::is(Bug::ReleaseUnsent)) && (entry.far || lent_much)
+            }
             Need::Loose => entry.far || above_half,
         };
         if (!entry.written && !bug::is(Bug::ReleaseUnwritten)) || entry.sending || !free {
@@ -219,6 +239,7 @@ impl Book {
         let id = self.first;
         self.first += 1;
         self.held -= entry.header.charge();
+        self.lent -= entry.lent();
         if self.newest.get(&entry.block()) == Some(&id) {
             self.newest.remove(&entry.block());
         }
@@ -278,6 +299,26 @@ mod tests {
         assert!(book.release(Need::Paced).is_none());
         book.on_received(4, true);
         assert!(book.release(Need::Paced).is_some());
+    }
+
+    #[test]
+    fn what_the_downstream_may_not_have_passed_on_stays_while_the_ring_fills_behind_it() {
+        let mut book = book_of(8);
+        for id in 0..8 {
+            book.on_written(BlockNo(u32::try_from(id).unwrap()));
+        }
+        let send = |book: &mut Book, id| {
+            book.on_sending(id);
+            book.on_sent(id, true);
+        };
+        (0..2).for_each(|id| send(&mut book, id));
+        assert!(book.release(Need::Paced).is_none(), "all that was sent is a quarter of the ring");
+        send(&mut book, 2);
+        assert_eq!(book.release(Need::Paced).map(|(id, _)| id), Some(0));
+        assert!(book.release(Need::Paced).is_none());
+        book.forget_downstream();
+        (1..8).for_each(|id| book.on_received(id, true));
+        assert!(book.release(Need::Paced).is_none(), "nothing was passed on to the next one");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What goes to the neighbour down the chain.
 
-use super::{Act, CONNECT_PATIENCE, CONNECT_PAUSE, Downstream, DownstreamState, Node, Transmit};
+use super::{Act, CONNECT_PATIENCE, CONNECT_PAUSE, Downstream, DownstreamState, KEEP, Node, Transmit};
 use crate::bug::{self, Bug};
 use crate::control::{LinkState, Side};
 use crate::frame::{HEADER_LEN, Header, Kind};
@@ -58,7 +58,7 @@ impl Node {
     pub(super) fn set_downstream(&mut self, wanted: Option<(Terms, SocketAddr)>, now: Time) {
         if let (Some(down), Some((terms, _))) = (&mut self.downstream, &wanted) {
             let kept = down.terms.to == terms.to && down.terms.key == terms.key;
-            if kept && !matches!(down.state, DownstreamState::Gone) {
+            if kept && !matches!(down.state, DownstreamState::Gone { .. }) {
                 down.terms.class = terms.class;
                 if terms.class == LinkClass::Follower {
                     self.clear_parts();
@@ -110,7 +110,7 @@ impl Node {
             return Below::Nothing;
         }
         match self.downstream.as_ref().map(|down| &down.state) {
-            None | Some(DownstreamState::Gone) => Below::Nothing,
+            None | Some(DownstreamState::Gone { .. }) => Below::Nothing,
             Some(DownstreamState::Up(sender)) if sender.is_open() => Below::Lacks(sender.lacking()),
             Some(_) => Below::Unknown,
         }
@@ -119,7 +119,7 @@ impl Node {
     pub(super) fn lose_downstream(&mut self, fault: &LinkFault, now: Time) {
         let Some(down) = &mut self.downstream else { return };
         let (peer, retry) = match &down.state {
-            DownstreamState::Gone | DownstreamState::Idle { .. } => return,
+            DownstreamState::Gone { .. } | DownstreamState::Idle { .. } => return,
             DownstreamState::Connecting { .. } => (down.terms.to, true),
             // A downstream that has not heard of us yet hangs up; its order is on the way. One that says nothing is dead.
             DownstreamState::Up(sender) => {
@@ -130,7 +130,7 @@ impl Node {
             down.state = DownstreamState::Idle { connect_at: now.after(CONNECT_PAUSE) };
             return;
         }
-        down.state = DownstreamState::Gone;
+        down.state = DownstreamState::Gone { kept: Some(now.after(KEEP)) };
         down.parts.clear();
         let sending: Vec<u64> = down.sent.drain(..).collect();
         sending.into_iter().for_each(|id| self.book.on_sent(id, false));
@@ -151,6 +151,11 @@ impl Node {
             DownstreamState::Connecting { .. } if down.give_up <= now => {
                 self.lose_downstream(&LinkFault::Handshake, now);
                 self.acts.push_back(Act::Close(Side::Downstream));
+                self.reclaim();
+            }
+            DownstreamState::Gone { kept } if kept.is_some_and(|until| until <= now) => {
+                // No order came: nobody above waits any longer.
+                *kept = None;
                 self.reclaim();
             }
             DownstreamState::Up(sender) => {

@@ -34,6 +34,8 @@ const SAMPLE: Duration = Duration::from_millis(100);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// The pause between two tries.
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// How long the ring is kept for another downstream when one is lost: the server's order is on its way by then.
+const KEEP: Duration = Duration::from_secs(1);
 /// How often a block whose content was wrong is fetched before the node gives up.
 const CONTENT_TRIES: u8 = 2;
 
@@ -168,10 +170,17 @@ struct Downstream {
 
 #[derive(Debug)]
 enum DownstreamState {
-    Idle { connect_at: Time },
-    Connecting { attempt: u64 },
+    Idle {
+        connect_at: Time,
+    },
+    Connecting {
+        attempt: u64,
+    },
     Up(Box<Sender>),
-    Gone,
+    /// Lost. Until then the ring is kept for whoever comes in its place.
+    Gone {
+        kept: Option<Time>,
+    },
 }
 
 /// The link to the neighbour that sends.
@@ -566,7 +575,7 @@ impl Node {
     fn need(&self) -> Need {
         match &self.downstream {
             None => Need::Nobody,
-            Some(Downstream { state: DownstreamState::Gone, .. }) => Need::Loose,
+            Some(Downstream { state: DownstreamState::Gone { kept: None }, .. }) => Need::Loose,
             Some(_) if self.is_followed() => Need::Loose,
             Some(_) => Need::Paced,
         }
@@ -632,6 +641,8 @@ impl Node {
 
     fn tell_link(&mut self, side: Side, peer: NodeId, state: LinkState, fault: Option<&LinkFault>) {
         let reason = match (fault, side) {
+            // Whoever owns the connection knows whether the kernel at the other end is silent, too.
+            _ if state == LinkState::Suspect => Reason::None,
             (None, _) => Reason::None,
             (Some(LinkFault::BlockCrc(_) | LinkFault::PayloadCrc(_)), _) => Reason::LinkCorrupt,
             (Some(LinkFault::Manifest(_)), _) => Reason::ManifestMismatch,
@@ -657,14 +668,16 @@ impl Node {
         self.acts.push_back(Act::Tell(ToServer::Link(event)));
     }
 
-    /// Says once that the neighbour on `side` is quiet, and takes it back when it is heard again.
+    /// Says once that the neighbour on `side` is quiet, and takes it back when it is heard again. The caller adds
+    /// [`Reason::TimedOut`] if not even the kernel there answers: then the neighbour is believed to be dead.
     fn suspect(&mut self, side: Side, peer: NodeId, silence: Duration) {
         let quiet = silence >= SUSPECT;
         let seen = &mut self.suspected[usize::from(side == Side::Downstream)];
         if *seen != quiet {
             *seen = quiet;
-            let state = if quiet { LinkState::Suspect } else { LinkState::Up };
-            self.tell_link(side, peer, state, None);
+            let (state, fault) =
+                if quiet { (LinkState::Suspect, Some(LinkFault::Silent(silence))) } else { (LinkState::Up, None) };
+            self.tell_link(side, peer, state, fault.as_ref());
         }
     }
 

@@ -427,6 +427,25 @@ fn a_silent_downstream_is_reported_and_the_rest_goes_on() {
 }
 
 #[test]
+fn the_ring_is_kept_for_a_new_downstream_and_not_for_ever() {
+    let mut world = World::new(3, 203);
+    // The ring of node 2 fills with what node 3 does not take any more.
+    world.run(Duration::from_millis(5));
+    world.cut.push(2);
+    world.run(Duration::from_millis(1500));
+    let kept = |world: &World| (world.rigs[1].node.book.first_id(), world.rigs[1].node.book.held());
+    let (first, held) = kept(&world);
+    assert!(held > RING * 3 / 4, "{held}");
+    let lost = LinkFault::Broken("reset".to_owned());
+    world.rigs[1].node.on_link_lost(Side::Downstream, &lost, world.now);
+    world.run(Duration::from_millis(500));
+    assert_eq!(kept(&world).0, first, "whoever comes in its place may need all of it");
+    world.run(Duration::from_secs(4));
+    world.assert_complete(0);
+    world.assert_complete(1);
+}
+
+#[test]
 fn an_order_below_the_highest_epoch_is_dropped() {
     let mut world = World::new(2, 10);
     let now = world.now;
