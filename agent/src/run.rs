@@ -12,7 +12,7 @@ mod tests;
 
 use crate::agent::follow_links;
 use crate::cli::Exit;
-use crate::conn::Conn;
+use crate::conn::{Conn, LIVELY, LIVELY_OF_LATE};
 use crate::disk::{Engine, Stopping};
 use crate::event_loop::{DOWNSTREAM, UPSTREAM};
 use crate::parts::Parts;
@@ -359,11 +359,15 @@ impl Run {
 
     /// A neighbour that is silent may be dead, cut off or stopped: its kernel knows.
     fn explain_silence(&mut self, message: &mut ToServer) {
-        if let ToServer::Link(LinkEvent { side, state: LinkState::Down, reason: Reason::TimedOut, detail, .. }) =
-            message
-        {
-            let acknowledged = self.conn(*side).and_then(|conn| conn.is_acknowledged());
-            detail.push_str(silence(acknowledged));
+        let ToServer::Link(LinkEvent { side, state, reason, detail, .. }) = message else { return };
+        if (*state, *reason) != (LinkState::Down, Reason::TimedOut) && *state != LinkState::Suspect {
+            return;
+        }
+        let within = if *state == LinkState::Suspect { LIVELY_OF_LATE } else { LIVELY };
+        let acknowledged = self.conn(*side).and_then(|conn| conn.is_acknowledged(within));
+        detail.push_str(silence(acknowledged));
+        if acknowledged == Some(false) {
+            *reason = Reason::TimedOut;
         }
     }
 

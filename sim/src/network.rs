@@ -341,6 +341,14 @@ impl Network {
         reads.then_some(end)
     }
 
+    /// Whether the kernel at the other end answers what this end sends.
+    #[must_use]
+    pub fn answers(&self, conn: ConnId, end: usize, now: Time) -> bool {
+        let Conn { hosts, flows, .. } = &self.conns[conn];
+        let there = self.hosts[hosts[1 - end]].powered && self.open_at(hosts[0], hosts[1]) <= now;
+        there && !flows.iter().any(|flow| flow.lost)
+    }
+
     /// A frame is complete at the other end. Gives also whether a frame that was pending at this end is out now.
     pub fn on_arrive(
         &mut self,

@@ -456,7 +456,16 @@ impl Run {
                     }
                     Ok(())
                 }
-                Act::Tell(message) => {
+                Act::Tell(mut message) => {
+                    if let ToServer::Link(LinkEvent { side, state: LinkState::Suspect, reason, .. }) = &mut message {
+                        let conn = match side {
+                            Side::Upstream => self.upstream.map(|(conn, _)| (conn, CALLED)),
+                            Side::Downstream => self.downstream.as_ref().map(|down| (down.conn, CALLER)),
+                        };
+                        if conn.is_some_and(|(conn, end)| !core.network.answers(conn, end, core.now)) {
+                            *reason = Reason::TimedOut;
+                        }
+                    }
                     if let ToServer::Link(LinkEvent { side, state: LinkState::Up, .. }) = &message {
                         match side {
                             Side::Upstream => self.upstream.iter_mut().for_each(|(_, trusted)| *trusted = true),

@@ -316,7 +316,8 @@ impl Deployment {
         self.look_up(now);
         self.hear_returned(id, &message, now);
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        node.heard = now;
+        let silence = now.since(node.heard);
+        (node.heard, node.suspected) = (now, None);
         if !node.connected {
             (node.connected, node.gone) = (true, None);
             self.greet(id, now);
@@ -367,7 +368,7 @@ impl Deployment {
             }
             ToServer::Link(event) => {
                 if event.deployment == deployment {
-                    self.on_link(id, &event, now);
+                    self.on_link(id, &event, silence, now);
                 }
             }
         }

@@ -8,6 +8,7 @@ use crate::plan::CardId;
 use crate::reason::{EndState, Phase, Reason, Verified};
 use crate::set::BlockSet;
 use crate::units::{Epoch, NodeId, Time};
+use core::time::Duration;
 use std::net::IpAddr;
 
 /// Where a node stands, in the order in which it gets there.
@@ -112,6 +113,9 @@ pub struct NodeRecord {
     pub(super) relinked: u32,
     /// When a neighbour last said that its link with it is gone, and what it said.
     pub(super) blamed: Option<(Time, String)>,
+    /// A neighbour hears nothing of it, nor does its kernel answer; what the neighbour said, and how long nothing must be
+    /// heard here for it to be believed.
+    pub(super) suspected: Option<(Duration, String)>,
     /// The upstream that it can't be reached from, although both live.
     pub(super) avoid: Option<NodeId>,
     /// It has stood behind the tail: survivors of the main pass have their catch-up pass before it.
@@ -148,6 +152,7 @@ impl NodeRecord {
             link_epoch: Epoch(0),
             relinked: 0,
             blamed: None,
+            suspected: None,
             avoid: None,
             behind: false,
             joins: None,

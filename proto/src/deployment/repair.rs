@@ -1,7 +1,8 @@
 //! Repair: who is dead, who can't be reached, and how a chain closes around it.
 //!
 //! A node is dead when nothing is heard of it and a neighbour says so too, or when its control link has been gone for
-//! [`GRACE`]. A link that broke between two living nodes is made anew; one on which everything vanishes is not tried again:
+//! [`GRACE`]. Silence of [`SUSPECT`] is enough for that if its kernel is silent too; an agent that may only be stopped or starved
+//! has until its neighbour ends the link. A link that broke between two living nodes is made anew; one on which everything vanishes is not tried again:
 //! its lower end goes behind the tail, where another neighbour serves it. Each change is kept for the report, with the time from the
 //! first sign to the moment when blocks could flow again.
 
@@ -20,6 +21,10 @@ const STALL: Duration = Duration::from_secs(120);
 const RELINKS: u32 = 5;
 /// Nothing heard for so long makes a neighbour's complaint about a node believable.
 const SUSPECT: Duration = Duration::from_secs(1);
+/// A neighbour that was itself not heard for so long may have been cut off: its word on the silence of others counts nothing.
+const DEAF: Duration = Duration::from_millis(600);
+/// Quiet for longer than a busy machine would be.
+const DEAD_QUIET: Duration = Duration::from_millis(1500);
 /// A neighbour's complaint counts for so long when the control link goes, too.
 const BLAMED: Duration = Duration::from_secs(2);
 /// The most repairs that are kept for the report.
@@ -138,17 +143,30 @@ impl Deployment {
     }
 
     /// A node says that a link is gone, or stands again.
-    pub(super) fn on_link(&mut self, id: NodeId, event: &LinkEvent, now: Time) {
+    /// Before that nothing was heard of it for `silence`.
+    pub(super) fn on_link(&mut self, id: NodeId, event: &LinkEvent, silence: Duration, now: Time) {
+        let last = self.nodes.get(&id).and_then(|node| node.last_join.as_ref()).map(|join| join.epoch);
+        let newest = last == Some(event.epoch);
         match (event.state, event.side) {
             (LinkState::Up, Side::Upstream) => self.on_link_up(id, event, now),
-            (LinkState::Down, _) => {
-                let last = self.nodes.get(&id).and_then(|node| node.last_join.as_ref()).map(|join| join.epoch);
-                if last == Some(event.epoch) {
-                    self.on_link_down(id, event, now);
+            (LinkState::Down, _) if newest => self.on_link_down(id, event, now),
+            (LinkState::Suspect, _) if newest && event.reason == Reason::TimedOut && silence < DEAF => {
+                if let Some(peer) = self.nodes.get_mut(&event.peer) {
+                    peer.suspected = Some((SUSPECT, format!("node {id} says: {}", event.detail)));
                 }
             }
             _ => {}
         }
+    }
+
+    /// Nodes that are suspected, and of which nothing is heard here either.
+    fn believed_dead(&self, now: Time) -> Vec<(NodeId, String)> {
+        let believed = |node: &NodeRecord| {
+            let (span, said) = node.suspected.as_ref()?;
+            let quiet = !node.connected || now.since(node.heard) >= *span;
+            (node.chain.is_some() && quiet).then(|| (node.id, said.clone()))
+        };
+        self.nodes().filter_map(believed).collect()
     }
 
     /// Is the neighbour dead, or only the link?
@@ -215,6 +233,9 @@ impl Deployment {
 
     /// Gives up nodes whose control link is gone for too long, and nodes on which nothing moves.
     pub(super) fn find_lost(&mut self, now: Time) {
+        for (id, said) in self.believed_dead(now) {
+            self.lose(id, &format!("nothing is heard of it, and {said}"), now);
+        }
         let lost: Vec<NodeId> = self
             .nodes()
             .filter(|node| node.chain.is_some() || node.is_running())
@@ -256,20 +277,23 @@ impl Deployment {
             let around = [at.checked_sub(1), at.checked_add(1)];
             around.into_iter().flatten().filter_map(|at| nodes.get(at).copied()).collect()
         };
-        let quiet: Vec<NodeId> = near(self).into_iter().filter(|other| self.is_dead_quiet(*other, now)).collect();
+        let around = near(self);
         self.lose_one(id, detail, now);
-        for other in quiet {
-            let still = self.nodes.get(&other).is_some_and(|node| node.chain.is_some());
-            if still {
-                self.lose(other, &format!("nothing is heard of it, nor of node {id} next to it"), now);
+        let said = format!("nor of node {id} next to it");
+        for other in around {
+            let dead = self.is_dead_quiet(other, now);
+            let Some(node) = self.nodes.get_mut(&other).filter(|node| node.chain.is_some()) else { continue };
+            if dead {
+                self.lose(other, &format!("nothing is heard of it, {said}"), now);
+            } else if now.since(node.heard) >= DEAF && node.suspected.is_none() {
+                // Between two dead ones nobody is left to complain of it.
+                node.suspected = Some((DEAD_QUIET, said.clone()));
             }
         }
     }
 
-    /// Quiet for longer than a busy machine would be.
     fn is_dead_quiet(&self, id: NodeId, now: Time) -> bool {
-        let quiet = SUSPECT + SUSPECT / 2;
-        self.nodes.get(&id).is_some_and(|node| !node.connected || now.since(node.heard) >= quiet)
+        self.nodes.get(&id).is_some_and(|node| !node.connected || now.since(node.heard) >= DEAD_QUIET)
     }
 
     fn lose_one(&mut self, id: NodeId, detail: &str, now: Time) {
@@ -277,7 +301,8 @@ impl Deployment {
         // Closed at once, or silent since.
         let began = if now.since(node.heard) >= SUSPECT { node.heard } else { node.gone.unwrap_or(now) };
         // Whatever comes from it after this shows that it is back.
-        (node.gone, node.connected, node.blamed) = (node.gone.or(Some(now)), false, None);
+        (node.gone, node.connected) = (node.gone.or(Some(now)), false);
+        (node.blamed, node.suspected) = (None, None);
         // Who was let go may hang up: that is no loss.
         let (label, was, let_go) = (node.label(), node.is_running(), node.finished);
         self.end_node(id, Reason::NodeLost, detail.to_owned(), now);

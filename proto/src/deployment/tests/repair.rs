@@ -40,6 +40,50 @@ fn a_complaint_that_comes_before_the_hang_up_makes_it_death_at_once() {
 }
 
 #[test]
+fn a_node_whose_kernel_is_silent_too_is_dead_after_a_second() {
+    let (mut world, [a, b, c]) = World::running();
+    world.only_heard(&[a, c], 750);
+    world.link(a, b, Side::Downstream, LinkState::Suspect, Reason::TimedOut);
+    assert_eq!(world.reasons(), [None; 3], "here it was heard a moment ago");
+    world.only_heard(&[a, c], 250);
+    assert_eq!(world.reasons(), [None, Some(Reason::NodeLost), None]);
+    assert_eq!(world.chain(0), [a.0, c.0]);
+}
+
+#[test]
+fn suspicion_is_nothing_if_its_kernel_answers_or_it_is_heard_here_or_the_witness_was_cut_off_itself() {
+    let (mut world, [a, b, c]) = World::running();
+    world.only_heard(&[a, c], 1000);
+    world.link(a, b, Side::Downstream, LinkState::Suspect, Reason::None);
+    assert_eq!(world.reasons(), [None; 3], "it may only be stopped");
+    world.link(c, b, Side::Upstream, LinkState::Suspect, Reason::TimedOut);
+    assert_eq!(world.reasons()[1], Some(Reason::NodeLost));
+
+    let (mut world, [a, b, c]) = World::running();
+    world.only_heard(&[a, c], 750);
+    world.link(a, b, Side::Downstream, LinkState::Suspect, Reason::TimedOut);
+    world.say(b, ToServer::Heartbeat);
+    world.only_heard(&[a, c], 1250);
+    assert_eq!(world.reasons(), [None; 3]);
+
+    let (mut world, [a, b, c]) = World::running();
+    world.only_heard(&[c], 1000);
+    world.link(a, b, Side::Downstream, LinkState::Suspect, Reason::TimedOut);
+    assert_eq!(world.reasons(), [None; 3], "nothing was heard of the witness either");
+}
+
+#[test]
+fn of_several_silent_nodes_side_by_side_those_in_the_middle_go_soon_after() {
+    let (mut world, [a, b, c, d, e]) = World::running_with();
+    world.only_heard(&[a, e], 1000);
+    world.link(a, b, Side::Downstream, LinkState::Suspect, Reason::TimedOut);
+    world.link(e, d, Side::Upstream, LinkState::Suspect, Reason::TimedOut);
+    assert_eq!(world.chain(0), [a.0, c.0, e.0]);
+    world.only_heard(&[a, e], 500);
+    assert_eq!(world.chain(0), [a.0, e.0]);
+}
+
+#[test]
 fn those_next_to_a_dead_node_who_are_as_quiet_go_with_it() {
     let (mut world, [a, b, c, d, e]) = World::running_with();
     world.only_heard(&[a, e], 2000);
