@@ -5,7 +5,8 @@
 #   clippy   lints of all targets, warnings are errors
 #   doc      the documentation builds, without a broken link
 #   unit     unit, property and documentation tests of the workspace
-#   sim      the machines in virtual time: 2,000 seeds with faults, and bugs on purpose that must be caught;
+#   sim      the machines in virtual time: 2,000 seeds with faults, 1,000 nodes of which some die, and bugs on purpose
+#            that must be caught;
 #            ./check.sh sim --seeds N runs N seeds and no bugs
 #   static   the agent as one static program of at most 4 MiB
 #   lab      system tests: the real programs in network namespaces (root, sudo or user namespaces)
@@ -70,6 +71,8 @@ sim() {
     need_rust
     cargo run --quiet --profile sim -p slidecast-sim -- seeds "$@"
     [ $# = 0 ] || return 0
+    # Fails if deaths cost more than they may.
+    cargo run --quiet --profile sim -p slidecast-sim -- growth --nodes 1000
     # Another folder: nothing that is built with the bugs in it may be taken for what is shipped.
     RUSTFLAGS='--cfg slidecast_bugs' cargo run --quiet --profile sim --target-dir "$target_dir/bugs" -p slidecast-sim -- bugs
 }

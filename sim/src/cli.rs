@@ -12,7 +12,7 @@ Runs the machines of SlideCast in virtual time.
 
   slidecast-sim seeds [--seeds N | --seeds A..B] [--failures M]   many runs (2000), each its own seed; stops after M (10) failures
   slidecast-sim replay SEED                                        one run, told event by event
-  slidecast-sim growth [--blocks N] [--card MBITS] [--dying PERCENT] [--silent PERCENT] [--nodes N]
+  slidecast-sim growth [--blocks N] [--card MBITS] [--dying PERCENT] [--silent PERCENT] [--nodes N] [--seed S]
                                                                    how the time grows with the number of nodes, as a table
   slidecast-sim bugs [--seeds N]                                   catches bugs on purpose (a build with --cfg slidecast_bugs)
 ";
@@ -34,8 +34,9 @@ pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
             drop(out);
             replay(seed)
         }),
-        Some((&"growth", options)) => parse_growth(options)
-            .and_then(|(plan, sizes)| growth::table(plan, &sizes, &mut out).map_err(|error| error.to_string())),
+        Some((&"growth", options)) => parse_growth(options).and_then(|(plan, sizes, seed)| {
+            growth::table(plan, &sizes, seed, &mut out).map_err(|error| error.to_string())
+        }),
         #[cfg(slidecast_bugs)]
         Some((&"bugs", options)) => parse_seeds(options)
             .and_then(|(range, _)| crate::bugs::check(range.end, &mut out).map_err(|error| error.to_string())),
@@ -55,9 +56,9 @@ pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
     }
 }
 
-fn parse_growth(options: &[&str]) -> Result<(GrowthPlan, Vec<usize>), String> {
+fn parse_growth(options: &[&str]) -> Result<(GrowthPlan, Vec<usize>, u64), String> {
     let mut plan = GrowthPlan { blocks: 2048, card: 1000, dying: 1, silent: 50 };
-    let mut sizes = growth::SIZES.to_vec();
+    let (mut sizes, mut seed) = (growth::SIZES.to_vec(), 1);
     let mut options = options.iter();
     while let Some(option) = options.next() {
         let value = options.next().ok_or(format!("{option} needs a value"))?;
@@ -67,11 +68,12 @@ fn parse_growth(options: &[&str]) -> Result<(GrowthPlan, Vec<usize>), String> {
             "--card" => plan.card = number.max(1000),
             "--dying" => plan.dying = number.min(50) as usize,
             "--silent" => plan.silent = number.min(100).into(),
+            "--seed" => seed = number.into(),
             "--nodes" => sizes = vec![number.max(1) as usize],
             other => return Err(format!("no option is called {other}")),
         }
     }
-    Ok((plan, sizes))
+    Ok((plan, sizes, seed))
 }
 
 fn parse_seeds(options: &[&str]) -> Result<(Range<u64>, usize), String> {

@@ -150,6 +150,9 @@ pub struct Deployment {
     fixed: Option<Time>,
     over: Option<Time>,
     beat: Time,
+    /// When consequences were drawn last, and whether a report has come since.
+    settled: Time,
+    unsettled: bool,
     /// When anything was last brought to this machine.
     looked: Time,
     /// Of another run of the server, whose agents may come back.
@@ -178,6 +181,8 @@ impl Deployment {
             fixed: None,
             over: None,
             beat: now,
+            settled: now,
+            unsettled: false,
             looked: now,
             saved: None,
             resumed: None,
@@ -341,6 +346,11 @@ impl Deployment {
                 if progress.deployment == deployment {
                     node.take(progress, now);
                 }
+                if now.since(self.settled) < self.report_pause() {
+                    self.unsettled = true;
+                    self.events.push_back(DeploymentEvent::NodeChanged(id));
+                    return;
+                }
             }
             ToServer::Ended(ended) => {
                 if ended.deployment == deployment && node.is_running() {
@@ -464,10 +474,17 @@ impl Deployment {
         self.settle(now);
     }
 
+    /// Reports come from all nodes every second, and what follows from one is looked for at all nodes: of very many nodes'
+    /// reports some are taken together.
+    fn report_pause(&self) -> Duration {
+        Duration::from_millis(self.nodes.len() as u64 / 50)
+    }
+
     /// When [`Self::on_time`] must be called at the latest.
     #[must_use]
     pub fn deadline(&self) -> Time {
-        self.beat.after(BEAT)
+        let deadline = self.beat.after(BEAT);
+        if self.unsettled { deadline.min(self.settled.after(self.report_pause())) } else { deadline }
     }
 
     /// The next order to send.
@@ -486,6 +503,7 @@ impl Deployment {
 
     /// Draws the consequences of whatever is new.
     fn settle(&mut self, now: Time) {
+        (self.settled, self.unsettled) = (now, false);
         self.time_returned(now);
         match self.stage {
             Stage::Waiting => {

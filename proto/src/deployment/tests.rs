@@ -344,6 +344,26 @@ fn who_lacks_something_when_the_pass_has_ended_gets_a_chain_of_its_own() {
 }
 
 #[test]
+fn reports_of_very_many_nodes_are_taken_together_and_none_is_forgotten() {
+    let mut world = World::new(100, None);
+    let ids: Vec<NodeId> = (1..=100).map(|boot| world.join(boot)).collect();
+    ids.iter().for_each(|id| world.say(*id, ready()));
+    world.later(1);
+    let before = world.machine.chains().count();
+    for id in &ids {
+        let epoch = world.machine.node(*id).unwrap().last_join.as_ref().unwrap().epoch;
+        let ToServer::Progress(report) = progress(7) else { panic!() };
+        let durable_new = vec![(0, 7)];
+        world.say(*id, ToServer::Progress(Progress { epoch, pass_ended: 1, durable_new, ..report }));
+    }
+    assert_eq!(world.machine.chains().count(), before);
+    let at = world.machine.deadline();
+    assert!(at.since(world.now) <= Duration::from_millis(2));
+    world.machine.on_time(at);
+    assert_eq!(world.machine.chains().count(), before + 1);
+}
+
+#[test]
 fn a_lost_node_that_is_heard_again_joins_at_the_tail() {
     let (mut world, [_, b, _]) = World::running();
     world.machine.on_gone(b, "reset", world.now);
