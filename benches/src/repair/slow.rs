@@ -50,7 +50,7 @@ pub(super) fn run(setup: &Setup, wire: &Wire, runs: u64, seed: u64, table: &mut 
         for run in 0..runs {
             let at = usize::try_from(Random::new(seed + run).below(wire.nodes as u64)).unwrap_or(0);
             let what = if part == Part::Link { "link" } else { "disk" };
-            let name = format!("{what} of position {} at a tenth: seconds until the others run at 90 %", at + 1);
+            let name = format!("{what} of position {} at a tenth: s until others run at 90 %", at + 1);
             if !fits(image.disk_bytes * wire.nodes as u64) {
                 table.skip(&name, "too little memory for the disks");
                 continue;
