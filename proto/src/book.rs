@@ -226,11 +226,10 @@ impl Book {
         let above_half = self.held > self.capacity / 2;
         let free = match need {
             Need::Nobody => true,
-            Need::Paced => {
-                let lent_much = above_half && self.lent > self.capacity / 4;
-                (entry.passed || bug::is(Bug::ReleaseUnsent)) && (entry.far || lent_much)
+            Need::Paced if !bug::is(Bug::ReleaseUnsent) => {
+                entry.passed && (entry.far || (above_half && self.lent > self.capacity / 4))
             }
-            Need::Loose => entry.far || above_half,
+            Need::Paced | Need::Loose => entry.far || above_half,
         };
         if (!entry.written && !bug::is(Bug::ReleaseUnwritten)) || entry.sending || !free {
             return None;
