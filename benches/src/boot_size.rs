@@ -32,7 +32,7 @@ impl SmallImage {
         let (dir, file, key) = (setup.path("small"), setup.path("small.slide"), setup.path("small.key"));
         if !file.exists() {
             std::fs::create_dir_all(&dir).map_err(LabError::io("creating", &dir))?;
-            create(&synthetic::make(&dir)?.first, &file, None)?;
+            create(&synthetic::make(&dir)?.first, &file, &[])?;
             tool::run(&text(&programs::server()?), ["key", "new", "-o", &text(&key)])?;
         }
         Ok(Self { file, key, disk_bytes: compare::length(&dir.join("first.img"))? })
