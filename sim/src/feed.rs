@@ -197,6 +197,9 @@ impl Feed {
         }
         let lost = self.connection.as_mut().and_then(|connection| connection.machine.on_time(core.now).err());
         if let Some(fault) = lost {
+            if fault == LinkFault::Handshake {
+                self.give_up = core.now;
+            }
             self.fail(fault.to_string(), &mut news, core);
         }
         self.transmit(&mut news, core);

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use connection::{Connection, ConnectionError};
 use mio::{Events, Interest, Poll, Token, Waker};
 use slidecast_image::Resolved;
-use slidecast_proto::link::Terms;
+use slidecast_proto::link::{LinkFault, Terms};
 use slidecast_proto::node::Shape;
 use slidecast_proto::set::BlockSet;
 use slidecast_proto::units::{BlockNo, Time};
@@ -159,7 +159,8 @@ impl Worker {
                 ConnectionError::Image { block, detail } => {
                     return self.say(FeedNews::ImageCorrupt { block, detail });
                 }
-                error if now >= give_up => {
+                // Whose kernel answers and who says nothing itself won't answer the next call either.
+                error if now >= give_up || matches!(error, ConnectionError::Fault(LinkFault::Handshake)) => {
                     let detail = format!("link to node {} at {}: {error}", terms.to, self.order.address);
                     return self.say(FeedNews::Down { detail });
                 }

@@ -155,6 +155,16 @@ fn a_head_that_is_not_there_is_given_up_by_name() {
 }
 
 #[test]
+fn a_head_whose_kernel_answers_and_nobody_else_is_called_once() {
+    let bench = bench();
+    let _feed = bench.start();
+    let FeedNews::Down { detail } = bench.next_news() else { panic!("no end") };
+    assert!(detail.contains("handshake"), "{detail}");
+    bench.listener.set_nonblocking(true).unwrap();
+    assert_eq!(std::iter::from_fn(|| bench.listener.accept().ok()).count(), 1);
+}
+
+#[test]
 fn a_layer_file_that_lost_its_end_is_named_with_block_and_place() {
     let bench = bench();
     let path = layer(bench.dir.path());
