@@ -288,7 +288,12 @@ impl Deployment {
             Standing::Ended(outcome) if outcome.reason == Reason::NodeLost && self.stage == Stage::Running => {
                 self.revive(id, now);
             }
-            Standing::Ended(_) => node.finished = false,
+            Standing::Ended(_) => {
+                // Others may still need it: it must know of what was changed while it could not be told.
+                let join = node.last_join.clone().filter(|_| node.chain.is_some() && !node.finished);
+                node.finished = false;
+                self.orders.extend(join.map(|join| (id, ToAgent::Join(join))));
+            }
             _ if open || node.place.is_some() => {
                 node.standing = Standing::Preparing;
                 self.orders.push_back((id, ToAgent::Prepare(self.config.prepare.clone())));

@@ -217,3 +217,29 @@ fn a_tail_that_was_let_go_and_hangs_up_is_no_loss() {
     assert_eq!(world.chain(0), [a.0, b.0]);
     assert_eq!(world.machine.repairs(), []);
 }
+
+#[test]
+fn a_node_that_has_ended_and_calls_again_hears_of_its_new_neighbour() {
+    let (mut world, [a, b, c]) = World::running();
+    world.say(a, ended(EndState::Done));
+    world.machine.on_gone(b, "reset", world.now);
+    world.link(c, b, Side::Upstream, LinkState::Down, Reason::UpstreamLost);
+    assert_eq!(world.chain(0), [a.0, c.0]);
+    // Its order goes down with its control link.
+    assert!(joins(world.orders()).iter().any(|(id, _)| *id == a));
+    world.machine.on_gone(a, "reset", world.now);
+    assert_eq!(world.join(1), a);
+    let joins = joins(world.orders());
+    let [(first, join)] = &joins[..] else { panic!("{joins:?}") };
+    assert_eq!((*first, join.downstream.as_ref().unwrap().node), (a, c));
+}
+
+#[test]
+fn a_node_that_was_let_go_and_calls_again_gets_no_place() {
+    let (mut world, [_, _, c]) = World::running();
+    world.say(c, ended(EndState::Done));
+    assert!(matches!(world.orders()[..], [(id, ToAgent::Finish(_))] if id == c));
+    world.machine.on_gone(c, "it hung up", world.now);
+    assert_eq!(world.join(3), c);
+    assert!(joins(world.orders()).is_empty());
+}
