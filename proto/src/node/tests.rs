@@ -376,6 +376,19 @@ fn a_damaged_block_is_fetched_once_more_and_a_second_time_ends_the_link() {
 }
 
 #[test]
+fn a_block_that_came_damaged_is_asked_for_once_more_on_every_link() {
+    let mut world = World::new(1, 50);
+    world.damage = Some((0, BlockNo(10), 2));
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.cut, [0]);
+    world.cut.clear();
+    world.damage = Some((0, BlockNo(10), 1));
+    world.feed = feed(&world.image, &join(1, 1, 1), world.now);
+    world.run(Duration::from_secs(2));
+    world.assert_complete(0);
+}
+
+#[test]
 fn a_block_read_back_wrong_is_fetched_through_the_chain_although_the_rings_let_it_go() {
     let mut world = World::new(3, 50);
     world.rigs[2].disk_stuck = true;

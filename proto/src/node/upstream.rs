@@ -47,6 +47,8 @@ impl Node {
         self.upstream.base = self.book.next_id();
         self.upstream.passed_on = self.book.next_id();
         self.upstream.ended = None;
+        // What came damaged on another link was not asked for on this one.
+        self.upstream.crc_retry = None;
         self.pass_ended = 0;
         Ok(())
     }
