@@ -209,6 +209,17 @@ struct Waits {
     disk: u32,
 }
 
+/// In which way a block was wrong: each says something else, and is counted apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wrong {
+    /// What was read back from the disk.
+    ReadBack,
+    /// What the server sent.
+    FromServer,
+    /// What a neighbour sent.
+    FromNode,
+}
+
 /// How far the disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Disk {
@@ -236,8 +247,8 @@ pub struct Node {
     durable: BlockSet,
     verified: BlockSet,
     unreported: BlockSet,
-    /// How often a block was wrong; what a neighbour sent is counted apart.
-    content_tries: BTreeMap<(BlockNo, bool), u8>,
+    /// How often a block was wrong in which way.
+    content_tries: BTreeMap<(BlockNo, Wrong), u8>,
     upstream: Upstream,
     downstream: Option<Downstream>,
     suspected: [bool; 2],
@@ -412,16 +423,20 @@ impl Node {
             self.accepted.remove(block);
         }
         let from = self.upstream.terms.as_ref().map_or(NodeId::SERVER, |terms| terms.from);
-        let proves = read_back || from == NodeId::SERVER;
-        let tries = self.content_tries.entry((block, proves)).or_insert(0);
+        let wrong = match (read_back, from) {
+            (true, _) => Wrong::ReadBack,
+            (false, NodeId::SERVER) => Wrong::FromServer,
+            (false, _) => Wrong::FromNode,
+        };
+        let tries = self.content_tries.entry((block, wrong)).or_insert(0);
         *tries = tries.saturating_add(1);
         let last = *tries >= CONTENT_TRIES;
-        if last && proves {
-            let (reason, what) = if read_back {
-                (Reason::DiskMismatch, "read back wrong twice")
-            } else {
-                (Reason::ImageCorrupt, "arrived with wrong content twice")
-            };
+        let proof = match wrong {
+            Wrong::ReadBack => Some((Reason::DiskMismatch, "read back wrong twice")),
+            Wrong::FromServer => Some((Reason::ImageCorrupt, "arrived with wrong content twice")),
+            Wrong::FromNode => None,
+        };
+        if let (true, Some((reason, what))) = (last, proof) {
             self.on_disk_failed(reason, &format!("block {block} {what}"));
         } else if !last {
             let detail = if read_back { "read back wrong" } else { "wrong content" };

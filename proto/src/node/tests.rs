@@ -411,6 +411,21 @@ fn a_block_read_back_wrong_is_fetched_through_the_chain_although_the_rings_let_i
 }
 
 #[test]
+fn a_block_that_came_wrong_once_and_is_then_read_back_wrong_once_is_no_fault_of_the_disk() {
+    let mut world = World::new(1, 50);
+    world.rigs[0].disk_stuck = true;
+    world.run(Duration::from_millis(300));
+    let block = world.rigs[0].pending.pop_front().unwrap();
+    world.rigs[0].node.on_bad_content(block, false);
+    world.run(Duration::from_millis(300));
+    world.rigs[0].pending.retain(|other| *other != block);
+    world.rigs[0].node.on_bad_content(block, true);
+    world.rigs[0].disk_stuck = false;
+    world.run(Duration::from_secs(2));
+    world.assert_complete(0);
+}
+
+#[test]
 fn content_that_stays_wrong_fails_the_disk_but_not_the_relay() {
     let mut world = World::new(2, 50);
     world.rigs[0].disk_stuck = true;
