@@ -198,10 +198,14 @@ impl NodeRecord {
         self.progress.as_ref().is_some_and(|progress| progress.accepted >= blocks)
     }
 
-    /// Whether it has a place and never said anything from there.
+    /// Whether it is to have a place, or had one, and never said anything from there.
     pub(super) fn was_unheard(&self) -> bool {
-        let lost = self.outcome().is_some_and(|end| end.reason == Reason::NodeLost);
-        self.last_join.is_some() && self.progress.is_none() && (self.is_running() || lost)
+        self.progress.is_none() && (self.is_running() || self.is_lost())
+    }
+
+    /// Whether it was given up because nothing was heard of it.
+    pub(super) fn is_lost(&self) -> bool {
+        self.outcome().is_some_and(|end| end.reason == Reason::NodeLost)
     }
 
     /// The last pass that it was given a place in; 0 for none.

@@ -752,6 +752,22 @@ fn who_comes_back_and_never_got_its_first_place_is_told_everything_again() {
 }
 
 #[test]
+fn who_calls_again_before_it_had_a_first_place_is_told_everything_again() {
+    let (mut world, _) = World::running();
+    // No chain is on its card, and the next pass is still to come.
+    let (card, address) = (CardId("eth1".into()), IpAddr::V4(Ipv4Addr::new(10, 0, 1, 9)));
+    let late = world.machine.on_agent(hello(9), card.clone(), address, world.now);
+    world.say(late, ready());
+    assert!(world.machine.node(late).unwrap().is_running() && joins(world.orders()).is_empty());
+    world.machine.on_gone(late, "reset", world.now);
+    assert_eq!(world.machine.on_agent(hello(9), card, address, world.now), late);
+    let orders = world.orders();
+    assert!(orders.iter().any(|(id, order)| *id == late && matches!(order, ToAgent::Prepare(_))), "{orders:?}");
+    world.later(1);
+    assert!(joins(world.orders()).iter().any(|(id, _)| *id == late));
+}
+
+#[test]
 fn a_server_that_stood_still_does_not_take_its_own_silence_for_that_of_others() {
     let (mut world, [a, b, _]) = World::running();
     world.later(1);
