@@ -348,7 +348,10 @@ impl Deployment {
                 }
             }
             ToServer::Progress(progress) => {
-                if progress.deployment == deployment {
+                // Who has not said yet that it is ready speaks of a run that it is about to drop.
+                if progress.deployment == deployment
+                    && matches!(node.standing, Standing::Running(_) | Standing::Ended(_))
+                {
                     node.take(progress, now);
                 }
                 if now.since(self.settled) < self.report_pause() {

@@ -768,6 +768,16 @@ fn who_calls_again_before_it_had_a_first_place_is_told_everything_again() {
 }
 
 #[test]
+fn what_is_still_said_of_a_run_that_is_to_be_dropped_counts_for_nothing() {
+    let (mut world, _) = World::running();
+    let late = world.join(9);
+    world.say(late, progress(BLOCKS));
+    world.say(late, ended(EndState::Done));
+    world.say(late, ready());
+    assert!(joins(world.orders()).iter().any(|(id, _)| *id == late), "it lacks everything");
+}
+
+#[test]
 fn a_server_that_stood_still_does_not_take_its_own_silence_for_that_of_others() {
     let (mut world, [a, b, _]) = World::running();
     world.later(1);
