@@ -72,7 +72,7 @@ impl Deployment {
     }
 
     /// If `id` has just come, it is kept for the report that `chain` took it in.
-    fn log_joining(&mut self, id: NodeId, chain: usize, now: Time) {
+    pub(super) fn log_joining(&mut self, id: NodeId, chain: usize, now: Time) {
         if let Some((kind, since)) = self.nodes.get_mut(&id).and_then(|node| node.joins.take()) {
             self.log_repair(kind, id, chain, Some(id), "", (since, now));
         }

@@ -203,7 +203,10 @@ impl Deployment {
             self.resume(now);
         } else if self.resumed.is_none() {
             // A new deployment has begun instead.
-            self.greet(id, now);
+            return self.greet(id, now);
+        }
+        if self.stage == Stage::Running && self.nodes.get(&id).is_some_and(NodeRecord::is_lost) {
+            self.revive(id, now);
         }
     }
 
@@ -270,7 +273,9 @@ impl Deployment {
         let nodes: Vec<_> = self.nodes().filter(here).filter_map(|node| self.plan_node(node.id)).collect();
         (self.pass, self.passed) = (self.pass + u32::from(!bug::is(Bug::ResumedPassNotRaised)), now);
         for planned in plan(&self.config.cards, &nodes, &self.config.limits).chains {
-            self.new_chain(planned.card, planned.nodes, BlockSet::full(self.config.blocks), self.pass);
+            let ids = planned.nodes.clone();
+            let chain = self.new_chain(planned.card, planned.nodes, BlockSet::full(self.config.blocks), self.pass);
+            ids.into_iter().for_each(|id| self.log_joining(id, chain, now));
         }
     }
 
@@ -287,7 +292,7 @@ impl Deployment {
             .collect();
         for id in empty {
             let Some(node) = self.nodes.get_mut(&id) else { continue };
-            if node.outcome().is_none() {
+            if node.outcome().is_none() || node.is_lost() {
                 (node.standing, node.durable) = (Standing::Preparing, BlockSet::empty(self.config.blocks));
             }
             (node.away, node.moved_on) = (Away::No, now);

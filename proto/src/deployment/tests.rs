@@ -778,6 +778,46 @@ fn what_is_still_said_of_a_run_that_is_to_be_dropped_counts_for_nothing() {
 }
 
 #[test]
+fn who_was_lost_before_the_server_was_killed_and_is_back_after_it_goes_on() {
+    let (mut world, [a, b, c]) = World::running();
+    world.machine.on_gone(b, "reset", world.now);
+    world.later(3);
+    let saved = world.machine.saved(world.now).unwrap();
+    assert_eq!(saved.nodes[1].end.as_ref().map(|end| end.reason), Some(Reason::NodeLost));
+    let again = || {
+        let mut world = World::new(3, None);
+        world.now = Time(0).after(saved.elapsed);
+        world.machine.expect_back(saved.clone(), false, world.now);
+        world
+    };
+    let back = |world: &mut World, boot, id| {
+        assert_eq!(world.join(boot), id);
+        world.say(id, progress(4));
+    };
+    // After the others: it joins behind them.
+    let mut world = again();
+    back(&mut world, 1, a);
+    back(&mut world, 3, c);
+    assert_eq!(world.chain(0), [a.0, c.0]);
+    back(&mut world, 2, b);
+    assert_eq!((world.reasons(), world.chain(0)), (vec![None; 3], vec![a.0, c.0, b.0]));
+    // Before them: it has its place in the new chain.
+    let mut world = again();
+    back(&mut world, 2, b);
+    back(&mut world, 1, a);
+    back(&mut world, 3, c);
+    assert_eq!((world.reasons(), world.chain(0).len()), (vec![None; 3], 3));
+    assert!(world.machine.repairs().iter().any(|repair| repair.kind == RepairKind::Returned && repair.node == b));
+    // Without its state: it begins again.
+    let mut world = again();
+    back(&mut world, 1, a);
+    world.join(2);
+    world.orders();
+    world.later(4);
+    assert!(world.orders().iter().any(|(id, order)| *id == b && matches!(order, ToAgent::Prepare(_))));
+}
+
+#[test]
 fn a_server_that_stood_still_does_not_take_its_own_silence_for_that_of_others() {
     let (mut world, [a, b, _]) = World::running();
     world.later(1);
