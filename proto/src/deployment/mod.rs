@@ -277,6 +277,7 @@ impl Deployment {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         if node.was_unheard() {
             // It may never have got its first place, and then it knows of nothing: it begins from the start.
+            node.begins = true;
             self.orders.push_back((id, ToAgent::Prepare(self.config.prepare.clone())));
         }
         match &node.standing {
@@ -295,7 +296,7 @@ impl Deployment {
                 self.orders.extend(join.map(|join| (id, ToAgent::Join(join))));
             }
             _ if open || node.place.is_some() => {
-                node.standing = Standing::Preparing;
+                (node.standing, node.begins) = (Standing::Preparing, true);
                 self.orders.push_back((id, ToAgent::Prepare(self.config.prepare.clone())));
             }
             _ => {
@@ -335,7 +336,12 @@ impl Deployment {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         match message {
             ToServer::Hello(_) | ToServer::Heartbeat | ToServer::Log(_) => return,
+            // It was told to begin, and speaks of the run that it drops for that: what this one had done counts no more.
+            ToServer::Progress(_) | ToServer::Ended(_) | ToServer::BadBlock(_) | ToServer::Link(_) if node.begins => {
+                return;
+            }
             ToServer::Ready(ready) => {
+                node.begins &= ready.deployment != deployment;
                 if ready.deployment == deployment && node.standing == Standing::Preparing {
                     node.standing = Standing::Ready(ready);
                     self.replace_lost(id, now);
@@ -348,10 +354,7 @@ impl Deployment {
                 }
             }
             ToServer::Progress(progress) => {
-                // Who has not said yet that it is ready speaks of a run that it is about to drop.
-                if progress.deployment == deployment
-                    && matches!(node.standing, Standing::Running(_) | Standing::Ended(_))
-                {
+                if progress.deployment == deployment {
                     node.take(progress, now);
                 }
                 if now.since(self.settled) < self.report_pause() {

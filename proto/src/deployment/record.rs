@@ -105,6 +105,8 @@ pub struct NodeRecord {
     pub(super) gone: Option<Time>,
     pub(super) moved_on: Time,
     pub(super) finished: bool,
+    /// It was told to begin, and has not said yet that it is ready to.
+    pub(super) begins: bool,
     /// The chain it stands in now.
     pub(super) chain: Option<usize>,
     /// The epoch in which the link from its upstream was made.
@@ -148,6 +150,7 @@ impl NodeRecord {
             gone: None,
             moved_on: now,
             finished: false,
+            begins: false,
             chain: None,
             link_epoch: Epoch(0),
             relinked: 0,

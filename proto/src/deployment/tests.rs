@@ -745,6 +745,7 @@ fn who_comes_back_and_never_got_its_first_place_is_told_everything_again() {
     let orders = world.orders();
     let again = [ToAgent::Prepare(world.machine.config.prepare.clone())];
     assert!(orders.iter().any(|(id, order)| *id == b && again.contains(order)), "{orders:?}");
+    world.say(b, ready());
     world.say(b, progress(1));
     world.machine.on_gone(b, "reset", world.now);
     world.join(2);
@@ -775,6 +776,21 @@ fn what_is_still_said_of_a_run_that_is_to_be_dropped_counts_for_nothing() {
     world.say(late, ended(EndState::Done));
     world.say(late, ready());
     assert!(joins(world.orders()).iter().any(|(id, _)| *id == late), "it lacks everything");
+}
+
+#[test]
+fn who_begins_again_is_done_when_its_new_run_is() {
+    let (mut world, [_, b, _]) = World::running();
+    // It came through while nothing could be heard of it, and so it is told everything again.
+    world.machine.on_gone(b, "reset", world.now);
+    world.join(2);
+    world.say(b, progress(BLOCKS));
+    world.say(b, ended(EndState::Done));
+    let node = world.machine.node(b).unwrap();
+    assert!(node.is_running() && !node.has_all(BLOCKS), "its disk is wiped when it begins");
+    world.say(b, ready());
+    world.say(b, ended(EndState::Done));
+    assert!(world.machine.node(b).unwrap().outcome().is_some());
 }
 
 #[test]
