@@ -220,6 +220,23 @@ impl Checker {
         }
     }
 
+    /// All is over: the disk of a node that is done is still what it was when the node said so. What came of a later node of
+    /// the same agent counts, not what an earlier one had done.
+    pub fn on_disk_left(&mut self, machine: &Deployment, agent: usize, platter: &Platter, image: &Image) {
+        let last = self.nodes.iter().rev().find(|(_, of)| **of == agent).map(|(node, _)| *node);
+        let Some(outcome) = last.and_then(|node| machine.node(node)?.outcome()) else { return };
+        if outcome.state == EndState::Failed || self.lost_writes {
+            return;
+        }
+        let wrong = (0..image.blocks()).find(|block| platter.stable(*block) != image.content(*block));
+        if wrong.is_some() || !platter.bootable {
+            let state = outcome.state;
+            self.fail(format!(
+                "agent {agent}: was {state}, and in the end its disk is not (first wrong block: {wrong:?})"
+            ));
+        }
+    }
+
     /// Whether a later process of the same agent came in the place of this node.
     fn replaced(&self, machine: &Deployment, node: NodeId, agent: usize) -> bool {
         machine.nodes().any(|other| other.id > node && self.nodes.get(&other.id) == Some(&agent))

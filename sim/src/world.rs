@@ -136,6 +136,9 @@ impl World {
         let machine = &self.server.machine;
         if let (Stage::Over { .. }, Some(over)) = (machine.stage(), self.server.over) {
             self.core.checker.on_over(machine, self.scenario.verify, over);
+            for (agent, of) in self.agents.iter().enumerate() {
+                self.core.checker.on_disk_left(machine, agent, &of.platter, &self.core.image);
+            }
             self.check_calm();
         } else {
             self.core.checker.fail("nothing happens any more, and it is not over".to_owned());
