@@ -301,9 +301,12 @@ impl Network {
         self.take_pending(conn, end, now, queue, rng)
     }
 
-    fn take_pending(&mut self, conn: ConnId, end: usize, now: Time, queue: &mut Queue, rng: &mut Rng) -> bool {
+    /// Gives the kernel the frame that it had no room for. Its process does that: one that stands still does not, and this is
+    /// to be tried again when it goes on. Gives whether the frame is out now.
+    pub fn take_pending(&mut self, conn: ConnId, end: usize, now: Time, queue: &mut Queue, rng: &mut Rng) -> bool {
+        let still = self.hosts[self.conns[conn].hosts[end]].still > now;
         let flow = &mut self.conns[conn].flows[end];
-        if flow.queued > self.plan.unsent {
+        if still || flow.queued > self.plan.unsent {
             return false;
         }
         let Some(frame) = flow.pending.take() else { return false };

@@ -260,13 +260,17 @@ impl World {
         }
     }
 
-    /// Reads what came while a host stood still.
+    /// Writes on and reads what came while a host stood still.
     fn resume(&mut self, host: usize) {
         let core = &mut self.core;
         if core.network.hosts[host].still > core.now {
             return;
         }
         for (conn, end) in core.network.of_host(host) {
+            let core = &mut self.core;
+            if core.network.take_pending(conn, end, core.now, &mut core.queue, &mut core.rng) {
+                self.out(conn, end);
+            }
             for _ in 0..self.core.network.unread(conn, end) {
                 let core = &mut self.core;
                 let (arrival, out) = core.network.read(conn, 1 - end, core.now, &mut core.queue, &mut core.rng);
