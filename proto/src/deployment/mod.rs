@@ -536,7 +536,11 @@ impl Deployment {
                 let coming = |node: &NodeRecord| {
                     node.connected && node.standing == Standing::Preparing && now.since(node.moved_on) < COMING
                 };
-                if !self.nodes().any(|node| node.is_running() || coming(node) || self.is_awaited(node, now)) {
+                let heard_again = |node: &NodeRecord| !node.connected && node.awaited.is_some_and(|until| now < until);
+                let goes_on = |node: &NodeRecord| {
+                    node.is_running() || coming(node) || heard_again(node) || self.is_awaited(node, now)
+                };
+                if !self.nodes().any(goes_on) {
                     self.finish(false, now);
                 }
             }

@@ -118,6 +118,8 @@ pub struct NodeRecord {
     /// A neighbour hears nothing of it, nor does its kernel answer; what the neighbour said, and how long nothing must be
     /// heard here for it to be believed.
     pub(super) suspected: Option<(Duration, String)>,
+    /// It was lost because it fell silent: until then it may be heard again.
+    pub(super) awaited: Option<Time>,
     /// The upstream that it can't be reached from, although both live.
     pub(super) avoid: Option<NodeId>,
     /// It has stood behind the tail: survivors of the main pass have their catch-up pass before it.
@@ -156,6 +158,7 @@ impl NodeRecord {
             relinked: 0,
             blamed: None,
             suspected: None,
+            awaited: None,
             avoid: None,
             behind: false,
             joins: None,

@@ -25,6 +25,9 @@ const SUSPECT: Duration = Duration::from_secs(1);
 const DEAF: Duration = Duration::from_millis(600);
 /// Quiet for longer than a busy machine would be.
 const DEAD_QUIET: Duration = Duration::from_millis(1500);
+/// Who was silent no longer than this, its control link not closed, may be heard again: a cable that is out for a second is heard over
+/// after 1.4 s, one that is out for longer after 3 s (RFC 6298 with Linux's least time-out). The deployment does not end before.
+const HEARD_AGAIN: Duration = Duration::from_millis(3200);
 /// A neighbour's complaint counts for so long when the control link goes, too.
 const BLAMED: Duration = Duration::from_secs(2);
 /// The most repairs that are kept for the report.
@@ -300,6 +303,7 @@ impl Deployment {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         // Closed at once, or silent since.
         let began = if now.since(node.heard) >= SUSPECT { node.heard } else { node.gone.unwrap_or(now) };
+        node.awaited = node.connected.then(|| node.heard.after(HEARD_AGAIN));
         // Whatever comes from it after this shows that it is back.
         (node.gone, node.connected) = (node.gone.or(Some(now)), false);
         (node.blamed, node.suspected) = (None, None);

@@ -73,6 +73,36 @@ fn suspicion_is_nothing_if_its_kernel_answers_or_it_is_heard_here_or_the_witness
 }
 
 #[test]
+fn the_end_waits_a_moment_for_who_fell_silent_and_not_for_who_hung_up() {
+    let silent = || {
+        let (mut world, [a, b, c]) = World::running();
+        world.say(b, progress(1));
+        world.only_heard(&[a, c], 1000);
+        world.link(a, b, Side::Downstream, LinkState::Suspect, Reason::TimedOut);
+        assert_eq!(world.reasons()[1], Some(Reason::NodeLost));
+        [a, c].iter().for_each(|id| world.say(*id, ended(EndState::Done)));
+        world.only_heard(&[a, c], 1000);
+        assert!(!world.all_events().contains(&DeploymentEvent::Over));
+        (world, [a, b, c])
+    };
+    let (mut world, [_, b, _]) = silent();
+    world.say(b, ended(EndState::Done));
+    assert!(world.all_events().contains(&DeploymentEvent::Over));
+    assert_eq!(world.reasons(), [Some(Reason::None); 3]);
+
+    let (mut world, [a, b, c]) = silent();
+    world.only_heard(&[a, c], 1500);
+    assert!(world.all_events().contains(&DeploymentEvent::Over));
+    assert_eq!(world.machine.node(b).unwrap().outcome().unwrap().reason, Reason::NodeLost);
+
+    let (mut world, [a, b, c]) = World::running();
+    world.link(a, b, Side::Downstream, LinkState::Down, Reason::DownstreamLost);
+    world.machine.on_gone(b, "it hung up", world.now);
+    [a, c].iter().for_each(|id| world.say(*id, ended(EndState::Done)));
+    assert!(world.all_events().contains(&DeploymentEvent::Over));
+}
+
+#[test]
 fn of_several_silent_nodes_side_by_side_those_in_the_middle_go_soon_after() {
     let (mut world, [a, b, c, d, e]) = World::running_with();
     world.only_heard(&[a, e], 1000);
