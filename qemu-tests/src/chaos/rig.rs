@@ -74,9 +74,11 @@ pub(super) struct Setting {
 
 impl Setting {
     /// That of a case. How far a node is cannot be seen on a disk that held something; but the opening is told by other
-    /// means, so half of its cases have old disks; but those have all the room that they need.
+    /// means, so half of its cases have old disks; but those have all the room that they need, and on a busy machine their few
+    /// blocks are read back before a fault of reading has come.
     pub(super) fn of(case: &Case, random: &mut Random) -> Self {
-        let old = case.phase == Phase::Opening && case.kind != Kind::DiskFull && random.below(2) == 0;
+        let may_be_old = case.phase == Phase::Opening && !matches!(case.kind, Kind::DiskFull | Kind::ReadError);
+        let old = may_be_old && random.below(2) == 0;
         Self { nodes: case.kind.nodes().0, mbits: case.kind.mbits(), old }
     }
 }
