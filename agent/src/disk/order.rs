@@ -100,6 +100,7 @@ fn finish(shared: &Shared, begun: bool, pattern: &mut Pattern) -> Result<(), Fau
         }
         let mut shadow = shared.shadow();
         shadow.forget_rest();
+        // With the rest went the backup table that was fitted above.
         shadow.fit()?;
         drop(shadow);
         wipe(shared)?;

@@ -552,8 +552,7 @@ impl Deployment {
     fn replace_lost(&mut self, id: NodeId, now: Time) {
         let Some(node) = self.nodes.get(&id) else { return };
         let same = |other: &&NodeRecord| {
-            let lost = matches!(other.standing, Standing::Running(_))
-                || other.outcome().is_some_and(|end| end.reason == Reason::NodeLost);
+            let lost = matches!(other.standing, Standing::Running(_)) || other.is_lost();
             let placed = other.place.is_some() && !other.connected && lost;
             placed && other.id != id && (other.address, other.target()) == (node.address, node.target())
         };

@@ -8,7 +8,6 @@ use super::{Away, Deployment, DeploymentEvent, NodeRecord, Place, RepairKind, St
 use crate::bug::{self, Bug};
 use crate::control::{Finish, ToAgent};
 use crate::plan::CardId;
-use crate::reason::Reason;
 use crate::set::BlockSet;
 use crate::units::{NodeId, Time};
 use core::time::Duration;
@@ -199,8 +198,7 @@ impl Deployment {
         for id in finish {
             let Some(node) = self.nodes.get_mut(&id) else { continue };
             node.finished = true;
-            let failed = node.outcome().is_some_and(|outcome| outcome.reason == Reason::NodeLost);
-            if node.connected && !failed {
+            if node.connected && !node.is_lost() {
                 self.orders.push_back((id, ToAgent::Finish(Finish { deployment, then })));
             }
         }
