@@ -1,0 +1,239 @@
+//! The two ends of a chain link. The upstream end ([`Sender`]) connects; both prove that they know the link key that the
+//! server gave them; the downstream end ([`Receiver`]) says what it lacks and how much may come; then frames flow.
+//!
+//! Neither end holds payloads or knows a socket: the caller brings each frame that arrived complete, asks for control bytes
+//! to write, and accounts block frames with [`Sender::sent_block`] and [`Receiver::on_block`]. State table: `docs/WIRE.md`.
+
+mod receiver;
+mod sender;
+#[cfg(test)]
+mod tests;
+
+pub use receiver::{Receiver, ReceiverEvent};
+pub use sender::{Sender, SenderEvent};
+
+use crate::bug::{self, Bug};
+use crate::frame::{Header, HeaderError, Kind};
+use crate::reason::LinkClass;
+use crate::units::{BlockNo, DeploymentId, Epoch, LinkKey, NodeId, Time};
+use crate::wire::{Malformed, array, whole};
+use core::time::Duration;
+use nom::Parser;
+use nom::number::complete::{le_u8, le_u32, le_u64};
+
+/// The longest either end keeps quiet.
+pub const BEAT: Duration = Duration::from_millis(250);
+/// Silence after which the neighbour is suspected.
+pub const SUSPECT: Duration = Duration::from_secs(1);
+/// Silence after which the link counts as dead.
+pub const SILENT: Duration = Duration::from_secs(2);
+/// The longest a handshake may take.
+pub const HANDSHAKE: Duration = Duration::from_secs(2);
+
+/// What the server said of one link, to both its ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// The epoch of the order that made the link.
+    pub epoch: Epoch,
+    /// The pass it serves.
+    pub pass: u32,
+    /// The upstream end.
+    pub from: NodeId,
+    /// The downstream end.
+    pub to: NodeId,
+    /// What both ends prove to know.
+    pub key: LinkKey,
+    /// Paced or follower.
+    pub class: LinkClass,
+}
+
+/// Why a link can't go on. Each ends the link, none of them the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkFault {
+    /// Bytes that are no frame of this version.
+    Header(HeaderError),
+    /// A frame that may not come in this state.
+    Unexpected(Kind),
+    /// A payload that does not parse.
+    Malformed(&'static str),
+    /// A frame of another deployment.
+    Deployment,
+    /// A caller that is not the one the order named, or of another epoch.
+    Stranger {
+        /// Who calls.
+        from: NodeId,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// The neighbour does not know the link key.
+    Proof,
+    /// The payload of a control frame is damaged.
+    PayloadCrc(Kind),
+    /// The neighbour hung up and said why.
+    Refused(String),
+    /// More came than credit was given for.
+    Credit,
+    /// A block came damaged twice.
+    BlockCrc(BlockNo),
+    /// The manifest or a part of it is not what the root says.
+    Manifest(&'static str),
+    /// The connection broke; the text is the system's.
+    Broken(String),
+    /// A link that the server's newest order no longer names.
+    Superseded,
+    /// Nothing was heard for so long.
+    Silent(Duration),
+    /// The handshake took too long.
+    Handshake,
+}
+
+impl core::fmt::Display for LinkFault {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Header(error) => error.fmt(f),
+            Self::Unexpected(kind) => write!(f, "{kind:?} frame out of turn"),
+            Self::Malformed(what) => write!(f, "malformed {what}"),
+            Self::Deployment => write!(f, "frame of another deployment"),
+            Self::Stranger { from, epoch } => {
+                write!(f, "call from node {from} at epoch {epoch}, which is not expected")
+            }
+            Self::Proof => write!(f, "wrong link key"),
+            Self::PayloadCrc(kind) => write!(f, "{kind:?} payload damaged (its CRC differs)"),
+            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::Credit => write!(f, "more was sent than credit was given for"),
+            Self::BlockCrc(block) => write!(f, "block {block} came damaged twice (its CRC differs)"),
+            Self::Manifest(what) => write!(f, "{what} does not match the manifest root"),
+            Self::Broken(why) => f.write_str(why),
+            Self::Superseded => write!(f, "the chain was changed"),
+            Self::Silent(span) => write!(f, "silent for {:.1} s", span.as_secs_f32()),
+            Self::Handshake => write!(f, "no complete handshake within {} s", HANDSHAKE.as_secs()),
+        }
+    }
+}
+
+impl std::error::Error for LinkFault {}
+
+impl From<HeaderError> for LinkFault {
+    fn from(error: HeaderError) -> Self {
+        Self::Header(error)
+    }
+}
+
+impl From<Malformed> for LinkFault {
+    fn from(error: Malformed) -> Self {
+        Self::Malformed(error.what)
+    }
+}
+
+/// What a Hello says, before anything of it is proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// Who calls.
+    pub from: NodeId,
+    /// Whom it wants.
+    pub to: NodeId,
+    /// The epoch of its order.
+    pub epoch: Epoch,
+    /// The pass the link is for.
+    pub pass: u32,
+    /// Paced or follower.
+    pub class: LinkClass,
+    nonce: [u8; 16],
+}
+
+impl Greeting {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(40);
+        out.extend_from_slice(&self.from.0.to_le_bytes());
+        out.extend_from_slice(&self.to.0.to_le_bytes());
+        out.extend_from_slice(&self.epoch.0.to_le_bytes());
+        out.extend_from_slice(&self.pass.to_le_bytes());
+        out.extend_from_slice(&[u8::from(self.class == LinkClass::Follower), 0, 0, 0]);
+        out.extend_from_slice(&self.nonce);
+        out
+    }
+
+    /// Reads the payload of a Hello frame.
+    ///
+    /// # Errors
+    /// [`LinkFault::Malformed`] if it is not 40 bytes of the right form.
+    pub fn parse(payload: &[u8]) -> Result<Self, LinkFault> {
+        let mut parser = (le_u32, le_u32, le_u64, le_u32, le_u8, array::<3>, array::<16>);
+        let (from, to, epoch, pass, class, _, nonce) = whole("Hello", |input| parser.parse(input), payload)?;
+        let class = match class {
+            0 => LinkClass::Paced,
+            1 => LinkClass::Follower,
+            _ => return Err(LinkFault::Malformed("Hello")),
+        };
+        Ok(Self { from: NodeId(from), to: NodeId(to), epoch: Epoch(epoch), pass, class, nonce })
+    }
+}
+
+/// Proof of the link key: keyed BLAKE3 over both nonces and everything the Hello said.
+fn proof(terms: &Terms, label: &[u8], hello: &[u8], nonce: &[u8; 16]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_keyed(&terms.key.0);
+    hasher.update(label).update(&terms.deployment.0).update(hello).update(nonce);
+    *hasher.finalize().as_bytes()
+}
+
+const DOWNSTREAM: &[u8] = b"slidecast link 1 downstream";
+const UPSTREAM: &[u8] = b"slidecast link 1 upstream";
+
+fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    blake3::Hash::from(*a) == blake3::Hash::from(*b)
+}
+
+/// When something was last heard and said on a link.
+#[derive(Clone, Copy, Debug)]
+struct Pulse {
+    opened: Time,
+    heard: Time,
+    said: Time,
+}
+
+impl Pulse {
+    fn new(now: Time) -> Self {
+        Self { opened: now, heard: now, said: now }
+    }
+
+    fn check(&self, open: bool, now: Time) -> Result<(), LinkFault> {
+        if !open && now.since(self.opened) >= HANDSHAKE {
+            return Err(LinkFault::Handshake);
+        }
+        let silence = now.since(self.heard);
+        if open && silence >= SILENT && !bug::is(Bug::SilenceUnseen) { Err(LinkFault::Silent(silence)) } else { Ok(()) }
+    }
+
+    fn deadline(&self, open: bool) -> Time {
+        if open { self.said.after(BEAT).min(self.heard.after(SILENT)) } else { self.opened.after(HANDSHAKE) }
+    }
+}
+
+/// A frame that fits in one piece: its header and payload.
+fn framed(kind: Kind, deployment: DeploymentId, number: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let header = Header { flags, ..Header::with_payload(kind, deployment, number, payload) };
+    [&header.encode()[..], payload].concat()
+}
+
+/// The bytes of a Refuse frame: the last thing said on a link that can't be.
+#[must_use]
+pub fn refusal(deployment: DeploymentId, why: &str) -> Vec<u8> {
+    let cut = why.char_indices().map(|(at, _)| at).find(|at| *at >= 500).unwrap_or(why.len());
+    framed(Kind::Refuse, deployment, 0, 0, &why.as_bytes()[..cut])
+}
+
+fn refused(payload: &[u8]) -> LinkFault {
+    LinkFault::Refused(String::from_utf8_lossy(payload).chars().filter(|c| !c.is_control()).collect())
+}
+
+fn check_frame(header: &Header, payload: &[u8], deployment: DeploymentId) -> Result<(), LinkFault> {
+    if header.deployment != deployment {
+        return Err(LinkFault::Deployment);
+    }
+    if crc32fast::hash(payload) != header.payload_crc {
+        return Err(LinkFault::PayloadCrc(header.kind));
+    }
+    Ok(())
+}
