@@ -1,0 +1,89 @@
+//! Disks that may hold something are compared before the main pass.
+
+use super::*;
+
+/// Two ready nodes, of which the second may hold something; and its report that it is at this phase.
+fn comparing() -> (World, [NodeId; 2]) {
+    let mut world = World::new(2, None);
+    let ids = [1, 2].map(|boot| world.join(boot));
+    world.say(ids[0], ready());
+    world.say(ids[1], comparable());
+    (world, ids)
+}
+
+fn comparable() -> ToServer {
+    let ToServer::Ready(ready) = ready() else { panic!() };
+    ToServer::Ready(Ready { comparable: true, ..ready })
+}
+
+fn at_phase(world: &World, id: NodeId, phase: Phase) -> ToServer {
+    let epoch = world.machine.node(id).unwrap().last_join.as_ref().unwrap().epoch;
+    let ToServer::Progress(report) = progress(0) else { panic!() };
+    ToServer::Progress(Progress { epoch, phase, durable_new: Vec::new(), ..report })
+}
+
+#[test]
+fn a_chain_in_which_somebody_may_hold_something_compares_before_the_main_pass() {
+    let (mut world, [a, b]) = comparing();
+    assert!(joins(world.orders()).iter().all(|(_, join)| join.pass == 0));
+    assert!(matches!(&world.events()[1], DeploymentEvent::StartFeed { terms, .. } if terms.pass == 0));
+    for (id, phase) in [(a, Phase::Waiting), (b, Phase::Preparing)] {
+        let message = at_phase(&world, id, phase);
+        world.say(id, message);
+    }
+    world.later(20);
+    assert!(joins(world.orders()).is_empty(), "one still compares");
+    let old = world.machine.node(b).unwrap().last_join.clone().unwrap();
+    let message = at_phase(&world, b, Phase::Waiting);
+    world.say(b, message);
+    let joins = joins(world.orders());
+    assert_eq!(joins.iter().map(|(id, join)| (*id, join.pass)).collect::<Vec<_>>(), [(b, 1), (a, 1)]);
+    assert!(joins[0].1.epoch > old.epoch && joins[0].1.upstream.key != old.upstream.key);
+    let events = world.events();
+    assert!(matches!(&events[..], [DeploymentEvent::StartFeed { chain: 0, terms, .. }] if terms.pass == 1));
+}
+
+#[test]
+fn a_disk_that_compares_too_slowly_is_not_waited_for() {
+    let (mut world, [a, b]) = comparing();
+    for (id, phase) in [(a, Phase::Waiting), (b, Phase::Preparing)] {
+        let message = at_phase(&world, id, phase);
+        world.say(id, message);
+    }
+    world.orders();
+    world.later(31);
+    assert!(joins(world.orders()).iter().all(|(_, join)| join.pass == 1));
+    assert_eq!(world.reasons(), [None, None]);
+}
+
+#[test]
+fn who_holds_everything_ends_without_a_main_pass() {
+    let (mut world, [a, b]) = comparing();
+    world.orders();
+    world.say(b, ended(EndState::Done));
+    world.say(a, ended(EndState::Done));
+    assert!(joins(world.orders()).is_empty());
+    assert_eq!(world.machine.exit_code(), Some(0));
+}
+
+#[test]
+fn a_late_node_compares_alone_and_is_then_taken_in_at_the_tail() {
+    let (mut world, [_, _, c]) = World::running();
+    let late = world.join(9);
+    world.say(late, comparable());
+    let first = joins(world.orders());
+    assert_eq!(first.iter().map(|(id, join)| (*id, join.pass)).collect::<Vec<_>>(), [(late, 0)]);
+    let message = at_phase(&world, late, Phase::Waiting);
+    world.say(late, message);
+    let then = joins(world.orders());
+    assert_eq!(then.iter().map(|(id, join)| (*id, join.pass)).collect::<Vec<_>>(), [(late, 1), (c, 1)]);
+}
+
+#[test]
+fn with_fresh_nobody_compares() {
+    let mut world = World::new(1, None);
+    world.machine.config.prepare.fresh = true;
+    let id = world.join(1);
+    world.say(id, comparable());
+    assert!(joins(world.orders()).iter().all(|(_, join)| join.pass == 1));
+}
