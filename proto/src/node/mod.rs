@@ -5,20 +5,23 @@
 //! headers, entry numbers and block numbers.
 //!
 //! Everything about the upstream neighbour is in `upstream.rs`, everything about the downstream one in `downstream.rs`, and
-//! the pass before the first block, in which disks are compared with the manifest, in `comparing.rs`.
+//! the pass before the first block, in which disks are compared with the manifest, in `comparing.rs`. What the disk has done is in `disk.rs`, what
+//! the server is told in `word.rs`.
 
 mod comparing;
+mod disk;
 mod downstream;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod word;
 
 use crate::book::{Book, EntryId, Need};
 use crate::bug::{self, Bug};
-use crate::control::{BadBlock, Ended, Join, LinkEvent, LinkState, Progress, Side, ToServer};
+use crate::control::{Ended, Join, LinkEvent, Side, ToServer};
 use crate::frame::{HEADER_LEN, Header};
-use crate::link::{LinkFault, Receiver, SUSPECT, Sender, Terms};
-use crate::reason::{EndState, LinkClass, Phase, Reason, Verified, Verify};
+use crate::link::{LinkFault, Receiver, Sender, Terms};
+use crate::reason::{EndState, LinkClass, Verify};
 use crate::set::BlockSet;
 use crate::units::{BlockNo, DeploymentId, Epoch, Hash, NodeId, PartNo, Time};
 use core::time::Duration;
@@ -381,142 +384,6 @@ impl Node {
         self.known_parts.contains(BlockNo(part.0))
     }
 
-    /// The disk has all places of `block`.
-    pub fn on_written(&mut self, block: BlockNo) {
-        self.book.on_written(block);
-        if bug::is(Bug::HaveSetBeforeFlush) {
-            self.on_durable(&[block]);
-        }
-        self.reclaim();
-    }
-
-    /// A flush covered these blocks.
-    pub fn on_durable(&mut self, blocks: &[BlockNo]) {
-        for block in blocks {
-            if self.accepted.contains(*block) && self.durable.insert(*block) {
-                self.unreported.insert(*block);
-            }
-        }
-        self.check_complete();
-    }
-
-    /// These blocks were read back and are equal.
-    pub fn on_verified(&mut self, blocks: &[BlockNo]) {
-        for block in blocks {
-            self.verified.insert(*block);
-        }
-        self.check_complete();
-    }
-
-    /// The content of `block` does not have its hash (nothing of it was written), or what was read back differs: it is
-    /// fetched again, [`CONTENT_TRIES`] times at the most. Only what comes straight from the server proves that the image is
-    /// rotten; a neighbour may have got it damaged itself and not know yet, so the block then waits for a catch-up pass.
-    pub fn on_bad_content(&mut self, block: BlockNo, read_back: bool) {
-        self.book.on_written(block);
-        if !read_back {
-            self.book.forget(block);
-        }
-        for set in [&mut self.durable, &mut self.verified, &mut self.unreported] {
-            set.remove(block);
-        }
-        if !bug::is(Bug::MismatchStaysAccepted) {
-            self.accepted.remove(block);
-        }
-        let from = self.upstream.terms.as_ref().map_or(NodeId::SERVER, |terms| terms.from);
-        let wrong = match (read_back, from) {
-            (true, _) => Wrong::ReadBack,
-            (false, NodeId::SERVER) => Wrong::FromServer,
-            (false, _) => Wrong::FromNode,
-        };
-        let tries = self.content_tries.entry((block, wrong)).or_insert(0);
-        *tries = tries.saturating_add(1);
-        let last = *tries >= CONTENT_TRIES;
-        let proof = match wrong {
-            Wrong::ReadBack => Some((Reason::DiskMismatch, "read back wrong twice")),
-            Wrong::FromServer => Some((Reason::ImageCorrupt, "arrived with wrong content twice")),
-            Wrong::FromNode => None,
-        };
-        if let (true, Some((reason, what))) = (last, proof) {
-            self.on_disk_failed(reason, &format!("block {block} {what}"));
-        } else if !last {
-            let detail = if read_back { "read back wrong" } else { "wrong content" };
-            if !read_back {
-                let bad = BadBlock { deployment: self.config.deployment, block, from, detail: detail.to_owned() };
-                self.acts.push_back(Act::Tell(ToServer::BadBlock(bad)));
-            }
-            self.ask_again(block);
-        }
-        self.reclaim();
-    }
-
-    /// The target takes no more. The node goes on relaying.
-    pub fn on_disk_failed(&mut self, reason: Reason, detail: &str) {
-        if matches!(self.disk, Disk::Ended(_)) || (bug::is(Bug::FlushErrorIgnored) && reason == Reason::DiskFlush) {
-            return;
-        }
-        self.end(EndState::Failed, reason, detail, Verified::No, 0, 0);
-        self.book.on_disk_gone();
-        self.reclaim();
-    }
-
-    /// The disk is complete. `written` and `kept` count blocks.
-    pub fn on_disk_ended(&mut self, verified: Verified, written: u32, kept: u32) {
-        let proven = self.config.verify == Verify::Full && verified != Verified::No;
-        let state = if proven { EndState::Done } else { EndState::Written };
-        self.end(state, Reason::None, "", verified, written, kept);
-    }
-
-    fn end(&mut self, state: EndState, reason: Reason, detail: &str, verified: Verified, written: u32, kept: u32) {
-        self.disk = Disk::Ended(state);
-        let ended = Ended {
-            deployment: self.config.deployment,
-            root: self.config.root,
-            state,
-            reason,
-            detail: detail.to_owned(),
-            verified,
-            blocks_written: written,
-            blocks_kept: kept,
-        };
-        self.last_word = Some(ended.clone());
-        self.acts.push_back(Act::Tell(ToServer::Ended(ended)));
-    }
-
-    /// The control link is there again, perhaps to a server that was started again: it is told all that is durable, and how
-    /// the disk ended.
-    pub fn on_server_back(&mut self) {
-        if !self.joined {
-            return;
-        }
-        self.unreported = self.durable.clone();
-        self.acts.extend(self.broken.iter().flatten().cloned().map(ToServer::Link).map(Act::Tell));
-        if let Some(ended) = self.last_word.clone().filter(|_| !bug::is(Bug::LastWordForgotten)) {
-            self.acts.push_back(Act::Tell(ToServer::Ended(ended)));
-        }
-        self.report();
-    }
-
-    /// How the disk ended, if it has.
-    #[must_use]
-    pub fn ended(&self) -> Option<EndState> {
-        match self.disk {
-            Disk::Ended(state) => Some(state),
-            _ => None,
-        }
-    }
-
-    fn check_complete(&mut self) {
-        if self.disk != Disk::Writing || self.shape.is_none() || !self.accepted.is_full() {
-            return;
-        }
-        let read_back = self.config.verify == Verify::Full && !bug::is(Bug::FinishUnverified);
-        let proven = if read_back { &self.verified } else { &self.durable };
-        if proven.is_full() {
-            self.disk = Disk::Finishing;
-            self.acts.push_back(Act::FinishDisk);
-        }
-    }
-
     /// The connection on `side` is gone. A machine that closed it itself has forgotten it already.
     pub fn on_link_lost(&mut self, side: Side, fault: &LinkFault, now: Time) {
         match side {
@@ -610,12 +477,6 @@ impl Node {
         }
     }
 
-    /// Reports to the server at once: it waits for this.
-    fn report(&mut self) {
-        let progress = self.progress(self.written_bytes);
-        self.acts.push_back(Act::Tell(ToServer::Progress(progress)));
-    }
-
     fn part_of(&self, block: u32) -> Option<PartNo> {
         self.shape.as_ref().map(|shape| shape.part_of(BlockNo(block)))
     }
@@ -633,104 +494,6 @@ impl Node {
             let idle = self.parts.iter().find(|(_, part)| part.is_idle()).map(|(no, _)| *no);
             let Some(part) = idle.and_then(|no| self.parts.remove(&no)) else { return };
             self.parts_bytes -= part.bytes.len();
-        }
-    }
-
-    fn sample(&mut self, now: Time) {
-        let span = now.since(self.sampled);
-        if span < SAMPLE {
-            return;
-        }
-        self.sampled = now;
-        let ms = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
-        let full = self.free() < self.book.capacity() / 4;
-        if self.book.is_writing() {
-            self.waits.disk = self.waits.disk.saturating_add(ms);
-        }
-        match (full, self.book.waits_for_disk()) {
-            (false, _) => self.waits.upstream = self.waits.upstream.saturating_add(ms),
-            (true, false) => self.waits.downstream = self.waits.downstream.saturating_add(ms),
-            (true, true) => {}
-        }
-    }
-
-    fn tell_link(&mut self, side: Side, peer: NodeId, state: LinkState, fault: Option<&LinkFault>) {
-        let reason = match (fault, side) {
-            // Whoever owns the connection knows whether the kernel at the other end is silent, too.
-            _ if state == LinkState::Suspect => Reason::None,
-            (None, _) => Reason::None,
-            (Some(LinkFault::BlockCrc(_) | LinkFault::PayloadCrc(_)), _) => Reason::LinkCorrupt,
-            (Some(LinkFault::Manifest(_)), _) => Reason::ManifestMismatch,
-            (Some(LinkFault::Header(crate::frame::HeaderError::Version(_))), _) => Reason::VersionMismatch,
-            (Some(LinkFault::Proof), _) => Reason::KeyMismatch,
-            // The server does not try such a link again: what vanishes without a word will go on vanishing.
-            (Some(LinkFault::Silent(_) | LinkFault::Handshake), _) => Reason::TimedOut,
-            (Some(LinkFault::Broken(_)), Side::Upstream) => Reason::UpstreamLost,
-            (Some(LinkFault::Broken(_)), Side::Downstream) => Reason::DownstreamLost,
-            (Some(_), _) => Reason::ProtocolError,
-        };
-        let event = LinkEvent {
-            deployment: self.config.deployment,
-            epoch: self.epoch,
-            peer,
-            side,
-            state,
-            reason,
-            detail: fault.map(ToString::to_string).unwrap_or_default(),
-        };
-        let broken = &mut self.broken[usize::from(side == Side::Downstream)];
-        *broken = (state == LinkState::Down).then(|| event.clone());
-        self.acts.push_back(Act::Tell(ToServer::Link(event)));
-    }
-
-    /// Says once that the neighbour on `side` is quiet, and takes it back when it is heard again. The caller adds
-    /// [`Reason::TimedOut`] if not even the kernel there answers: then the neighbour is believed to be dead.
-    fn suspect(&mut self, side: Side, peer: NodeId, silence: Duration) {
-        let quiet = silence >= SUSPECT;
-        let seen = &mut self.suspected[usize::from(side == Side::Downstream)];
-        if *seen != quiet {
-            *seen = quiet;
-            let (state, fault) =
-                if quiet { (LinkState::Suspect, Some(LinkFault::Silent(silence))) } else { (LinkState::Up, None) };
-            self.tell_link(side, peer, state, fault.as_ref());
-        }
-    }
-
-    /// Where the node stands, and what became durable since the last report. `written_bytes` is the disk's own count.
-    pub fn progress(&mut self, written_bytes: u64) -> Progress {
-        self.written_bytes = written_bytes;
-        let durable_new: Vec<(u32, u32)> =
-            self.unreported.ranges().take(4096).map(|range| (range.start, range.end)).collect();
-        for (start, end) in &durable_new {
-            for block in *start..*end {
-                self.unreported.remove(BlockNo(block));
-            }
-        }
-        let waits = core::mem::take(&mut self.waits);
-        let phase = match self.disk {
-            Disk::Ended(_) => Phase::Ended,
-            Disk::Finishing => Phase::Finishing,
-            Disk::Writing if self.is_comparing() && !self.has_compared() => Phase::Preparing,
-            Disk::Writing if self.is_comparing() => Phase::Waiting,
-            Disk::Writing if self.shape.is_some() && self.accepted.is_full() => Phase::Verifying,
-            Disk::Writing if self.joined => Phase::Receiving,
-            Disk::Writing => Phase::Waiting,
-        };
-        Progress {
-            deployment: self.config.deployment,
-            epoch: self.epoch,
-            phase,
-            accepted: self.accepted.count(),
-            durable: self.durable.count(),
-            verified: self.verified.count(),
-            received_bytes: self.received_bytes,
-            sent_bytes: self.sent_bytes,
-            written_bytes,
-            wait_upstream_ms: waits.upstream,
-            wait_downstream_ms: waits.downstream,
-            wait_disk_ms: waits.disk,
-            pass_ended: self.pass_ended,
-            durable_new,
         }
     }
 }

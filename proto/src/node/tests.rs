@@ -1,10 +1,11 @@
 //! Chains of machines without sockets: a feed, nodes and disks in one thread, with virtual time.
 
 use super::*;
-use crate::control::LinkSpec;
+use crate::control::{LinkSpec, LinkState};
 use crate::feed::{BlockFrame, Feed, FeedTransmit, Source};
 use crate::frame::Kind;
 use crate::link::SenderEvent;
+use crate::reason::{Phase, Reason, Verified};
 use crate::units::LinkKey;
 use std::net::{Ipv4Addr, SocketAddr};
 
