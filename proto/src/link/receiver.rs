@@ -62,7 +62,7 @@ impl Receiver {
     /// Answers a Hello that came on a new connection, if it is the call that `terms` announced.
     ///
     /// # Errors
-    /// [`LinkFault`] of a caller that is somebody else; the caller of this sends a [`refusal`] and hangs up.
+    /// [`LinkFault`] of a caller that is somebody else; the caller of this sends a [`super::refusal`] and hangs up.
     pub fn answer(
         terms: Terms,
         header: &Header,

@@ -68,7 +68,8 @@ impl Bench {
         self.news.recv_timeout(Duration::from_secs(10)).unwrap()
     }
 
-    /// Answers the next call as a head that lacks `lacks`; gives the blocks that come before the end, or the first `most`.
+    /// Answers the next call as a head that lacks `lacks`; gives the blocks that come before the end, or the first `most`;
+    /// nothing if the feed hung up before.
     fn take(&self, lacks: &BlockSet, most: usize) -> Option<Vec<u32>> {
         let (mut link, _) = self.listener.accept().unwrap();
         link.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -79,7 +80,7 @@ impl Bench {
             let now = Time(1);
             let Some(receiver) = &mut receiver else {
                 receiver = Some(Receiver::answer(terms(), &header, &payload, false, [2; 16], now).unwrap());
-                write(&mut link, receiver.as_mut().unwrap());
+                write(&mut link, receiver.as_mut().unwrap())?;
                 continue;
             };
             if header.kind == Kind::Block {
@@ -95,7 +96,7 @@ impl Bench {
                 }
             }
             receiver.on_time(0, RING, RING, now).unwrap();
-            write(&mut link, receiver);
+            write(&mut link, receiver)?;
         }
         Some(blocks)
     }
@@ -110,10 +111,11 @@ fn frame(link: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
     Some((header, payload))
 }
 
-fn write(link: &mut TcpStream, receiver: &mut Receiver) {
+fn write(link: &mut TcpStream, receiver: &mut Receiver) -> Option<()> {
     while let Some(bytes) = receiver.poll_control() {
-        link.write_all(&bytes).unwrap();
+        link.write_all(&bytes).ok()?;
     }
+    Some(())
 }
 
 #[test]
