@@ -114,6 +114,7 @@ fuzz() {
 bench() {
     need_tools "${LAB_TOOLS[@]}" mbuffer mmdebstrap zstd strace
     case " $* " in '  ' | *' boot'*) need_tools "${BOOT_TOOLS[@]}" "${MACHINE_TOOLS[@]}" ;; esac
+    echo 'building (a few minutes the first time)'
     build_static
     cargo build --quiet --release -p slidecast-server -p slidecast-benches
     SLIDECAST=$target_dir/release/slidecast SLIDECAST_AGENT=$(static_agent) "$target_dir/release/slidecast-benches" "$@"
@@ -121,6 +122,7 @@ bench() {
 
 chaos() {
     need_tools "${LAB_TOOLS[@]}" "${FAULT_TOOLS[@]}"
+    echo 'building (a few minutes the first time)'
     build_static
     cargo build --quiet --workspace --bins
     SLIDECAST_AGENT=$(static_agent) "$target_dir/debug/slidecast-lab" chaos "$@"
@@ -144,16 +146,21 @@ count() {
 }
 
 run_tier() {
-    local tier=$1 log=$logs/$1.log status=0 started=$SECONDS
+    local tier=$1 log=$logs/$1.log status=0 started=$SECONDS clear=''
+    # Whoever watches sees what takes its time.
+    if [ -t 1 ]; then
+        clear=$'\r\e[K'
+        printf '%-7s ...     its log so far: %s' "$tier" "$log"
+    fi
     # In a process of its own, so that the first failing command ends the tier.
     "$BASH" "$0" --inside "$tier" >"$log" 2>&1 || status=$?
     count "$log" "$status"
     if [ "$status" = 0 ]; then
-        printf '%-7s ok      %4d s\n' "$tier" $((SECONDS - started))
+        printf '%s%-7s ok      %4d s\n' "$clear" "$tier" $((SECONDS - started))
         # A tier that was left out says what it lacks.
         grep '^machines: ' "$log" || true
     else
-        printf '%-7s FAILED  %4d s\n' "$tier" $((SECONDS - started))
+        printf '%s%-7s FAILED  %4d s\n' "$clear" "$tier" $((SECONDS - started))
         cat "$log"
     fi
 }
