@@ -20,8 +20,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const WINDOW: Duration = Duration::from_millis(1000);
 /// Slower than this part of the healthy rate is felt.
 const HEALTHY: f64 = 0.9;
-/// Of the nodes' rings, so that a chain feels a slow disk before it has the whole image.
-const RING: &str = "16MiB";
+/// Of the nodes' rings in MiB, so that a chain feels a slow disk before it has the whole image.
+const RING: u64 = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -42,13 +42,18 @@ struct Felt {
 /// Runs the figures.
 pub(super) fn run(setup: &Setup, wire: &Wire, runs: u64, seed: u64, table: &mut Table) -> Result<()> {
     table.group(
-        &format!("{}, {} MiB of random bytes, rings of {RING}: one node at a tenth", wire.name(), wire.slow_mib),
+        &format!(
+            "{}, {} MiB of random bytes and {RING} for each node above, rings of {RING} MiB: one node at a tenth",
+            wire.name(),
+            wire.slow_mib
+        ),
         "slidecast deploy random.slide | tc ... rate R/10 on a node's cable, or blkio.throttle / io.max of its disk",
     );
-    let image = setup.incompressible("slow", wire.slow_mib << 20, 23)?;
     for part in [Part::Link, Part::Disk] {
         for run in 0..runs {
             let at = usize::try_from(Random::new(seed + run).below(wire.nodes as u64)).unwrap_or(0);
+            // The rings above take that much before anybody there feels it, and nobody may have the whole image by then.
+            let image = setup.incompressible("slow", (wire.slow_mib + RING * at as u64) << 20, 23)?;
             let what = if part == Part::Link { "link" } else { "disk" };
             let name = format!("{what} of position {} at a tenth: s until others run at 90 %", at + 1);
             if !fits(image.disk_bytes * wire.nodes as u64) {
@@ -81,9 +86,10 @@ fn deploy(wire: &Wire, image: &Image, part: Part, slow: usize) -> Result<Option<
         nodes[slow].target.path = device;
     }
     let key = lab.key()?.with_extension("key.pub").display().to_string();
+    let ring = format!("{RING}MiB");
     let start = |node: &Node| {
         let target = node.target.path.display().to_string();
-        lab.agent_with(node, ["--target", &target, "--server-key", &key, "--ring", RING, "--once"])
+        lab.agent_with(node, ["--target", &target, "--server-key", &key, "--ring", &ring, "--once"])
     };
     let mut agents: Vec<Process> = nodes.iter().map(start).collect::<Result<_>>()?;
     let mut brake = None;
