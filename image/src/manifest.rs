@@ -8,6 +8,7 @@ pub use crate::part::{BlockInfo, Content, Part, PartWriter, Place};
 use crate::varint::Reader;
 use core::fmt;
 use core::ops::Range;
+use slidecast_proto::node::{PartShape, Shape};
 use slidecast_proto::units::{
     BLOCK_MAX, BLOCK_MIN, BlockNo, GRAIN_MIN, Hash, MAX_BLOCKS, MAX_DISK_BYTES, MAX_HEADER_BYTES, MAX_PARTS, PartNo,
 };
@@ -217,6 +218,13 @@ impl ManifestHeader {
     #[must_use]
     pub fn root(encoded: &[u8]) -> Hash {
         Hash::of(encoded)
+    }
+
+    /// How the manifest is cut, for those who pass it on.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        let part = |part: &PartEntry| PartShape { first: part.first.0, hash: part.hash };
+        Shape { blocks: self.blocks, parts: self.parts.iter().map(part).collect() }
     }
 
     /// The part that `block` is in. The block must exist.

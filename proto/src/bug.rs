@@ -48,6 +48,8 @@ pub enum Bug {
     LastWordForgotten,
     /// A server that goes on forms its chains in the pass that was.
     ResumedPassNotRaised,
+    /// A part of the manifest is kept and passed on before its hash is looked at.
+    PartUnchecked,
 }
 
 #[cfg(slidecast_bugs)]
@@ -84,6 +86,7 @@ mod switch {
             Self::FillsDurableAtOnce,
             Self::LastWordForgotten,
             Self::ResumedPassNotRaised,
+            Self::PartUnchecked,
         ];
     }
 

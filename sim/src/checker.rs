@@ -5,10 +5,11 @@ use crate::image::Image;
 use crate::network::{HostNo, SERVER};
 use slidecast_proto::control::{Join, ToAgent, ToServer};
 use slidecast_proto::deployment::Deployment;
-use slidecast_proto::frame::Header;
+use slidecast_proto::feed::Source;
+use slidecast_proto::frame::{Header, Kind};
 use slidecast_proto::reason::{EndState, Reason, Verify};
 use slidecast_proto::set::BlockSet;
-use slidecast_proto::units::{BlockNo, Epoch, NodeId, Time};
+use slidecast_proto::units::{BlockNo, Epoch, NodeId, PartNo, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of one agent.
@@ -129,6 +130,18 @@ impl Checker {
             Ok(header) if crate::image::crc(content) == header.payload_crc => {}
             Ok(header) => {
                 self.fail(format!("agent {agent}: passes on block {}, whose CRC does not hold", header.number))
+            }
+            Err(error) => self.fail(format!("agent {agent}: passes on a frame: {error}")),
+        }
+    }
+
+    /// An agent sends the manifest header or a part of it on.
+    pub fn on_relay_shared(&mut self, agent: usize, head: &[u8; 48], payload: &[u8], image: &Image) {
+        match Header::parse(head) {
+            Ok(Header { kind: Kind::Manifest, .. }) if *payload == *image.manifest() => {}
+            Ok(Header { kind: Kind::Part, number, .. }) if *payload == *image.part(PartNo(number)) => {}
+            Ok(Header { kind, number, .. }) => {
+                self.fail(format!("agent {agent}: passes on {kind:?} {number}, whose hash does not hold"));
             }
             Err(error) => self.fail(format!("agent {agent}: passes on a frame: {error}")),
         }

@@ -2,7 +2,7 @@
 
 use crate::rng::spread;
 use slidecast_proto::feed::{BlockFrame, Source};
-use slidecast_proto::node::Shape;
+use slidecast_proto::node::{PartShape, Shape};
 use slidecast_proto::units::{BlockNo, Hash, PartNo};
 use std::ops::Range;
 use std::sync::Arc;
@@ -63,14 +63,17 @@ impl Image {
             bytes[..8].copy_from_slice(&spread(seed ^ no as u64).to_le_bytes());
             bytes.into()
         };
+        let parts: Vec<Arc<[u8]>> = (0..firsts.len()).map(part).collect();
+        let shape = |(first, bytes): (u32, &Arc<[u8]>)| PartShape { first, hash: Hash::of(bytes) };
+        let shapes = firsts.into_iter().zip(&parts).map(shape).collect();
         Self {
             seed,
             block: plan.block,
             fill_every: plan.fill_every,
             stored: plan.stored.clone(),
-            parts: (0..firsts.len()).map(part).collect(),
+            parts,
             manifest: spread(seed).to_le_bytes()[..].into(),
-            shape: Arc::new(Shape { blocks: plan.blocks, parts: firsts }),
+            shape: Arc::new(Shape { blocks: plan.blocks, parts: shapes }),
             rotten: plan.rotten,
         }
     }

@@ -7,7 +7,7 @@
 use crate::image::Content;
 use crate::queue::{Event, Queue};
 use crate::rng::Rng;
-use slidecast_proto::frame::HEADER_LEN;
+use slidecast_proto::frame::{HEADER_LEN, Header, Kind};
 use slidecast_proto::units::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -83,6 +83,10 @@ pub enum Damage {
     Content,
     /// The next frame that is no block.
     Control,
+    /// The header of the next frame of any kind.
+    Head,
+    /// One bit in the next part of the manifest, before its CRC was made: seen by its hash alone.
+    Part,
 }
 
 /// A connection.
@@ -464,6 +468,16 @@ fn harm(frame: &mut Frame, damage: Damage) -> bool {
         (Frame::Whole(bytes), Damage::Control) => {
             let at = bytes.len() / 2;
             bytes[at] ^= 0x10;
+        }
+        (Frame::Block(head, ..) | Frame::Shared(head, _), Damage::Head) => head[26] ^= 0x04,
+        (Frame::Whole(bytes), Damage::Head) => bytes[26] ^= 0x04,
+        (Frame::Shared(head, bytes), Damage::Part) => {
+            let Ok(header @ Header { kind: Kind::Part, .. }) = Header::parse(head) else { return false };
+            let mut payload = bytes.to_vec();
+            payload[3] ^= 0x20;
+            let Header { deployment, number, .. } = header;
+            *head = Header::with_payload(Kind::Part, deployment, number, &payload).encode();
+            *bytes = payload.into();
         }
         _ => return false,
     }

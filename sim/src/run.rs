@@ -553,7 +553,10 @@ impl Run {
             let Some(transmit) = self.node.poll_transmit(Side::Downstream) else { return moved };
             let frame = match &transmit {
                 Transmit::Bytes(bytes) => Frame::Whole(bytes.clone()),
-                Transmit::Shared(header, payload) => Frame::Shared(*header, payload.clone()),
+                Transmit::Shared(header, payload) => {
+                    core.checker.on_relay_shared(self.agent, header, payload, &core.image);
+                    Frame::Shared(*header, payload.clone())
+                }
                 Transmit::Entry(head, id) => {
                     let at = self.spans.partition_point(|(other, ..)| other < id);
                     let Some((_, content, _)) = self.spans.get(at).filter(|(found, ..)| found == id) else {

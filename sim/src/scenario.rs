@@ -193,7 +193,8 @@ impl Scenario {
                     Fault::Cut(agent + 1, other, if rng.chance(50) { short } else { MS * rng.between_u32(900, 9000) })
                 }
                 15 | 16 => {
-                    Fault::Damage(agent, rng.pick(&[Damage::Block, Damage::Block, Damage::Content, Damage::Control]))
+                    let damage = [Damage::Block, Damage::Content, Damage::Control, Damage::Head, Damage::Part];
+                    Fault::Damage(agent, rng.pick(&damage))
                 }
                 17 => Fault::DamageUp(agent),
                 18 => Fault::StaleOrder(agent),

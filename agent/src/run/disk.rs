@@ -9,7 +9,6 @@ use slidecast_image::manifest::{Content, ManifestHeader, Part};
 use slidecast_proto::book::EntryId;
 use slidecast_proto::frame::Header;
 use slidecast_proto::link::LinkFault;
-use slidecast_proto::node::Shape;
 use slidecast_proto::reason::{Reason, Verify};
 use slidecast_proto::units::{BlockNo, PartNo};
 use std::sync::Arc;
@@ -85,8 +84,7 @@ impl Run {
                 }
             }
         }
-        let parts = header.parts.iter().map(|part| part.first.0).collect();
-        self.node.on_shape(Shape { blocks: header.blocks, parts });
+        self.node.on_shape(header.shape());
         self.begin_if_due();
         Ok(())
     }

@@ -10,7 +10,6 @@ use slidecast_proto::control::{LinkClass, LinkSpec};
 use slidecast_proto::feed::{BlockFrame, Feed, FeedTransmit, Source};
 use slidecast_proto::frame::HEADER_LEN;
 use slidecast_proto::link::Terms;
-use slidecast_proto::node::Shape;
 use slidecast_proto::reason::{Free, Then, Verified, Verify};
 use slidecast_proto::set::BlockSet;
 use slidecast_proto::units::{BlockNo, Epoch, Hash, LinkKey, PartNo};
@@ -235,7 +234,7 @@ fn feed(
     let origin = Instant::now();
     let now = || Time::default().after(origin.elapsed());
     let blocks = source.image.header().blocks;
-    let shape = Shape { blocks, parts: source.image.header().parts.iter().map(|part| part.first.0).collect() };
+    let shape = source.image.header().shape();
     let terms = Terms {
         deployment: DEPLOYMENT,
         epoch: Epoch(1),

@@ -15,7 +15,7 @@ pub use sender::{Sender, SenderEvent};
 use crate::bug::{self, Bug};
 use crate::frame::{Header, HeaderError, Kind};
 use crate::reason::LinkClass;
-use crate::units::{BlockNo, DeploymentId, Epoch, LinkKey, NodeId, Time};
+use crate::units::{BlockNo, DeploymentId, Epoch, LinkKey, NodeId, PartNo, Time};
 use crate::wire::{Malformed, array, whole};
 use core::time::Duration;
 use nom::Parser;
@@ -77,7 +77,11 @@ pub enum LinkFault {
     Credit,
     /// A block came damaged twice.
     BlockCrc(BlockNo),
-    /// The manifest or a part of it is not what the root says.
+    /// The manifest header does not have the root that the server named.
+    ManifestHash,
+    /// A part of the manifest does not have the hash that the manifest header names.
+    PartHash(PartNo),
+    /// The manifest breaks a rule, though its hash is right.
     Manifest(&'static str),
     /// The connection broke; the text is the system's.
     Broken(String),
@@ -87,6 +91,19 @@ pub enum LinkFault {
     Silent(Duration),
     /// The handshake took too long.
     Handshake,
+}
+
+impl LinkFault {
+    /// Whether it says that a frame of the neighbour was damaged, and not that the neighbour breaks the rules.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            // A neighbour of another version says so in its very first frame.
+            Self::Header(HeaderError::Version(_)) => false,
+            Self::Header(_) | Self::PayloadCrc(_) | Self::BlockCrc(_) | Self::ManifestHash | Self::PartHash(_) => true,
+            _ => false,
+        }
+    }
 }
 
 impl core::fmt::Display for LinkFault {
@@ -104,6 +121,8 @@ impl core::fmt::Display for LinkFault {
             Self::Refused(why) => write!(f, "refused: {why}"),
             Self::Credit => write!(f, "more was sent than credit was given for"),
             Self::BlockCrc(block) => write!(f, "block {block} came damaged twice (its CRC differs)"),
+            Self::ManifestHash => write!(f, "the manifest header is damaged (it does not have the manifest root)"),
+            Self::PartHash(part) => write!(f, "part {part} of the manifest is damaged (its hash differs)"),
             Self::Manifest(what) => write!(f, "{what} does not match the manifest root"),
             Self::Broken(why) => f.write_str(why),
             Self::Superseded => write!(f, "the chain was changed"),

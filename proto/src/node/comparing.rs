@@ -21,7 +21,7 @@ impl Node {
         self.shape.is_some() && self.accepted.is_full()
     }
 
-    /// In the pass that compares, part `part` was checked against the manifest header. If this node `compares`, the part is
+    /// In the pass that compares, part `part` was read. If this node `compares`, the part is
     /// held until [`Self::on_compared`].
     pub fn on_part_to_compare(&mut self, part: PartNo, compares: bool) {
         self.known_parts.insert(BlockNo(part.0));

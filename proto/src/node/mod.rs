@@ -62,15 +62,24 @@ pub struct NodeConfig {
 pub struct Shape {
     /// The number of blocks.
     pub blocks: u32,
-    /// The first block of each part, rising, starting with 0.
-    pub parts: Vec<u32>,
+    /// The parts in order.
+    pub parts: Vec<PartShape>,
+}
+
+/// What the manifest header says of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartShape {
+    /// Its first block. The first blocks rise from part to part, starting with 0.
+    pub first: u32,
+    /// BLAKE3 of the encoded part.
+    pub hash: Hash,
 }
 
 impl Shape {
     /// The part that `block` belongs to.
     #[must_use]
     pub fn part_of(&self, block: BlockNo) -> PartNo {
-        let at = self.parts.partition_point(|first| *first <= block.0);
+        let at = self.parts.partition_point(|part| part.first <= block.0);
         PartNo(u32::try_from(at.saturating_sub(1)).unwrap_or(0))
     }
 
@@ -78,8 +87,8 @@ impl Shape {
     #[must_use]
     pub fn blocks_of(&self, part: PartNo) -> core::ops::Range<u32> {
         let at = part.0 as usize;
-        let start = self.parts.get(at).copied().unwrap_or(self.blocks);
-        start..self.parts.get(at + 1).copied().unwrap_or(self.blocks)
+        let first = |at: usize| self.parts.get(at).map_or(self.blocks, |part| part.first);
+        first(at)..first(at + 1)
     }
 }
 
@@ -95,9 +104,9 @@ pub enum Act {
     },
     /// Close the connection on this side, if there is one.
     Close(Side),
-    /// Check these bytes against the manifest root, then call [`Node::on_shape`].
+    /// These bytes have the manifest root: read them, then call [`Node::on_shape`].
     UseManifest(Arc<[u8]>),
-    /// Check this part against the manifest header, then call [`Node::on_part`].
+    /// This part has the hash that the manifest header names: read it, then call [`Node::on_part`].
     UsePart(PartNo, Arc<[u8]>),
     /// Hand this entry to the disk.
     Write(EntryId, Header),
@@ -350,7 +359,7 @@ impl Node {
         self.reclaim();
     }
 
-    /// The manifest header was checked against the root.
+    /// The manifest header was read.
     pub fn on_shape(&mut self, shape: Shape) {
         if self.shape.is_some() {
             return;
@@ -365,7 +374,7 @@ impl Node {
         self.offer_manifest();
     }
 
-    /// Part `part` was checked against the manifest header; `fills` are its blocks that need no payload.
+    /// Part `part` was read; `fills` are its blocks that need no payload.
     pub fn on_part(&mut self, part: PartNo, fills: impl IntoIterator<Item = BlockNo>) {
         self.known_parts.insert(BlockNo(part.0));
         for block in fills {

@@ -16,6 +16,7 @@ const RING: u64 = 16 * 8192;
 /// An image in which every fifth block is a fill, with 8 blocks a part.
 struct Image {
     blocks: u32,
+    manifest: &'static [u8],
 }
 
 impl Image {
@@ -24,7 +25,8 @@ impl Image {
     }
 
     fn shape(&self) -> Shape {
-        Shape { blocks: self.blocks, parts: (0..self.blocks).step_by(8).collect() }
+        let part = |(no, first)| PartShape { first, hash: Hash::of(&self.part(PartNo(no))) };
+        Shape { blocks: self.blocks, parts: (0..).zip((0..self.blocks).step_by(8)).map(part).collect() }
     }
 
     fn fills(&self, part: PartNo) -> Vec<BlockNo> {
@@ -34,7 +36,7 @@ impl Image {
 
 impl Source for Image {
     fn manifest(&self) -> Arc<[u8]> {
-        b"manifest"[..].into()
+        self.manifest.into()
     }
 
     fn part(&self, part: PartNo) -> Arc<[u8]> {
@@ -121,13 +123,13 @@ impl World {
 
     fn in_pass(pass: u32, nodes: u32, blocks: u32) -> Self {
         let now = Time(1);
-        let image = Image { blocks };
+        let image = Image { blocks, manifest: b"manifest" };
         let rigs = (1..=nodes)
             .map(|id| {
                 let config = NodeConfig {
                     id: NodeId(id),
                     deployment: DEPLOYMENT,
-                    root: Hash::default(),
+                    root: Hash::of(&image.manifest()),
                     ring: RING,
                     verify: Verify::Full,
                 };
@@ -645,4 +647,27 @@ fn what_a_downstream_lacks_may_be_said_before_the_upstream_knows_the_image() {
     (0..2).for_each(|at| world.assert_complete(at));
     let down = |told: &ToServer| matches!(told, ToServer::Link(event) if event.state == LinkState::Down);
     assert!(!world.rigs.iter().any(|rig| rig.told.iter().any(down)));
+}
+
+#[test]
+fn a_part_or_a_manifest_header_that_was_damaged_is_neither_kept_nor_passed_on() {
+    let mut world = World::new(2, 50);
+    world.run(Duration::from_millis(100));
+    let now = world.now;
+    let node = &mut world.rigs[0].node;
+    while node.poll_transmit(Side::Downstream).is_some() {}
+    let bytes = 99_u32.to_le_bytes();
+    let header = Header::with_payload(Kind::Part, DEPLOYMENT, 1, &bytes);
+    let kept = node.part_bytes(PartNo(1)).map(|bytes| bytes.to_vec());
+    assert_eq!(kept, Some(1_u32.to_le_bytes().to_vec()));
+    node.end_comparing();
+    let fault = node.on_control(Side::Upstream, &header, bytes.to_vec(), now);
+    assert_eq!(fault, Err(LinkFault::PartHash(PartNo(1))));
+    assert_eq!((node.part_bytes(PartNo(1)), node.poll(), node.poll_transmit(Side::Downstream)), (None, None, None));
+
+    let mut world = World::new(1, 50);
+    world.image.manifest = b"manifesU";
+    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run(Duration::from_millis(100))));
+    assert!(failed.is_err(), "the frame is refused");
+    assert!(world.rigs[0].node.manifest.is_none(), "so that the right one is taken on the next link");
 }

@@ -7,7 +7,7 @@ use crate::control::{LinkState, Side};
 use crate::frame::{HEADER_LEN, Header, Kind};
 use crate::link::{LinkFault, Receiver, ReceiverEvent, Terms};
 use crate::set::BlockSet;
-use crate::units::{BlockNo, PartNo, Time};
+use crate::units::{BlockNo, Hash, PartNo, Time};
 use std::sync::Arc;
 
 impl Node {
@@ -138,12 +138,7 @@ impl Node {
                 self.tell_link(Side::Upstream, peer, LinkState::Up, None);
                 self.open_upstream();
             }
-            ReceiverEvent::Manifest if self.manifest.is_none() => {
-                let bytes: Arc<[u8]> = payload.into();
-                self.manifest = Some(bytes.clone());
-                self.acts.push_back(Act::UseManifest(bytes));
-            }
-            ReceiverEvent::Manifest => {}
+            ReceiverEvent::Manifest => self.take_manifest(payload)?,
             ReceiverEvent::Part(number) => self.take_part(number, payload)?,
             ReceiverEvent::End(pass) => {
                 self.upstream.ended = Some(pass);
@@ -154,9 +149,27 @@ impl Node {
         Ok(())
     }
 
+    /// Keeps the manifest header, if it has the root that the server named: what is kept is passed on.
+    fn take_manifest(&mut self, payload: Vec<u8>) -> Result<(), LinkFault> {
+        if self.manifest.is_some() {
+            return Ok(());
+        }
+        if Hash::of(&payload) != self.config.root {
+            return Err(LinkFault::ManifestHash);
+        }
+        let bytes: Arc<[u8]> = payload.into();
+        self.manifest = Some(bytes.clone());
+        self.acts.push_back(Act::UseManifest(bytes));
+        Ok(())
+    }
+
+    /// Keeps a part, if it has the hash that the manifest header names: what is kept is passed on.
     fn take_part(&mut self, number: u32, payload: Vec<u8>) -> Result<(), LinkFault> {
-        if self.shape.as_ref().is_none_or(|shape| number as usize >= shape.parts.len()) {
+        let Some(part) = self.shape.as_ref().and_then(|shape| shape.parts.get(number as usize)) else {
             return Err(LinkFault::Malformed("part number"));
+        };
+        if Hash::of(&payload) != part.hash && !bug::is(Bug::PartUnchecked) {
+            return Err(LinkFault::PartHash(PartNo(number)));
         }
         let bytes: Arc<[u8]> = payload.into();
         if !self.parts.contains_key(&number) {

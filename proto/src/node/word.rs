@@ -52,8 +52,8 @@ impl Node {
             // Whoever owns the connection knows whether the kernel at the other end is silent, too.
             _ if state == LinkState::Suspect => Reason::None,
             (None, _) => Reason::None,
-            (Some(LinkFault::BlockCrc(_) | LinkFault::PayloadCrc(_)), _) => Reason::LinkCorrupt,
-            (Some(LinkFault::Manifest(_)), _) => Reason::ManifestMismatch,
+            (Some(LinkFault::ManifestHash | LinkFault::Manifest(_)), _) => Reason::ManifestMismatch,
+            (Some(fault), _) if fault.is_damage() => Reason::LinkCorrupt,
             (Some(LinkFault::Header(crate::frame::HeaderError::Version(_))), _) => Reason::VersionMismatch,
             (Some(LinkFault::Proof), _) => Reason::KeyMismatch,
             // The server does not try such a link again: what vanishes without a word will go on vanishing.

@@ -33,7 +33,6 @@ use slidecast_image::{Image, Resolved};
 use slidecast_proto::control::Prepare;
 use slidecast_proto::deployment::{Deployment, DeploymentConfig, NodeRecord, Stage, Standing};
 use slidecast_proto::discovery::{Offer, Responder};
-use slidecast_proto::node::Shape;
 use slidecast_proto::noise::SecretKey;
 use slidecast_proto::plan::{Plan, PlanLimits};
 use slidecast_proto::reason::EndState;
@@ -167,7 +166,7 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     let (tell, news) = news(waker);
     let (tell_feed, context_image) = (tell.clone(), image.clone());
     let context = Arc::new(FeedContext {
-        shape: Arc::new(shape(&image)),
+        shape: Arc::new(image.header().shape()),
         image: context_image,
         clock,
         egress: AtomicU64::new(0),
@@ -305,11 +304,6 @@ fn news(waker: Waker) -> (impl Fn(News) + Clone + Send + Sync, Receiver<News>) {
         }
     };
     (tell, receiver)
-}
-
-fn shape(image: &Resolved) -> Shape {
-    let header = image.header();
-    Shape { blocks: header.blocks, parts: header.parts.iter().map(|part| part.first.0).collect() }
 }
 
 fn facts(args: &Deploy, image: &Resolved, deployment: DeploymentId, key: Option<String>) -> Facts {

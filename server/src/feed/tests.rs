@@ -40,8 +40,7 @@ fn bench() -> Bench {
     std::fs::write(&disk, &bytes).unwrap();
     create(&CreateOptions::new(&disk, &path), |_| {}).unwrap();
     let image = Arc::new(Image::open(&path).unwrap().resolve().unwrap());
-    let header = image.header();
-    let shape = Shape { blocks: header.blocks, parts: header.parts.iter().map(|part| part.first.0).collect() };
+    let shape = image.header().shape();
     let (tell, news) = mpsc::channel();
     let context = FeedContext {
         image,
