@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use slidecast_lab::chaos::{self, proxy};
+use slidecast_lab::chaos::{self, liar, proxy, stranger};
 use slidecast_lab::demo::Demo;
 use slidecast_lab::{
     Lab, LabError, NodeOptions, Result, TargetKind, disk, machine, noise, privilege, programs, pxe, run, target,
@@ -59,6 +59,28 @@ enum Command {
         /// At this byte [default: at the next one after SIGUSR1]
         #[arg(long)]
         at: Option<u64>,
+        /// How far apart the bytes are that are damaged
+        #[arg(long, default_value_t = proxy::GARBLE_EVERY)]
+        every: u64,
+        /// Compute the CRC of what is changed anew
+        #[arg(long)]
+        mended: bool,
+    },
+    /// Pass on what an agent and its server say to each other, and lie; for the chaos cases, inside a node's namespace
+    #[command(hide = true)]
+    Liar {
+        /// What the lie is
+        lie: liar::Lie,
+        /// The server's control port
+        server: std::net::SocketAddr,
+        /// The file with the server's public key
+        key: PathBuf,
+    },
+    /// Flood a server or a node as a stranger without a secret
+    #[command(hide = true)]
+    Stranger {
+        #[command(flatten)]
+        flood: stranger::Flood,
     },
     /// Make a network and hold it until Ctrl-C, to try things in it by hand
     Hold {
@@ -154,8 +176,17 @@ fn obey(command: Command) -> Result<()> {
             run::remove_all();
             if good { Ok(()) } else { Err(LabError::Unable { why: "some cases failed".to_owned() }) }
         }
-        Command::Proxy { fault, up, at } => proxy::run(proxy::Plan { fault, up, at })
+        Command::Proxy { fault, up, at, every, mended } => proxy::run(proxy::Plan { fault, up, at, every, mended })
             .map_err(LabError::io("passing on at", format!("port {}", proxy::PORT))),
+        Command::Liar { lie, server, key } => {
+            let text = std::fs::read_to_string(&key).map_err(LabError::io("reading", &key))?;
+            let why = format!("{} is no public key", key.display());
+            let key = text.split_whitespace().find_map(|word| word.parse().ok()).ok_or(LabError::Unable { why })?;
+            liar::run(lie, server, key).map_err(LabError::io("passing on at", format!("port {}", liar::PORT)))
+        }
+        Command::Stranger { flood } => {
+            stranger::run(&flood).map_err(LabError::io("flooding", flood.server.to_string()))
+        }
         Command::Hold { nodes, cards, mbits } => {
             privilege::enter()?;
             hold(nodes, cards, mbits)

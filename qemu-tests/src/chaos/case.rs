@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
+use super::liar::Lie;
 use crate::disk::random::Random;
 
 /// What happens to the struck node.
@@ -64,6 +66,26 @@ pub enum Kind {
     OneAfterAnother,
     /// SIGKILL of three neighbours of six at once.
     ThreeAtOnce,
+    /// A proxy changes one bit of what the node sends down.
+    FlipOut,
+    /// A proxy changes a bit of what the node sends down every half MiB, for good: bad memory or a bad card.
+    GarbleOut,
+    /// A proxy changes one bit of a part of the manifest that the node sends down.
+    PartOut,
+    /// A proxy changes one bit of the manifest's header that the node sends down.
+    HeaderOut,
+    /// The node takes nothing of the image any more, but lives and says so.
+    StuckTail,
+    /// The node never says how far it is any more, but lives and says so.
+    Mute,
+    /// The node says over and over that the link to its downstream broke, though it did not.
+    FalseBreak,
+    /// Seeks flood the server, each from another address; meanwhile the node's agent is killed and started again.
+    SpoofFlood,
+    /// A stranger floods the node with hellos that have the right numbers, and the server with hellos.
+    HelloFlood,
+    /// A stranger says sixty hellos a second to the node, of which every twelfth has the right numbers.
+    FalseHello,
 }
 
 /// What becomes of the struck nodes.
@@ -92,7 +114,7 @@ pub enum Needs {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 38] = [
         Self::Kill,
         Self::Restart,
         Self::Stop,
@@ -121,6 +143,16 @@ impl Kind {
         Self::TwoNeighbours,
         Self::OneAfterAnother,
         Self::ThreeAtOnce,
+        Self::FlipOut,
+        Self::GarbleOut,
+        Self::PartOut,
+        Self::HeaderOut,
+        Self::StuckTail,
+        Self::Mute,
+        Self::FalseBreak,
+        Self::SpoofFlood,
+        Self::HelloFlood,
+        Self::FalseHello,
     ];
 
     /// Its word in a case's name.
@@ -154,6 +186,16 @@ impl Kind {
             Self::TwoNeighbours => "two-neighbours",
             Self::OneAfterAnother => "one-after-another",
             Self::ThreeAtOnce => "three-at-once",
+            Self::FlipOut => "flip-out",
+            Self::GarbleOut => "garble-out",
+            Self::PartOut => "part-out",
+            Self::HeaderOut => "header-out",
+            Self::StuckTail => "stuck-tail",
+            Self::Mute => "mute",
+            Self::FalseBreak => "false-break",
+            Self::SpoofFlood => "spoof-flood",
+            Self::HelloFlood => "hello-flood",
+            Self::FalseHello => "false-hello",
         }
     }
 
@@ -168,7 +210,12 @@ impl Kind {
             | Self::FlipUp
             | Self::Garble
             | Self::Reset
-            | Self::Close => Needs::Firewall,
+            | Self::Close
+            | Self::FlipOut
+            | Self::GarbleOut
+            | Self::PartOut
+            | Self::HeaderOut
+            | Self::StuckTail => Needs::Firewall,
             Self::WriteError | Self::FlushError | Self::ReadError | Self::DiskGone | Self::DiskHangs => {
                 Needs::FaultyDisk
             }
@@ -181,6 +228,8 @@ impl Kind {
         match self {
             Self::TwoNeighbours | Self::OneAfterAnother => (5, 2),
             Self::ThreeAtOnce => (6, 3),
+            Self::PartOut | Self::HeaderOut | Self::FalseHello => (5, 1),
+            Self::GarbleOut => (6, 1),
             _ => (4, 1),
         }
     }
@@ -188,7 +237,7 @@ impl Kind {
     /// The rate of every link in Mbit/s. Who is to come back needs time for it before the others end.
     pub fn mbits(self) -> u32 {
         match self {
-            Self::Flap => 40,
+            Self::Flap | Self::SpoofFlood | Self::HelloFlood | Self::FalseHello => 40,
             _ if self.end() == End::Back => 80,
             _ => 200,
         }
@@ -197,7 +246,9 @@ impl Kind {
     /// What becomes of the struck nodes.
     pub fn end(self) -> End {
         match self {
-            Self::Restart | Self::Stop | Self::Flap | Self::Carrier | Self::ServerAndNode => End::Back,
+            Self::Restart | Self::Stop | Self::Flap | Self::Carrier | Self::ServerAndNode | Self::SpoofFlood => {
+                End::Back
+            }
             Self::Kill
             | Self::Pulled
             | Self::DropIn
@@ -206,6 +257,12 @@ impl Kind {
             | Self::TwoNeighbours
             | Self::OneAfterAnother
             | Self::ThreeAtOnce => End::Failed(&["node-lost"]),
+            Self::GarbleOut => End::Either(&["link-corrupt"]),
+            Self::StuckTail => End::Failed(&["timed-out", "node-lost", "upstream-lost"]),
+            Self::Mute => End::Either(&["timed-out", "node-lost", "protocol-error"]),
+            Self::FalseBreak => {
+                End::Either(&["timed-out", "node-lost", "protocol-error", "downstream-lost", "upstream-lost"])
+            }
             Self::Garble => End::Either(&["link-corrupt", "upstream-lost"]),
             Self::DiskFull | Self::WriteError => End::Failed(&["disk-write"]),
             Self::FlushError => End::Failed(&["disk-flush"]),
@@ -219,13 +276,67 @@ impl Kind {
             | Self::Reset
             | Self::Close
             | Self::DiskHangs
-            | Self::Server => End::Done,
+            | Self::Server
+            | Self::FlipOut
+            | Self::PartOut
+            | Self::HeaderOut
+            | Self::HelloFlood
+            | Self::FalseHello => End::Done,
         }
     }
 
     /// Whether a proxy does it, at a byte of the stream.
     pub fn by_proxy(self) -> bool {
-        matches!(self, Self::Flip | Self::FlipUp | Self::Garble | Self::Reset | Self::Close)
+        let inward =
+            matches!(self, Self::Flip | Self::FlipUp | Self::Garble | Self::Reset | Self::Close | Self::StuckTail);
+        inward || self.is_outward()
+    }
+
+    /// Whether it strikes what the node sends down.
+    pub fn is_outward(self) -> bool {
+        matches!(self, Self::FlipOut | Self::GarbleOut | Self::PartOut | Self::HeaderOut)
+    }
+
+    /// What the node's agent seems to say to the server though it does not, if this is about a node that lies.
+    pub fn lie(self) -> Option<Lie> {
+        match self {
+            Self::Mute => Some(Lie::Mute),
+            Self::FalseBreak => Some(Lie::Broken),
+            _ => None,
+        }
+    }
+
+    /// Whether a stranger does it, from a machine of its own.
+    pub fn by_stranger(self) -> bool {
+        matches!(self, Self::SpoofFlood | Self::HelloFlood | Self::FalseHello)
+    }
+
+    /// How much later than usual the survivors may be done, in seconds, where that is judged.
+    pub fn patience(self) -> Option<f64> {
+        let judged = self.is_outward() || self.lie().is_some() || self.by_stranger() || self == Self::StuckTail;
+        judged.then_some(20.0)
+    }
+
+    /// Longer than this a deployment hangs. A node on which nothing moves has 120 s.
+    pub fn limit(self) -> Duration {
+        Duration::from_secs(if self == Self::StuckTail { 150 } else { 90 })
+    }
+
+    /// Whether the lab tier plays it. The others fail until what they show is mended.
+    pub fn is_in_cover(self) -> bool {
+        !matches!(
+            self,
+            Self::FlipOut
+                | Self::GarbleOut
+                | Self::PartOut
+                | Self::HeaderOut
+                | Self::StuckTail
+                | Self::Mute
+                | Self::FalseBreak
+                | Self::SpoofFlood
+                | Self::HelloFlood
+                | Self::FalseHello
+        )
     }
 }
 
@@ -326,10 +437,18 @@ impl Case {
         Kind::ALL.into_iter().flat_map(positions).flat_map(phases).filter(Self::can_be).collect()
     }
 
-    /// A disk on which every block stands needs no more room.
+    /// Those of [`Case::all`] that the lab tier draws from.
+    pub fn for_cover() -> Vec<Self> {
+        Self::all().into_iter().filter(|case| case.kind.is_in_cover()).collect()
+    }
+
+    /// A disk on which every block stands needs no more room, and its node takes nothing more. A tail sends nothing down. The
+    /// manifest comes first.
     fn can_be(&self) -> bool {
         match self.kind {
-            Kind::DiskFull => self.phase != Phase::Finishing,
+            Kind::DiskFull | Kind::StuckTail => self.phase != Phase::Finishing,
+            Kind::PartOut | Kind::HeaderOut => self.position != Position::Tail && self.phase == Phase::Opening,
+            kind if kind.is_outward() => self.position != Position::Tail,
             _ => true,
         }
     }

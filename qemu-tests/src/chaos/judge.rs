@@ -5,7 +5,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use super::case::{Case, End, Kind, Phase};
-use super::rig::{AGED, BYTES, RING, Rig, SOON};
+use super::rig::{AGED, BYTES, RING, Rig, SOON, Usual};
 use crate::compare::{Compared, compare};
 use crate::error::{LabError, Result};
 use crate::process::Exit;
@@ -31,19 +31,29 @@ pub(super) struct Ended {
 ///
 /// # Errors
 /// When something cannot be looked at.
-pub(super) fn judge(rig: &mut Rig, case: &Case, ended: &Ended, undone: Option<Duration>) -> Result<Vec<String>> {
+pub(super) fn judge(
+    rig: &mut Rig,
+    case: &Case,
+    ended: &Ended,
+    undone: Option<Duration>,
+    usual: &Usual,
+) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let report = &ended.report;
-    let code = if report.nodes.iter().all(|node| node.state == "done") { 0 } else { 3 };
-    if ended.exit != Exit::Code(code) {
+    // Whoever says hello is a node to the server, and stands in its report; what becomes of a stranger is all the same.
+    let is_ours = |node: &&Entry| rig.stranger.as_ref().is_none_or(|stranger| stranger.address != node.address);
+    let code = if report.nodes.iter().filter(is_ours).all(|node| node.state == "done") { 0 } else { 3 };
+    let counts_strangers = ended.exit == Exit::Code(3) && report.nodes.iter().any(|node| !is_ours(&node));
+    if ended.exit != Exit::Code(code) && !counts_strangers {
         wrong.push(format!("deploy ended with {:?} instead of code {code}", ended.exit));
     }
-    if report.nodes.len() != rig.nodes.len() {
-        wrong.push(format!("{} nodes are in the report instead of {}", report.nodes.len(), rig.nodes.len()));
+    let ours = report.nodes.iter().filter(is_ours).count();
+    if ours != rig.nodes.len() {
+        wrong.push(format!("{ours} nodes are in the report instead of {}", rig.nodes.len()));
     }
     // Else head, middle and tail would be other nodes than those that were struck.
     let planned: Vec<&str> =
-        report.chains.iter().flat_map(|chain| &chain.nodes).map(|node| node.address.as_str()).collect();
+        report.chains.iter().flat_map(|chain| &chain.nodes).filter(is_ours).map(|node| node.address.as_str()).collect();
     if planned != rig.nodes.iter().map(|node| node.address.as_str()).collect::<Vec<_>>() {
         wrong.push(format!("the chain is {planned:?}"));
     }
@@ -75,11 +85,38 @@ pub(super) fn judge(rig: &mut Rig, case: &Case, ended: &Ended, undone: Option<Du
             }
         }
     }
+    wrong.extend(too_late(case, survivors_took(rig, ended) - usual.seconds));
+    wrong.extend(culprits(rig, case, report));
     let most = most_egress(case, report);
     if report.egress_bytes > most {
         wrong.push(format!("the server sent {} bytes, more than {most}", report.egress_bytes));
     }
     Ok(wrong)
+}
+
+fn too_late(case: &Case, later: f64) -> Option<String> {
+    let most = case.kind.patience()?;
+    (later > most).then(|| format!("the survivors ended {later:.1} s later than usual, more than {most} s"))
+}
+
+/// Whoever damages all it sends is named in the report, if it had the time for it, and nobody else ever is.
+fn culprits(rig: &Rig, case: &Case, report: &Report) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let named = |entry: &Entry| report.repair_log.iter().any(|at| at.kind == "corrupting" && at.node == entry.id);
+    for (at, node) in rig.nodes.iter().enumerate() {
+        let Some(entry) = report.node(&node.address) else { continue };
+        let sends_damage = case.kind == Kind::GarbleOut && rig.struck.contains(&at);
+        let had_time = !matches!(case.phase, Phase::Late | Phase::Finishing);
+        if sends_damage && had_time && !named(entry) {
+            wrong
+                .push(format!("{} damages all it sends, and the report does not name it: {}", node.name, entry.detail));
+        }
+        // A node whose cable damages what comes can't be told from an upstream that damages what it sends.
+        if !sends_damage && case.kind != Kind::Garble && named(entry) {
+            wrong.push(format!("{} is named for what it did not do: {}", node.name, entry.detail));
+        }
+    }
+    wrong
 }
 
 /// When the last node that was not struck ended, in seconds after the plan was fixed.
@@ -142,6 +179,8 @@ fn most_egress(case: &Case, report: &Report) -> u64 {
     let again = match case.kind {
         // Both runs count, and what the first one sent in its last second may come again.
         Kind::Server | Kind::ServerAndNode => 2 * image,
+        // What those behind it lack while nobody knows yet whose fault it is comes once more, and once more behind somebody else.
+        Kind::GarbleOut | Kind::StuckTail | Kind::Mute | Kind::FalseBreak => 2 * image,
         _ => match case.kind.end() {
             End::Failed(_) => struck * RING,
             _ => image,

@@ -7,11 +7,16 @@
 mod case;
 mod cover;
 mod disk;
+mod floods;
+mod frames;
 mod judge;
+pub mod liar;
+mod peer;
 mod play;
 pub mod proxy;
 mod rig;
 mod run;
+pub mod stranger;
 mod strike;
 
 pub use case::{Case, Kind, Phase, Position};

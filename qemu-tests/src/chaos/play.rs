@@ -16,8 +16,6 @@ use crate::net::GOODPUT;
 use crate::process::Exit;
 use crate::tool;
 
-/// Longer than this a deployment hangs.
-const LIMIT: Duration = Duration::from_secs(90);
 /// How often a case is tried whose deployment was over before the fault.
 const TRIES: u64 = 3;
 
@@ -99,11 +97,11 @@ fn attempt(case: &Case, random: &mut Random) -> Result<Option<Outcome>> {
     let usual = without_fault(setting)?;
     let mut rig = Rig::start(setting, Some((case, &usual)), random)?;
     let Strike::Struck(undone) = strike(&mut rig, case, random)? else { return Ok(None) };
-    let ended = match finish(&mut rig) {
+    let ended = match finish(&mut rig, case.kind.limit()) {
         Ok(ended) => ended,
         Err(error) => return Ok(Some(Outcome::Failed { wrong: vec![error.to_string()], said: rig.tails() })),
     };
-    let wrong = judge(&mut rig, case, &ended, undone)?;
+    let wrong = judge(&mut rig, case, &ended, undone, &usual)?;
     if !wrong.is_empty() {
         let repairs: Vec<String> = ended.report.repair_log.iter().map(|repair| format!("{repair:?}\n")).collect();
         return Ok(Some(Outcome::Failed { wrong, said: rig.tails() + "--- repairs\n" + &repairs.concat() }));
@@ -120,8 +118,8 @@ fn attempt(case: &Case, random: &mut Random) -> Result<Option<Outcome>> {
     Ok(Some(Outcome::Passed(Measured { lost: later - gap, again, all_done })))
 }
 
-fn finish(rig: &mut Rig) -> Result<Ended> {
-    let (exit, report) = rig.deploy.wait(LIMIT)?;
+fn finish(rig: &mut Rig, limit: Duration) -> Result<Ended> {
+    let (exit, report) = rig.deploy.wait(limit)?;
     Ok(Ended { exit, report, wall: rig.planned.elapsed() })
 }
 
@@ -139,7 +137,7 @@ fn without_fault(setting: Setting) -> Result<Usual> {
     }
     let one = || -> Result<Usual> {
         let mut rig = Rig::start(setting, None, &mut Random::new(0))?;
-        let ended = finish(&mut rig)?;
+        let ended = finish(&mut rig, Kind::Kill.limit())?;
         let (seconds, wall) = (survivors_took(&rig, &ended), ended.wall.as_secs_f64());
         Ok(Usual { seconds, wall, egress: ended.report.egress_bytes })
     };

@@ -1,22 +1,28 @@
-//! A proxy between an upstream and its downstream that damages or cuts what it passes on, at a byte that was named before.
+//! A proxy between an upstream and its downstream that damages, holds or cuts what it passes on, at a byte that was named before.
 //!
-//! It runs in the downstream's network namespace, whose firewall sends it every connection that comes over the card
-//! ([`redirect`]); the kernel still knows where each was bound for, and there the proxy connects. That connection
-//! does not come over the card, so it is not redirected again. Neither end can tell.
+//! It runs in the struck node's network namespace, whose firewall sends it every connection that comes over the card
+//! ([`redirect`]), or every chain link that the node makes itself ([`redirect_out`]); the kernel still knows where each was bound
+//! for, and there the proxy connects. That connection does not come over the card, or carries a mark, so it is not redirected
+//! again. Neither end can tell.
 //!
 //! Bytes are counted over all connections of the run, each direction for itself: a stream that was cut goes on being
 //! counted in the next one.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt};
 use signal_hook::consts::SIGUSR1;
+use slidecast_proto::frame::{Header, Kind};
+use slidecast_proto::units::DeploymentId;
+
+use super::frames::{Aim, Frames, Then};
 
 /// Where it listens.
 pub const PORT: u16 = 7999;
@@ -30,8 +36,12 @@ const BUFFER: usize = 64 * 1024;
 const LOOK: u8 = 5;
 /// No byte is the next one at which something happens.
 const NEVER: u64 = u64::MAX;
-/// How far apart the damaged bytes of [`Fault::Garble`] are.
-const GARBLE_EVERY: u64 = 5 << 19;
+/// How far apart the damaged bytes of [`Fault::Garble`] are unless it is told.
+pub const GARBLE_EVERY: u64 = 5 << 19;
+/// How often a proxy that holds the image back says for its sender that it lives.
+const BEAT: Duration = Duration::from_millis(200);
+/// The firewall mark of the proxy's own connections.
+const MARK: u32 = 0x5c;
 
 /// What is done to the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,12 +54,23 @@ pub enum Fault {
     Reset,
     /// Both ends see the end of the stream.
     Close,
+    /// One bit of a part of the manifest is changed.
+    Part,
+    /// One bit of the manifest's header is changed.
+    Header,
+    /// Nothing of the image passes any more, over this link or a later one. Both ends live and hear each other.
+    Stuck,
 }
 
 impl Fault {
     /// Whether it changes bytes, and cuts nothing.
     pub fn changes(self) -> bool {
         matches!(self, Self::Flip | Self::Garble)
+    }
+
+    /// Whether it cuts the connection.
+    fn cuts(self) -> bool {
+        matches!(self, Self::Reset | Self::Close)
     }
 }
 
@@ -62,6 +83,10 @@ pub struct Plan {
     pub up: bool,
     /// Before this byte; none is when [`SIGUSR1`] comes.
     pub at: Option<u64>,
+    /// How far apart the bytes are that [`Fault::Garble`] damages.
+    pub every: u64,
+    /// The CRC of a frame that is changed is computed anew.
+    pub mended: bool,
 }
 
 /// The firewall rules, for `nft -f`, that lead every TCP connection over the card to the proxy.
@@ -69,6 +94,14 @@ pub fn redirect() -> String {
     format!(
         "table ip chaos {{\nchain arriving {{\ntype nat hook prerouting priority dstnat\n\
          iifname \"eth0\" meta l4proto tcp redirect to :{PORT}\n}}\n}}\n"
+    )
+}
+
+/// The rules that lead every TCP connection of the node to the proxy, but for those to the server's `port` and the proxy's own.
+pub fn redirect_out(port: u16) -> String {
+    format!(
+        "table ip chaos {{\nchain leaving {{\ntype nat hook output priority -100\n\
+         oifname \"eth0\" meta l4proto tcp meta mark != {MARK} tcp dport != {port} redirect to :{PORT}\n}}\n}}\n"
     )
 }
 
@@ -127,20 +160,48 @@ struct Way {
     ended: bool,
     /// The receiver was told so.
     told: bool,
+    frames: Frames,
+    /// Nothing more is read, as the next frame may not pass: of which deployment it is, and when the receiver was last told that
+    /// the sender lives.
+    stuck: Option<(DeploymentId, Instant)>,
 }
 
 impl Way {
     fn new(up: bool) -> Self {
-        Self { up, held: Vec::with_capacity(BUFFER), ended: false, told: false }
+        let (held, frames) = (Vec::with_capacity(BUFFER), Frames::default());
+        Self { up, held, ended: false, told: false, frames, stuck: None }
     }
+
+    fn reads(&self) -> bool {
+        !self.ended && self.held.is_empty() && self.stuck.is_none()
+    }
+
+    /// Says for the sender of a stream that is stuck that it lives.
+    fn beat(&mut self) {
+        if let Some((deployment, said)) = &mut self.stuck
+            && said.elapsed() >= BEAT
+            && self.held.is_empty()
+            && self.frames.between()
+        {
+            *said = Instant::now();
+            self.held.extend_from_slice(&Header::bare(Kind::Beat, *deployment, 0).encode());
+        }
+    }
+}
+
+/// Connects to where the connection was bound for, past the firewall's rules.
+fn connect_past(to: SocketAddrV4) -> io::Result<TcpStream> {
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::Mark, &MARK)?;
+    connect(fd.as_raw_fd(), &SockaddrIn::from(to))?;
+    Ok(TcpStream::from(fd))
 }
 
 /// Passes on one connection until both ends have ended or it is cut.
 fn pass(call: TcpStream, state: &State) -> io::Result<()> {
     let meant = nix::sys::socket::getsockopt(&call, sockopt::OriginalDst)?;
     let address = Ipv4Addr::from(u32::from_be(meant.sin_addr.s_addr));
-    let to = SocketAddr::V4(SocketAddrV4::new(address, u16::from_be(meant.sin_port)));
-    let on = TcpStream::connect(to)?;
+    let on = connect_past(SocketAddrV4::new(address, u16::from_be(meant.sin_port)))?;
     for stream in [&call, &on] {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
@@ -151,13 +212,17 @@ fn pass(call: TcpStream, state: &State) -> io::Result<()> {
         for way in &mut ways {
             let (mut from, mut to) = if way.up { (&on, &call) } else { (&call, &on) };
             state.arm(way);
-            if !way.ended && way.held.is_empty() {
+            way.beat();
+            if way.reads() {
                 way.held.resize(BUFFER, 0);
                 let got = from.read(&mut way.held);
                 way.held.truncate(*got.as_ref().unwrap_or(&0));
                 match got {
                     Ok(0) => way.ended = true,
-                    Ok(_) => state.damage(way),
+                    Ok(_) => {
+                        state.damage(way);
+                        state.follow(way);
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
                 }
@@ -193,7 +258,7 @@ fn pass(call: TcpStream, state: &State) -> io::Result<()> {
 fn wait(call: &TcpStream, on: &TcpStream, ways: &[Way; 2]) -> io::Result<()> {
     let flags = |reads: &Way, writes: &Way| {
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::POLLIN, !reads.ended && reads.held.is_empty());
+        flags.set(PollFlags::POLLIN, reads.reads());
         flags.set(PollFlags::POLLOUT, !writes.held.is_empty());
         flags
     };
@@ -218,10 +283,41 @@ impl State {
         }
     }
 
+    /// What is aimed at in the frames of this way, as far as it is due.
+    fn aim(&self, way: &Way) -> Option<Aim> {
+        let due = way.up == self.plan.up && self.passed(way) >= self.next.load(Ordering::Relaxed);
+        let mended = self.plan.mended;
+        match self.plan.fault {
+            Fault::Part => due.then_some(Aim::Flip { kind: Kind::Part, mended }),
+            Fault::Header => due.then_some(Aim::Flip { kind: Kind::Manifest, mended }),
+            Fault::Stuck => due.then_some(Aim::Hold),
+            Fault::Flip | Fault::Garble | Fault::Reset | Fault::Close => None,
+        }
+    }
+
+    /// Follows the frames of what was just read, if the fault is about frames.
+    fn follow(&self, way: &mut Way) {
+        if way.up != self.plan.up || self.plan.fault.changes() || self.plan.fault.cuts() {
+            return;
+        }
+        let (aim, read) = (self.aim(way), std::mem::take(&mut way.held));
+        match way.frames.push(&read, aim, &mut way.held) {
+            Then::On => {}
+            Then::Struck => {
+                self.next.store(NEVER, Ordering::Relaxed);
+                say(STRUCK);
+            }
+            Then::Held(deployment) => {
+                way.stuck = Some((deployment, Instant::now()));
+                say(STRUCK);
+            }
+        }
+    }
+
     /// How many bytes may still pass this way before the stream is cut; nothing if it is never cut.
     fn cut_in(&self, way: &Way) -> Option<usize> {
         let next = self.next.load(Ordering::Relaxed);
-        if self.plan.fault.changes() || way.up != self.plan.up || next == NEVER {
+        if !self.plan.fault.cuts() || way.up != self.plan.up || next == NEVER {
             return None;
         }
         usize::try_from(next.saturating_sub(self.passed(way))).ok()
@@ -248,7 +344,7 @@ impl State {
             let Some(byte) = usize::try_from(gap).ok().and_then(|gap| way.held.get_mut(gap)) else { return };
             *byte ^= 0x10;
             let more = self.plan.fault == Fault::Garble;
-            self.next.store(if more { next + GARBLE_EVERY } else { NEVER }, Ordering::Relaxed);
+            self.next.store(if more { next + self.plan.every } else { NEVER }, Ordering::Relaxed);
             say(STRUCK);
         }
     }

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use super::case::{Case, Kind, Needs, Phase};
 use super::disk::FaultyDisk;
+use super::liar::{self, Lie};
 use super::proxy::{self, Fault};
 use crate::disk::random::{self, Random};
 use crate::error::{LabError, Result};
-use crate::lab::{Deploy, Lab, Node, NodeOptions};
+use crate::lab::{self, Deploy, Lab, Node, NodeOptions};
 use crate::process::Process;
 use crate::run::Run;
 use crate::target::TargetKind;
@@ -23,6 +24,8 @@ use crate::{programs, tool};
 pub(super) const BYTES: u64 = 24 << 20;
 /// Bytes of a node's ring.
 pub(super) const RING: u64 = 8 << 20;
+/// How far apart the bytes are that a node damages which damages all it sends: hardly a block gets through.
+const GARBLE_OUT_EVERY: u64 = 512 << 10;
 /// Bytes of a frame without a payload.
 const HEADER: u64 = 48;
 /// For what happens at once.
@@ -100,6 +103,10 @@ pub(super) struct Rig {
     // First: whoever waits for it is let go when it goes.
     pub(super) disk: Option<FaultyDisk>,
     pub(super) proxy: Option<Process>,
+    pub(super) liar: Option<Process>,
+    /// A machine that is no node, and what it does.
+    pub(super) stranger: Option<Node>,
+    pub(super) floods: Vec<Process>,
     pub(super) deploy: Deploy,
     pub(super) agents: Vec<Process>,
     pub(super) nodes: Vec<Node>,
@@ -127,7 +134,7 @@ impl Rig {
         if old {
             nodes.iter().try_for_each(|node| age(&node.target.file, &image))?;
         }
-        let (mut disk, mut proxy) = (None, None);
+        let (mut disk, mut proxy, mut liar, mut stranger) = (None, None, None, None);
         if let Some((case, usual)) = case {
             let node = &mut nodes[struck.start];
             if case.kind == Kind::DiskFull {
@@ -141,11 +148,32 @@ impl Rig {
             if case.kind.by_proxy() {
                 proxy = Some(start_proxy(&lab, node, case, usual, random)?);
             }
+            if let Some(lie) = case.kind.lie() {
+                liar = Some(start_liar(&lab, node, lie)?);
+            }
+            if case.kind.by_stranger() {
+                stranger = Some(lab.node(0, &NodeOptions::file(1 << 20))?);
+            }
         }
         let deploy = lab.deploy(&image.slide, count, &["--progress", "json"])?;
-        let agents = nodes.iter().map(|node| start_agent(&lab, node)).collect::<Result<_>>()?;
+        let start = |(at, node)| start_agent(&lab, node, liar.as_ref().filter(|_| struck.contains(&at)));
+        let agents = nodes.iter().enumerate().map(start).collect::<Result<_>>()?;
         let planned = Instant::now();
-        let mut rig = Self { disk, proxy, deploy, agents, nodes, struck, image, setting, planned, lab };
+        let mut rig = Self {
+            disk,
+            proxy,
+            liar,
+            stranger,
+            floods: Vec::new(),
+            deploy,
+            agents,
+            nodes,
+            struck,
+            image,
+            setting,
+            planned,
+            lab,
+        };
         rig.deploy.process.wait_for("\"event\":\"plan\"", SOON)?;
         rig.planned = Instant::now();
         Ok(rig)
@@ -174,13 +202,17 @@ impl Rig {
 
     /// Starts the agent of a node anew.
     pub(super) fn start_again(&mut self, at: usize) -> Result<()> {
-        self.agents[at] = start_agent(&self.lab, &self.nodes[at])?;
+        self.agents[at] = start_agent(&self.lab, &self.nodes[at], None)?;
         Ok(())
     }
 
     /// The ends of all outputs, for whoever looks for the reason.
     pub(super) fn tails(&self) -> String {
-        let all = std::iter::once(&self.deploy.process).chain(&self.agents).chain(&self.proxy);
+        let all = std::iter::once(&self.deploy.process)
+            .chain(&self.agents)
+            .chain(&self.proxy)
+            .chain(&self.liar)
+            .chain(&self.floods);
         let one = |process: &Process| {
             // The progress of a second is a long line, and not what is looked for.
             let lines: Vec<String> =
@@ -195,10 +227,30 @@ fn short(line: &str) -> String {
     line.chars().take(400).collect()
 }
 
-fn start_agent(lab: &Lab, node: &Node) -> Result<Process> {
-    let key = lab.key()?.with_extension("key.pub").display().to_string();
+/// With a liar the agent takes that for its server.
+fn start_agent(lab: &Lab, node: &Node, liar: Option<&Process>) -> Result<Process> {
     let (target, ring) = (node.target.path.display().to_string(), format!("{}MiB", RING >> 20));
-    lab.agent_with(node, ["--target", &target, "--server-key", &key, "--ring", &ring, "--once"])
+    let mut args = vec!["--target".to_owned(), target, "--ring".to_owned(), ring, "--once".to_owned()];
+    let key = if let Some(liar) = liar {
+        args.extend(["--server".to_owned(), format!("127.0.0.1:{}", liar::PORT)]);
+        let out = liar.out();
+        out.lines().find_map(|line| line.strip_prefix(liar::READY)).unwrap_or_default().to_owned()
+    } else {
+        lab.key()?.with_extension("key.pub").display().to_string()
+    };
+    args.extend(["--server-key".to_owned(), key]);
+    lab.agent_with(node, args)
+}
+
+fn start_liar(lab: &Lab, node: &Node, lie: Lie) -> Result<Process> {
+    let public = lab.key()?.with_extension("key.pub");
+    let server = format!("{}:{}", lab.server_address(0), lab::PORT);
+    let lie = format!("{lie:?}").to_lowercase();
+    let args = ["liar".to_owned(), lie, server, public.display().to_string()];
+    let mut process =
+        lab.on_node(node, &format!("{}-liar", node.name), &programs::lab()?.display().to_string(), args)?;
+    process.wait_for(liar::READY, SOON)?;
+    Ok(process)
 }
 
 /// What [`age`] puts in the place of the image's bytes.
@@ -240,11 +292,16 @@ fn start_proxy(lab: &Lab, node: &Node, case: &Case, usual: &Usual, random: &mut 
         Kind::Garble => (Fault::Garble, false),
         Kind::Reset => (Fault::Reset, false),
         Kind::Close => (Fault::Close, false),
+        Kind::GarbleOut => (Fault::Garble, false),
+        Kind::PartOut => (Fault::Part, false),
+        Kind::HeaderOut => (Fault::Header, false),
+        Kind::StuckTail => (Fault::Stuck, false),
         _ => (Fault::Flip, false),
     };
     // What goes up are proofs, what is lacking, and an ack of 72 bytes each 50 ms.
     let whole = if up { 1800 } else { BYTES };
     let at = match case.phase {
+        Phase::Opening if matches!(fault, Fault::Part | Fault::Header | Fault::Stuck) => Some(0),
         Phase::Opening => Some(random.below(if up { 160 } else { 600 })),
         // Nothing may come down after the last frame, which says that this is all: that one it must be.
         Phase::Finishing if fault.changes() && !up => Some(usual.egress - 1 - random.below(HEADER)),
@@ -255,9 +312,15 @@ fn start_proxy(lab: &Lab, node: &Node, case: &Case, usual: &Usual, random: &mut 
     let mut args = vec!["proxy".to_owned(), name];
     args.extend(at.map(|at| format!("--at={at}")));
     args.extend(up.then(|| "--up".to_owned()));
+    if case.kind == Kind::GarbleOut {
+        args.push(format!("--every={GARBLE_OUT_EVERY}"));
+    }
+    if matches!(fault, Fault::Part | Fault::Header) && random.below(2) == 0 {
+        args.push("--mended".to_owned());
+    }
     let mut proxy =
         lab.on_node(node, &format!("{}-proxy", node.name), &programs::lab()?.display().to_string(), args)?;
     proxy.wait_for(proxy::READY, SOON)?;
-    lab.nft(node, &proxy::redirect())?;
+    lab.nft(node, &if case.kind.is_outward() { proxy::redirect_out(lab::PORT) } else { proxy::redirect() })?;
     Ok(proxy)
 }

@@ -7,10 +7,11 @@ use nix::sys::signal::Signal;
 
 use super::case::{Case, Kind, Phase};
 use super::disk::Request;
-use super::proxy;
 use super::rig::{self, Rig, SOON};
+use super::{floods, liar, proxy};
 use crate::disk::random::Random;
 use crate::error::{LabError, Result};
+use crate::process::Process;
 
 /// Whether the fault happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +118,27 @@ pub(super) fn strike(rig: &mut Rig, case: &Case, random: &mut Random) -> Result<
             }
             undone = true;
         }
+        Kind::Mute | Kind::FalseBreak => {
+            if !lie(rig)? {
+                return Ok(Strike::Missed);
+            }
+        }
+        Kind::SpoofFlood => {
+            floods::spoof(rig)?;
+            // By then all that the server's kernel keeps for addresses that it looks for in vain is full.
+            pause(1000, 1500);
+            kill(rig);
+            pause(0, 500);
+            rig.start_again(at)?;
+            undone = true;
+        }
+        Kind::HelloFlood => {
+            floods::hellos(rig, 300)?;
+            floods::calls(rig)?;
+        }
+        Kind::FalseHello => floods::hellos(rig, 60)?,
         Kind::Flip | Kind::FlipUp | Kind::Garble | Kind::Reset | Kind::Close => {}
+        Kind::FlipOut | Kind::GarbleOut | Kind::PartOut | Kind::HeaderOut | Kind::StuckTail => {}
     }
     Ok(Strike::Struck(undone.then(|| rig.planned.elapsed())))
 }
@@ -127,6 +148,16 @@ fn kill(rig: &mut Rig) {
     let struck = rig.struck.clone();
     rig.agents[struck.clone()].iter().for_each(|agent| agent.signal(Signal::SIGKILL));
     rig.agents[struck].iter_mut().for_each(|agent| agent.kill());
+}
+
+/// From now on the node lies. Gives whether it did before the deployment was over.
+fn lie(rig: &mut Rig) -> Result<bool> {
+    let liar = rig.liar.as_mut().expect("made for this kind");
+    liar.signal(Signal::SIGUSR1);
+    let deploy = &mut rig.deploy.process;
+    let said = |liar: &Process| liar.out().contains(liar::STRUCK);
+    liar.wait_until("lying", SOON, |liar| said(liar) || deploy.poll_exit().is_some())?;
+    Ok(said(liar))
 }
 
 /// The proxy strikes by itself, or when it is told to.

@@ -1,0 +1,142 @@
+//! A stranger on the wire, without a secret, that floods a server or a node at a rate that is told.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use slidecast_proto::control::ToServer;
+use slidecast_proto::discovery::Seek;
+use slidecast_proto::link::{Sender, Terms};
+use slidecast_proto::noise::PublicKey;
+use slidecast_proto::reason::LinkClass;
+use slidecast_proto::units::{DeploymentId, Epoch, LinkKey, NodeId};
+
+use super::peer::{Clock, Control, ask, hello};
+use crate::disk::random::Random;
+
+/// What it says once the flood has begun.
+pub const STRUCK: &str = "struck";
+/// Where the spoofed seeks come from: 65,536 addresses, none of which is anybody's.
+pub const SPOOFED: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 0);
+/// How long a connection is waited for.
+const LIMIT: Duration = Duration::from_secs(1);
+/// How many connections are made at once.
+const THREADS: u32 = 8;
+
+/// What the stranger does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Deed {
+    /// Seeks, each from another address.
+    Seeks,
+    /// Hellos of a chain link, with the right numbers and without the key.
+    Hellos,
+    /// Hellos of a control link, each as another machine.
+    Calls,
+}
+
+/// What is done to whom, and how fast.
+#[derive(Debug, Clone, Args)]
+pub struct Flood {
+    /// What is done
+    pub deed: Deed,
+    /// The server's discovery and control port
+    pub server: SocketAddrV4,
+    /// The struck node's chain link port, for `hellos`
+    #[arg(long)]
+    pub node: Option<SocketAddrV4>,
+    /// The node's number
+    #[arg(long, default_value_t = 1)]
+    pub to: u32,
+    /// The number of its upstream
+    #[arg(long, default_value_t = 0)]
+    pub from: u32,
+    /// Datagrams or connections a second
+    #[arg(long, default_value_t = 100)]
+    pub rate: u32,
+    /// How long, in seconds
+    #[arg(long, default_value_t = 60)]
+    pub seconds: u64,
+}
+
+#[expect(clippy::print_stdout, reason = "what happened goes to standard output, for the lab to read")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+/// Floods for as long as it is told.
+///
+/// # Errors
+/// When the server does not answer a seek before the flood.
+pub fn run(flood: &Flood) -> io::Result<()> {
+    let offer = ask(SocketAddr::V4(flood.server), Duration::from_secs(5))?;
+    let sent = AtomicU64::new(0);
+    let one: &(dyn Fn(u64) -> io::Result<()> + Sync) = match flood.deed {
+        Deed::Seeks => &|number| seek(flood.server, number),
+        Deed::Hellos => &|number| greet(flood, offer.deployment, number),
+        Deed::Calls => &|number| call(flood.server, offer.server, number),
+    };
+    let threads = if flood.deed == Deed::Seeks { 1 } else { THREADS };
+    say(STRUCK);
+    let pace = |thread: u32| {
+        let rate = f64::from(flood.rate) / f64::from(threads);
+        let (begun, mut number) = (Instant::now(), u64::from(thread));
+        let mut done = 0_u32;
+        while begun.elapsed().as_secs() < flood.seconds {
+            if f64::from(done) >= begun.elapsed().as_secs_f64() * rate {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            // A refused connection is an answer, too.
+            let _ = one(number);
+            number += u64::from(threads);
+            done += 1;
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| (0..threads).for_each(|thread| drop(scope.spawn(move || pace(thread)))));
+    say(&format!("{} of {:?}", sent.load(Ordering::Relaxed), flood.deed));
+    Ok(())
+}
+
+/// A seek from an address that is not this machine's; the firewall of a switch might stop it, this network has none.
+fn seek(server: SocketAddrV4, number: u64) -> io::Result<()> {
+    let offset = u32::try_from(number % 65_536).expect("below 65,536");
+    let source = Ipv4Addr::from(u32::from(SPOOFED) + offset);
+    let socket = UdpSocket::bind((source, 0))?;
+    socket.send_to(&Seek::new(number.to_le_bytes()).encode(), server).map(drop)
+}
+
+/// A hello of a chain link as the node's upstream says it. Which epoch and pass are right is soon found by trying.
+fn greet(flood: &Flood, deployment: DeploymentId, number: u64) -> io::Result<()> {
+    let Some(node) = flood.node else { return Ok(()) };
+    let pass = 1 - number % 2;
+    let terms = Terms {
+        deployment,
+        // The pass stands above the chain's own count.
+        epoch: Epoch((pass << 32) + 1 + number / 2 % 6),
+        pass: u32::from(pass == 1),
+        from: NodeId(flood.from),
+        to: NodeId(flood.to),
+        key: LinkKey([0x5c; 32]),
+        class: LinkClass::Paced,
+    };
+    let mut nonce = [0x5c; 16];
+    nonce[..8].copy_from_slice(&number.to_le_bytes());
+    let mut sender = Sender::new(terms, nonce, Clock::start().now());
+    let mut socket = TcpStream::connect_timeout(&SocketAddr::V4(node), LIMIT)?;
+    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+    while let Some(bytes) = sender.poll_control() {
+        socket.write_all(&bytes)?;
+    }
+    socket.read(&mut [0; 256]).map(drop)
+}
+
+/// A hello of a control link, and gone again as soon as it is answered.
+fn call(server: SocketAddrV4, key: Option<PublicKey>, number: u64) -> io::Result<()> {
+    let mut control = Control::connect(SocketAddr::V4(server), key, LIMIT)?;
+    let hello = hello(&mut Random::new(number), control.address()?, 4000);
+    control.say(&ToServer::Hello(hello))?;
+    control.hear(Duration::from_millis(100)).map(drop)
+}
