@@ -15,7 +15,7 @@ use crate::machine::Machine;
 use crate::run::{Call, Resources, Run, fresh};
 use crate::status::Board;
 use mio::event::Event;
-use slidecast_proto::control::{Disk, Hello, Prepare, ToAgent, ToServer};
+use slidecast_proto::control::{Disk, Hello, Prepare, Refused, ToAgent, ToServer};
 use slidecast_proto::link::refusal;
 use slidecast_proto::noise::{PublicKey, SecretKey};
 use slidecast_proto::reason::{Reason, Then};
@@ -114,6 +114,11 @@ impl<'a> Agent<'a> {
     /// Where those stand who watch the machine.
     fn board(&self) -> Option<&Board> {
         self.machine.as_ref().map(Machine::board)
+    }
+
+    /// Why nothing may be written on this machine, if that is so.
+    fn held(&self) -> Option<&str> {
+        self.machine.as_ref().and_then(Machine::held)
     }
 
     fn key(&self) -> Option<PublicKey> {
@@ -280,6 +285,9 @@ impl<'a> Agent<'a> {
 
     /// The disks there are now.
     fn disks(&self) -> Vec<Disk> {
+        if self.held().is_some() {
+            return Vec::new();
+        }
         let own = self.own_selector();
         let mut disks = inventory::disks(&Roots::default(), own.path().map(Path::new));
         if self.machine.is_some() {
@@ -348,6 +356,14 @@ impl<'a> Agent<'a> {
         now: Time,
     ) -> Result<Option<Next>, AgentError> {
         visit.question = None;
+        if let Some(why) = self.held() {
+            let (deployment, reason, detail) = (prepare.deployment, Reason::TargetRefused, why.to_owned());
+            log::error!("{reason}: {detail}");
+            visit.say(&ToServer::Refused(Refused { deployment, reason, detail }));
+            // The order has cleared what the screen shows.
+            self.board().inspect(|board| board.hold(why));
+            return Ok(None);
+        }
         if let Some(old) = visit.run.take() {
             self.stopping = old.stop();
         }

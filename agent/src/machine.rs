@@ -11,6 +11,8 @@ pub(crate) struct Machine {
     board: Board,
     /// Somebody is there to answer.
     attended: bool,
+    /// Why nothing may be written here.
+    held: Option<String>,
     answers: Receiver<usize>,
     waker: Arc<OnceLock<Arc<Waker>>>,
 }
@@ -26,7 +28,7 @@ pub(crate) struct Operator {
 pub(crate) fn pair(board: Board, attended: bool) -> (Machine, Operator) {
     let (sender, answers) = sync_channel(1);
     let waker = Arc::new(OnceLock::new());
-    (Machine { board, attended, answers, waker: Arc::clone(&waker) }, Operator { answers: sender, waker })
+    (Machine { board, attended, held: None, answers, waker: Arc::clone(&waker) }, Operator { answers: sender, waker })
 }
 
 impl Machine {
@@ -38,6 +40,17 @@ impl Machine {
     /// Whether there is somebody to ask.
     pub(crate) fn is_attended(&self) -> bool {
         self.attended
+    }
+
+    /// The same machine, on which nothing may be written, and why.
+    pub(crate) fn hold(self, why: &str) -> Self {
+        self.board.hold(why);
+        Self { held: Some(why.to_owned()), ..self }
+    }
+
+    /// Why nothing may be written here, if that is so.
+    pub(crate) fn held(&self) -> Option<&str> {
+        self.held.as_deref()
     }
 
     /// What makes [`Self::poll_answer`] be called.

@@ -192,6 +192,14 @@ impl Board {
         });
     }
 
+    /// Nothing may be written on this machine, whatever is asked of it.
+    pub(crate) fn hold(&self, why: &str) {
+        self.update(|status| {
+            status.stage = Stage::Failed;
+            status.failure = Some((Reason::TargetRefused, why.to_owned()));
+        });
+    }
+
     /// Somebody has to pick one of these disks.
     pub(crate) fn ask(&self, disks: &[Disk]) {
         self.update(|status| {

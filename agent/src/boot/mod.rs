@@ -16,6 +16,7 @@
 mod console;
 mod dhcp;
 mod init;
+mod line;
 mod medium;
 mod modules;
 mod net;

@@ -40,8 +40,10 @@ pub(super) fn run() -> End {
         let _ = std::fs::write(LAST_WORDS, text);
         std::process::abort();
     }));
-    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    let options = Options::parse(&line);
+    let options = match std::fs::read("/proc/cmdline") {
+        Ok(line) => Options::parse(&line),
+        Err(error) => Options::unread(&error.to_string()),
+    };
     let board = Board::default();
     let (machine, operator) = machine::pair(board.clone(), options.attended);
     let consoles = match console::start(&board, operator, &options) {
@@ -51,7 +53,9 @@ pub(super) fn run() -> End {
     let console = consoles.log();
     let most = console.most();
     let lines = logging::start_with(console, most);
-    options.complaints.iter().for_each(|complaint| log::error!("kernel command line: {complaint}"));
+    let faults = options.faults.iter().map(|fault| &fault.text);
+    faults.for_each(|text| log::error!("kernel command line: {text}"));
+    options.complaints.iter().for_each(|text| log::warn!("kernel command line: {text}; left out"));
     let end = serve(&options, &board, machine, lines);
     consoles.finish();
     end
@@ -63,13 +67,22 @@ fn serve(
     machine: machine::Machine,
     lines: std::sync::mpsc::Receiver<logging::Line>,
 ) -> End {
-    let (arguments, trust) = match understand(options, std::fs::read_to_string(KEY_FILE).ok().as_deref()) {
-        Ok(understood) => understood,
+    let key = std::fs::read_to_string(KEY_FILE).ok();
+    let (arguments, trust, held) = match understand(options, key.as_deref()) {
+        Ok(Understood { arguments, trust, held }) => (arguments, trust, held),
         Err(line) => {
             // Nothing that is done here again would change the boot files.
             log::error!("failed usage {line}");
             return End::Wish(Wish::Hold);
         }
+    };
+    let machine = match held {
+        Some(why) => {
+            log::error!("failed usage {why}");
+            log::info!("holding");
+            machine.hold(&why)
+        }
+        None => machine,
     };
     if trust == Trust::Insecure {
         log::warn!("insecure: any server that is insecure too is obeyed");
@@ -97,27 +110,60 @@ fn fail(text: &str) -> End {
     End::Failed
 }
 
+/// What the agent is to do.
+#[derive(Debug)]
+struct Understood {
+    arguments: Arguments,
+    trust: Trust,
+    /// Why nothing may be written, which the server may be told.
+    held: Option<String>,
+}
+
 /// The agent's command line, from the kernel's and from the boot image.
-fn understand(options: &Options, key: Option<&str>) -> Result<(Arguments, Trust), String> {
+///
+/// # Errors
+/// Why no server may be talked to at all.
+fn understand(options: &Options, key: Option<&str>) -> Result<Understood, String> {
+    let held = held(options);
+    if let Some(why) = &held
+        && options.faults.iter().any(|fault| fault.hides_server)
+    {
+        return Err(why.clone());
+    }
     let mut words = vec!["slidecast-agent".to_owned()];
     if let Some(server) = &options.server {
-        words.extend(["--server".to_owned(), server.clone()]);
+        // One word, so that nothing in it is taken for another option.
+        words.push(format!("--server={server}"));
     }
-    if let Some(target) = &options.target {
-        words.extend(["--target".to_owned(), target.clone()]);
-    }
-    // A key that makes no sense on the command line must not be replaced by whatever else there is.
-    let broken = options.complaints.iter().any(|complaint| complaint.starts_with("slidecast.key"));
     match (&options.trust, key) {
         (Some(Trust::Insecure), _) => words.push("--insecure".to_owned()),
-        (Some(Trust::Pinned(key)), _) => words.extend(["--server-key".to_owned(), key.to_string()]),
-        (None, _) if broken => return Err("the server key on the kernel command line makes no sense".to_owned()),
-        (None, Some(key)) => words.extend(["--server-key".to_owned(), key.trim().to_owned()]),
+        (Some(Trust::Pinned(key)), _) => words.push(format!("--server-key={key}")),
+        (None, Some(key)) => words.push(format!("--server-key={}", key.trim())),
         (None, None) => {
             return Err(format!("no server key: neither slidecast.key= on the kernel command line nor {KEY_FILE}"));
         }
     }
-    Arguments::understand(words)
+    let target = options.target.iter().map(|target| format!("--target={target}"));
+    let whole: Vec<String> = words.iter().cloned().chain(target).collect();
+    match (Arguments::understand(whole), held) {
+        (Ok((arguments, trust)), held) => Ok(Understood { arguments, trust, held }),
+        (Err(wrong), held) => {
+            // Without its target the line names the server just as well; it is told, and nothing is written.
+            let (arguments, trust) = Arguments::understand(words).map_err(|_| wrong.clone())?;
+            let held = held.unwrap_or_else(|| format!("kernel command line: slidecast.target: {wrong}"));
+            Ok(Understood { arguments, trust, held: Some(held) })
+        }
+    }
+}
+
+/// Why this machine may write nothing, if the kernel command line was not understood.
+fn held(options: &Options) -> Option<String> {
+    let first = options.faults.first()?;
+    let more = match options.faults.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Some(format!("kernel command line: {}{more}; nothing is written until the line is right", first.text))
 }
 
 fn list_disks() {
@@ -150,34 +196,46 @@ mod tests {
     const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddee01";
     const OTHER: &str = "ff112233445566778899aabbccddeeff00112233445566778899aabbccddee01";
 
-    fn with(line: &str, key: Option<&str>) -> Result<(Arguments, Trust), String> {
-        understand(&Options::parse(line), key)
+    fn with(line: &str, key: Option<&str>) -> Result<Understood, String> {
+        understand(&Options::parse(line.as_bytes()), key)
     }
 
     #[test]
     fn the_key_of_the_command_line_wins_over_the_boot_images() {
         let file = format!("{KEY}\n");
         let pinned = |key: &str| Trust::Pinned(key.parse().unwrap());
-        assert_eq!(with("quiet", Some(&file)).unwrap().1, pinned(KEY));
-        assert_eq!(with(&format!("slidecast.key={OTHER}"), Some(&file)).unwrap().1, pinned(OTHER));
-        assert_eq!(with("slidecast.key=insecure", Some(&file)).unwrap().1, Trust::Insecure);
+        assert_eq!(with("quiet", Some(&file)).unwrap().trust, pinned(KEY));
+        assert_eq!(with(&format!("slidecast.key={OTHER}"), Some(&file)).unwrap().trust, pinned(OTHER));
+        assert_eq!(with("slidecast.key=insecure", Some(&file)).unwrap().trust, Trust::Insecure);
     }
 
     #[test]
     fn without_a_key_or_with_a_broken_one_nobody_is_trusted() {
         assert!(with("quiet", None).unwrap_err().contains("slidecast.key="));
-        assert!(with("slidecast.key=00", Some(KEY)).unwrap_err().contains("makes no sense"));
+        assert!(with("slidecast.key=00", Some(KEY)).unwrap_err().contains("slidecast.key=00"));
         assert!(with("quiet", Some("no key")).is_err());
     }
 
     #[test]
     fn server_and_target_are_taken_over() {
         let line = "slidecast.key=insecure slidecast.server=10.0.0.1:99 slidecast.target=serial=S1";
-        let (arguments, _) = with(line, None).unwrap();
+        let Understood { arguments, held, .. } = with(line, None).unwrap();
         assert_eq!(arguments.server_name().unwrap(), Some(("10.0.0.1".to_owned(), 99)));
-        assert_eq!(arguments.target.unwrap().text, "serial=S1");
+        assert_eq!((arguments.target.unwrap().text.as_str(), held), ("serial=S1", None));
         assert!(!arguments.once);
-        assert!(with("slidecast.key=insecure slidecast.target=colour=red", None).is_err());
         assert!(with("slidecast.key=insecure slidecast.server=a:b:c:d", None).is_err());
+    }
+
+    #[test]
+    fn a_machine_whose_line_was_not_understood_is_held_and_the_server_told_where_it_is_known() {
+        for line in ["slidecast.targets=serial=S1", "slidecast.target=colour=red", "slidecast.target="] {
+            let understood = with(&format!("slidecast.key=insecure {line}"), None);
+            let held = understood.unwrap().held.unwrap();
+            assert!(held.contains("slidecast.target"), "{held}");
+        }
+        for line in ["slidecast.server=", "slidecast.key=00", "slidecast.server=a slidecast.server=b", "a=\"b"] {
+            let why = with(&format!("quiet {line}"), Some(KEY)).unwrap_err();
+            assert!(why.contains("kernel command line"), "{why}");
+        }
     }
 }

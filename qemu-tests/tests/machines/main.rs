@@ -12,6 +12,7 @@ mod direct;
 mod disks;
 mod faults;
 mod fixtures;
+mod held;
 mod network;
 mod restored;
 mod secure;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         direct::TESTS,
         addresses::TESTS,
         console::TESTS,
+        held::TESTS,
         disks::TESTS,
         faults::TESTS,
         stick::TESTS,

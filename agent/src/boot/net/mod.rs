@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_static_address_without_a_card_goes_to_the_one_booted_from_or_the_first_with_a_cable() {
-        let Ip::Static(fixed) = Options::parse("ip=10.0.0.9").ip else { panic!() };
+        let Ip::Static(fixed) = Options::parse(b"ip=10.0.0.9").ip else { panic!() };
         let shared = |boot_card| Shared {
             ip: Ip::Static(fixed.clone()),
             boot_card,
