@@ -1,26 +1,26 @@
 //! The life of an agent: find the server, say who and what it is, obey, and begin again.
 
+use crate::callers::{Callers, Calling};
 use crate::cards;
 use crate::cli::{Arguments, Exit, Trust};
-use crate::conn::{Anteroom, Calling};
 use crate::control::{Control, Lost};
 use crate::dial::Server;
 use crate::discover::Search;
 use crate::disk::Stopping;
 use crate::error::AgentError;
-use crate::event_loop::{CONTROL, DISCOVERY, EventLoop, anteroom};
+use crate::event_loop::{CONTROL, DISCOVERY, EventLoop, callers};
 use crate::inventory::{self, Roots};
 use crate::logging::Line;
 use crate::machine::Machine;
-use crate::run::{Call, Resources, Run, fresh};
+use crate::run::{Resources, Run, fresh};
 use crate::status::Board;
 use mio::event::Event;
 use slidecast_proto::control::{Disk, Hello, Prepare, Refused, ToAgent, ToServer};
-use slidecast_proto::link::refusal;
 use slidecast_proto::noise::{PublicKey, SecretKey};
 use slidecast_proto::reason::{Reason, Then};
 use slidecast_proto::selector::{Selector, choose};
 use slidecast_proto::units::{DeploymentId, NodeId, Time};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -80,7 +80,7 @@ struct Agent<'a> {
     trust: &'a Trust,
     lines: Receiver<Line>,
     events: EventLoop,
-    room: Anteroom,
+    callers: Callers,
     strangers: Strangers,
     /// A disk that may not be closed yet.
     stopping: Option<Stopping>,
@@ -107,8 +107,21 @@ impl<'a> Agent<'a> {
         if let Some(machine) = &machine {
             machine.wake_with(events.waker());
         }
-        let (room, strangers, exit, then) = (anteroom(), Strangers::default(), Exit::NotStarted, Then::Hold);
-        Ok(Self { arguments, trust, lines, events, room, strangers, stopping: None, secret, boot, exit, machine, then })
+        let (callers, strangers, exit, then) = (callers(), Strangers::default(), Exit::NotStarted, Then::Hold);
+        Ok(Self {
+            arguments,
+            trust,
+            lines,
+            events,
+            callers,
+            strangers,
+            stopping: None,
+            secret,
+            boot,
+            exit,
+            machine,
+            then,
+        })
     }
 
     /// Where those stand who watch the machine.
@@ -173,9 +186,9 @@ impl<'a> Agent<'a> {
                 Some(control) => control.deadline().min(search.ask_at()),
                 None => search.deadline(),
             };
-            let deadline = deadline.min(self.receive_callers(None, now));
+            let deadline = deadline.min(self.receive_callers(None, None, now));
             self.events.wait(deadline, |event| {
-                self.room.on_event(event);
+                self.callers.on_event(event);
                 search.on_event(event);
                 if let (CONTROL, Some(control)) = (event.token(), &mut attempt) {
                     control.on_event(event);
@@ -253,7 +266,8 @@ impl<'a> Agent<'a> {
                 visit.close();
                 return Ok(Next::Exit);
             }
-            let mut deadline = self.receive_callers(visit.run.as_mut(), now);
+            let expected = visit.run.as_ref().and_then(Run::upstream_address).unwrap_or(visit.server.address.ip());
+            let mut deadline = self.receive_callers(visit.run.as_mut(), Some(expected), now);
             if let Some(run) = &mut visit.run {
                 run.advance(self.events.registry(), now);
                 deadline = deadline.min(run.deadline());
@@ -262,7 +276,7 @@ impl<'a> Agent<'a> {
             visit.flush(now);
             let deadline = deadline.min(visit.deadline());
             self.events.wait(deadline, |event| {
-                self.room.on_event(event);
+                self.callers.on_event(event);
                 visit.on_event(event);
             })?;
         }
@@ -419,29 +433,40 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Lets callers in and out. Gives when this must be done again at the latest.
-    fn receive_callers(&mut self, mut run: Option<&mut Run>, now: Time) -> Time {
+    /// Lets callers in and out; the upstream is `expected` to call from this address. Gives when this must be done again at the
+    /// latest.
+    fn receive_callers(&mut self, mut run: Option<&mut Run>, expected: Option<IpAddr>, now: Time) -> Time {
         for _ in 0..CALLERS {
             let Some((stream, peer)) = self.events.accept() else { break };
-            match self.room.enter(stream, peer, self.events.registry(), now) {
+            match self.callers.enter(stream, peer, expected, self.events.registry(), now) {
                 Ok(None) => {}
                 Ok(Some(calling)) => self.strangers.take(calling, now),
-                Err(error) => log::warn!("call from {peer}: {error}"),
+                Err(error) => log::debug!("call from {peer}: {error}"),
             }
         }
-        while let Some(calling) = self.room.poll(now) {
+        while let Some(calling) = self.callers.poll(now) {
             match (calling, &mut run, fresh()) {
-                (Calling::Spoke { conn, peer, header, payload }, Some(run), Some(nonce)) => {
-                    let registry = self.events.registry();
-                    run.on_call(*conn, Call { peer, header: &header, payload: &payload, nonce }, registry, now);
+                (Calling::Spoke { caller, peer, header, payload }, Some(run), Some(nonce)) => {
+                    match run.on_hello(&header, &payload, nonce, now) {
+                        Ok(candidate) => self.callers.answer(caller, candidate),
+                        Err(fault) => {
+                            log::debug!("call from {peer}: {fault}");
+                            self.callers.refuse(caller, header.deployment, &fault.to_string());
+                        }
+                    }
                 }
-                (Calling::Spoke { conn, header, .. }, _, _) => {
-                    conn.say_last(refusal(header.deployment, "no deployment here"));
+                (Calling::Spoke { caller, header, .. }, _, _) => {
+                    self.callers.refuse(caller, header.deployment, "no deployment here");
                 }
+                (Calling::Proven { conn, candidate }, Some(run), _) => {
+                    run.on_proven(*conn, *candidate, self.events.registry(), now);
+                }
+                (Calling::Proven { .. }, None, _) => {}
                 (stranger, _, _) => self.strangers.take(stranger, now),
             }
         }
-        if self.events.has_callers() { now } else { self.room.deadline().unwrap_or(Time(u64::MAX)) }
+        let deadline = self.callers.deadline().unwrap_or(Time(u64::MAX));
+        self.events.accept_at().map_or(deadline, |at| at.min(deadline))
     }
 }
 

@@ -1,5 +1,4 @@
-//! The connections of chain links: non-blocking sockets, edge-triggered, with the readiness kept here until it is used up;
-//! and the anteroom, where callers wait until their first frame says who they are.
+//! The connections of chain links: non-blocking sockets, edge-triggered, with the readiness kept here until it is used up.
 
 use crate::dial::dial;
 use crate::framing::{Arrival, FrameReader, FrameWriter, Outgoing, ReadError};
@@ -8,8 +7,6 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
-use slidecast_proto::frame::Header;
-use slidecast_proto::link::HANDSHAKE;
 use slidecast_proto::units::Time;
 use std::io;
 use std::net::SocketAddr;
@@ -224,189 +221,14 @@ impl Conn {
     }
 }
 
-/// A caller that has said nothing yet.
-#[derive(Debug)]
-struct Caller {
-    conn: Conn,
-    peer: SocketAddr,
-    token: Token,
-    since: Time,
-}
-
-/// What a caller turned out to be.
-#[derive(Debug)]
-pub enum Calling {
-    /// It said this first: a link's Hello, if anything.
-    Spoke {
-        /// The connection.
-        conn: Box<Conn>,
-        /// Where it comes from.
-        peer: SocketAddr,
-        /// The first frame.
-        header: Header,
-        /// Its payload.
-        payload: Vec<u8>,
-    },
-    /// It is none of ours, or took too long; the connection is closed.
-    Stranger {
-        /// Where it came from.
-        peer: SocketAddr,
-        /// What was wrong, for people.
-        why: String,
-    },
-}
-
-/// Callers whose first frame has not come. There are few at any time, and none for long.
-#[derive(Debug)]
-pub struct Anteroom {
-    callers: Vec<Caller>,
-    first_token: usize,
-    next: usize,
-}
-
-impl Anteroom {
-    /// How many callers may wait. One more drives out the oldest, so that idle connections can't keep the upstream out.
-    pub const SEATS: usize = 8;
-
-    /// An empty room whose callers have the [`Anteroom::SEATS`] tokens from `first_token` on.
-    #[must_use]
-    pub fn new(first_token: usize) -> Self {
-        Self { callers: Vec::new(), first_token, next: 0 }
-    }
-
-    /// Lets a caller in. Gives what became of the oldest one if that had to go.
-    ///
-    /// # Errors
-    /// The connection can't be watched.
-    pub fn enter(
-        &mut self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        registry: &Registry,
-        now: Time,
-    ) -> io::Result<Option<Calling>> {
-        let gone = (self.callers.len() >= Self::SEATS).then(|| self.callers.remove(0));
-        let taken = |number: usize| self.callers.iter().any(|caller| caller.token.0 == self.first_token + number);
-        while taken(self.next) {
-            self.next = (self.next + 1) % Self::SEATS;
-        }
-        let token = Token(self.first_token + self.next);
-        let mut conn = Conn::over(stream);
-        conn.tune();
-        conn.register(registry, token)?;
-        self.callers.push(Caller { conn, peer, token, since: now });
-        Ok(gone.map(|caller| Calling::Stranger { peer: caller.peer, why: "said nothing".to_owned() }))
-    }
-
-    /// Takes note of what the kernel says of a caller.
-    pub fn on_event(&mut self, event: &Event) {
-        if let Some(caller) = self.callers.iter_mut().find(|caller| caller.token == event.token()) {
-            caller.conn.on_event(event);
-        }
-    }
-
-    /// The next caller whose case is clear.
-    pub fn poll(&mut self, now: Time) -> Option<Calling> {
-        for at in 0..self.callers.len() {
-            let mut budget = 4096;
-            let caller = &mut self.callers[at];
-            let result = match caller.conn.receive(&mut budget) {
-                Ok(None) if now.since(caller.since) >= HANDSHAKE => {
-                    Err(format!("said nothing for {} s", HANDSHAKE.as_secs()))
-                }
-                Ok(None) => continue,
-                Ok(Some(Arrival::Control(header, payload))) => Ok((header, payload)),
-                Ok(Some(_)) => Err("began with a block".to_owned()),
-                Err(error) => Err(error.to_string()),
-            };
-            let Caller { conn, peer, .. } = self.callers.remove(at);
-            return Some(match result {
-                Ok((header, payload)) => Calling::Spoke { conn: Box::new(conn), peer, header, payload },
-                Err(why) => Calling::Stranger { peer, why },
-            });
-        }
-        None
-    }
-
-    /// When [`Anteroom::poll`] must be called at the latest.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Time> {
-        self.callers.first().map(|caller| caller.since.after(HANDSHAKE))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use mio::net::TcpListener;
     use mio::{Events, Poll};
-    use slidecast_proto::frame::Kind;
+    use slidecast_proto::frame::{Header, Kind};
     use slidecast_proto::units::DeploymentId;
-    use std::io::{Read, Write};
-
-    struct House {
-        poll: Poll,
-        listener: TcpListener,
-        room: Anteroom,
-    }
-
-    impl House {
-        fn new() -> Self {
-            let poll = Poll::new().unwrap();
-            let mut listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-            poll.registry().register(&mut listener, Token(0), Interest::READABLE).unwrap();
-            Self { poll, listener, room: Anteroom::new(10) }
-        }
-
-        fn call(&self) -> std::net::TcpStream {
-            std::net::TcpStream::connect(self.listener.local_addr().unwrap()).unwrap()
-        }
-
-        /// Turns the loop until a case is clear.
-        fn next(&mut self, now: Time) -> Calling {
-            let mut events = Events::with_capacity(16);
-            loop {
-                if let Some(calling) = self.room.poll(now) {
-                    return calling;
-                }
-                self.poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
-                assert!(!events.is_empty(), "nothing happened for 5 s");
-                for event in &events {
-                    self.room.on_event(event);
-                    while let Ok((stream, peer)) = self.listener.accept() {
-                        if let Some(gone) = self.room.enter(stream, peer, self.poll.registry(), now).unwrap() {
-                            return gone;
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn hello() -> Vec<u8> {
-        let payload = [1u8; 40];
-        [&Header::with_payload(Kind::Hello, DeploymentId([0; 16]), 0, &payload).encode()[..], &payload].concat()
-    }
-
-    #[test]
-    fn a_caller_is_known_by_its_first_frame() {
-        let mut house = House::new();
-        let mut caller = house.call();
-        caller.write_all(&hello()).unwrap();
-        let Calling::Spoke { header, payload, .. } = house.next(Time(0)) else { panic!() };
-        assert_eq!((header.kind, payload.len()), (Kind::Hello, 40));
-    }
-
-    #[test]
-    fn random_bytes_are_a_stranger_and_hung_up_on() {
-        let mut house = House::new();
-        let mut caller = house.call();
-        caller.write_all(&[0x5A; 300]).unwrap();
-        let Calling::Stranger { why, .. } = house.next(Time(0)) else { panic!() };
-        assert_eq!(why, "not a SlideCast frame");
-        caller.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        assert!(!matches!(caller.read(&mut [0; 1]), Ok(1)));
-    }
+    use std::io::Write;
 
     #[test]
     fn the_kernel_of_a_program_that_reads_nothing_still_acknowledges() {
@@ -426,32 +248,6 @@ mod tests {
             assert!(std::time::Instant::now() < until);
             std::thread::sleep(Duration::from_millis(5));
         }
-    }
-
-    #[test]
-    fn a_caller_that_says_nothing_has_as_long_as_the_handshake_may_take() {
-        let mut house = House::new();
-        let _caller = house.call();
-        let mut events = Events::with_capacity(4);
-        while house.room.deadline().is_none() {
-            house.poll.poll(&mut events, None).unwrap();
-            let (stream, peer) = house.listener.accept().unwrap();
-            house.room.enter(stream, peer, house.poll.registry(), Time(0)).unwrap();
-        }
-        let deadline = house.room.deadline().unwrap();
-        assert!(house.room.poll(Time(deadline.0 - 1)).is_none());
-        assert!(matches!(house.room.poll(deadline), Some(Calling::Stranger { .. })));
-    }
-
-    #[test]
-    fn idle_callers_cannot_keep_the_upstream_out() {
-        let mut house = House::new();
-        let idle: Vec<_> = (0..Anteroom::SEATS).map(|_| house.call()).collect();
-        let mut upstream = house.call();
-        upstream.write_all(&hello()).unwrap();
-        assert!(matches!(house.next(Time(0)), Calling::Stranger { .. }), "the oldest goes");
-        assert!(matches!(house.next(Time(0)), Calling::Spoke { .. }));
-        drop(idle);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the net thread waits for: the kernel's events, signals, wake-ups of other threads, and the time.
 
-use crate::conn::Anteroom;
+use crate::callers::Callers;
 use crate::dial::keep_to;
 use crate::error::{AgentError, Doing};
 use mio::event::Event;
@@ -24,10 +24,13 @@ pub const CONTROL: Token = Token(3);
 pub const UPSTREAM: Token = Token(4);
 /// The chain link to the downstream.
 pub const DOWNSTREAM: Token = Token(5);
-/// The first of the callers in the anteroom.
+/// The first of the callers.
 const CALLERS: usize = 8;
 /// The first of the discovery sockets.
-pub const DISCOVERY: usize = CALLERS + Anteroom::SEATS;
+pub const DISCOVERY: usize = CALLERS + Callers::PLACES;
+
+/// How long to leave callers waiting when the system has no room for them.
+const NO_ROOM: Duration = Duration::from_millis(200);
 
 /// The clock of the net thread.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +55,8 @@ pub struct EventLoop {
     stopped: bool,
     listener: TcpListener,
     calling: bool,
+    /// The system had no room for another connection: callers wait until then.
+    accept_at: Time,
 }
 
 impl EventLoop {
@@ -73,7 +78,17 @@ impl EventLoop {
         }
         let clock = Clock(Instant::now());
         let events = Events::with_capacity(64);
-        Ok(Self { poll, events, clock, waker, signals, stopped: false, listener, calling: false })
+        Ok(Self {
+            poll,
+            events,
+            clock,
+            waker,
+            signals,
+            stopped: false,
+            listener,
+            calling: false,
+            accept_at: Time::default(),
+        })
     }
 
     /// Where sockets are registered.
@@ -142,22 +157,23 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Whether there may be more callers than [`EventLoop::accept`] has given.
+    /// When [`EventLoop::accept`] is to be asked again, if there may be more callers than it has given.
     #[must_use]
-    pub fn has_callers(&self) -> bool {
-        self.calling
+    pub fn accept_at(&self) -> Option<Time> {
+        self.calling.then_some(self.accept_at)
     }
 
     /// The next connection that was made to the listener.
     pub fn accept(&mut self) -> Option<(mio::net::TcpStream, SocketAddr)> {
-        while self.calling {
+        while self.calling && self.accept_at <= self.now() {
             match self.listener.accept() {
                 Ok((stream, peer)) => return Some((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()))),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.calling = false,
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                // They stay in the kernel's queue, and nothing more is said of them.
                 Err(error) => {
                     log::warn!("accepting a connection: {error}");
-                    self.calling = false;
+                    self.accept_at = self.now().after(NO_ROOM);
                 }
             }
         }
@@ -165,10 +181,10 @@ impl EventLoop {
     }
 }
 
-/// An anteroom whose tokens are told apart from all others.
+/// Callers whose tokens are told apart from all others.
 #[must_use]
-pub fn anteroom() -> Anteroom {
-    Anteroom::new(CALLERS)
+pub fn callers() -> Callers {
+    Callers::new(CALLERS)
 }
 
 /// A listener on every address; where the kernel has no IPv6, on every IPv4 address.

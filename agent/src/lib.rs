@@ -12,6 +12,7 @@
 
 mod agent;
 mod boot;
+pub mod callers;
 pub mod cards;
 pub mod cli;
 pub mod conn;

@@ -24,14 +24,14 @@ use mio::{Registry, Waker};
 use slidecast_proto::book::EntryId;
 use slidecast_proto::control::{Disk, Join, LinkEvent, LinkState, Prepare, Ready, Refused, Side, ToServer};
 use slidecast_proto::frame::Header;
-use slidecast_proto::link::{LinkFault, refusal};
-use slidecast_proto::node::{Act, Node, NodeConfig, Transmit};
+use slidecast_proto::link::LinkFault;
+use slidecast_proto::node::{Act, Candidate, Node, NodeConfig, Transmit};
 use slidecast_proto::quantity::Bytes;
 use slidecast_proto::reason::{EndState, Reason, Then};
 use slidecast_proto::selector::{Selector, choose};
 use slidecast_proto::units::{DeploymentId, NodeId, Time};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,19 +59,6 @@ pub struct Resources<'a> {
     pub waker: Arc<Waker>,
 }
 
-/// A call to the listener: the first frame of a connection.
-#[derive(Debug)]
-pub struct Call<'a> {
-    /// Where it comes from.
-    pub peer: SocketAddr,
-    /// The header of the frame.
-    pub header: &'a Header,
-    /// Its payload.
-    pub payload: &'a [u8],
-    /// Fresh random bytes for the answer.
-    pub nonce: [u8; 16],
-}
-
 /// One deployment.
 #[derive(Debug)]
 pub struct Run {
@@ -85,6 +72,7 @@ pub struct Run {
     comparison: Comparison,
     parts: Option<Parts>,
     upstream: Option<Conn>,
+    upstream_address: Option<IpAddr>,
     downstream: Option<Downstream>,
     outbox: VecDeque<ToServer>,
     report_at: Time,
@@ -173,6 +161,7 @@ impl Run {
             comparison,
             parts: None,
             upstream: None,
+            upstream_address: None,
             downstream: None,
             outbox: VecDeque::new(),
             report_at: now,
@@ -250,23 +239,44 @@ impl Run {
         let Join { position, chain_len, chain, epoch, pass, .. } = join;
         log::debug!("chain {chain}, epoch {epoch}, pass {pass}");
         log::info!("position {position} of {chain_len}: from {upstream}, on to {downstream}");
+        let from_node = join.upstream.node != NodeId::SERVER;
+        self.upstream_address = from_node.then(|| join.upstream.address.ip().to_canonical());
         self.joined = true;
         self.report_at = now;
         self.node.on_join(join, now);
         self.begin_if_due();
     }
 
-    /// Takes a caller whose first frame is this one, if it is the upstream that was announced.
-    pub fn on_call(&mut self, mut conn: Conn, call: Call<'_>, registry: &Registry, now: Time) {
-        match self.node.on_hello(call.header, call.payload, call.nonce, now) {
-            Ok(()) => match conn.reregister(registry, UPSTREAM) {
-                Ok(()) => self.upstream = Some(conn),
-                Err(error) => self.lose(Side::Upstream, &LinkFault::Broken(plain(&error)), now),
-            },
-            Err(fault) => {
-                log::debug!("call from {}: {fault}", call.peer);
-                conn.say_last(refusal(call.header.deployment, &fault.to_string()));
-            }
+    /// Where the upstream calls from, if it is another node.
+    #[must_use]
+    pub fn upstream_address(&self) -> Option<IpAddr> {
+        self.upstream_address
+    }
+
+    /// A caller said this first: whether it may be the upstream that was announced. `nonce` must be fresh random bytes.
+    ///
+    /// # Errors
+    /// [`LinkFault`]: it is to be told so and hung up on.
+    pub fn on_hello(
+        &mut self,
+        header: &Header,
+        payload: &[u8],
+        nonce: [u8; 16],
+        now: Time,
+    ) -> Result<Candidate, LinkFault> {
+        self.node.on_hello(header, payload, nonce, now)
+    }
+
+    /// A caller has proven that it is the upstream: its connection takes the place of the present one.
+    pub fn on_proven(&mut self, mut conn: Conn, candidate: Candidate, registry: &Registry, now: Time) {
+        if let Err(fault) = self.node.adopt(candidate) {
+            log::debug!("upstream link: {fault}");
+            return;
+        }
+        conn.reader().trust();
+        match conn.reregister(registry, UPSTREAM) {
+            Ok(()) => self.upstream = Some(conn),
+            Err(error) => self.lose(Side::Upstream, &LinkFault::Broken(plain(&error)), now),
         }
     }
 

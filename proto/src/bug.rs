@@ -34,6 +34,8 @@ pub enum Bug {
     SpliceForgotten,
     /// A new upstream is expected, and the old link goes on.
     OldUpstreamStays,
+    /// A caller with the right Hello replaces the upstream before it has proven the link key.
+    CandidateReplacesUpstream,
     /// A later pass does not outweigh the changes of an earlier one.
     PassOutranked,
     /// A silent neighbour is never found out.
@@ -79,6 +81,7 @@ mod switch {
             Self::EndTooEarly,
             Self::SpliceForgotten,
             Self::OldUpstreamStays,
+            Self::CandidateReplacesUpstream,
             Self::PassOutranked,
             Self::SilenceUnseen,
             Self::BeatForgotten,

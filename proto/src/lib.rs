@@ -13,6 +13,7 @@ mod bug;
 pub mod control;
 pub mod deployment;
 pub mod discovery;
+pub mod door;
 pub mod feed;
 pub mod frame;
 pub mod link;

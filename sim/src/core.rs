@@ -6,6 +6,7 @@ use crate::network::{ConnId, Frame, HostNo, Network};
 use crate::queue::{Event, Queue};
 use crate::rng::Rng;
 use slidecast_proto::units::Time;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
@@ -27,6 +28,19 @@ pub struct Core {
     pub checker: Checker,
     /// Whether what happens is shown.
     pub shown: bool,
+    /// Calls of strangers: what they say when they are answered, and what they do after it.
+    pub strangers: BTreeMap<ConnId, (Vec<u8>, Mood)>,
+}
+
+/// What a stranger does after a Hello with the right numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// Nothing more.
+    Silent,
+    /// It hangs up.
+    Closes,
+    /// It says the same again, which is out of turn.
+    Garbage,
 }
 
 impl Core {

@@ -2,9 +2,9 @@
 
 use crate::agent::Agent;
 use crate::checker::Checker;
-use crate::core::Core;
+use crate::core::{Core, Mood};
 use crate::disk::DiskFault;
-use crate::network::{CALLED, CALLER, ConnId, SERVER};
+use crate::network::{CALLED, CALLER, ConnId, Frame, SERVER};
 use crate::queue::Event;
 use crate::run::Run;
 use crate::scenario::{Fault, Scenario};
@@ -109,6 +109,15 @@ pub fn inject(fault: Fault, core: &mut Core, server: &mut Server, agents: &mut [
                 core.network.damage(conn, CALLED, crate::network::Damage::Control);
             }
         }
+        Fault::FalseHellos(agent, count, mood) => {
+            for _ in 0..count {
+                let nonce = core.rng.bytes();
+                let run = agents[agent].run.as_ref();
+                let Some(hello) = run.and_then(|run| run.false_hello(nonce, now)) else { return };
+                let conn = core.connect(SERVER, agent + 1);
+                core.strangers.insert(conn, (hello, mood));
+            }
+        }
         Fault::StaleOrder(agent) => agents[agent].stale_order(core),
         Fault::Stop => {
             for agent in 0..agents.len() {
@@ -116,6 +125,20 @@ pub fn inject(fault: Fault, core: &mut Core, server: &mut Server, agents: &mut [
             }
             server.stop(core);
         }
+    }
+}
+
+/// The call of a stranger was answered: it says its Hello, and acts on its mood.
+pub fn stranger_called(conn: ConnId, accepted: bool, core: &mut Core) {
+    let Some((hello, mood)) = core.strangers.get(&conn).cloned() else { return };
+    if !accepted || !core.network.is_open(conn, CALLER) {
+        return;
+    }
+    core.start(conn, CALLER, Frame::Whole(hello.clone()));
+    match mood {
+        Mood::Silent => {}
+        Mood::Closes => core.close(conn, CALLER),
+        Mood::Garbage => drop(core.start(conn, CALLER, Frame::Whole(hello))),
     }
 }
 

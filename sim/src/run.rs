@@ -8,10 +8,10 @@ use crate::queue::DiskOp;
 use slidecast_proto::control::{Join, LinkEvent, LinkState, Prepare, Side, ToServer};
 use slidecast_proto::feed::Source;
 use slidecast_proto::frame::{HEADER_LEN, Header};
-use slidecast_proto::link::{LinkFault, refusal};
-use slidecast_proto::node::{Act, Node, NodeConfig, Take, Transmit};
+use slidecast_proto::link::{HANDSHAKE, LinkFault, Sender, Terms, refusal};
+use slidecast_proto::node::{Act, Candidate, Node, NodeConfig, Take, Transmit};
 use slidecast_proto::reason::Reason;
-use slidecast_proto::units::{BlockNo, DeploymentId, Epoch, NodeId, PartNo, Time};
+use slidecast_proto::units::{BlockNo, DeploymentId, Epoch, LinkKey, NodeId, PartNo, Time};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,6 +22,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const OUTBOX: usize = 256;
 const CONNECT_MOST: Duration = Duration::from_secs(2);
 const STRANGER_MOST: u32 = 512;
+const CANDIDATES: usize = 32;
 
 /// The connection down the chain.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub struct Run {
     arriving: u64,
     disk: DiskState,
     upstream: Option<(ConnId, bool)>,
+    /// Callers whose proof is still to come, and since when.
+    candidates: Vec<(ConnId, Candidate, Time)>,
     downstream: Option<Downstream>,
     outbox: VecDeque<ToServer>,
     report_at: Time,
@@ -76,6 +79,7 @@ impl Run {
             arriving: 0,
             disk: DiskState::Open,
             upstream: None,
+            candidates: Vec::new(),
             downstream: None,
             outbox: VecDeque::new(),
             report_at: now,
@@ -120,9 +124,10 @@ impl Run {
         }
     }
 
-    fn conns(&self) -> impl Iterator<Item = (ConnId, usize)> + use<> {
-        let up = self.upstream.map(|(conn, _)| (conn, CALLED));
-        up.into_iter().chain(self.downstream.as_ref().map(|down| (down.conn, CALLER)))
+    fn conns(&self) -> impl Iterator<Item = (ConnId, usize)> + use<'_> {
+        let up = self.upstream.map(|(conn, _)| (conn, CALLED)).into_iter();
+        let up = up.chain(self.candidates.iter().map(|(conn, ..)| (*conn, CALLED)));
+        up.chain(self.downstream.as_ref().map(|down| (down.conn, CALLER)))
     }
 
     /// Takes the place in a chain that the server gives.
@@ -164,9 +169,17 @@ impl Run {
 
     /// A connection is gone.
     pub fn on_closed(&mut self, conn: ConnId, why: &str, core: &mut Core) {
+        self.candidates.retain(|(candidate, ..)| *candidate != conn);
         if let Some(side) = self.side_of(conn) {
             self.lose(side, &LinkFault::Broken(why.to_owned()), core);
         }
+    }
+
+    /// A Hello with the numbers of its upstream from somebody who does not know the link key.
+    #[must_use]
+    pub fn false_hello(&self, nonce: [u8; 16], now: Time) -> Option<Vec<u8>> {
+        let terms = Terms { key: LinkKey([0xEE; 32]), ..self.node.upstream_terms()?.clone() };
+        Sender::new(terms, nonce, now).poll_control()
     }
 
     fn drop_conn(&mut self, side: Side, core: &mut Core) {
@@ -289,7 +302,7 @@ impl Run {
         self.node.on_control(side, &header, payload, core.now)
     }
 
-    /// The first frame of a caller.
+    /// A frame of a caller that is not the upstream.
     fn on_stranger(&mut self, conn: ConnId, frame: Frame, core: &mut Core) {
         let Frame::Whole(bytes) = frame else { return core.close(conn, CALLED) };
         let head = bytes.split_first_chunk::<HEADER_LEN>();
@@ -297,13 +310,31 @@ impl Run {
         else {
             return core.close(conn, CALLED);
         };
+        if let Some(at) = self.candidates.iter().position(|(candidate, ..)| *candidate == conn) {
+            let (_, mut candidate, since) = self.candidates.remove(at);
+            match candidate.on_frame(&header, payload, core.now) {
+                Ok(false) => self.candidates.push((conn, candidate, since)),
+                Ok(true) if self.node.adopt(candidate).is_ok() => {
+                    if let Some((old, _)) = self.upstream.replace((conn, true)) {
+                        core.close(old, CALLED);
+                    }
+                    self.arriving = 0;
+                }
+                _ => core.close(conn, CALLED),
+            }
+            return;
+        }
         let nonce = core.rng.bytes();
         match self.node.on_hello(&header, payload, nonce, core.now) {
-            Ok(()) => {
-                if let Some((old, _)) = self.upstream.replace((conn, false)) {
-                    core.close(old, CALLED);
+            Ok(mut candidate) => {
+                while let Some(bytes) = candidate.poll_control() {
+                    core.start(conn, CALLED, Frame::Whole(bytes));
                 }
-                self.arriving = 0;
+                if self.candidates.len() >= CANDIDATES {
+                    let (oldest, ..) = self.candidates.remove(0);
+                    core.close(oldest, CALLED);
+                }
+                self.candidates.push((conn, candidate, core.now));
             }
             Err(fault) => {
                 core.note(format_args!("agent {}: refuses a call: {fault}", self.agent));
@@ -365,6 +396,10 @@ impl Run {
             && *until <= now
         {
             self.lose(Side::Downstream, &LinkFault::Broken("no answer".to_owned()), core);
+        }
+        let late = |(_, _, since): &mut (ConnId, Candidate, Time)| now.since(*since) >= HANDSHAKE;
+        for (conn, ..) in self.candidates.extract_if(.., late) {
+            core.close(conn, CALLED);
         }
         self.node.on_time(now);
         self.more = true;

@@ -1,5 +1,6 @@
 //! What a seed means: the image, the nodes, the network, and what goes wrong when.
 
+use crate::core::Mood;
 use crate::disk::{DiskFault, DiskPlan};
 use crate::image::ImagePlan;
 use crate::network::{Damage, NetworkPlan};
@@ -56,6 +57,8 @@ pub enum Fault {
     DamageUp(usize),
     /// An order that was given before comes once more.
     StaleOrder(usize),
+    /// So many strangers call it with the right numbers and without the link key.
+    FalseHellos(usize, u32, Mood),
     /// The operator stops the deployment.
     Stop,
 }
@@ -215,6 +218,15 @@ impl Scenario {
             };
             self.faults.push((at, fault));
         }
+        // Strangers come to a third of the runs, those without any other fault included: what they do must show nowhere.
+        if rng.chance(33) {
+            for _ in 0..rng.between(1, 4) {
+                let agent = usize::try_from(rng.below(self.nodes.len() as u64)).unwrap_or(0);
+                let mood = rng.pick(&[Mood::Silent, Mood::Closes, Mood::Garbage]);
+                let fault = Fault::FalseHellos(agent, rng.between_u32(1, 8), mood);
+                self.faults.push((at_ms(rng.between(1, span_ms)), fault));
+            }
+        }
         self.faults.sort_by_key(|(at, _)| *at);
     }
 
@@ -222,6 +234,7 @@ impl Scenario {
     #[must_use]
     pub fn is_calm(&self) -> bool {
         let whole = self.nodes.iter().all(|node| node.disk.faults.is_empty() && node.boot <= at_ms(30));
-        self.faults.is_empty() && whole && self.image.rotten.is_none()
+        let harmless = self.faults.iter().all(|(_, fault)| matches!(fault, Fault::FalseHellos(..)));
+        harmless && whole && self.image.rotten.is_none()
     }
 }

@@ -10,10 +10,11 @@ use crate::rng::Rng;
 use crate::scenario::{Fault, Scenario, at_ms};
 use crate::server::Server;
 use slidecast_proto::control::Prepare;
-use slidecast_proto::deployment::{DeploymentConfig, Stage};
+use slidecast_proto::deployment::{DeploymentConfig, RepairKind, Stage};
 use slidecast_proto::plan::{CardId, PlanCard, PlanLimits};
 use slidecast_proto::reason::{Free, Reason, Then};
 use slidecast_proto::units::{DeploymentId, Time};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,6 +108,7 @@ impl World {
             image,
             checker,
             shown,
+            strangers: BTreeMap::new(),
         };
         Self { core, server: Server::new(config, now), agents: agents.collect(), faults_due: 0, scenario }
     }
@@ -181,6 +183,10 @@ impl World {
         if machine.nodes().any(|node| node.last_pass() > 1) {
             self.core.checker.fail("nothing went wrong, and there was a catch-up pass".to_owned());
         }
+        if let Some(repair) = machine.repairs().iter().find(|repair| repair.kind == RepairKind::Relinked) {
+            let detail = repair.detail.clone();
+            self.core.checker.fail(format!("nothing went wrong, and a link was made anew: {detail}"));
+        }
     }
 
     fn still(&self, host: usize) -> Option<Time> {
@@ -209,6 +215,10 @@ impl World {
             Event::Restart(told) => server.restart(told, core),
             Event::Feed(serial) => server.on_feed_timer(serial, core),
             Event::Syn(conn) => core.network.on_syn(conn, now, &mut core.queue),
+            Event::Called { conn, accepted } if core.strangers.contains_key(&conn) => {
+                core.network.on_called(conn, accepted);
+                crate::faults::stranger_called(conn, accepted, core);
+            }
             Event::Called { conn, accepted } => {
                 if core.network.on_called(conn, accepted) {
                     match core.network.conn(conn).hosts[CALLER] {
@@ -284,6 +294,9 @@ impl World {
 
     fn deliver(&mut self, conn: ConnId, arrival: Arrival) {
         let Arrival::Frame(end, frame, told) = arrival else { return };
+        if end == CALLER && self.core.strangers.contains_key(&conn) {
+            return;
+        }
         if let Frame::Fin = frame {
             return self.closed(conn, end, "it hung up");
         }
@@ -300,6 +313,9 @@ impl World {
 
     fn closed(&mut self, conn: ConnId, end: usize, why: &str) {
         let Self { core, server, agents, .. } = self;
+        if end == CALLER && core.strangers.contains_key(&conn) {
+            return core.close(conn, end);
+        }
         match core.network.conn(conn).hosts[end] {
             SERVER => server.on_closed(conn, why, core),
             host => {
@@ -313,7 +329,7 @@ impl World {
     /// A frame that waited for the kernel of this end is out.
     fn out(&mut self, conn: ConnId, end: usize) {
         let Self { core, server, agents, .. } = self;
-        if !core.network.is_open(conn, end) {
+        if !core.network.is_open(conn, end) || (end == CALLER && core.strangers.contains_key(&conn)) {
             return;
         }
         match core.network.conn(conn).hosts[end] {

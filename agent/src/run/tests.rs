@@ -1,8 +1,8 @@
 //! Whole deployments in one process: real sockets, rings and disks (files); only the control link is left out.
 
 use super::*;
-use crate::conn::{Anteroom, Calling};
-use crate::event_loop::{EventLoop, anteroom};
+use crate::callers::{Callers, Calling};
+use crate::event_loop::{EventLoop, callers};
 use crate::inventory::{Roots, disks};
 use slidecast_image::create::{CreateOptions, create};
 use slidecast_image::{Image, Resolved};
@@ -14,7 +14,7 @@ use slidecast_proto::reason::{Free, Then, Verified, Verify};
 use slidecast_proto::set::BlockSet;
 use slidecast_proto::units::{BlockNo, Epoch, Hash, LinkKey, PartNo};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -169,7 +169,7 @@ impl TestNode {
 
 /// Turns a node's loop until the orders end.
 fn serve(run: &mut Run, events: &mut EventLoop, take: &Receiver<Order>, tell: &Sender<ToServer>) {
-    let mut room: Anteroom = anteroom();
+    let mut callers: Callers = callers();
     loop {
         let now = events.now();
         match take.try_recv() {
@@ -179,12 +179,18 @@ fn serve(run: &mut Run, events: &mut EventLoop, take: &Receiver<Order>, tell: &S
             Err(_) => {}
         }
         while let Some((stream, peer)) = events.accept() {
-            room.enter(stream, peer, events.registry(), now).unwrap();
+            callers.enter(stream, peer, None, events.registry(), now).unwrap();
         }
-        while let Some(calling) = room.poll(now) {
-            if let Calling::Spoke { conn, peer, header, payload } = calling {
-                let call = Call { peer, header: &header, payload: &payload, nonce: fresh().unwrap() };
-                run.on_call(*conn, call, events.registry(), now);
+        while let Some(calling) = callers.poll(now) {
+            match calling {
+                Calling::Spoke { caller, header, payload, .. } => {
+                    match run.on_hello(&header, &payload, fresh().unwrap(), now) {
+                        Ok(candidate) => callers.answer(caller, candidate),
+                        Err(fault) => callers.refuse(caller, header.deployment, &fault.to_string()),
+                    }
+                }
+                Calling::Proven { conn, candidate } => run.on_proven(*conn, *candidate, events.registry(), now),
+                Calling::Stranger { .. } => {}
             }
         }
         run.advance(events.registry(), now);
@@ -194,7 +200,7 @@ fn serve(run: &mut Run, events: &mut EventLoop, take: &Receiver<Order>, tell: &S
         let deadline = run.deadline().min(now.after(Duration::from_millis(20)));
         events
             .wait(deadline, |event| {
-                room.on_event(event);
+                callers.on_event(event);
                 run.on_event(event);
             })
             .unwrap();

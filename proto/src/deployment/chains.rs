@@ -210,7 +210,12 @@ impl Deployment {
                 chain: chain_number,
                 position: u16::try_from(at + 1).unwrap_or(u16::MAX),
                 chain_len: u16::try_from(ids.len()).unwrap_or(u16::MAX),
-                upstream: LinkSpec { node: upstream, ..spec.clone() },
+                // Where a node calls from; the server's own address is known to the node.
+                upstream: LinkSpec {
+                    node: upstream,
+                    address: at.checked_sub(1).map_or(spec.address, |before| specs[before].address),
+                    ..spec.clone()
+                },
                 downstream: specs.get(at + 1).cloned(),
             };
             let Some(node) = self.nodes.get_mut(&spec.node) else { continue };

@@ -4,10 +4,11 @@
 //! [`Node::poll`] asks for before it brings the next frame, and writes what [`Node::poll_transmit`] gives for each neighbour. The machine never sees a payload: it deals in
 //! headers, entry numbers and block numbers.
 //!
-//! Everything about the upstream neighbour is in `upstream.rs`, everything about the downstream one in `downstream.rs`, and
+//! Everything about the upstream neighbour is in `upstream.rs`, connections that may become its link are in `candidate.rs`, everything about the downstream one in `downstream.rs`, and
 //! the pass before the first block, in which disks are compared with the manifest, in `comparing.rs`. What the disk has done is in `disk.rs`, what
 //! the server is told in `word.rs`.
 
+mod candidate;
 mod comparing;
 mod disk;
 mod downstream;
@@ -15,6 +16,8 @@ mod downstream;
 mod tests;
 mod upstream;
 mod word;
+
+pub use candidate::Candidate;
 
 use crate::book::{Book, EntryId, Need};
 use crate::bug::{self, Bug};

@@ -4,7 +4,7 @@ use super::*;
 use crate::control::{LinkSpec, LinkState};
 use crate::feed::{BlockFrame, Feed, FeedTransmit, Source};
 use crate::frame::Kind;
-use crate::link::SenderEvent;
+use crate::link::{SenderEvent, refusal};
 use crate::reason::{Phase, Reason, Verified};
 use crate::units::LinkKey;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -52,6 +52,7 @@ impl Source for Image {
 /// One node and what stands for its disk.
 struct Rig {
     node: Node,
+    candidate: Option<Candidate>,
     /// Blocks handed to the disk and not written yet.
     pending: VecDeque<BlockNo>,
     disk_stuck: bool,
@@ -116,6 +117,14 @@ fn feed(image: &Image, join: &Join, now: Time) -> Feed {
     Feed::new(terms, Arc::new(image.shape()), BlockSet::full(image.blocks), [1; 16], now)
 }
 
+impl Rig {
+    /// What goes up the chain, the answer to a candidate included.
+    fn poll_up(&mut self) -> Option<Transmit> {
+        let answer = self.candidate.as_mut().and_then(Candidate::poll_control).map(Transmit::Bytes);
+        answer.or_else(|| self.node.poll_transmit(Side::Upstream))
+    }
+}
+
 impl World {
     fn new(nodes: u32, blocks: u32) -> Self {
         Self::in_pass(1, nodes, blocks)
@@ -137,6 +146,7 @@ impl World {
                 node.on_join(&join(id, nodes, pass), now);
                 Rig {
                     node,
+                    candidate: None,
                     pending: VecDeque::new(),
                     disk_stuck: false,
                     holds: None,
@@ -164,7 +174,12 @@ impl World {
         let (now, damage) = (self.now, &mut self.damage);
         let rig = &mut self.rigs[at];
         if header.kind == Kind::Hello {
-            return rig.node.on_hello(&header, &payload, [2; 16], now).unwrap();
+            rig.candidate = Some(rig.node.on_hello(&header, &payload, [2; 16], now).unwrap());
+            return;
+        }
+        if let Some(mut candidate) = rig.candidate.take() {
+            assert!(candidate.on_frame(&header, &payload, now).unwrap());
+            return rig.node.adopt(candidate).unwrap();
         }
         match rig.node.on_header(Side::Upstream, &header, now).unwrap() {
             Take::Control => rig.node.on_control(Side::Upstream, &header, payload, now).unwrap(),
@@ -214,7 +229,7 @@ impl World {
                 }
                 self.rigs[at].node.on_transmitted(Side::Downstream, &transmit, self.now);
             }
-            while let Some(transmit) = self.rigs[at].node.poll_transmit(Side::Upstream) {
+            while let Some(transmit) = self.rigs[at].poll_up() {
                 moved = true;
                 let Transmit::Bytes(bytes) = &transmit else { panic!("only control frames go up") };
                 let (header, payload) = split(bytes);
@@ -670,4 +685,58 @@ fn a_part_or_a_manifest_header_that_was_damaged_is_neither_kept_nor_passed_on() 
     let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run(Duration::from_millis(100))));
     assert!(failed.is_err(), "the frame is refused");
     assert!(world.rigs[0].node.manifest.is_none(), "so that the right one is taken on the next link");
+}
+
+/// A Hello with the right numbers from somebody who does not know the link key.
+fn false_hello(node: &Node, now: Time) -> Sender {
+    let terms = Terms { key: LinkKey([0xEE; 32]), ..node.upstream_terms().unwrap().clone() };
+    Sender::new(terms, [9; 16], now)
+}
+
+#[test]
+fn a_hello_with_the_right_numbers_changes_nothing_before_the_link_key_is_proven() {
+    let mut world = World::new(3, 203);
+    world.rigs[1].disk_stuck = true;
+    world.run(Duration::from_millis(100));
+    for round in 0..40_u8 {
+        let now = world.now;
+        let node = &mut world.rigs[1].node;
+        let mut stranger = false_hello(node, now);
+        let (header, payload) = split(&stranger.poll_control().unwrap());
+        let mut candidate = node.on_hello(&header, &payload, [round; 16], now).unwrap();
+        let (header, payload) = split(&candidate.poll_control().unwrap());
+        assert!(stranger.on_frame(&header, &payload, now).is_err(), "the node proves the key first");
+        let (header, payload) = match round % 3 {
+            0 => split(&refusal(DEPLOYMENT, "no")),
+            1 => (Header::with_payload(Kind::Proof, DEPLOYMENT, 0, &[7; 32]), vec![7; 32]),
+            _ => (Header::bare(Kind::Beat, DEPLOYMENT, 0), Vec::new()),
+        };
+        assert!(candidate.on_frame(&header, &payload, now).is_err());
+        assert_eq!(node.adopt(candidate), Err(LinkFault::Superseded), "nor is it adopted by mistake");
+        world.run(Duration::from_millis(20));
+    }
+    world.rigs[1].disk_stuck = false;
+    world.run(Duration::from_secs(2));
+    (0..3).for_each(|at| world.assert_complete(at));
+    let down = |told: &ToServer| matches!(told, ToServer::Link(event) if event.state != LinkState::Up);
+    assert!(!world.rigs.iter().any(|rig| rig.told.iter().any(down)), "no link was ever called broken");
+}
+
+#[test]
+fn a_candidate_of_an_order_that_was_superseded_does_not_become_the_upstream() {
+    let now = Time(1);
+    let mut world = World::new(2, 50);
+    let node = &mut world.rigs[1].node;
+    let mut upstream = Sender::new(node.upstream_terms().unwrap().clone(), [9; 16], now);
+    let (header, payload) = split(&upstream.poll_control().unwrap());
+    let mut candidate = node.on_hello(&header, &payload, [2; 16], now).unwrap();
+    let (header, payload) = split(&candidate.poll_control().unwrap());
+    upstream.on_frame(&header, &payload, now).unwrap();
+    let mut other = join(2, 2, 1);
+    (other.upstream.node, other.upstream.key) = (NodeId(7), LinkKey([0x77; 32]));
+    other.epoch = Epoch(other.epoch.0 + 1);
+    node.on_join(&other, now);
+    let (header, payload) = split(&upstream.poll_control().unwrap());
+    assert!(candidate.on_frame(&header, &payload, now).unwrap());
+    assert_eq!(node.adopt(candidate), Err(LinkFault::Superseded));
 }

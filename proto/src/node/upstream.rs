@@ -5,7 +5,7 @@ use super::{Act, CachedPart, Node, Take};
 use crate::bug::{self, Bug};
 use crate::control::{LinkState, Side};
 use crate::frame::{HEADER_LEN, Header, Kind};
-use crate::link::{LinkFault, Receiver, ReceiverEvent, Terms};
+use crate::link::{LinkFault, ReceiverEvent, Terms};
 use crate::set::BlockSet;
 use crate::units::{BlockNo, Hash, PartNo, Time};
 use std::sync::Arc;
@@ -29,28 +29,9 @@ impl Node {
         self.upstream.terms = Some(terms);
     }
 
-    fn drop_upstream(&mut self) {
+    pub(super) fn drop_upstream(&mut self) {
         self.upstream.link = None;
         self.upstream.arriving = 0;
-    }
-
-    /// A Hello came on a new connection. If it is the call that the server announced, the connection becomes the upstream
-    /// link and replaces an older one; `nonce` must be fresh random bytes.
-    ///
-    /// # Errors
-    /// [`LinkFault`]: the caller sends a [`crate::link::refusal`] and hangs up.
-    pub fn on_hello(&mut self, header: &Header, payload: &[u8], nonce: [u8; 16], now: Time) -> Result<(), LinkFault> {
-        let Some(terms) = self.upstream.terms.clone() else { return Err(LinkFault::Unexpected(Kind::Hello)) };
-        let link = Receiver::answer(terms, header, payload, self.manifest.is_some(), nonce, now)?;
-        self.drop_upstream();
-        self.upstream.link = Some(link);
-        self.upstream.base = self.book.next_id();
-        self.upstream.passed_on = self.book.next_id();
-        self.upstream.ended = None;
-        // What came damaged on another link was not asked for on this one.
-        self.upstream.crc_retry = None;
-        self.pass_ended = 0;
-        Ok(())
     }
 
     /// A frame header came: says where its payload goes.
@@ -132,12 +113,8 @@ impl Node {
         }
         let Some(link) = &mut self.upstream.link else { return Ok(()) };
         match link.on_frame(header, &payload, now)? {
-            ReceiverEvent::Nothing => {}
-            ReceiverEvent::Proven => {
-                let peer = link.terms().from;
-                self.tell_link(Side::Upstream, peer, LinkState::Up, None);
-                self.open_upstream();
-            }
+            // A link of the node was proven before it became one.
+            ReceiverEvent::Nothing | ReceiverEvent::Proven => {}
             ReceiverEvent::Manifest => self.take_manifest(payload)?,
             ReceiverEvent::Part(number) => self.take_part(number, payload)?,
             ReceiverEvent::End(pass) => {
