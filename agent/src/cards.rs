@@ -41,7 +41,8 @@ fn speed(folder: &Path, name: &str) -> u32 {
     text.trim().parse::<i64>().ok().and_then(|mbits| u32::try_from(mbits).ok()).unwrap_or(0)
 }
 
-/// Where to shout on this card: everybody on the wire, and everybody in its IPv4 networks.
+/// Where to shout on this card: everybody on the wire, and everybody in its IPv4 networks. Networks of one or two machines
+/// have no broadcast of their own (RFC 3021).
 #[must_use]
 pub fn broadcasts(card: &NetworkInterface) -> Vec<Ipv4Addr> {
     let networks = card.ips.iter().filter_map(|network| match (network.ip(), network.broadcast()) {
@@ -49,7 +50,7 @@ pub fn broadcasts(card: &NetworkInterface) -> Vec<Ipv4Addr> {
         _ => None,
     });
     let mut addresses: Vec<Ipv4Addr> = networks.collect();
-    if !addresses.is_empty() && !card.is_loopback() {
+    if card.ips.iter().any(|network| network.is_ipv4()) && !card.is_loopback() {
         addresses.insert(0, Ipv4Addr::BROADCAST);
     }
     addresses.dedup();
@@ -66,6 +67,23 @@ mod tests {
         let named = interfaces(&["lo".to_owned()]).unwrap();
         assert_eq!(named.len(), 1);
         assert!(broadcasts(&named[0]).iter().all(Ipv4Addr::is_loopback));
+    }
+
+    #[test]
+    fn a_card_whose_network_is_one_or_two_machines_shouts_to_everybody_on_the_wire() {
+        let card = |network: &str| NetworkInterface {
+            name: "e".to_owned(),
+            description: String::new(),
+            index: 2,
+            mac: None,
+            ips: vec![network.parse().unwrap()],
+            flags: 0,
+        };
+        for network in ["10.0.0.9/32", "10.0.0.9/31"] {
+            assert_eq!(broadcasts(&card(network)), [Ipv4Addr::BROADCAST]);
+        }
+        assert_eq!(broadcasts(&card("10.0.0.9/24")), [Ipv4Addr::BROADCAST, Ipv4Addr::new(10, 0, 0, 255)]);
+        assert!(broadcasts(&card("fe80::1/64")).is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::cards;
 use crate::cli::Trust;
 use crate::dial::{Server, keep_to};
 use crate::error::AgentError;
+use crate::names;
 use mio::event::Event;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
@@ -49,7 +50,7 @@ struct Candidate {
 #[derive(Debug)]
 enum Ground {
     /// `--server`: this name, and nowhere else.
-    Named { host: String, port: u16, ask_at: Time },
+    Named { host: String, port: u16, ask_at: Time, complaint: Option<(String, Time)> },
     /// Every card, or those named.
     Cards(Cards),
 }
@@ -100,7 +101,7 @@ impl Search {
     /// A search for the server that `--server` names.
     #[must_use]
     pub fn of_name(host: String, port: u16, trust: &Trust, now: Time) -> Self {
-        Self::new(Ground::Named { host, port, ask_at: now }, trust, 0, now)
+        Self::new(Ground::Named { host, port, ask_at: now, complaint: None }, trust, 0, now)
     }
 
     /// A search on every card, or on those named. With `keep` a server is reached by the card that its offer came by.
@@ -143,11 +144,18 @@ impl Search {
     /// [`AgentError::NoSuchInterface`].
     pub fn advance(&mut self, registry: &Registry, now: Time) -> Result<(), AgentError> {
         match &mut self.ground {
-            Ground::Named { host, port, ask_at } if *ask_at <= now => {
+            Ground::Named { host, port, ask_at, complaint } if *ask_at <= now => {
                 *ask_at = now.after(SEEK_MOST);
                 match (host.as_str(), *port).to_socket_addrs() {
                     Ok(addresses) => addresses.for_each(|address| self.add(address.into(), true, now)),
-                    Err(error) => log::debug!("looking up {host}: {error}"),
+                    Err(error) => {
+                        let servers = std::fs::read_to_string(names::RESOLV_CONF).unwrap_or_default();
+                        let text = names::explain(host, &error.to_string(), &servers);
+                        if complaint.as_ref().is_none_or(|(said, at)| *said != text || now.since(*at) >= SAY_AGAIN) {
+                            log::warn!("{text}");
+                            *complaint = Some((text, now));
+                        }
+                    }
                 }
             }
             Ground::Named { .. } => {}

@@ -26,6 +26,7 @@ pub mod framing;
 pub mod inventory;
 pub mod logging;
 mod machine;
+mod names;
 mod parts;
 pub mod ring;
 pub mod run;

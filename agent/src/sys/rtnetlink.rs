@@ -22,9 +22,11 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFA_RT_PRIORITY: u16 = 9;
+const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RT_SCOPE_UNIVERSE: u8 = 0;
@@ -89,12 +91,13 @@ impl RtNetlink {
         self.request(RTM_DELADDR, ASK, &address_body(address))
     }
 
-    /// Sends what is for elsewhere through `gateway`.
+    /// Sends what is for the network `to` (its bits behind `prefix` are zero) from `address`, through a router or straight
+    /// onto the wire. The route goes when its address does.
     ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn add_gateway(&mut self, index: u32, gateway: Ipv4Addr, metric: u32) -> io::Result<()> {
-        self.request(RTM_NEWROUTE, SET, &gateway_body(index, gateway, metric))
+    pub(crate) fn add_route(&mut self, address: Address, to: (Ipv4Addr, u8), via: Option<Ipv4Addr>) -> io::Result<()> {
+        self.request(RTM_NEWROUTE, SET, &route_body(address, to, via))
     }
 
     fn request(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
@@ -156,12 +159,19 @@ fn address_body(address: Address) -> Vec<u8> {
     out
 }
 
-fn gateway_body(index: u32, gateway: Ipv4Addr, metric: u32) -> Vec<u8> {
-    // struct rtmsg: family, two prefixes, tos, table, protocol, scope, type, flags.
-    let mut out = vec![INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0, 0, 0, 0];
-    attribute(&mut out, RTA_GATEWAY, gateway.octets());
-    attribute(&mut out, RTA_OIF, index.to_ne_bytes());
-    attribute(&mut out, RTA_PRIORITY, metric.to_ne_bytes());
+fn route_body(address: Address, (to, prefix): (Ipv4Addr, u8), via: Option<Ipv4Addr>) -> Vec<u8> {
+    let scope = if via.is_some() { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK };
+    // struct rtmsg: family, two prefixes (to, from), tos, table, protocol, scope, type, flags.
+    let mut out = vec![INET, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0, 0, 0, 0];
+    if prefix > 0 {
+        attribute(&mut out, RTA_DST, to.octets());
+    }
+    if let Some(router) = via {
+        attribute(&mut out, RTA_GATEWAY, router.octets());
+    }
+    attribute(&mut out, RTA_OIF, address.index.to_ne_bytes());
+    attribute(&mut out, RTA_PRIORITY, address.metric.to_ne_bytes());
+    attribute(&mut out, RTA_PREFSRC, address.ip.octets());
     out
 }
 

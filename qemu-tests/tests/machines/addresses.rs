@@ -1,7 +1,8 @@
 //! How machines come to their addresses: fixed, leased and renewed, or without anybody who gives any.
 
+use nix::sys::signal::Signal;
 use slidecast_lab::machine::{Card, Machine, Options};
-use slidecast_lab::{Exit, Lab};
+use slidecast_lab::{Exit, Lab, Process};
 
 use crate::Test;
 use crate::fixtures::{BOOT, Fixtures, SOON, all_done, finish};
@@ -9,6 +10,9 @@ use crate::fixtures::{BOOT, Fixtures, SOON, all_done, finish};
 pub(crate) const TESTS: &[Test] = &[
     ("addresses::a_fixed_address_needs_no_dhcp", fixed),
     ("addresses::a_lease_is_renewed_with_its_server", renewed),
+    ("addresses::a_lease_of_one_address_with_classless_routes_and_a_short_name_lead_to_a_server_elsewhere", elsewhere),
+    ("addresses::a_router_outside_of_a_lease_of_one_address_is_used_and_failed_names_are_explained", outside),
+    ("addresses::a_lease_of_two_addresses_finds_its_server_by_broadcast", two),
     (
         "addresses::without_dhcp_cards_take_link_local_addresses_and_all_goes_by_the_one_that_leads_to_the_server",
         link_local,
@@ -34,10 +38,84 @@ fn renewed() {
     let mut dhcp = lab.dhcp(&["--dhcp-option=58,5", "--dhcp-option=59,100"]).unwrap();
     let mut machine = lab.machine(Options::new(fixtures.kernel(), vec![])).unwrap();
     machine.wait_for("/24 (dhcp)", BOOT).unwrap();
-    let said = |dhcp: &slidecast_lab::Process, what: &str| dhcp.said().matches(what).count();
+    let said = |dhcp: &Process, what: &str| dhcp.said().matches(what).count();
     dhcp.wait_until("renewing the lease", SOON * 2, |dhcp| said(dhcp, "DHCPACK(") >= 3).unwrap();
     assert_eq!(said(&dhcp, "DHCPDISCOVER("), 1, "{}", dhcp.tail());
     assert!(!machine.console().contains("may not be used any longer"), "{}", machine.console());
+}
+
+/// Gives the server an address that no machine has in its own network.
+fn add_far_address(lab: &Lab) {
+    let words = ["address", "add", "10.99.0.1/32", "dev", "eth0"];
+    let mut added = lab.on_server("address", "ip", words).unwrap();
+    assert_eq!(added.wait_exit(SOON).unwrap(), Exit::Code(0), "{}", added.tail());
+}
+
+/// A server of names that knows one, `deploy.lab.test`.
+fn name_server(lab: &Lab) -> Process {
+    let words = ["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--no-resolv", "--no-hosts"];
+    let more = ["--log-facility=-", "--local=/#/", "--host-record=deploy.lab.test,10.99.0.1", "--port=53"];
+    let mut process = lab.on_server("names", "dnsmasq", words.into_iter().chain(more)).unwrap();
+    process.wait_for("started", SOON).unwrap();
+    process
+}
+
+/// As clouds do it: one address, the router on the wire by option 121 and everything else through it, no use of option 3.
+fn elsewhere() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    add_far_address(&lab);
+    let _names = name_server(&lab);
+    let _dhcp = lab
+        .dhcp(&[
+            "--dhcp-option=1,255.255.255.255",
+            "--dhcp-option=3,10.77.0.66",
+            "--dhcp-option=121,10.77.0.1/32,0.0.0.0,0.0.0.0/0,10.77.0.1",
+            "--dhcp-option=6,10.99.0.1",
+            "--dhcp-option=119,nowhere.test,lab.test",
+            "--dhcp-option=26,1400",
+        ])
+        .unwrap();
+    let deploy = fixtures.deploy(&lab, 1, &["--then", "poweroff"]);
+    let boot = fixtures.boot.kernel("slidecast.server=deploy").unwrap();
+    let mut machines = [lab.machine(Options::new(boot, vec![fixtures.disk(&lab, "d")])).unwrap()];
+    machines[0].wait_for("/32 (dhcp)", BOOT).unwrap();
+    machines[0].wait_for("link eth0: MTU 1400", SOON).unwrap();
+    machines[0].wait_for("slidecast: server 10.99.0.1:7531", SOON).unwrap();
+    all_done(deploy, 1);
+    finish(fixtures, &mut machines);
+}
+
+/// One address and option 3 alone; names that fail.
+fn outside() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    add_far_address(&lab);
+    let names = name_server(&lab);
+    let one = ["--dhcp-option=1,255.255.255.255", "--dhcp-option=3,10.77.0.1", "--dhcp-option=6,10.99.0.1"];
+    let _dhcp = lab.dhcp(&[&one[..], &["--dhcp-option=15,lab.test"]].concat()).unwrap();
+    let boot = fixtures.boot.kernel("slidecast.server=missing").unwrap();
+    let mut machine = lab.machine(Options::new(boot, vec![])).unwrap();
+    machine.wait_for("/32 (dhcp)", BOOT).unwrap();
+    machine
+        .wait_for("there is no such name (NXDOMAIN), in lab.test neither, says name server 10.99.0.1", SOON)
+        .unwrap();
+    names.signal(Signal::SIGSTOP);
+    machine.wait_for("no usable answer in time from name server 10.99.0.1", SOON).unwrap();
+    names.signal(Signal::SIGCONT);
+    assert!(!machine.console().contains("route to"), "{}", machine.console());
+}
+
+/// RFC 3021. There is no broadcast in such a network but the one to everybody on the wire.
+fn two() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let _dhcp = lab.dhcp(&["--dhcp-option=1,255.255.255.254"]).unwrap();
+    let deploy = fixtures.deploy(&lab, 1, &["--then", "poweroff"]);
+    let mut machines = [lab.machine(Options::new(fixtures.kernel(), vec![fixtures.disk(&lab, "d")])).unwrap()];
+    machines[0].wait_for("/31 (dhcp)", BOOT).unwrap();
+    all_done(deploy, 1);
+    finish(fixtures, &mut machines);
 }
 
 fn link_local() {

@@ -1,5 +1,7 @@
 //! The bytes of DHCP messages (RFC 2131, options of RFC 2132).
 
+use super::domains;
+use super::routes::{self, Route};
 use nom::bytes::complete::{tag, take};
 use nom::combinator::verify;
 use nom::number::complete::{be_u8, be_u32};
@@ -13,6 +15,8 @@ const COOKIE: [u8; 4] = [99, 130, 83, 99];
 const LEAST: usize = 300;
 /// The shortest lease that is believed.
 const LEASE_LEAST: Duration = Duration::from_secs(30);
+/// The smallest packets that every network carries (RFC 791): a smaller MTU is not believed.
+const MTU_LEAST: u16 = 576;
 /// How many servers of names, or of gateways, are kept.
 const SERVERS: usize = 3;
 
@@ -21,6 +25,8 @@ mod option {
     pub(super) const ROUTER: u8 = 3;
     pub(super) const DNS: u8 = 6;
     pub(super) const HOST_NAME: u8 = 12;
+    pub(super) const DOMAIN: u8 = 15;
+    pub(super) const MTU: u8 = 26;
     pub(super) const REQUESTED: u8 = 50;
     pub(super) const LEASE: u8 = 51;
     pub(super) const OVERLOAD: u8 = 52;
@@ -32,6 +38,9 @@ mod option {
     pub(super) const T2: u8 = 59;
     pub(super) const VENDOR: u8 = 60;
     pub(super) const CLIENT: u8 = 61;
+    pub(super) const SEARCH: u8 = 119;
+    pub(super) const ROUTES: u8 = 121;
+    pub(super) const MS_ROUTES: u8 = 249;
 }
 
 /// What a request asks for.
@@ -83,8 +92,10 @@ impl Request {
             put(&mut out, option::REQUESTED, &address.octets());
             put(&mut out, option::SERVER, &server.octets());
         }
-        use option::{DNS, HOST_NAME, LEASE, MASK, ROUTER, T1, T2};
-        put(&mut out, option::PARAMETERS, &[MASK, ROUTER, DNS, HOST_NAME, LEASE, T1, T2]);
+        use option::{DNS, DOMAIN, HOST_NAME, LEASE, MASK, MS_ROUTES, MTU, ROUTER, ROUTES, SEARCH, T1, T2};
+        // Routes stand before the router (RFC 3442): a server that has room for one of them gives the routes.
+        let wanted = [MASK, ROUTES, MS_ROUTES, ROUTER, DNS, HOST_NAME, DOMAIN, SEARCH, MTU, LEASE, T1, T2];
+        put(&mut out, option::PARAMETERS, &wanted);
         out.push(255);
         out.resize(out.len().max(LEAST), 0);
         out
@@ -113,9 +124,13 @@ pub(crate) struct Lease {
     /// How many bits of it are the network.
     pub(crate) prefix: u8,
     /// Where what is for elsewhere is sent.
-    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) routes: Vec<Route>,
     /// Servers of names.
     pub(crate) dns: Vec<Ipv4Addr>,
+    /// The domains in which short names are looked up.
+    pub(crate) search: Vec<String>,
+    /// The largest packet, in bytes, where that is said.
+    pub(crate) mtu: Option<u16>,
     /// What the machine is called.
     pub(crate) host_name: Option<String>,
     /// Who gave it.
@@ -221,13 +236,40 @@ fn lease(address: Ipv4Addr, server: Ipv4Addr, options: &Options) -> Option<Lease
     Some(Lease {
         address,
         prefix: u8::try_from(prefix).ok()?,
-        gateway: addresses(options, option::ROUTER).into_iter().find(|gateway| is_host(*gateway)),
-        dns: addresses(options, option::DNS),
+        routes: routes(options),
+        dns: addresses(options, option::DNS).into_iter().filter(|server| is_host(*server)).collect(),
+        search: search(options),
+        mtu: mtu(options),
         host_name: options.get(&option::HOST_NAME).and_then(|name| host_name(name)),
         server,
         time,
         renew,
     })
+}
+
+/// Classless routes where there are any, and then nothing else (RFC 3442); else the first router.
+fn routes(options: &Options) -> Vec<Route> {
+    let classless = [option::ROUTES, option::MS_ROUTES].iter().find_map(|code| routes::parse(options.get(code)?));
+    if let Some(mut routes) = classless {
+        routes.retain(|route| route.via.is_none_or(is_host));
+        return routes;
+    }
+    let router = addresses(options, option::ROUTER).into_iter().find(|router| is_host(*router));
+    router.map(Route::default_via).into_iter().collect()
+}
+
+fn search(options: &Options) -> Vec<String> {
+    let list = options.get(&option::SEARCH).map(|value| domains::search_list(value)).unwrap_or_default();
+    if list.is_empty() {
+        options.get(&option::DOMAIN).map(|value| domains::domain(value)).unwrap_or_default()
+    } else {
+        list
+    }
+}
+
+fn mtu(options: &Options) -> Option<u16> {
+    let value = options.get(&option::MTU)?.as_slice().try_into().ok()?;
+    Some(u16::from_be_bytes(value)).filter(|mtu| *mtu >= MTU_LEAST)
 }
 
 /// An address that a machine can have.
@@ -309,7 +351,7 @@ pub(super) mod tests {
         let lease = reply.lease.unwrap();
         assert_eq!((reply.kind, reply.xid, reply.mac), (Kind::Ack, 7, MAC));
         assert_eq!((lease.address, lease.prefix), (Ipv4Addr::new(10, 0, 0, 9), 22));
-        assert_eq!(lease.gateway, Some(Ipv4Addr::new(10, 0, 0, 1)));
+        assert_eq!(lease.routes, [Route::default_via(Ipv4Addr::new(10, 0, 0, 1))]);
         assert_eq!((lease.dns.len(), lease.host_name.as_deref()), (2, Some("node-9")));
         assert_eq!(lease.time, Some(Duration::from_secs(600)));
         assert_eq!(lease.renew, (Duration::from_secs(300), Duration::from_secs(525)));
@@ -337,13 +379,51 @@ pub(super) mod tests {
         assert_eq!(lease(&[(51, &[255; 4])]).time, None);
         assert_eq!(lease(&[(12, b"bad name")]).host_name, None);
         assert_eq!(lease(&[(12, b"a\x1b[2J")]).host_name, None);
-        assert_eq!(lease(&[(3, &[255; 4])]).gateway, None);
+        assert_eq!(lease(&[(3, &[255; 4])]).routes, []);
+        assert_eq!((lease(&[(26, &[0, 68])]).mtu, lease(&[(26, &[5, 120])]).mtu), (None, Some(1400)));
+        assert_eq!(lease(&[(6, &[0, 0, 0, 0, 10, 0, 0, 3])]).dns, [Ipv4Addr::new(10, 0, 0, 3)]);
         let swapped: [(u8, &[u8]); 3] =
             [(51, &100_u32.to_be_bytes()), (58, &90_u32.to_be_bytes()), (59, &80_u32.to_be_bytes())];
         assert_eq!(lease(&swapped).renew.0, Duration::from_secs(50));
         for nobody in [[0; 4], [255; 4], [127, 0, 0, 1], [224, 0, 0, 1]] {
             assert_eq!(Reply::parse(&reply_bytes(5, 7, nobody, &[server])).unwrap().lease, None);
         }
+    }
+
+    #[test]
+    fn classless_routes_go_before_microsofts_and_those_before_the_router() {
+        let [first, second, third] = [1, 2, 3].map(|last| Ipv4Addr::new(10, 9, 0, last));
+        let all: [(u8, &[u8]); 4] =
+            [(54, &[10, 0, 0, 1]), (3, &[10, 9, 0, 3]), (249, &[0, 10, 9, 0, 2]), (121, &[0, 10, 9, 0, 1])];
+        let routes = |options: &[(u8, &[u8])]| {
+            Reply::parse(&reply_bytes(5, 7, [10, 0, 0, 9], options)).unwrap().lease.unwrap().routes
+        };
+        assert_eq!(routes(&all), [Route::default_via(first)]);
+        assert_eq!(routes(&all[..3]), [Route::default_via(second)]);
+        assert_eq!(routes(&all[..2]), [Route::default_via(third)]);
+        // What is not of that form counts as if it were not there.
+        assert_eq!(routes(&[all[0], all[1], (121, &[33, 1])]), [Route::default_via(third)]);
+        // Alone on its net, and with no way out of it.
+        assert_eq!(routes(&[all[0], all[1], (121, &[32, 10, 9, 0, 1, 0, 0, 0, 0])]), [Route::on_link(first)]);
+    }
+
+    #[test]
+    fn masks_of_31_and_32_bits_are_what_they_are() {
+        for (mask, prefix) in [([255, 255, 255, 254], 31), ([255; 4], 32)] {
+            let bytes = reply_bytes(5, 7, [10, 0, 0, 9], &[(54, &[10, 0, 0, 1]), (1, &mask)]);
+            assert_eq!(Reply::parse(&bytes).unwrap().lease.unwrap().prefix, prefix);
+        }
+    }
+
+    #[test]
+    fn short_names_are_looked_up_in_the_search_list_or_else_in_the_domain() {
+        let of = |options: &[(u8, &[u8])]| {
+            let options: Vec<_> = options.iter().copied().chain([(54, &[10, 0, 0, 1][..])]).collect();
+            Reply::parse(&reply_bytes(5, 7, [10, 0, 0, 9], &options)).unwrap().lease.unwrap().search
+        };
+        assert_eq!(of(&[(15, b"lab.test")]), ["lab.test"]);
+        assert_eq!(of(&[(15, b"lab.test"), (119, b"\x01a\x00"), (119, b"\x01b\xc0\x00")]), ["a", "b.a"]);
+        assert_eq!(of(&[(15, b"lab.test"), (119, b"\xff")]), ["lab.test"]);
     }
 
     #[test]

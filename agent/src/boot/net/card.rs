@@ -5,7 +5,7 @@
 
 use super::linklocal::{self, LinkLocal};
 use super::{Ip, Shared};
-use crate::boot::dhcp::{Destination, Dhcp, Event, Lease, frame};
+use crate::boot::dhcp::{Destination, Dhcp, Event, Lease, Route, frame, in_order};
 use crate::boot::options::Static;
 use crate::run::fresh;
 use crate::sys::packet::Frames;
@@ -55,6 +55,7 @@ pub(super) fn run(card: &Card, shared: &Shared) {
         local: None,
         fixed: false,
         leased: None,
+        routes: Vec::new(),
         claimed: None,
         socket: None,
     };
@@ -91,6 +92,8 @@ struct Keeper<'a> {
     /// The address was given on the command line: there is nothing to keep.
     fixed: bool,
     leased: Option<Address>,
+    /// What came with it, as far as it was done.
+    routes: Vec<Route>,
     claimed: Option<Address>,
     /// From where a lease is renewed.
     socket: Option<UdpSocket>,
@@ -244,14 +247,19 @@ impl Keeper<'_> {
     fn fix(&mut self, fixed: &Static) {
         let address = self.address(fixed.address, fixed.prefix);
         self.take(address, "static");
-        self.add_gateway(fixed.gateway);
-        self.shared.take_names(self.card.is_boot, fixed.host_name.as_deref(), &fixed.dns);
+        let routes: Vec<Route> = fixed.gateway.map(Route::default_via).into_iter().collect();
+        self.add_routes(address, &routes);
+        self.shared.take_names(self.card.is_boot, fixed.host_name.as_deref(), &fixed.dns, &[]);
     }
 
     fn bind(&mut self, lease: &Lease) {
         let address = self.address(lease.address, lease.prefix);
         if self.leased == Some(address) {
             log::debug!("link {}: {} was renewed by {}", self.name(), lease.address, lease.server);
+            if self.routes != lease.routes {
+                self.add_routes(address, &lease.routes);
+                self.routes.clone_from(&lease.routes);
+            }
             return;
         }
         self.remove_leased();
@@ -263,8 +271,10 @@ impl Keeper<'_> {
             return;
         }
         self.leased = Some(address);
-        self.add_gateway(lease.gateway);
-        self.shared.take_names(self.card.is_boot, lease.host_name.as_deref(), &lease.dns);
+        self.set_mtu(lease.mtu);
+        self.add_routes(address, &lease.routes);
+        self.routes.clone_from(&lease.routes);
+        self.shared.take_names(self.card.is_boot, lease.host_name.as_deref(), &lease.dns, &lease.search);
         match self.open_socket(lease.address) {
             Ok(socket) => self.socket = Some(socket),
             Err(error) => log::warn!("link {}: a socket to renew its address: {error}", self.name()),
@@ -281,10 +291,25 @@ impl Keeper<'_> {
         Ok(socket)
     }
 
-    fn add_gateway(&mut self, gateway: Option<Ipv4Addr>) {
-        let Some(gateway) = gateway else { return };
-        if let Err(error) = self.netlink.add_gateway(self.card.interface.index, gateway, self.card.metric) {
-            log::warn!("link {}: the route through {gateway}: {error}", self.name());
+    /// Sets routes, each router's own one first where it is outside of the card's network.
+    fn add_routes(&mut self, address: Address, routes: &[Route]) {
+        for route in in_order(routes, address.ip, address.prefix) {
+            match self.netlink.add_route(address, (route.to, route.prefix), route.via) {
+                Ok(()) => log::debug!("link {}: route to {route}", self.name()),
+                Err(error) => log::warn!("link {}: route to {route}: {error}", self.name()),
+            }
+        }
+    }
+
+    fn set_mtu(&self, mtu: Option<u16>) {
+        let Some(mtu) = mtu else { return };
+        let path = Path::new("/sys/class/net").join(self.name()).join("mtu");
+        if std::fs::read_to_string(&path).is_ok_and(|text| text.trim() == mtu.to_string()) {
+            return;
+        }
+        match std::fs::write(&path, mtu.to_string()) {
+            Ok(()) => log::info!("link {}: MTU {mtu}", self.name()),
+            Err(error) => log::warn!("link {}: setting the MTU to {mtu}: {error}", self.name()),
         }
     }
 
@@ -295,6 +320,7 @@ impl Keeper<'_> {
 
     fn remove_leased(&mut self) {
         self.socket = None;
+        self.routes.clear();
         if let Some(address) = self.leased.take() {
             self.remove(address);
         }

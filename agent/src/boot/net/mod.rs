@@ -142,7 +142,7 @@ fn name_host(shared: &Shared, digits: &str) {
 
 impl Shared {
     /// Takes what came with an address: the machine's name and the servers of names.
-    fn take_names(&self, is_boot: bool, host: Option<&str>, dns: &[Ipv4Addr]) {
+    fn take_names(&self, is_boot: bool, host: Option<&str>, dns: &[Ipv4Addr], search: &[String]) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(host) = host
             && (is_boot || names.host != Some(true))
@@ -154,9 +154,8 @@ impl Shared {
         }
         if !dns.is_empty() && (is_boot || names.resolver.is_none()) {
             names.resolver = Some(is_boot);
-            let lines: String = dns.iter().map(|server| format!("nameserver {server}\n")).collect();
             let _ = std::fs::create_dir_all("/etc");
-            if let Err(error) = std::fs::write("/etc/resolv.conf", lines) {
+            if let Err(error) = std::fs::write("/etc/resolv.conf", resolv_conf(dns, search)) {
                 log::warn!("writing /etc/resolv.conf: {error}");
             }
         }
@@ -176,9 +175,25 @@ impl Shared {
     }
 }
 
+/// What tells the C library where names are looked up. It waits for an answer two seconds twice: a person is waiting.
+fn resolv_conf(dns: &[Ipv4Addr], search: &[String]) -> String {
+    let mut text: String = dns.iter().map(|server| format!("nameserver {server}\n")).collect();
+    if !search.is_empty() {
+        text.push_str(&format!("search {}\n", search.join(" ")));
+    }
+    text + "options timeout:2 attempts:2\n"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_names_are_looked_up_in_the_domains_of_the_lease() {
+        let text = resolv_conf(&[[10, 0, 0, 1].into(), [10, 0, 0, 2].into()], &["a.test".to_owned(), "b".to_owned()]);
+        assert_eq!(text, "nameserver 10.0.0.1\nnameserver 10.0.0.2\nsearch a.test b\noptions timeout:2 attempts:2\n");
+        assert!(!resolv_conf(&[[10, 0, 0, 1].into()], &[]).contains("search"));
+    }
 
     fn card(name: &str, index: u32, mac: [u8; 6]) -> NetworkInterface {
         NetworkInterface {
