@@ -41,8 +41,20 @@ for file in "${given[@]}"; do [ -r "$file" ] || die "$file cannot be read"; done
 own=${XDG_STATE_HOME:-$HOME/.local/state}/slidecast/server.key.pub
 [ -n "$key" ] || [ ! -r "$own" ] || key=$own
 [ -n "$key" ] || die 'no server key: give --key FILE.pub (slidecast key new -o FILE makes one)'
-[ ! -f "$key" ] || key=$(<"$key")
-[[ $key =~ ^([0-9a-f]{64}|none|insecure)$ ]] || die "--key: no such file, nor 64 hexadecimal digits: $key"
+# A secret key is refused and never shown. Key files of older versions do not say which half they hold, the other one beside does.
+secret() { die "--key${1:+ $1}: this is a secret key, which never leaves its server: give the public one${1:+, $1.pub}"; }
+named=''
+if [ -f "$key" ]; then
+    named=$key key=$(head -c 256 "$named" | tr -d '[:space:]\0')
+    case $key in
+        slidecast-secret-key-v1:*) secret "$named" ;;
+        slidecast-public-key-v1:*) ;;
+        *) [ ! -f "$named.pub" ] || [ "$(sed 's/^slidecast-public-key-v1://' "$named.pub")" = "$key" ] || secret "$named" ;;
+    esac
+fi
+case "$key $extra" in *slidecast-secret-key-v1:*) secret '' ;; esac
+key=${key#slidecast-public-key-v1:}
+[[ $key =~ ^([0-9a-f]{64}|none|insecure)$ ]] || die "--key${named:+ $named}: no such file, nor a public key of 64 hexadecimal digits"
 [ "$key" != insecure ] || extra="slidecast.key=insecure $extra"
 read -r cmdline <<<"console=tty0 console=ttyS0,115200 quiet panic=60 $extra"
 
@@ -96,7 +108,7 @@ step modules "$set: $(find "$tree" -name '*.ko' | wc -l)${absent:+; not in this 
 
 step key "$key"
 install -m 755 "$agent" "$work/tree/init"
-[ ${#key} != 64 ] || echo "$key" >"$work/tree/etc/slidecast/server.pub"
+[ ${#key} != 64 ] || echo "slidecast-public-key-v1:$key" >"$work/tree/etc/slidecast/server.pub"
 [ -z "$add" ] || cp -rL "$add/." "$work/tree"
 mkdir -p "$out" && cp -L "$kernel" "$out/vmlinuz"
 find "$work/tree" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +

@@ -5,7 +5,7 @@ use crate::{agent, boot, cards, logging};
 use clap::Parser;
 use clap::error::ErrorKind;
 use slidecast_proto::discovery::DEFAULT_PORT;
-use slidecast_proto::noise::PublicKey;
+use slidecast_proto::noise::{KeyError, PUBLIC_TAG, PublicKey};
 use slidecast_proto::quantity::{parse_bytes, parse_duration, parse_mbits};
 use slidecast_proto::selector::Selector;
 use std::ffi::OsString;
@@ -233,17 +233,31 @@ impl Arguments {
     }
 }
 
-/// A server key given as digits, or as the file that holds them. Where a file of the same name with `.pub` stands beside,
-/// the named one is the secret key, and the other is meant.
+/// A server key given as digits, or as the file that holds them. A secret key is refused: it has no business here. Files of
+/// older versions do not say which half they hold; where a file of the same name with `.pub` stands beside and holds another
+/// key, the named one is the secret.
 fn read_key(text: &str) -> Result<PublicKey, String> {
-    if let Ok(key) = text.parse() {
-        return Ok(key);
+    match text.parse() {
+        Ok(key) => return Ok(key),
+        // What was typed is not told again.
+        Err(KeyError::Secret) => return Err(format!("--server-key: {}", KeyError::Secret)),
+        Err(_) => {}
     }
-    let public = PathBuf::from(format!("{text}.pub"));
-    let path = if public.exists() { public.as_path() } else { Path::new(text) };
+    let (path, public) = (Path::new(text), PathBuf::from(format!("{text}.pub")));
+    let path = if !path.exists() && public.exists() { public.as_path() } else { path };
     let wrong = |error: &dyn std::fmt::Display| format!("--server-key {}: {error}", path.display());
     let content = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
-    content.trim().parse().map_err(|_| wrong(&"no public key; expected one line of 64 hexadecimal digits"))
+    let secret = || format!("--server-key {text}: {}: {text}.pub", KeyError::Secret);
+    let key = content.trim().parse().map_err(|error| match error {
+        KeyError::Secret if public.exists() => secret(),
+        KeyError::Secret => wrong(&KeyError::Secret),
+        _ => wrong(&"no public key; expected one line of 64 hexadecimal digits"),
+    })?;
+    let beside = std::fs::read_to_string(&public).ok().and_then(|content| content.trim().parse::<PublicKey>().ok());
+    if path != public && !content.trim().starts_with(PUBLIC_TAG) && beside.is_some_and(|beside| beside != key) {
+        return Err(secret());
+    }
+    Ok(key)
 }
 
 fn parse_target(text: &str) -> Result<Target, String> {
@@ -320,15 +334,34 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_taken_as_digits_as_a_file_and_beside_its_secret() {
+    fn a_key_is_taken_as_digits_or_as_a_file_with_or_without_its_tag() {
         let folder = tempfile::tempdir().unwrap();
-        let secret = folder.path().join("F");
-        std::fs::write(&secret, "ff".repeat(32)).unwrap();
-        std::fs::write(folder.path().join("F.pub"), format!("{KEY}\n")).unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(path("old.pub"), format!("{KEY}\n")).unwrap();
+        std::fs::write(path("new.pub"), format!("slidecast-public-key-v1:{KEY}\n")).unwrap();
         let pinned = Trust::Pinned(KEY.parse().unwrap());
-        for text in [KEY.to_owned(), format!("{}", secret.display()), format!("{}.pub", secret.display())] {
-            assert_eq!(parse(&format!("--server-key {text}")).unwrap().1, pinned);
+        let tagged = format!("slidecast-public-key-v1:{KEY}");
+        for text in [KEY.to_owned(), tagged, path("old.pub"), path("new.pub"), path("new")] {
+            assert_eq!(parse(&format!("--server-key {text}")).unwrap().1, pinned, "{text}");
         }
+    }
+
+    #[test]
+    fn a_secret_key_is_refused_and_never_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let secret = "ff".repeat(32);
+        std::fs::write(path("old"), format!("{secret}\n")).unwrap();
+        std::fs::write(path("old.pub"), format!("{KEY}\n")).unwrap();
+        for name in ["new", "alone"] {
+            std::fs::write(path(name), format!("slidecast-secret-key-v1:{secret}\n")).unwrap();
+        }
+        std::fs::write(path("new.pub"), format!("slidecast-public-key-v1:{KEY}\n")).unwrap();
+        for text in [path("old"), path("new"), path("alone"), format!("slidecast-secret-key-v1:{secret}")] {
+            let line = wrong(&format!("--server-key {text}"));
+            assert!(line.contains("secret key") && !line.contains(&secret), "{line}");
+        }
+        assert!(wrong(&format!("--server-key {}", path("new"))).ends_with("new.pub"));
     }
 
     #[test]

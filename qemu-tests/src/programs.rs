@@ -1,6 +1,6 @@
 //! Where the programs under test are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{LabError, Result};
 
@@ -26,6 +26,18 @@ pub fn agent() -> Result<PathBuf> {
 /// When it has not been built.
 pub fn lab() -> Result<PathBuf> {
     find("slidecast-lab", "SLIDECAST_LAB")
+}
+
+/// The digits of the public part of the key in the file `key`.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn public_key(key: &Path) -> Result<String> {
+    let path = key.with_extension("key.pub");
+    let line = std::fs::read_to_string(&path);
+    let line = line.map_err(|source| LabError::Io { doing: "reading", path, source })?;
+    let line = line.trim();
+    Ok(line.rsplit_once(':').map_or(line, |(_, digits)| digits).to_owned())
 }
 
 fn find(program: &'static str, variable: &str) -> Result<PathBuf> {

@@ -1,9 +1,9 @@
 //! The key by which agents know this server: made by `key new`, or once under the state folder.
 //!
-//! A key file holds the secret as one line of hexadecimal digits and is for its owner alone; the public part lies beside
-//! it, under the same name with `.pub` behind.
+//! A key file holds the secret as one line, a tag and hexadecimal digits, and is for its owner alone; the public part lies
+//! beside it, under the same name with `.pub` behind and with a tag of its own. Files of older versions have the digits alone.
 
-use slidecast_proto::noise::{KeyError, NoRandomness, PublicKey, SecretKey};
+use slidecast_proto::noise::{KeyError, NoRandomness, PUBLIC_TAG, PublicKey, SECRET_TAG, SecretKey};
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
@@ -98,8 +98,8 @@ pub fn create(path: &Path) -> Result<SecretKey, KeyFileError> {
     if public.exists() {
         return Err(KeyFileError::Exists { path: public });
     }
-    write_new(path, 0o600, &secret.to_hex())?;
-    write_new(&public, 0o644, &secret.public().to_string()).inspect_err(|_| {
+    write_new(path, 0o600, &secret.to_line())?;
+    write_new(&public, 0o644, &secret.public().to_line()).inspect_err(|_| {
         // What went wrong is told already; without its public part the key is of no use.
         let _ = std::fs::remove_file(path);
     })?;
@@ -138,18 +138,33 @@ pub fn read(path: &Path) -> Result<SecretKey, KeyFileError> {
     if is_public(path, &text) {
         return Err(KeyFileError::Public { path: path.to_owned() });
     }
-    let secret = text.parse().map_err(|source| KeyFileError::Content { path: path.to_owned(), source })?;
+    let secret = text.parse().map_err(|source| match source {
+        KeyError::Public => KeyFileError::Public { path: path.to_owned() },
+        source => KeyFileError::Content { path: path.to_owned(), source },
+    })?;
     if open_to_others {
         log::warn!("the key file {} can be read by others; chmod 600 would keep it secret", path.display());
     }
     Ok(secret)
 }
 
-/// The two parts of a key look alike; but this one is named as public, or the secret beside it says so.
+/// Whether what begins with `head` is a key file, of either half, with or without a tag.
+pub(crate) fn is_key(head: &[u8]) -> bool {
+    let digits = |text: &str| text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let tagged = [SECRET_TAG, PUBLIC_TAG].iter().any(|tag| head.starts_with(tag.as_bytes()));
+    tagged || std::str::from_utf8(head).is_ok_and(|text| digits(text.trim()))
+}
+
+/// In files without a tag both halves look alike; but this one is named as public, or another one beside it says so.
 fn is_public(path: &Path, text: &str) -> bool {
-    let Some(secret) = path.to_str().and_then(|path| path.strip_suffix(".pub")) else { return false };
-    let beside = std::fs::read_to_string(secret).ok().and_then(|text| text.parse::<SecretKey>().ok());
-    beside.is_none_or(|secret| text.parse() == Ok(secret.public()))
+    let beside = |path: &Path| std::fs::read_to_string(path).ok().map(zeroize::Zeroizing::new);
+    let Ok(public) = text.parse::<PublicKey>() else { return false };
+    if let Some(secret) = path.to_str().and_then(|path| path.strip_suffix(".pub")) {
+        let secret = beside(Path::new(secret)).and_then(|text| text.parse::<SecretKey>().ok());
+        return secret.is_none_or(|secret| public == secret.public());
+    }
+    // A copy of the public half under the name of the secret one.
+    beside(&public_path(path)).is_some_and(|text| text.parse() == Ok(public))
 }
 
 /// The key in the state folder `state`, made there if there is none. Gives whether it is new.
@@ -203,7 +218,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(read(&path).unwrap(), secret);
         let public = std::fs::read_to_string(dir.path().join("k.pub")).unwrap();
-        assert_eq!(public, format!("{}\n", secret.public()));
+        assert_eq!(public, format!("slidecast-public-key-v1:{}\n", secret.public()));
     }
 
     #[test]
@@ -242,6 +257,34 @@ mod tests {
         let path = dir.path().join("k");
         create(&path).unwrap();
         assert!(matches!(read(&public_path(&path)), Err(KeyFileError::Public { .. })));
+        // Under whatever name.
+        let moved = dir.path().join("moved");
+        std::fs::rename(public_path(&path), &moved).unwrap();
+        let line = one_line(&read(&moved).unwrap_err());
+        assert!(line.ends_with("moved is the public part of a key; the server needs the secret one"), "{line}");
+    }
+
+    #[test]
+    fn files_of_older_versions_without_a_tag_are_read_unless_they_are_evidently_public() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, beside) = (dir.path().join("k"), dir.path().join("k.pub"));
+        let secret = SecretKey::generate().unwrap();
+        std::fs::write(&path, format!("{}\n", *secret.to_hex())).unwrap();
+        assert_eq!(read(&path).unwrap(), secret);
+        std::fs::write(&beside, format!("{}\n", secret.public())).unwrap();
+        assert_eq!(read(&path).unwrap(), secret);
+        assert!(matches!(read(&beside), Err(KeyFileError::Public { .. })));
+        std::fs::copy(&beside, &path).unwrap();
+        assert!(matches!(read(&path), Err(KeyFileError::Public { .. })));
+    }
+
+    #[test]
+    fn key_files_are_known_by_their_content() {
+        let secret = SecretKey::generate().unwrap();
+        for text in [secret.to_line().to_string(), secret.public().to_line(), secret.public().to_string() + "\n"] {
+            assert!(is_key(text.as_bytes()), "{text}");
+        }
+        assert!(!is_key(b"") && !is_key(b"{}") && !is_key(&[b'a'; 63]) && !is_key(&[0xFF; 64]));
     }
 
     #[test]

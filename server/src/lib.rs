@@ -15,6 +15,7 @@ pub mod feed;
 pub mod image;
 pub mod key;
 pub mod nic;
+pub mod output;
 pub mod progress;
 pub mod report;
 pub mod shown;

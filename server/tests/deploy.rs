@@ -8,6 +8,7 @@ use slidecast_proto::noise::{ChannelError, SecretKey};
 use slidecast_proto::reason::Reason;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 use support::{Agent, Sandbox, rot};
 
@@ -36,6 +37,43 @@ fn an_agent_gets_every_block_once_and_the_report_says_done() {
     assert_eq!((node["verified"].as_str(), node["target"].as_str()), (Some("direct"), Some("/dev/fake")));
     assert_eq!(report["chains"][0]["interface"], "lo");
     assert_eq!(report["insecure"], false);
+}
+
+#[test]
+fn a_report_over_something_precious_is_refused_before_anything_starts() {
+    let sandbox = Sandbox::new();
+    let key = sandbox.path("lab.key");
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slidecast"));
+        command.args(args).env_remove("XDG_CONFIG_HOME").env("HOME", sandbox.path("home"));
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(run(&["key", "new", "-o", key.to_str().unwrap()]).0, Some(0));
+    let (public, folder) = (sandbox.path("lab.key.pub"), sandbox.path(""));
+    for path in [&key, &public, &sandbox.image, &folder] {
+        let before = std::fs::read(path).ok();
+        let image = sandbox.image.to_str().unwrap();
+        let (code, err) = run(&["deploy", image, "--wait-for", "1", "--report", path.to_str().unwrap()]);
+        assert_eq!(code, Some(2), "{err}");
+        assert!(err.ends_with(" and is not overwritten by a report\n") && err.lines().count() == 1, "{err}");
+        assert!(std::fs::read(path).ok() == before, "{} was changed", path.display());
+    }
+    assert!(!sandbox.path("home").exists(), "no key was made for it");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_at_the_end_is_said_also_when_all_went_well() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.deploy(&["--wait-for", "1", "--report", "/dev/full"]);
+    let mut agent = Agent::connect(sandbox.port, Some(sandbox.server_key())).unwrap();
+    let (prepare, join) = agent.join();
+    let received = agent.receive(&prepare, &join, ALL).unwrap();
+    agent.finish(&prepare, &join, &received);
+    drop(agent);
+    let (code, _, err) = server.end();
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("slidecast: writing the report /dev/full: No space left on device\n"), "{err}");
 }
 
 #[test]
@@ -135,7 +173,7 @@ fn a_port_in_use_and_an_agent_that_never_comes_are_one_line_each() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let run = |port: u16| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slidecast"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slidecast"));
         command.arg("deploy").arg(&sandbox.image).args(["--wait-for", "1", "--timeout", "1s", "--insecure"]);
         let output = command.args(["--port", &port.to_string(), "--progress", "none"]).output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
@@ -153,7 +191,7 @@ fn an_image_that_is_refused_leaves_no_key_no_report_and_the_old_report() {
     let sandbox = Sandbox::new();
     let (state, report) = (sandbox.path("state-of-nobody"), sandbox.report_path());
     let run = || {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slidecast"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slidecast"));
         command.arg("deploy").arg(sandbox.path("no.slide")).args(["--wait-for", "1", "--port"]);
         command.arg(sandbox.port.to_string()).arg("--state").arg(&state).arg("--report").arg(&report);
         let output = command.output().unwrap();
@@ -174,12 +212,12 @@ fn a_report_never_takes_the_place_of_the_image() {
     let before = std::fs::read(&sandbox.image).unwrap();
     let report = sandbox.path("another-name");
     std::fs::hard_link(&sandbox.image, &report).unwrap();
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slidecast"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slidecast"));
     command.arg("deploy").arg(&sandbox.image).args(["--wait-for", "1", "--insecure"]).arg("--report").arg(&report);
     let output = command.output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), err.lines().count()), (Some(2), 1), "{err}");
-    assert!(err.contains("it is a layer of the image"), "{err}");
+    assert!(err.contains("is the image and is not overwritten"), "{err}");
     assert!(std::fs::read(&sandbox.image).unwrap() == before);
 }
 

@@ -6,6 +6,7 @@ use nom::combinator::{map, value};
 use nom::multi::{fold_many1, many0};
 use nom::sequence::{delimited, preceded, terminated};
 use nom::{IResult, Parser};
+use slidecast_proto::noise::SECRET_TAG;
 
 /// How many characters of a word are shown.
 const SHOWN: usize = 80;
@@ -47,11 +48,12 @@ impl Word {
     }
 }
 
-/// Bytes as text: what is not printable ASCII is written as `\xNN`.
+/// Bytes as text: what is not printable ASCII is written as `\xNN`. A secret key is cut off behind its tag.
 pub(super) fn shown(bytes: &[u8]) -> String {
     let mut text = bytes.escape_ascii().to_string().replace("\\'", "'").replace("\\\"", "\"");
-    if text.len() > SHOWN {
-        text.truncate(SHOWN);
+    let secret = text.find(SECRET_TAG).map(|at| at + SECRET_TAG.len());
+    if text.len() > SHOWN || secret.is_some() {
+        text.truncate(secret.unwrap_or(SHOWN).min(SHOWN));
         text.push_str("...");
     }
     text
@@ -125,6 +127,7 @@ mod tests {
     fn bytes_that_are_no_text_are_shown_as_numbers() {
         assert_eq!(shapes(b"a=\xff\x1b[2J"), ["a=\\xff\\x1b[2J"]);
         assert_eq!(shown(&[b'x'; 500]).len(), SHOWN + 3);
+        assert_eq!(shown(b"x=slidecast-secret-key-v1:00ff"), "x=slidecast-secret-key-v1:...");
         assert!(words(b"a=bSLIDECAST.key=")[0].hides("slidecast.key="));
         assert!(!words(b"slidecast.key=1")[0].hides("slidecast.key="));
     }

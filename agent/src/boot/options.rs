@@ -7,6 +7,7 @@
 use super::dhcp::default_prefix;
 use super::line::{Word, shown, words};
 use crate::cli::Trust;
+use slidecast_proto::noise::KeyError;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -194,7 +195,8 @@ fn trust(text: &str) -> Result<Trust, String> {
     if text == "insecure" {
         return Ok(Trust::Insecure);
     }
-    text.parse().map(Trust::Pinned).map_err(|_| format!("slidecast.key={text}: expected 64 hexadecimal digits"))
+    // What stands there may be a secret: it is not shown.
+    text.parse().map(Trust::Pinned).map_err(|error: KeyError| format!("slidecast.key: {error}"))
 }
 
 /// `01-aa-bb-cc-dd-ee-ff`, where the first two digits are the kind of hardware and may be missing; `:` is as good.
@@ -300,7 +302,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_named_and_never_means_less_safety() {
         for (line, named) in [
-            (&b"slidecast.key=0011"[..], "slidecast.key=0011"),
+            (&b"slidecast.key=0011"[..], "slidecast.key: a key has 64 hexadecimal digits"),
             (b"slidecast.keys=insecure", "slidecast.keys: no such option"),
             (b"slidecast.key=", "slidecast.key=: empty"),
             (b"slidecast.target=", "slidecast.target=: empty"),
@@ -323,6 +325,9 @@ mod tests {
             let fault = fault(line);
             assert!(fault.text.contains(named), "{fault:?}");
         }
+        let secret = fault(format!("slidecast.key=slidecast-secret-key-v1:{KEY}").as_bytes());
+        assert!(secret.text.contains("secret key") && !secret.text.contains(KEY), "{secret:?}");
+        assert!(parse(&format!("slidecast.key=slidecast-public-key-v1:{KEY}")).trust.is_some());
         assert!(complaint("BOOTIF=01-52-54").contains("BOOTIF"));
         assert_eq!(parse("slidecast.key=Insecure").trust, None);
         assert!(!parse("slidecast.shell=perhaps").shell);

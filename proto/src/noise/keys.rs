@@ -1,10 +1,16 @@
-//! X25519 keys and their text: one line of 64 hexadecimal digits.
+//! X25519 keys and their text: one line of 64 hexadecimal digits, in a key file with a tag in front that says which half it
+//! is. Files of older versions have no tag; where their half can't be told, they are taken for what is asked for.
 
 use core::fmt::{self, Write as _};
 use core::str::FromStr;
 use snow::params::DHChoice;
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 use zeroize::{Zeroize, Zeroizing};
+
+/// What stands in front of the digits of a secret key in its file.
+pub const SECRET_TAG: &str = "slidecast-secret-key-v1:";
+/// What stands in front of the digits of a public key in its file.
+pub const PUBLIC_TAG: &str = "slidecast-public-key-v1:";
 
 /// The half that never leaves its machine. Not shown, wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,6 +39,10 @@ pub enum KeyError {
     Length(usize),
     /// It has other characters than hexadecimal digits.
     NotHexadecimal,
+    /// It is a secret key, where the public one is meant.
+    Secret,
+    /// It is a public key, where the secret one is meant.
+    Public,
 }
 
 impl fmt::Display for KeyError {
@@ -40,6 +50,8 @@ impl fmt::Display for KeyError {
         match self {
             Self::Length(len) => write!(f, "a key has 64 hexadecimal digits, not {len} characters"),
             Self::NotHexadecimal => f.write_str("a key has nothing but hexadecimal digits"),
+            Self::Secret => f.write_str("this is a secret key, which never leaves its server; the public one is meant"),
+            Self::Public => f.write_str("this is a public key; the secret one is meant"),
         }
     }
 }
@@ -65,7 +77,17 @@ impl SecretKey {
         PublicKey(dh.pubkey().try_into().expect("an X25519 public key has 32 bytes"))
     }
 
-    /// The text that a key file holds, without a line end.
+    /// The line of a key file, with its tag and without a line end.
+    #[must_use]
+    pub fn to_line(&self) -> Zeroizing<String> {
+        let digits = self.to_hex();
+        let mut line = Zeroizing::new(String::with_capacity(SECRET_TAG.len() + digits.len()));
+        line.push_str(SECRET_TAG);
+        line.push_str(&digits);
+        line
+    }
+
+    /// The digits alone.
     #[must_use]
     pub fn to_hex(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(64));
@@ -97,8 +119,19 @@ impl FromStr for SecretKey {
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let mut key = Self([0; 32]);
-        from_hex(text, &mut key.0)?;
+        if text.trim_start().starts_with(PUBLIC_TAG) {
+            return Err(KeyError::Public);
+        }
+        from_hex(text, SECRET_TAG, &mut key.0)?;
         Ok(key)
+    }
+}
+
+impl PublicKey {
+    /// The line of a key file, with its tag and without a line end.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        format!("{PUBLIC_TAG}{self}")
     }
 }
 
@@ -119,14 +152,18 @@ impl FromStr for PublicKey {
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let mut key = Self([0; 32]);
-        from_hex(text, &mut key.0)?;
+        if text.trim_start().starts_with(SECRET_TAG) {
+            return Err(KeyError::Secret);
+        }
+        from_hex(text, PUBLIC_TAG, &mut key.0)?;
         Ok(key)
     }
 }
 
-/// Reads 64 hexadecimal digits; white space around them, such as a file's line end, does not count.
-fn from_hex(text: &str, key: &mut [u8; 32]) -> Result<(), KeyError> {
-    let digits = text.trim();
+/// Reads 64 hexadecimal digits, with or without the tag; white space around them, such as a file's line end, does not count.
+fn from_hex(text: &str, tag: &str, key: &mut [u8; 32]) -> Result<(), KeyError> {
+    let text = text.trim();
+    let digits = text.strip_prefix(tag).unwrap_or(text);
     if digits.chars().count() != 64 {
         return Err(KeyError::Length(digits.chars().count()));
     }
@@ -160,6 +197,17 @@ mod tests {
         assert_eq!(format!("{}\n", *key.to_hex()).parse(), Ok(key.clone()));
         assert_eq!(key.public().to_string().to_uppercase().parse(), Ok(key.public()));
         assert_ne!(key, SecretKey::generate().unwrap());
+    }
+
+    #[test]
+    fn the_line_of_a_key_file_says_which_half_it_is() {
+        let key = SecretKey::generate().unwrap();
+        let (secret, public) = (format!("{}\n", *key.to_line()), format!("{}\n", key.public().to_line()));
+        assert_eq!(secret.parse(), Ok(key.clone()));
+        assert_eq!(public.parse(), Ok(key.public()));
+        assert_eq!(secret.parse::<PublicKey>(), Err(KeyError::Secret));
+        assert_eq!(public.parse::<SecretKey>(), Err(KeyError::Public));
+        assert!(secret.starts_with("slidecast-secret-key-v1:") && public.starts_with("slidecast-public-key-v1:"));
     }
 
     #[test]

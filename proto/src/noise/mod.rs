@@ -12,5 +12,5 @@ mod keys;
 mod preface;
 
 pub use channel::{Channel, ChannelError, MAX_QUEUED, MAX_UNSENT, SendError};
-pub use keys::{KeyError, NoRandomness, PublicKey, SecretKey};
+pub use keys::{KeyError, NoRandomness, PUBLIC_TAG, PublicKey, SECRET_TAG, SecretKey};
 pub use preface::{End, Mode, PREFACE_LEN, VERSION};

@@ -22,7 +22,7 @@ const DRIVERS: &str = "e1000e igb igc ixgbe i40e ice r8169 tg3 bnxt_en mlx4_core
                        hv_storvsc sdhci-pci mmc_block sd_mod";
 
 fn public_key(fixtures: &Fixtures) -> String {
-    std::fs::read_to_string(fixtures.key.with_extension("key.pub")).unwrap().trim().to_owned()
+    slidecast_lab::programs::public_key(&fixtures.key).unwrap()
 }
 
 fn manifest(dir: &Path) -> String {

@@ -24,9 +24,9 @@ fn signed() {
     let key = lab.path("signing.key");
     let plain = ["rsa", "-passin", "pass:snakeoil", "-in", KEY, "-out"].map(Path::new);
     tool::run("openssl", plain.into_iter().chain([key.as_path()])).unwrap();
-    let public = std::fs::read_to_string(fixtures.key.with_extension("key.pub")).unwrap();
+    let public = slidecast_lab::programs::public_key(&fixtures.key).unwrap();
     let sign = ["--sign", &key.display().to_string(), CERTIFICATE];
-    let signed = BootFiles::make(&lab.path("signed"), "common", public.trim(), &sign).unwrap();
+    let signed = BootFiles::make(&lab.path("signed"), "common", &public, &sign).unwrap();
     let options = |boot: Boot, name: &str| {
         let firmware = Firmware::SecureUefi { variables: PathBuf::from(VARIABLES) };
         Options { firmware, ..Options::new(boot, vec![fixtures.disk(&lab, name)]).memory(768) }

@@ -314,8 +314,8 @@ fn deployment() {
     let args = ["--interface", "eth0", "--boot", "--boot-dir", &dir, "--progress", "json"];
     let mut deploy = lab.deploy(&fixtures.base, 1, &args).unwrap();
     deploy.process.wait_for("network boot on eth0", SOON).unwrap();
-    let key = fs::read_to_string(lab.key().unwrap().with_extension("key.pub")).unwrap();
-    let words = format!("slidecast.server={}:7531 slidecast.key={}", lab.server_address(0), key.trim());
+    let key = slidecast_lab::programs::public_key(&lab.key().unwrap()).unwrap();
+    let words = format!("slidecast.server={}:7531 slidecast.key={}", lab.server_address(0), key);
     let got = lab.path("got");
     for name in ["boot.ipxe", "slidecast.efi"] {
         assert_eq!(curl(&lab, &nodes[0], &format!("http://{}:{HTTP}/{name}", lab.server_address(0)), &got), "200");

@@ -16,6 +16,7 @@ mod end_to_end;
 mod faults;
 mod fixtures;
 mod harness;
+mod keys;
 mod lab;
 mod power_cut;
 mod redeploy;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         repair::TESTS,
         redeploy::TESTS,
         boot::TESTS,
+        keys::TESTS,
     ];
     let code = harness::main(&groups, chaos::trials);
     // What tests share is in a static, which is never dropped.

@@ -6,7 +6,6 @@ mod checker;
 mod door;
 mod event_loop;
 mod link;
-mod report_file;
 pub(crate) mod signals;
 mod state;
 
@@ -18,6 +17,7 @@ use crate::failure::{Failure, one_line};
 use crate::feed::{FeedContext, FeedNews};
 use crate::key::{self, KeyFileError};
 use crate::nic::Nics;
+use crate::output::{Output, OutputError};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::shown::shown;
@@ -27,7 +27,6 @@ use checker::Checker;
 use event_loop::{DISCOVERY, EventLoop, LISTENER, Parts, SIGNALS, WAKE};
 use mio::net::TcpListener;
 use mio::{Interest, Poll, Waker};
-use report_file::ReportFile;
 use signals::Signals;
 use slidecast_image::{Image, Resolved};
 use slidecast_proto::control::Prepare;
@@ -42,7 +41,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -81,18 +80,6 @@ pub enum DeployError {
         /// What it said.
         source: io::Error,
     },
-    /// The report would take the place of the image.
-    ReportOverImage {
-        /// The layer that it would overwrite.
-        layer: PathBuf,
-    },
-    /// The report can't be written.
-    Report {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
 }
 
 impl fmt::Display for DeployError {
@@ -102,10 +89,6 @@ impl fmt::Display for DeployError {
                 write!(f, "{what} port {port} is in use: is another deployment running? --port chooses another one")
             }
             Self::System { operation, .. } => f.write_str(operation),
-            Self::ReportOverImage { layer } => {
-                write!(f, "{} can't be the report: it is a layer of the image", layer.display())
-            }
-            Self::Report { path, .. } => write!(f, "writing the report {}", path.display()),
         }
     }
 }
@@ -113,8 +96,8 @@ impl fmt::Display for DeployError {
 impl Error for DeployError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::PortInUse { .. } | Self::ReportOverImage { .. } => None,
-            Self::System { source, .. } | Self::Report { source, .. } => Some(source),
+            Self::PortInUse { .. } => None,
+            Self::System { source, .. } => Some(source),
         }
     }
 }
@@ -122,6 +105,15 @@ impl Error for DeployError {
 impl From<DeployError> for Failure {
     fn from(error: DeployError) -> Self {
         Self::not_done(error)
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::Precious { .. } => Self::usage(error),
+            OutputError::Io { .. } => Self::not_done(error),
+        }
     }
 }
 
@@ -136,12 +128,13 @@ fn system(operation: &'static str) -> impl FnOnce(io::Error) -> DeployError {
 /// It could not begin: nothing was started and no agent was told of anything.
 pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     let nics = Nics::of_this_machine(&args.interface, &args.card_speed).map_err(Failure::usage)?;
-    let report = args.report.as_deref().map(ReportFile::open).transpose()?;
+    // Also while the image can't be opened the report's place is looked at: it may be a disk.
+    let report = args.report.as_deref().map(|path| report_to(args, path, &[])).transpose()?;
     // What would be refused anyway is refused before a key is made for it, and where somebody finds a port open the key
     // is there. Putting a large image together takes a while; whether the ports are free shows before.
     let image = Image::open(&args.file)?;
-    if let Some(layer) = image.layers().find(|layer| report.as_ref().is_some_and(|report| report.is(&layer.path))) {
-        return Err(Failure::usage(DeployError::ReportOverImage { layer: layer.path }));
+    if let Some(path) = &args.report {
+        report_to(args, path, &image.layers().map(|layer| layer.path).collect::<Vec<_>>())?;
     }
     let secret = secret_key(args)?;
     let public = secret.as_ref().map(SecretKey::public);
@@ -217,6 +210,15 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     register(&mut parts).map_err(system("starting the event loop"))?;
     let parts = EventLoop::new(parts, began).run().map_err(system("waiting for events"))?;
     end(parts, &facts, began, report)
+}
+
+/// The place of the report, if it may be written.
+fn report_to(args: &Deploy, path: &Path, layers: &[PathBuf]) -> Result<Output, OutputError> {
+    let state = key::state_folder(args.state.as_deref()).ok();
+    let layers = layers.iter().map(|layer| (layer.as_path(), "a layer of the image"));
+    let key = args.key_file.as_deref().map(|key| (key, "the server's key"));
+    let precious = layers.chain(key).chain([(args.file.as_path(), "the image")]).collect::<Vec<_>>();
+    Output::check(path, state.as_deref(), &precious)
 }
 
 /// The keeper of this deployment's state, and what another run of the server left to go on with.
@@ -349,7 +351,7 @@ fn register(parts: &mut Parts) -> io::Result<()> {
 }
 
 /// Shows how it ended, writes the report and gives the exit code.
-fn end(parts: Parts, facts: &Facts, began: Time, report: Option<ReportFile>) -> Result<ExitCode, Failure> {
+fn end(parts: Parts, facts: &Facts, began: Time, report: Option<Output>) -> Result<ExitCode, Failure> {
     let Parts { deployment, plan, context, progress, turned_away, .. } = parts;
     let egress = context.egress.load(Ordering::Relaxed);
     let code = deployment.exit_code().unwrap_or(ExitCode::NodesFailed as u8);
