@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use slidecast_lab::chaos::{self, liar, proxy, stranger};
 use slidecast_lab::demo::Demo;
 use slidecast_lab::{
-    Lab, LabError, NodeOptions, Result, TargetKind, disk, machine, noise, privilege, programs, pxe, run, target,
+    Lab, LabError, NodeOptions, Result, TargetKind, disk, forge, machine, noise, privilege, programs, pxe, run, target,
 };
 
 #[derive(Debug, Parser)]
@@ -81,6 +81,32 @@ enum Command {
     Stranger {
         #[command(flatten)]
         flood: stranger::Flood,
+    },
+    /// Play peers whose bytes are right and whose meaning is wrong against real agents and real servers
+    Forge {
+        /// How many conversations
+        #[arg(long, default_value_t = 1000)]
+        runs: u64,
+        /// What is drawn
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many are played at once
+        #[arg(long, default_value_t = 4)]
+        jobs: usize,
+    },
+    /// Play forged agents in a deployment that runs; for `forge`, inside a namespace
+    #[command(hide = true)]
+    ForgeAgents {
+        /// The server's discovery and control port
+        server: std::net::SocketAddr,
+        /// The image that it deploys
+        image: PathBuf,
+        /// The most conversations
+        #[arg(long)]
+        runs: u64,
+        /// What is drawn
+        #[arg(long)]
+        seed: u64,
     },
     /// Make a network and hold it until Ctrl-C, to try things in it by hand
     Hold {
@@ -186,6 +212,15 @@ fn obey(command: Command) -> Result<()> {
         }
         Command::Stranger { flood } => {
             stranger::run(&flood).map_err(LabError::io("flooding", flood.server.to_string()))
+        }
+        Command::Forge { runs, seed, jobs } => {
+            privilege::enter()?;
+            let good = forge::run(forge::Options { runs, seed, jobs }, &|line| println!("{line}"))?;
+            run::remove_all();
+            if good { Ok(()) } else { Err(LabError::Unable { why: "some runs failed".to_owned() }) }
+        }
+        Command::ForgeAgents { server, image, runs, seed } => {
+            forge::agents(server, &image, runs, seed, &|line| println!("{line}"))
         }
         Command::Hold { nodes, cards, mbits } => {
             privilege::enter()?;

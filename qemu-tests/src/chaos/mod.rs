@@ -11,7 +11,6 @@ mod floods;
 mod frames;
 mod judge;
 pub mod liar;
-mod peer;
 mod play;
 pub mod proxy;
 mod rig;

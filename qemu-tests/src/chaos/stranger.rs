@@ -13,8 +13,8 @@ use slidecast_proto::noise::PublicKey;
 use slidecast_proto::reason::LinkClass;
 use slidecast_proto::units::{DeploymentId, Epoch, LinkKey, NodeId};
 
-use super::peer::{Clock, Control, ask, hello};
 use crate::disk::random::Random;
+use crate::peer::{Clock, Control, ask, hello};
 
 /// What it says once the flood has begun.
 pub const STRUCK: &str = "struck";

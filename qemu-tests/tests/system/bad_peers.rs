@@ -3,7 +3,7 @@
 use std::fs;
 
 use slidecast_lab::lab::PORT;
-use slidecast_lab::{Exit, Lab, Node, Process};
+use slidecast_lab::{Exit, Lab, Node, Process, forge};
 
 use crate::fixtures::{Fixtures, LONG, SOON, says, slidecast, start_agents};
 use crate::harness::{Needs, Test};
@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("bad_peers::an_agent_of_another_protocol_version_costs_nothing", Needs::Network, other_agent),
     ("bad_peers::random_datagrams_on_the_discovery_port_cost_nothing", Needs::Network, datagrams),
     ("bad_peers::random_bytes_on_every_tcp_port_cost_nothing", Needs::Network, bytes),
+    ("bad_peers::forged_peers_with_right_keys_and_checksums_cost_nothing", Needs::Network, forged),
 ];
 
 const LAB: &str = env!("CARGO_BIN_EXE_slidecast-lab");
@@ -281,4 +282,12 @@ fn resident(process: &Process) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// `slidecast-lab forge` plays as many as are wanted.
+fn forged() {
+    let said = std::sync::Mutex::new(String::new());
+    let options = forge::Options { runs: 200, seed: 1, jobs: 2 };
+    let good = forge::run(options, &|line| said.lock().unwrap().push_str(&format!("{line}\n"))).unwrap();
+    assert!(good, "{}", said.lock().unwrap());
 }

@@ -16,33 +16,38 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// What the machines of `proto` take for the time.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clock(Instant);
+pub(crate) struct Clock(Instant);
 
 impl Clock {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
-    pub(super) fn now(self) -> Time {
+    pub(crate) fn now(self) -> Time {
         Time(1).after(self.0.elapsed())
     }
 }
 
 /// A control link to a server.
-pub(super) struct Control {
+pub(crate) struct Control {
     socket: TcpStream,
     channel: Channel,
 }
 
 impl Control {
     /// Connects to a server, and proves a key that nobody knows. Without the server's key the link is insecure.
-    pub(super) fn connect(server: SocketAddr, key: Option<PublicKey>, limit: Duration) -> io::Result<Self> {
+    pub(crate) fn connect(server: SocketAddr, key: Option<PublicKey>, limit: Duration) -> io::Result<Self> {
         let secret = SecretKey::generate().map_err(|_| io::Error::other("no randomness"))?;
         let socket = TcpStream::connect_timeout(&server, limit)?;
+        Self::over(socket, Channel::agent(&secret, key), limit)
+    }
+
+    /// Makes a control link out of a connection and either end of a channel.
+    pub(crate) fn over(socket: TcpStream, channel: Channel, limit: Duration) -> io::Result<Self> {
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
         socket.set_write_timeout(Some(SOON))?;
         socket.set_nodelay(true)?;
-        let mut control = Self { socket, channel: Channel::agent(&secret, key) };
+        let mut control = Self { socket, channel };
         let until = Instant::now() + limit;
         while !control.channel.is_open() {
             control.pump()?;
@@ -73,23 +78,28 @@ impl Control {
         Ok(())
     }
 
-    /// Says something.
-    pub(super) fn say(&mut self, message: &ToServer) -> io::Result<()> {
+    /// Says something to a server.
+    pub(crate) fn say(&mut self, message: &ToServer) -> io::Result<()> {
         self.say_bytes(&message.encode())
     }
 
     /// Says bytes that need not be a message.
-    pub(super) fn say_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn say_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.channel.send(bytes).map_err(io::Error::other)?;
         self.flush()
     }
 
     /// What the server says next, if it does so within `limit`.
-    pub(super) fn hear(&mut self, limit: Duration) -> io::Result<Option<ToAgent>> {
+    pub(crate) fn hear(&mut self, limit: Duration) -> io::Result<Option<ToAgent>> {
+        self.hear_bytes(limit)?.map(|bytes| ToAgent::parse(&bytes)).transpose().map_err(io::Error::other)
+    }
+
+    /// The next message, if it comes within `limit`.
+    pub(crate) fn hear_bytes(&mut self, limit: Duration) -> io::Result<Option<Vec<u8>>> {
         let until = Instant::now() + limit;
         loop {
             if let Some(message) = self.channel.poll_message() {
-                return ToAgent::parse(&message).map(Some).map_err(io::Error::other);
+                return Ok(Some(message));
             }
             if Instant::now() >= until {
                 return Ok(None);
@@ -99,13 +109,13 @@ impl Control {
     }
 
     /// This end's address.
-    pub(super) fn address(&self) -> io::Result<IpAddr> {
+    pub(crate) fn address(&self) -> io::Result<IpAddr> {
         Ok(self.socket.local_addr()?.ip())
     }
 }
 
 /// The hello of a machine that there is not.
-pub(super) fn hello(random: &mut Random, address: IpAddr, link_port: u16) -> Hello {
+pub(crate) fn hello(random: &mut Random, address: IpAddr, link_port: u16) -> Hello {
     let mut boot = [0; 16];
     boot.copy_from_slice(&random.bytes(16));
     let card = Card {
@@ -143,7 +153,7 @@ pub(super) fn hello(random: &mut Random, address: IpAddr, link_port: u16) -> Hel
 }
 
 /// Asks a server what it deploys and which key it has, as anybody may.
-pub(super) fn ask(server: SocketAddr, limit: Duration) -> io::Result<Offer> {
+pub(crate) fn ask(server: SocketAddr, limit: Duration) -> io::Result<Offer> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.set_read_timeout(Some(Duration::from_millis(200)))?;
     let nonce = *b"stranger";
