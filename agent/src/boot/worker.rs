@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn without_a_key_or_with_a_broken_one_nobody_is_trusted() {
         assert!(with("quiet", None).unwrap_err().contains("slidecast.key="));
-        assert!(with("slidecast.key=00", Some(KEY)).unwrap_err().contains("slidecast.key=00"));
+        assert!(with("slidecast.key=00", Some(KEY)).unwrap_err().contains("slidecast.key: a key has 64"));
         assert!(with("quiet", Some("no key")).is_err());
     }
 

@@ -6,6 +6,7 @@ use super::answer::Answerer;
 use super::checker::Checker;
 use super::door::{self, Admission, HELLO_WITHIN};
 use super::link::{Broken, ControlLink, Standing};
+use super::log_limit::{LogLimit, Said};
 use super::signals::Signals;
 use super::state::{Keeper, Keys};
 use crate::boot::Through;
@@ -92,6 +93,7 @@ pub(super) struct EventLoop {
     /// Sources that may have more waiting; their edge has passed.
     unfinished: HashSet<Token>,
     told: HashSet<IpAddr>,
+    log_limit: LogLimit,
     began: Time,
     /// When the state was kept last.
     kept: Time,
@@ -114,6 +116,7 @@ impl EventLoop {
             tracker: Tracker::default(),
             unfinished: HashSet::new(),
             told: HashSet::new(),
+            log_limit: LogLimit::default(),
             began,
             kept: began,
             shown: Time(0),
@@ -362,7 +365,7 @@ impl EventLoop {
         let Some(link) = self.links.get(&token) else { return };
         match (link.standing, message) {
             (Standing::Stranger, ToServer::Hello(hello)) => self.on_hello(token, hello, now),
-            (Standing::Node(node), ToServer::Log(line)) => self.on_log(node, &line),
+            (Standing::Node(node), ToServer::Log(line)) => self.on_log(node, &line, now),
             (Standing::Node(_), ToServer::Hello(_)) | (Standing::Stranger, _) => {
                 let out_of_turn = slidecast_proto::wire::Malformed { what: "order of messages" };
                 self.on_broken(token, &Broken::Malformed(out_of_turn), now);
@@ -400,12 +403,34 @@ impl EventLoop {
         }
     }
 
-    fn on_log(&mut self, node: NodeId, line: &LogLine) {
-        let text = shown(&line.text);
-        if line.level <= 2 {
-            self.parts.progress.line(format!("node {node}: {text}"));
-        } else {
-            log::debug!("node {node}: {text}");
+    fn on_log(&mut self, node: NodeId, line: &LogLine, now: Time) {
+        // One that says a lot of less weight would fill the server's log too.
+        let said = self.log_limit.on_line(node, now);
+        let line_of = |text: String, level: u8| {
+            if level <= 2 {
+                self.parts.progress.line(text);
+            } else {
+                log::debug!("{text}");
+            }
+        };
+        match said {
+            Said::Shown { left_out } => {
+                if left_out > 0 {
+                    line_of(format!("node {node}: {left_out} lines before this one were left out"), line.level);
+                }
+                line_of(format!("node {node}: {}", shown(&line.text)), line.level);
+            }
+            Said::Silenced => {
+                line_of(format!("node {node}: it has said so much that the rest of its lines is left out"), 2);
+            }
+            Said::LeftOut => {}
+        }
+    }
+
+    /// Tells of lines that were left out and followed by no other line.
+    fn tell_left_out(&mut self) {
+        for (node, lines) in self.log_limit.untold() {
+            self.parts.progress.line(format!("node {node}: {lines} lines were left out"));
         }
     }
 
@@ -491,6 +516,7 @@ impl EventLoop {
             DeploymentEvent::Over => {
                 self.feeds.clear();
                 self.over = Some(now);
+                self.tell_left_out();
                 self.parts.keeper.iter_mut().for_each(Keeper::remove);
                 // Orders that are still waiting go out first; parting comes last.
                 while let Some((node, order)) = self.parts.deployment.poll_order() {

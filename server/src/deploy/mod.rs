@@ -6,6 +6,7 @@ mod checker;
 mod door;
 mod event_loop;
 mod link;
+mod log_limit;
 pub(crate) mod signals;
 mod state;
 

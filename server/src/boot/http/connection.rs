@@ -1,17 +1,17 @@
 //! One connection: requests one after the other, each with a deadline.
 
+use super::callers::Place;
 use super::request::{Asked, LONGEST, Method, Parsed, Request, parse};
 use super::{Content, Shared, mac_of};
 use crate::boot::event::{BootEvent, Protocol};
 use crate::boot::script::GO_ON;
-use crate::boot::server::Tell;
 use nix::sys::sendfile::sendfile;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// How long a request's head may take, and the pause before it.
-const HEAD_WITHIN: Duration = Duration::from_secs(15);
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// How long nothing may move while a file is sent.
 const STALLED: Duration = Duration::from_secs(20);
 /// How long a file may take in all: 50 MB at 100 kB/s.
@@ -22,7 +22,8 @@ const AT_ONCE: u64 = 1 << 20;
 const REQUESTS: usize = 100;
 
 /// Serves a caller until it goes, or has been there for too long.
-pub(super) fn serve(socket: &TcpStream, from: IpAddr, shared: &Shared) -> io::Result<()> {
+pub(super) fn serve(place: &Place) -> io::Result<()> {
+    let (socket, from, shared) = (place.socket(), place.from(), &*place.shared);
     socket.set_write_timeout(Some(STALLED))?;
     socket.set_nodelay(true)?;
     let mut bytes = Vec::new();
@@ -40,7 +41,7 @@ pub(super) fn serve(socket: &TcpStream, from: IpAddr, shared: &Shared) -> io::Re
             shared.contents.get(request.path.as_str())
         };
         match content {
-            Some(content) => send(socket, &request, content, stays, from, &shared.tell)?,
+            Some(content) => send(place, &request, content, stays)?,
             None => answer(socket, 404, &[], 0, stays)?,
         }
         if !stays {
@@ -126,14 +127,8 @@ fn media_type(path: &str) -> &'static str {
     }
 }
 
-fn send(
-    socket: &TcpStream,
-    request: &Request,
-    content: &Content,
-    stays: bool,
-    from: IpAddr,
-    tell: &Tell,
-) -> io::Result<()> {
+fn send(place: &Place, request: &Request, content: &Content, stays: bool) -> io::Result<()> {
+    let (socket, from) = (place.socket(), place.from());
     let len = match content {
         Content::Text(text) => text.len() as u64,
         Content::File(opened) => opened.len,
@@ -155,9 +150,9 @@ fn send(
         return Ok(());
     }
     let mut at = first;
-    let sent = send_body(socket, content, &mut at, end);
+    let sent = send_body(place, content, &mut at, end);
     if let IpAddr::V4(address) = from.to_canonical() {
-        tell(BootEvent::Fetched {
+        (place.shared.tell)(BootEvent::Fetched {
             mac: mac_of(address),
             address,
             file: request.path.trim_start_matches('/').to_owned(),
@@ -170,11 +165,13 @@ fn send(
 }
 
 /// Sends what is from `at` to `end`, moving `at` along.
-fn send_body(mut socket: &TcpStream, content: &Content, at: &mut u64, end: u64) -> io::Result<()> {
+fn send_body(place: &Place, content: &Content, at: &mut u64, end: u64) -> io::Result<()> {
+    let mut socket = place.socket();
     let bound = |at: u64| usize::try_from(at).map_err(io::Error::other);
     let opened = match content {
         Content::Text(text) => {
             socket.write_all(text.as_bytes().get(bound(*at)?..bound(end)?).unwrap_or_default())?;
+            place.took(end - *at);
             *at = end;
             return Ok(());
         }
@@ -186,7 +183,10 @@ fn send_body(mut socket: &TcpStream, content: &Content, at: &mut u64, end: u64) 
         match sendfile(socket, &opened.file, Some(&mut offset), bound((end - *at).min(AT_ONCE))?) {
             // The file became shorter; the caller sees that bytes are missing.
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(len) => *at += len as u64,
+            Ok(len) => {
+                *at += len as u64;
+                place.took(len as u64);
+            }
             Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -1,9 +1,10 @@
 //! The HTTP server for boot files: a fixed list of names, nothing else.
 //!
 //! What can be asked for is a table from path to open file, so there is no path that leads anywhere else. Whatever a
-//! caller does, it holds a thread with a small stack for a bounded time. A connection over the limit waits in the
-//! kernel's queue; one address that holds too many is hung up on.
+//! caller does, it holds a thread with a small stack for a bounded time. Over the limit the slowest caller makes room for the
+//! next one; one address that holds too many is hung up on.
 
+mod callers;
 mod connection;
 mod request;
 
@@ -12,19 +13,16 @@ use super::event::Mac;
 use super::files::Opened;
 use super::server::Tell;
 use super::through::Through;
+use callers::{Callers, Place};
 use nix::sys::socket::{Shutdown, shutdown};
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The most connections at a time: a whole lecture hall that boots at once.
-const CONNECTIONS: usize = 256;
-/// The most from one address: iPXE and firmware use one or two.
-const PER_ADDRESS: usize = 8;
 /// A connection's thread needs no more.
 const STACK: usize = 128 << 10;
 /// How long to leave callers waiting when the system has no room for them.
@@ -46,9 +44,7 @@ struct Shared {
     /// Who gets nothing any more.
     through: Arc<Through>,
     tell: Tell,
-    /// Connections by address.
-    callers: Mutex<HashMap<IpAddr, usize>>,
-    left: Condvar,
+    callers: Callers,
     stop: AtomicBool,
 }
 
@@ -78,8 +74,8 @@ impl HttpServer {
         through: Arc<Through>,
         tell: Tell,
     ) -> io::Result<Self> {
-        let (callers, left, stop) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        let shared = Arc::new(Shared { contents, through, tell, callers, left, stop });
+        let (callers, stop) = (Callers::default(), AtomicBool::new(false));
+        let shared = Arc::new(Shared { contents, through, tell, callers, stop });
         let (accepting, for_thread) = (listener.try_clone()?, shared.clone());
         let thread = std::thread::Builder::new().name("slidecast-http".to_owned());
         thread.spawn(move || accept(&accepting, &for_thread))?;
@@ -90,7 +86,6 @@ impl HttpServer {
 impl Drop for HttpServer {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.left.notify_all();
         // On Linux this wakes a thread that accepts.
         let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
     }
@@ -98,11 +93,10 @@ impl Drop for HttpServer {
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     while !shared.stop.load(Ordering::Relaxed) {
-        shared.wait_for_room();
         match listener.accept() {
             Ok((socket, from)) => {
-                if let Some(place) = Place::take(shared, from.ip()) {
-                    start_connection(socket, place);
+                if let Some(place) = Place::take(shared, socket, from.ip()) {
+                    start_connection(place);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -114,58 +108,15 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-fn start_connection(socket: TcpStream, place: Place) {
+fn start_connection(place: Place) {
     let thread = std::thread::Builder::new().name("slidecast-http-c".to_owned()).stack_size(STACK);
     let serve = move || {
-        if let Err(error) = connection::serve(&socket, place.from, &place.shared) {
-            log::debug!("HTTP to {}: {error}", place.from);
+        if let Err(error) = connection::serve(&place) {
+            log::debug!("HTTP to {}: {error}", place.from());
         }
     };
     if let Err(error) = thread.spawn(serve) {
         log::warn!("no thread for a caller: {error}");
-    }
-}
-
-impl Shared {
-    /// Waits until there is a place for one more.
-    fn wait_for_room(&self) {
-        let callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = |callers: &mut HashMap<IpAddr, usize>| {
-            callers.values().sum::<usize>() >= CONNECTIONS && !self.stop.load(Ordering::Relaxed)
-        };
-        drop(self.left.wait_while(callers, full).unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-/// A caller's place, given back when dropped.
-struct Place {
-    shared: Arc<Shared>,
-    from: IpAddr,
-}
-
-impl Place {
-    fn take(shared: &Arc<Shared>, from: IpAddr) -> Option<Self> {
-        let mut callers = shared.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = callers.entry(from).or_default();
-        if *count >= PER_ADDRESS {
-            return None;
-        }
-        *count += 1;
-        Some(Self { shared: shared.clone(), from })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut callers = self.shared.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = callers.get_mut(&self.from) {
-            *count -= 1;
-            if *count == 0 {
-                callers.remove(&self.from);
-            }
-        }
-        drop(callers);
-        self.shared.left.notify_one();
     }
 }
 
@@ -184,9 +135,11 @@ fn neighbour(table: &str, address: Ipv4Addr) -> Option<Mac> {
 
 #[cfg(test)]
 mod tests {
+    use super::callers::PER_ADDRESS;
     use super::*;
     use crate::boot::BootEvent;
     use std::io::{Read, Write};
+    use std::net::TcpStream;
     use std::sync::mpsc::{Receiver, channel};
     use std::time::Instant;
 
@@ -289,6 +242,28 @@ mod tests {
         {
             assert!(Instant::now() < deadline, "places are not given back");
         }
+    }
+
+    /// A connection from another address of this machine that says nothing.
+    fn idle(from: Ipv4Addr, to: SocketAddrV4) -> TcpStream {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+        let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(fd.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(from, 0))).unwrap();
+        connect(fd.as_raw_fd(), &SockaddrIn::from(to)).unwrap();
+        TcpStream::from(fd)
+    }
+
+    #[test]
+    fn callers_that_say_nothing_make_room_for_one_that_does() {
+        let (_server, address, _told) = server();
+        // More than there are places for, from so many addresses that none has too many.
+        let from = |n: u8| Ipv4Addr::new(127, 9, 0, n / 4 + 1);
+        let held: Vec<_> = (0..=255)
+            .map(|n| idle(from(n), address))
+            .chain((0..=44).map(|n| idle(Ipv4Addr::new(127, 9, 1, n + 1), address)))
+            .collect();
+        assert!(get(address, "/vmlinuz").ends_with("the kernel"), "far sooner than an idle caller's time is up");
+        drop(held);
     }
 
     #[test]
