@@ -81,8 +81,10 @@ if [ -z "$kernel" ]; then
         (cd "$work/get" && apt-get -qq download "$package" 2>"$work/said") || die "apt-get download $package: $(<"$work/said")"
         mv "$work/get/"*.deb "$deb"
     fi
-    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$work" --wildcards './boot/vmlinuz-*' './lib/modules/*'
-    kernel=$(echo "$work"/boot/vmlinuz-*) modules=$(echo "$work"/lib/modules/*)
+    dpkg-deb -x "$deb" "$work/package"
+    # Debian 12 packs lib/modules, Debian 13 usr/lib/modules.
+    kernel=$(find "$work/package/boot" -name 'vmlinuz-*') modules=$(find "$work"/package/{,usr/}lib/modules -mindepth 1 -maxdepth 1 2>/dev/null) || true
+    if [ ! -f "$kernel" ] || [ ! -d "$modules" ]; then die "$deb holds no kernel, or no modules, where they are looked for"; fi
 fi
 modules=$(realpath "$modules") version=${modules##*/}
 step kernel "$version"
@@ -110,6 +112,12 @@ step key "$key"
 install -m 755 "$agent" "$work/tree/init"
 [ ${#key} != 64 ] || echo "slidecast-public-key-v1:$key" >"$work/tree/etc/slidecast/server.pub"
 [ -z "$add" ] || cp -rL "$add/." "$work/tree"
+# Packages of newer distributions have it below usr; the kernel of the initramfs looks in /lib/firmware.
+if [ -d "$work/tree/usr/lib/firmware" ]; then
+    mkdir -p "$work/tree/lib/firmware"
+    cp -r "$work/tree/usr/lib/firmware/." "$work/tree/lib/firmware"
+    rm -r "$work/tree/usr/lib/firmware"
+fi
 mkdir -p "$out" && cp -L "$kernel" "$out/vmlinuz"
 find "$work/tree" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
 (cd "$work/tree" && find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0 --reproducible) | zstd -q -19 -T0 >"$out/initramfs.img"

@@ -1,12 +1,16 @@
 # shellcheck shell=bash
 # What check.sh and demo.sh need of a machine, and how they get it. To be sourced.
 
+# QEMU's own boot ROMs: Debian 12 and Ubuntu 24.04 have them with iPXE, Debian 13 with QEMU.
+qemu_rom=/usr/lib/ipxe/qemu/pxe-virtio.rom
+[ -e "$qemu_rom" ] || [ ! -e /usr/share/qemu/pxe-virtio.rom ] || qemu_rom=/usr/share/qemu/pxe-virtio.rom
+
 # shellcheck disable=SC2034
 {
     # For a sample disk that boots.
     SAMPLE_TOOLS=(mmdebstrap syslinux /usr/lib/syslinux/mbr/gptmbr.bin /usr/lib/systemd/boot/efi/linuxx64.efi.stub)
     # For virtual machines, their firmware, network boot and boot files.
-    MACHINE_TOOLS=(qemu-system-x86_64 /usr/share/OVMF/OVMF_CODE_4M.fd /usr/lib/ipxe/qemu/pxe-virtio.rom
+    MACHINE_TOOLS=(qemu-system-x86_64 /usr/share/OVMF/OVMF_CODE_4M.fd "$qemu_rom"
         dnsmasq /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi
         cpio zstd xz depmod objcopy xorriso /usr/lib/ISOLINUX/isolinux.bin /usr/lib/systemd/boot/efi/linuxx64.efi.stub)
 }

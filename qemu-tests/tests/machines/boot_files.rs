@@ -70,7 +70,10 @@ fn unpack_kernel(fixtures: &Fixtures, dir: &Path) -> (PathBuf, PathBuf) {
         let (deb, to) = (deb.display(), dir.display());
         sh(&format!("rm -rf '{to}'; dpkg-deb -x '{deb}' '{to}'"));
         let one = |path: String| PathBuf::from(sh(&format!("echo {path}")).trim());
-        let (kernel, modules) = (one(format!("{to}/boot/vmlinuz-*")), one(format!("{to}/lib/modules/*")));
+        let (kernel, modules) = (
+            one(format!("{to}/boot/vmlinuz-*")),
+            one(format!("$(ls -d {to}/lib/modules/* {to}/usr/lib/modules/* 2>/dev/null)")),
+        );
         if std::fs::read(&kernel).unwrap() == vmlinuz {
             return (kernel, modules);
         }
