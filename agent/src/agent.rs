@@ -356,6 +356,7 @@ impl<'a> Agent<'a> {
                 }
                 return Ok(self.arguments.once.then_some(Next::Exit));
             }
+            ToAgent::Notice(notice) => log::error!("the server says of this machine: {}", notice.detail),
             ToAgent::Heartbeat => {}
         }
         Ok(None)

@@ -370,7 +370,11 @@ impl Run {
     /// A neighbour that is silent may be dead, cut off or stopped: its kernel knows.
     fn explain_silence(&mut self, message: &mut ToServer) {
         let ToServer::Link(LinkEvent { side, state, reason, detail, .. }) = message else { return };
-        if (*state, *reason) != (LinkState::Down, Reason::TimedOut) && *state != LinkState::Suspect {
+        let silent = match *state {
+            LinkState::Suspect => *reason != Reason::LinkCorrupt,
+            state => (state, *reason) == (LinkState::Down, Reason::TimedOut),
+        };
+        if !silent {
             return;
         }
         let within = if *state == LinkState::Suspect { LIVELY_OF_LATE } else { LIVELY };

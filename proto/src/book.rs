@@ -208,6 +208,12 @@ impl Book {
         self.lent = 0;
     }
 
+    /// Whether the newest entry was not passed on.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.entries.back().is_some_and(|entry| !entry.passed)
+    }
+
     /// Whether the oldest entry waits for the disk.
     #[must_use]
     pub fn waits_for_disk(&self) -> bool {

@@ -52,6 +52,10 @@ pub enum Bug {
     ResumedPassNotRaised,
     /// A part of the manifest is kept and passed on before its hash is looked at.
     PartUnchecked,
+    /// Damaged frames are held against the end that found them damaged.
+    BlameTheLowerEnd,
+    /// Links that broke long ago count for ever.
+    RelinksNeverForgotten,
 }
 
 #[cfg(slidecast_bugs)]
@@ -90,6 +94,8 @@ mod switch {
             Self::LastWordForgotten,
             Self::ResumedPassNotRaised,
             Self::PartUnchecked,
+            Self::BlameTheLowerEnd,
+            Self::RelinksNeverForgotten,
         ];
     }
 

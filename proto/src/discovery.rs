@@ -227,14 +227,14 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_seek_are_frozen() {
-        let mut expected = b"SLIDESEK\x02\0\0\0\0\0\0\0abcdefgh".to_vec();
+        let mut expected = b"SLIDESEK\x03\0\0\0\0\0\0\0abcdefgh".to_vec();
         expected.resize(96, 0);
         assert_eq!(Seek::new(*b"abcdefgh").encode(), expected[..]);
     }
 
     #[test]
     fn the_bytes_of_an_offer_are_frozen() {
-        let mut expected = b"SLIDEOFR\x02\0\x6b\x1d\0\0\0\0abcdefgh".to_vec();
+        let mut expected = b"SLIDEOFR\x03\0\x6b\x1d\0\0\0\0abcdefgh".to_vec();
         expected.extend([0x5e; 32]);
         expected.extend([0xd0; 16]);
         expected.resize(96, 0);
@@ -261,7 +261,7 @@ mod tests {
         answer[8] = 9;
         answer[9] = 99;
         let error = Offer::parse(&answer, [7; 8]).unwrap_err();
-        assert_eq!(error.to_string(), "the server speaks version 9 of the protocol, we speak version 2");
+        assert_eq!(error.to_string(), "the server speaks version 9 of the protocol, we speak version 3");
     }
 
     #[test]

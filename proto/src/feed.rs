@@ -7,7 +7,6 @@ use crate::node::Shape;
 use crate::set::BlockSet;
 use crate::units::{BlockNo, PartNo, Time};
 use core::time::Duration;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// How a stored block looks on the wire.
@@ -51,10 +50,11 @@ pub struct Feed {
     shape: Arc<Shape>,
     todo: BlockSet,
     cursor: BlockNo,
-    again: VecDeque<BlockNo>,
     parts_sent: BlockSet,
     manifest_due: bool,
     end_sent: bool,
+    /// What comes next is more than the credit covers.
+    held: bool,
 }
 
 impl Feed {
@@ -65,16 +65,7 @@ impl Feed {
         let mut sender = Sender::new(terms, nonce, now);
         sender.set_universe(shape.blocks);
         let parts_sent = BlockSet::empty(u32::try_from(shape.parts.len()).unwrap_or(0));
-        Self {
-            sender,
-            shape,
-            todo,
-            cursor: BlockNo(0),
-            again: VecDeque::new(),
-            parts_sent,
-            manifest_due: false,
-            end_sent: false,
-        }
+        Self { sender, shape, todo, cursor: BlockNo(0), parts_sent, manifest_due: false, end_sent: false, held: false }
     }
 
     /// Whether the head has proven who it is.
@@ -86,7 +77,7 @@ impl Feed {
     /// Whether everything was sent.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.end_sent && self.again.is_empty()
+        self.end_sent && self.sender.has_no_again()
     }
 
     /// The next block in line, for reading ahead.
@@ -113,9 +104,9 @@ impl Feed {
         Ok(event)
     }
 
-    /// Sends `block` once more.
+    /// Sends `block` once more, after everything new.
     pub fn resend(&mut self, block: BlockNo) {
-        self.again.push_back(block);
+        self.sender.resend(block);
     }
 
     /// Keeps the link alive, or finds it dead.
@@ -143,8 +134,15 @@ impl Feed {
         self.sender.on_said(now);
     }
 
+    /// Whether there is something to send that the head gave no credit for.
+    #[must_use]
+    pub fn waits_for_credit(&self) -> bool {
+        self.held
+    }
+
     /// The next thing to write, if there is any and credit covers it.
     pub fn poll_transmit(&mut self, source: &impl Source) -> Option<FeedTransmit> {
+        self.held = false;
         if let Some(bytes) = self.sender.poll_control() {
             return Some(FeedTransmit::Bytes(bytes));
         }
@@ -158,17 +156,6 @@ impl Feed {
         if !self.sender.is_open() {
             return None;
         }
-        if let Some(block) = self.again.front().copied() {
-            let Some(frame) = source.block(block) else {
-                self.again.pop_front();
-                return self.poll_transmit(source);
-            };
-            let sent = self.send_block(block, frame);
-            if sent.is_some() {
-                self.again.pop_front();
-            }
-            return sent;
-        }
         while let Some(block) = self.todo.next(self.cursor) {
             self.cursor = block;
             if !self.sender.lacks(block) {
@@ -180,6 +167,7 @@ impl Feed {
                 let bytes = source.part(part);
                 let header = Header::with_payload(Kind::Part, deployment, part.0, &bytes);
                 if !self.sender.may_send(header.charge()) {
+                    self.held = true;
                     return None;
                 }
                 self.sender.sent_part(&header);
@@ -195,6 +183,18 @@ impl Feed {
             let sent = self.send_block(block, frame);
             if sent.is_some() {
                 self.todo.remove(block);
+            }
+            return sent;
+        }
+        // What is wanted again comes after everything new.
+        while let Some(block) = self.sender.next_again() {
+            let Some(frame) = source.block(block) else {
+                self.sender.settle_again();
+                continue;
+            };
+            let sent = self.send_block(block, frame);
+            if sent.is_some() {
+                self.sender.settle_again();
             }
             return sent;
         }
@@ -215,6 +215,7 @@ impl Feed {
             ..Header::bare(Kind::Block, self.sender.terms().deployment, block.0)
         };
         if !self.sender.may_send(header.charge()) {
+            self.held = true;
             return None;
         }
         self.sender.sent_block(&header);

@@ -138,10 +138,10 @@ fn another_version_is_named_on_both_sides() {
     preface[8] = 9;
     let error = ChannelError::VersionMismatch { ours: VERSION, theirs: 9 };
     assert_eq!(server.on_bytes(&preface), Err(error));
-    assert_eq!(error.to_string(), "the peer speaks version 9 of the protocol, we speak version 2");
+    assert_eq!(error.to_string(), "the peer speaks version 9 of the protocol, we speak version 3");
     // What an agent of version 9 is told, and what our agent makes of a server of version 9.
     let mut answer = server.poll_transmit().unwrap();
-    assert_eq!(answer, b"SLIDECTL\x02\0\x01\0\0\0\0\0");
+    assert_eq!(answer, b"SLIDECTL\x03\0\x01\0\0\0\0\0");
     answer[8] = 9;
     assert_eq!(agent.on_bytes(&answer), Err(error));
     assert_eq!(error.reason(), Reason::VersionMismatch);
@@ -165,10 +165,10 @@ fn insecure_on_one_side_only_is_named_on_both_sides() {
 #[test]
 fn a_pinned_agent_never_goes_on_insecurely_whatever_the_server_says() {
     let (mut agent, _) = pinned();
-    let lie = b"SLIDECTL\x02\x01\0\0\0\0\0\0";
+    let lie = b"SLIDECTL\x03\x01\0\0\0\0\0\0";
     assert_eq!(agent.on_bytes(lie), Err(ChannelError::InsecureMismatch { insecure: End::Server }));
     let (mut agent, _) = pinned();
-    assert_eq!(agent.on_bytes(b"SLIDECTL\x02\x07\0\0\0\0\0\0"), Err(ChannelError::Garbage { expected: "preface" }));
+    assert_eq!(agent.on_bytes(b"SLIDECTL\x03\x07\0\0\0\0\0\0"), Err(ChannelError::Garbage { expected: "preface" }));
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_server_with_another_key_than_the_pinned_one_is_named_on_both_sides() {
 #[test]
 fn a_fake_server_that_answers_without_the_key_is_a_key_mismatch() {
     let (mut agent, _) = pinned();
-    agent.on_bytes(b"SLIDECTL\x02\0\0\0\0\0\0\0").unwrap();
+    agent.on_bytes(b"SLIDECTL\x03\0\0\0\0\0\0\0").unwrap();
     let mut answer = vec![48, 0];
     answer.extend([9; 48]);
     assert_eq!(agent.on_bytes(&answer), Err(ChannelError::KeyMismatch));
@@ -248,7 +248,7 @@ fn a_length_that_cannot_be_is_refused_before_a_byte_is_kept() {
     }
     for len in [0_u16, 1, 47, 49, 64, 65_535] {
         let (_, mut server) = pinned();
-        server.on_bytes(b"SLIDECTL\x02\0\0\0\0\0\0\0").unwrap();
+        server.on_bytes(b"SLIDECTL\x03\0\0\0\0\0\0\0").unwrap();
         let expected = Err(ChannelError::Garbage { expected: "handshake message" });
         assert_eq!(server.on_bytes(&len.to_le_bytes()), expected, "{len}");
     }

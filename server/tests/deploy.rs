@@ -152,7 +152,7 @@ fn strangers_and_misfits_get_one_line_and_disturb_nobody() {
     newer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut answer = [0; 16];
     newer.read_exact(&mut answer).unwrap();
-    assert_eq!(answer[..11], *b"SLIDECTL\x02\0\x01");
+    assert_eq!(answer[..11], *b"SLIDECTL\x03\0\x01");
     drop((newer, noise));
 
     let mut agent = Agent::connect(sandbox.port, Some(sandbox.server_key())).unwrap();

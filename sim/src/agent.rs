@@ -7,7 +7,9 @@ use crate::disk::{DiskPlan, Platter};
 use crate::network::{CALLER, ConnId, Frame, HostNo, SERVER};
 use crate::queue::{DiskOp, Event};
 use crate::run::Run;
-use slidecast_proto::control::{Card, HOLD, Hello, Join, Prepare, Ready, ToAgent, ToServer};
+use slidecast_proto::control::{
+    Card, HOLD, Hello, Join, LinkEvent, LinkState, Prepare, Ready, Side, ToAgent, ToServer,
+};
 use slidecast_proto::plan::CardId;
 use slidecast_proto::reason::Reason;
 use slidecast_proto::units::{NodeId, Time};
@@ -39,6 +41,19 @@ struct Control {
     said: Time,
 }
 
+/// What is wrong with an agent that runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Quirks {
+    /// It never says how far it is.
+    pub mute: bool,
+    /// It gives no credit.
+    pub stuck: bool,
+    /// It says so many times more that its downstream link broke, which is not so.
+    pub false_downs: u32,
+    /// When it says so next.
+    pub false_at: Time,
+}
+
 /// One agent and its node.
 #[derive(Debug)]
 pub struct Agent {
@@ -59,6 +74,8 @@ pub struct Agent {
     pub run: Option<Run>,
     /// Its disk.
     pub platter: Platter,
+    /// What is wrong with it.
+    pub quirks: Quirks,
     /// The last orders, for faults.
     joins: Vec<Join>,
     timer: Time,
@@ -83,6 +100,7 @@ impl Agent {
             node: NodeId(0),
             run: None,
             platter: Platter::new(blocks, disk),
+            quirks: Quirks::default(),
             joins: Vec::new(),
             timer: NEVER,
         }
@@ -280,7 +298,7 @@ impl Agent {
                     run.on_join(&join, core);
                 }
             }
-            ToAgent::Resend(_) | ToAgent::Heartbeat => {}
+            ToAgent::Resend(_) | ToAgent::Heartbeat | ToAgent::Notice(_) => {}
             ToAgent::Finish(_) | ToAgent::Abort(_) => {
                 self.report(core);
                 self.drop_run(core);
@@ -356,12 +374,34 @@ impl Agent {
         while self.greeted
             && let Some(message) = self.run.as_mut().and_then(Run::poll_message)
         {
+            if self.quirks.mute && matches!(message, ToServer::Progress(_)) {
+                continue;
+            }
             core.checker.on_message(self.index, &message, &self.platter, &core.image);
             if !matches!(message, ToServer::Progress(_)) {
                 core.note(format_args!("agent {}: says {message:?}", self.index));
             }
             self.say(&message, core);
         }
+    }
+
+    /// Says that the downstream link broke, if it is one that says so though it is not so.
+    fn complain(&mut self, core: &mut Core) {
+        let Some(join) = self.joins.last().filter(|_| self.greeted && self.quirks.false_downs > 0) else { return };
+        let (Some(down), true) = (&join.downstream, self.quirks.false_at <= core.now) else { return };
+        let event = LinkEvent {
+            deployment: join.deployment,
+            epoch: join.epoch,
+            peer: down.node,
+            side: Side::Downstream,
+            state: LinkState::Down,
+            reason: Reason::DownstreamLost,
+            detail: "connection reset (it was not)".to_owned(),
+        };
+        self.quirks.false_downs -= 1;
+        self.quirks.false_at = core.now.after(Duration::from_millis(100));
+        core.note(format_args!("agent {}: says falsely {event:?}", self.index));
+        self.say(&ToServer::Link(event), core);
     }
 
     /// One turn of the loop.
@@ -404,8 +444,10 @@ impl Agent {
             self.call(core);
         }
         if let Some(run) = &mut self.run {
+            run.stuck = self.quirks.stuck;
             run.advance(&mut self.platter, core);
         }
+        self.complain(core);
         self.report(core);
         if let Some(control) = &self.control
             && control.open

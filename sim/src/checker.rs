@@ -4,7 +4,7 @@ use crate::disk::Platter;
 use crate::image::Image;
 use crate::network::{HostNo, SERVER};
 use slidecast_proto::control::{Join, ToAgent, ToServer};
-use slidecast_proto::deployment::Deployment;
+use slidecast_proto::deployment::{Deployment, RepairKind};
 use slidecast_proto::feed::Source;
 use slidecast_proto::frame::{Header, Kind};
 use slidecast_proto::reason::{EndState, Reason, Verify};
@@ -37,6 +37,10 @@ pub struct Checker {
     blocks: u32,
     /// Some disk lies.
     pub lost_writes: bool,
+    /// Agents that damage what they send.
+    suspects: BTreeSet<usize>,
+    /// Frames that were damaged one by one.
+    single_damages: u32,
 }
 
 impl Checker {
@@ -44,7 +48,16 @@ impl Checker {
     #[must_use]
     pub fn new(rings: Vec<u64>, blocks: u32) -> Self {
         let agents = rings.iter().map(|_| Watched { whole_since: Some(Time(0)), ..Watched::default() }).collect();
-        Self { violation: None, agents, rings, nodes: BTreeMap::new(), blocks, lost_writes: false }
+        Self {
+            violation: None,
+            agents,
+            rings,
+            nodes: BTreeMap::new(),
+            blocks,
+            lost_writes: false,
+            suspects: BTreeSet::new(),
+            single_damages: 0,
+        }
     }
 
     /// Something does not hold.
@@ -63,6 +76,16 @@ impl Checker {
         let watched = &mut self.agents[agent];
         watched.causes.extend(reasons);
         watched.whole_since = watched.whole_since.zip(until).map(|(since, until)| since.max(until));
+    }
+
+    /// This agent may be found to damage what it sends.
+    pub fn suspect(&mut self, agent: usize) {
+        self.suspects.insert(agent);
+    }
+
+    /// A frame is damaged that somebody sends: two of them may look like a sender that damages what it sends.
+    pub fn on_single_damage(&mut self) {
+        self.single_damages += 1;
     }
 
     /// An agent is as good as new.
@@ -203,6 +226,33 @@ impl Checker {
             if let Some(below) = below.skip(1).find(|id| running(id)) {
                 self.fail(format!("node {node} is told to finish while node {below} below it still runs"));
             }
+        }
+    }
+
+    /// The agents that were found to damage what they send.
+    #[must_use]
+    pub fn corrupting(&self, machine: &Deployment) -> BTreeSet<usize> {
+        let found = machine.repairs().iter().filter(|repair| repair.kind == RepairKind::Corrupting);
+        found.filter_map(|repair| self.nodes.get(&repair.node).copied()).collect()
+    }
+
+    /// The agents that are done or written.
+    #[must_use]
+    pub fn done(&self, machine: &Deployment) -> Vec<usize> {
+        let ended = machine.nodes().filter(|node| node.outcome().is_some_and(|end| end.state != EndState::Failed));
+        ended.filter_map(|node| self.nodes.get(&node.id).copied()).collect()
+    }
+
+    /// All is over: nobody is said to damage what it sends but the one that does, and that one if it is all that went wrong.
+    pub fn on_verdicts(&mut self, machine: &Deployment, culprit: Option<usize>) {
+        let found = self.corrupting(machine);
+        if let Some(agent) = found.iter().find(|agent| !self.suspects.contains(agent))
+            && self.single_damages < 2
+        {
+            self.fail(format!("agent {agent} is said to damage what it sends, and does not"));
+        }
+        if let Some(agent) = culprit.filter(|agent| !found.contains(agent)) {
+            self.fail(format!("agent {agent} damages all that it sends and is not named"));
         }
     }
 

@@ -101,11 +101,13 @@ pub fn inject(fault: Fault, core: &mut Core, server: &mut Server, agents: &mut [
                 if damage == crate::network::Damage::Content {
                     (0..agents.len()).for_each(|agent| core.checker.excuse(agent, &[Reason::ImageCorrupt], None));
                 }
+                core.checker.on_single_damage();
                 core.network.damage(conn, CALLER, damage);
             }
         }
         Fault::DamageUp(agent) => {
             if let Some(conn) = upstream(agents, agent) {
+                core.checker.on_single_damage();
                 core.network.damage(conn, CALLED, crate::network::Damage::Control);
             }
         }
@@ -117,6 +119,27 @@ pub fn inject(fault: Fault, core: &mut Core, server: &mut Server, agents: &mut [
                 let conn = core.connect(SERVER, agent + 1);
                 core.strangers.insert(conn, (hello, mood));
             }
+        }
+        Fault::Corrupt(agent, corruption) => {
+            core.network.hosts[agent + 1].corrupts = Some(corruption);
+            core.checker.suspect(agent);
+            if corruption.all {
+                // Nothing that it says on a chain link arrives, so it can't be served either.
+                let reasons = [Reason::LinkCorrupt, Reason::UpstreamLost, Reason::DownstreamLost, Reason::TimedOut];
+                core.checker.excuse(agent, &reasons, None);
+            }
+        }
+        Fault::Mute(agent) => {
+            agents[agent].quirks.mute = true;
+            core.checker.excuse(agent, &[Reason::TimedOut], None);
+        }
+        Fault::Stuck(agent) => {
+            agents[agent].quirks.stuck = true;
+            core.checker.excuse(agent, &[Reason::TimedOut], None);
+        }
+        Fault::FalseDown(agent) => {
+            agents[agent].quirks.false_downs = 12;
+            core.checker.excuse(agent, &[Reason::UpstreamLost, Reason::TimedOut], None);
         }
         Fault::StaleOrder(agent) => agents[agent].stale_order(core),
         Fault::Stop => {

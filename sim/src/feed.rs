@@ -41,10 +41,12 @@ pub enum FeedNews {
     },
     /// The link is up.
     Up,
-    /// The link broke and is being made again.
-    Broken(String),
+    /// The link broke and is being made again; what the head sent was damaged, or not.
+    Broken(String, bool),
     /// The link is gone and did not come back.
     Down(String),
+    /// For how long the network or the head took nothing, and in what time.
+    Waited(Duration, Duration),
     /// This block of the image is rotten.
     ImageCorrupt(BlockNo),
 }
@@ -67,6 +69,8 @@ pub struct Feed {
     said_up: bool,
     over: bool,
     timer: Time,
+    /// Since when, for how long of it the network or the head took nothing, and when that was looked at last.
+    waited: (Time, Duration, Time),
 }
 
 impl Feed {
@@ -80,6 +84,7 @@ impl Feed {
             said_up: false,
             over: false,
             timer: Time(u64::MAX),
+            waited: (core.now, Duration::ZERO, core.now),
         };
         feed.connect(core);
         feed.sleep(core);
@@ -127,18 +132,19 @@ impl Feed {
     /// The connection is gone.
     pub fn on_closed(&mut self, why: &str, core: &mut Core) -> Vec<FeedNews> {
         let mut news = Vec::new();
-        self.fail(why.to_owned(), &mut news, core);
+        self.fail(&LinkFault::Broken(why.to_owned()), &mut news, core);
         self.sleep(core);
         news
     }
 
-    fn fail(&mut self, why: String, news: &mut Vec<FeedNews>, core: &mut Core) {
+    fn fail(&mut self, fault: &LinkFault, news: &mut Vec<FeedNews>, core: &mut Core) {
         let Some(connection) = self.connection.take() else { return };
         core.close(connection.conn, CALLER);
+        let why = fault.to_string();
         if connection.machine.is_proven() {
             self.give_up = core.now.after(PATIENCE);
+            news.push(FeedNews::Broken(why.clone(), fault.is_damage()));
         }
-        news.push(FeedNews::Broken(why.clone()));
         if core.now >= self.give_up {
             self.over = true;
             news.push(FeedNews::Down(why));
@@ -151,7 +157,7 @@ impl Feed {
         let Frame::Whole(bytes) = frame else { return Vec::new() };
         let mut news = Vec::new();
         if let Err(fault) = self.take(&bytes, &mut news, core) {
-            self.fail(fault.to_string(), &mut news, core);
+            self.fail(&fault, &mut news, core);
         }
         news.extend(self.turn(core));
         news
@@ -192,6 +198,7 @@ impl Feed {
         if self.over {
             return news;
         }
+        self.count_waits(&mut news, core.now);
         if self.connection.is_none() && self.retry_at <= core.now {
             self.connect(core);
         }
@@ -200,7 +207,7 @@ impl Feed {
             if fault == LinkFault::Handshake {
                 self.give_up = core.now;
             }
-            self.fail(fault.to_string(), &mut news, core);
+            self.fail(&fault, &mut news, core);
         }
         self.transmit(&mut news, core);
         if !self.said_up && self.connection.as_ref().is_some_and(|connection| connection.machine.is_proven()) {
@@ -209,6 +216,19 @@ impl Feed {
         }
         self.sleep(core);
         news
+    }
+
+    fn count_waits(&mut self, news: &mut Vec<FeedNews>, now: Time) {
+        let waits = |connection: &Connection| connection.waiting || connection.machine.waits_for_credit();
+        let (since, mut network, last) = self.waited;
+        if self.connection.as_ref().is_some_and(waits) {
+            network += now.since(last);
+        }
+        self.waited = (since, network, now);
+        if now.since(since) >= Duration::from_secs(1) {
+            news.push(FeedNews::Waited(network, now.since(since)));
+            self.waited = (now, Duration::ZERO, now);
+        }
     }
 
     fn transmit(&mut self, news: &mut Vec<FeedNews>, core: &mut Core) {

@@ -14,6 +14,7 @@ pub mod disk;
 pub mod faults;
 pub mod feed;
 pub mod growth;
+pub mod guilty;
 pub mod image;
 pub mod network;
 pub mod queue;

@@ -114,6 +114,17 @@ pub struct HostState {
     pub latency: Duration,
     /// Bytes per second.
     pub rate: u64,
+    /// What it sends on chain links is damaged.
+    pub corrupts: Option<Corruption>,
+}
+
+/// How a host damages what it sends on chain links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Corruption {
+    /// So many of a thousand frames.
+    pub permille: u64,
+    /// Any frame, either way, headers too; otherwise the payloads of blocks and parts.
+    pub all: bool,
 }
 
 /// What is the same for all connections.
@@ -260,8 +271,9 @@ impl Network {
 
     /// Puts the next frame on the wire if that is free.
     fn pump(&mut self, conn: ConnId, end: usize, now: Time, queue: &mut Queue, rng: &mut Rng) {
-        let Self { plan, conns, cut, .. } = self;
+        let Self { plan, conns, cut, hosts, .. } = self;
         let Conn { hosts: [a, b], latency, rate, flows, .. } = &mut conns[conn];
+        let corrupts = hosts[if end == CALLER { *a } else { *b }].corrupts;
         let flow = &mut flows[end];
         if flow.busy || flow.lost || (flow.used > 0 && flow.used >= plan.window) {
             return;
@@ -274,6 +286,13 @@ impl Network {
             && harm(&mut frame, damage)
         {
             flow.damage = None;
+        }
+        if let Some(Corruption { permille, all }) = corrupts
+            && rng.below(1000) < permille
+        {
+            let damage = if all { rng.pick(&[Damage::Block, Damage::Control, Damage::Head]) } else { Damage::Block };
+            let _ =
+                harm(&mut frame, damage) || harm(&mut frame, Damage::Part) || (all && harm(&mut frame, Damage::Head));
         }
         let span = Duration::from_micros(bytes * 1_000_000 / *rate);
         let sent = now.after(span);

@@ -7,7 +7,7 @@ use crate::network::{CALLED, CALLER, ConnId, Frame};
 use crate::queue::DiskOp;
 use slidecast_proto::control::{Join, LinkEvent, LinkState, Prepare, Side, ToServer};
 use slidecast_proto::feed::Source;
-use slidecast_proto::frame::{HEADER_LEN, Header};
+use slidecast_proto::frame::{HEADER_LEN, Header, Kind};
 use slidecast_proto::link::{HANDSHAKE, LinkFault, Sender, Terms, refusal};
 use slidecast_proto::node::{Act, Candidate, Node, NodeConfig, Take, Transmit};
 use slidecast_proto::reason::Reason;
@@ -61,6 +61,8 @@ pub struct Run {
     report_at: Time,
     joined: bool,
     more: bool,
+    /// It gives no credit any more.
+    pub stuck: bool,
 }
 
 impl Run {
@@ -85,6 +87,7 @@ impl Run {
             report_at: now,
             joined: false,
             more: false,
+            stuck: false,
         }
     }
 
@@ -492,7 +495,9 @@ impl Run {
                     Ok(())
                 }
                 Act::Tell(mut message) => {
-                    if let ToServer::Link(LinkEvent { side, state: LinkState::Suspect, reason, .. }) = &mut message {
+                    if let ToServer::Link(LinkEvent { side, state: LinkState::Suspect, reason, .. }) = &mut message
+                        && *reason != Reason::LinkCorrupt
+                    {
                         let conn = match side {
                             Side::Upstream => self.upstream.map(|(conn, _)| (conn, CALLED)),
                             Side::Downstream => self.downstream.as_ref().map(|down| (down.conn, CALLER)),
@@ -569,7 +574,11 @@ impl Run {
             if !core.network.can_start(conn, CALLED) {
                 return moved;
             }
-            let Some(Transmit::Bytes(bytes)) = self.node.poll_transmit(Side::Upstream) else { return moved };
+            let Some(Transmit::Bytes(mut bytes)) = self.node.poll_transmit(Side::Upstream) else { return moved };
+            let header = bytes.first_chunk::<HEADER_LEN>().and_then(|head| Header::parse(head).ok());
+            if let Some(Header { kind: Kind::Ack, deployment, .. }) = header.filter(|_| self.stuck) {
+                bytes = Header::bare(Kind::Beat, deployment, 0).encode().to_vec();
+            }
             if core.start(conn, CALLED, Frame::Whole(bytes)) {
                 moved = true;
                 self.node.on_transmitted(Side::Upstream, &Transmit::Bytes(Vec::new()), core.now);

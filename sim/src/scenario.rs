@@ -3,7 +3,7 @@
 use crate::core::Mood;
 use crate::disk::{DiskFault, DiskPlan};
 use crate::image::ImagePlan;
-use crate::network::{Damage, NetworkPlan};
+use crate::network::{Corruption, Damage, NetworkPlan};
 use crate::rng::Rng;
 use slidecast_proto::reason::Verify;
 use slidecast_proto::units::Time;
@@ -55,6 +55,14 @@ pub enum Fault {
     Damage(usize, Damage),
     /// What it says next to its upstream is damaged.
     DamageUp(usize),
+    /// From now on it damages what it sends on chain links.
+    Corrupt(usize, Corruption),
+    /// It says nothing of how far it is any more.
+    Mute(usize),
+    /// It gives no credit any more.
+    Stuck(usize),
+    /// It says that its downstream link broke, again and again, which is not so.
+    FalseDown(usize),
     /// An order that was given before comes once more.
     StaleOrder(usize),
     /// So many strangers call it with the right numbers and without the link key.
@@ -86,6 +94,8 @@ pub struct Scenario {
     pub faults: Vec<(Time, Fault)>,
     /// When the run must be over.
     pub limit: Time,
+    /// A node that damages all that it sends from the start, which is all that goes wrong: it must be named.
+    pub culprit: Option<usize>,
 }
 
 const MS: Duration = Duration::from_millis(1);
@@ -165,9 +175,58 @@ impl Scenario {
             network,
             faults: Vec::new(),
             limit: at_ms(600_000),
+            culprit: None,
         };
-        scenario.draw_faults(&mut rng);
+        match rng.below(100) {
+            0..=2 => scenario.be_corrupted(&mut rng),
+            3 | 4 => scenario.drip(&mut rng),
+            _ => scenario.draw_faults(&mut rng),
+        }
         scenario
+    }
+
+    /// A chain of nodes that are alike, of which one damages all that it sends.
+    fn be_corrupted(&mut self, rng: &mut Rng) {
+        self.alike(usize::try_from(rng.between(4, 8)).unwrap_or(4), rng.pick(&[1_000_000, 4_000_000]));
+        let count = self.nodes.len() as u64;
+        let culprit = usize::try_from(rng.below(count - 1)).unwrap_or(0);
+        self.culprit = Some(culprit);
+        self.faults = vec![(at_ms(0), Fault::Corrupt(culprit, Corruption { permille: 1000, all: false }))];
+    }
+
+    /// A long run in which the link to one node breaks every seven seconds.
+    fn drip(&mut self, rng: &mut Rng) {
+        self.alike(usize::try_from(rng.between(2, 5)).unwrap_or(2), 40_000);
+        let agent = usize::try_from(rng.below(self.nodes.len() as u64)).unwrap_or(0);
+        self.faults = (1..14).map(|at| (at_ms(at * 7000), Fault::ResetUpstream(agent))).collect();
+    }
+
+    /// Equal nodes behind one card and an image of some megabytes.
+    pub fn alike(&mut self, count: usize, rate: u64) {
+        let disk = DiskPlan {
+            write_rate: rate * 2,
+            read_rate: rate * 10,
+            flush: MS * 10,
+            rotational: false,
+            faults: Vec::new(),
+        };
+        let node = NodePlan {
+            card: 0,
+            mbits: 0,
+            rate,
+            latency: Duration::from_micros(100),
+            ring: u64::from(self.image.block) * 16,
+            disk,
+            boot: at_ms(0),
+        };
+        self.nodes = vec![node; count];
+        self.cards = vec![0];
+        self.server_rate = rate;
+        self.wait_for = u32::try_from(count).unwrap_or(1);
+        self.verify = Verify::Full;
+        self.image.rotten = None;
+        (self.image.blocks, self.image.fill_every) = (60, 0);
+        self.image.stored = 60_000..65_536;
     }
 
     /// A quarter of the runs has no fault; the others have one to four, most while blocks flow.
@@ -181,7 +240,7 @@ impl Scenario {
             let at = at_ms(rng.between(1, span_ms));
             let back = rng.chance(50).then(|| MS * rng.between_u32(10, 8000));
             let short = MS * rng.between_u32(10, 900);
-            let fault = match rng.below(22) {
+            let fault = match rng.below(27) {
                 0..=2 => Fault::Kill(agent, back),
                 3..=5 => Fault::PowerOff(agent, back),
                 6 => Fault::Hang(agent, MS * rng.between_u32(100, 9000)),
@@ -201,6 +260,11 @@ impl Scenario {
                 }
                 17 => Fault::DamageUp(agent),
                 18 => Fault::StaleOrder(agent),
+                22 => Fault::Corrupt(agent, Corruption { permille: rng.pick(&[1000, 200, 30]), all: false }),
+                23 => Fault::Corrupt(agent, Corruption { permille: rng.pick(&[1000, 200, 30]), all: true }),
+                24 => Fault::Mute(agent),
+                25 => Fault::Stuck(agent),
+                26 => Fault::FalseDown(agent),
                 19 if rng.chance(20) => Fault::Stop,
                 _ => {
                     let blocks = self.image.blocks;

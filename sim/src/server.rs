@@ -178,7 +178,10 @@ impl Server {
                     self.blocks_sent += blocks;
                     self.egress += bytes;
                 }
-                FeedNews::Broken(why) => self.machine.on_feed(chain, FeedEvent::Broken(why), now),
+                FeedNews::Broken(detail, damaged) => {
+                    self.machine.on_feed(chain, FeedEvent::Broken { detail, damaged }, now);
+                }
+                FeedNews::Waited(network, of) => self.machine.on_feed(chain, FeedEvent::Waited { network, of }, now),
                 FeedNews::Up => self.machine.on_feed(chain, FeedEvent::Up, now),
                 FeedNews::Down(why) => {
                     core.note(format_args!("server: the feed of chain {chain} is down: {why}"));

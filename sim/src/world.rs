@@ -38,6 +38,12 @@ pub struct Outcome {
     pub nodes: (usize, usize),
     /// Chains there were, with those of catch-up passes.
     pub chains: usize,
+    /// Agents that are done or written.
+    pub done: Vec<usize>,
+    /// Agents that were found to damage what they send.
+    pub corrupting: Vec<usize>,
+    /// From the plan to the last end of those that are done.
+    pub last_done: Option<Duration>,
 }
 
 /// The world.
@@ -56,7 +62,14 @@ impl World {
     pub fn new(scenario: Scenario, shown: bool) -> Self {
         let now = at_ms(0);
         let image = Arc::new(Image::new(&scenario.image, scenario.seed));
-        let host = |rate, latency| HostState { powered: false, listening: false, still: Time(0), latency, rate };
+        let host = |rate, latency| HostState {
+            powered: false,
+            listening: false,
+            still: Time(0),
+            latency,
+            rate,
+            corrupts: None,
+        };
         let mut hosts = vec![host(scenario.server_rate, Duration::from_micros(20))];
         hosts.extend(scenario.nodes.iter().map(|node| host(node.rate, node.latency)));
         (hosts[SERVER].powered, hosts[SERVER].listening) = (true, true);
@@ -138,6 +151,7 @@ impl World {
         let machine = &self.server.machine;
         if let (Stage::Over { .. }, Some(over)) = (machine.stage(), self.server.over) {
             self.core.checker.on_over(machine, self.scenario.verify, over);
+            self.core.checker.on_verdicts(machine, self.scenario.culprit);
             for (agent, of) in self.agents.iter().enumerate() {
                 self.core.checker.on_disk_left(machine, agent, &of.platter, &self.core.image);
             }
@@ -147,6 +161,8 @@ impl World {
         }
         let machine = &self.server.machine;
         let (fixed, over) = machine.times();
+        let ends = machine.nodes().filter_map(|node| node.outcome());
+        let last_done = ends.filter(|end| end.reason == Reason::None).map(|end| end.at).max();
         let good = machine.nodes().filter_map(|node| node.outcome()).filter(|end| end.reason == Reason::None).count();
         let bad = machine.nodes().filter_map(|node| node.outcome()).filter(|end| end.reason != Reason::None).count();
         Outcome {
@@ -156,6 +172,9 @@ impl World {
             egress: self.server.egress,
             nodes: (good, bad),
             chains: machine.chains().count(),
+            done: self.core.checker.done(machine),
+            corrupting: self.core.checker.corrupting(machine).into_iter().collect(),
+            last_done: fixed.zip(last_done).map(|(fixed, at)| at.since(fixed)),
         }
     }
 

@@ -29,6 +29,8 @@ pub enum ToAgent {
     Abort(Abort),
     /// Nothing but a sign of life.
     Heartbeat,
+    /// Something about this node that whoever looks at its console should know.
+    Notice(Notice),
 }
 
 impl ToAgent {
@@ -44,6 +46,7 @@ impl ToAgent {
             Self::Finish(finish) => finish.put(&mut out),
             Self::Abort(abort) => abort.put(&mut out),
             Self::Heartbeat => out.push(0x87),
+            Self::Notice(notice) => notice.put(&mut out),
         }
         out
     }
@@ -65,6 +68,7 @@ impl ToAgent {
             (input, 0x85) => map(Finish::read, Self::Finish).parse(input),
             (input, 0x86) => map(Abort::read, Self::Abort).parse(input),
             (input, 0x87) => Ok((input, Self::Heartbeat)),
+            (input, 0x88) => map(Notice::read, Self::Notice).parse(input),
             (input, _) => fail().parse(input),
         }
     }
@@ -301,5 +305,26 @@ impl Abort {
             detail,
         })
         .parse(input)
+    }
+}
+
+/// Something about this node that whoever looks at its console should know; nothing follows from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// What it is.
+    pub detail: String,
+}
+
+impl Notice {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(0x88);
+        out.extend_from_slice(&self.deployment.0);
+        put_line(out, &self.detail, MAX_LINE);
+    }
+
+    fn read(input: &[u8]) -> Parsed<'_, Self> {
+        map((deployment, line(MAX_LINE)), |(deployment, detail)| Self { deployment, detail }).parse(input)
     }
 }

@@ -112,7 +112,7 @@ impl Deployment {
             let blocks = BlockSet::full(self.config.blocks);
             let compares = planned.nodes.iter().any(|id| self.compares(*id));
             let pass = if compares { 0 } else { self.pass };
-            let chain = self.new_chain(planned.card, planned.nodes, blocks, pass);
+            let chain = self.new_chain(planned.card, planned.nodes, blocks, pass, now);
             if compares {
                 self.begin_comparing(chain, true, now);
             }
@@ -133,11 +133,18 @@ impl Deployment {
     }
 
     /// Forms a chain in `pass` and orders it.
-    pub(super) fn new_chain(&mut self, card: CardId, nodes: Vec<NodeId>, blocks: BlockSet, pass: u32) -> usize {
+    pub(super) fn new_chain(
+        &mut self,
+        card: CardId,
+        nodes: Vec<NodeId>,
+        blocks: BlockSet,
+        pass: u32,
+        now: Time,
+    ) -> usize {
         let chain = self.chains.len();
         for id in &nodes {
             if let Some(node) = self.nodes.get_mut(id) {
-                node.chain = Some(chain);
+                (node.chain, node.reported) = (Some(chain), now);
                 if let Standing::Ready(ready) = &node.standing {
                     node.standing = Standing::Running(ready.clone());
                 }
@@ -222,6 +229,7 @@ impl Deployment {
             let same = node.last_join.as_ref().is_some_and(|old| {
                 old.chain == join.chain && old.upstream == join.upstream && old.downstream == join.downstream
             });
+            node.on_served_by(upstream);
             if !same {
                 node.last_join = Some(join.clone());
                 if node.connected {
@@ -302,30 +310,42 @@ impl Deployment {
         Some((chain, successor))
     }
 
-    /// Where a node that comes to a running chain is to stand: behind the core, slow ones behind all others.
-    pub(super) fn place_behind(&self, chain: usize, moved: bool) -> usize {
+    /// Where a node that comes to a running chain is to stand: behind the core, slow ones behind all others, and behind everybody
+    /// those that damage what they send.
+    pub(super) fn place_behind(&self, chain: usize, node: NodeId) -> usize {
         let state = &self.chains[chain];
-        let fast = |id: &&NodeId| moved || self.nodes.get(*id).is_some_and(|node| !node.moved);
-        state.core + state.followers().iter().take_while(fast).count()
+        let rank = |id: NodeId| (self.blame.is_guilty(id), self.nodes.get(&id).is_some_and(|node| node.moved));
+        let before = |id: &&NodeId| rank(**id) <= rank(node);
+        state.core + state.followers().iter().take_while(before).count()
     }
 
     /// Puts a node behind the core of a chain; the caller orders the chain anew. Gives how many stand before it.
     pub(super) fn insert_behind(&mut self, chain: usize, id: NodeId) -> usize {
-        let moved = self.nodes.get(&id).is_some_and(|node| node.moved);
-        let at = self.place_behind(chain, moved);
+        let at = self.place_behind(chain, id);
         self.chains[chain].nodes.insert(at, id);
         self.nodes.entry(id).and_modify(|node| node.chain = Some(chain));
         at
     }
 
-    /// Moves a node of the core behind the tail. Gives who stands in its place now.
+    /// Makes a follower one of those that pace the chain, the last of them.
+    pub(super) fn join_core(&mut self, chain: usize, id: NodeId) {
+        let state = &mut self.chains[chain];
+        let Some(at) = state.nodes.iter().position(|node| *node == id).filter(|at| *at >= state.core) else { return };
+        state.nodes.remove(at);
+        state.nodes.insert(state.core, id);
+        state.core += 1;
+        self.order(chain);
+    }
+
+    /// Moves a node behind the tail. Gives who stands in its place now.
     pub(super) fn put_behind(&mut self, chain: usize, id: NodeId, now: Time) -> Option<NodeId> {
-        let tail = self.chains[chain].nodes.last() == Some(&id);
+        let state = &self.chains[chain];
+        let (tail, core) = (state.nodes.last() == Some(&id), state.core().contains(&id));
         let node = self.nodes.get_mut(&id)?;
         (node.moved, node.behind, node.moved_on) = (true, true, now);
         let successor = if tail {
             // Its neighbours stay: only what its link may ask for is less.
-            self.chains[chain].core = self.chains[chain].core.saturating_sub(1);
+            self.chains[chain].core -= usize::from(core);
             None
         } else {
             let (_, successor) = self.take_out(id, now)?;

@@ -45,7 +45,7 @@ impl Deployment {
     /// A late node compares before it is taken into a chain.
     pub(super) fn compare_late(&mut self, id: NodeId, now: Time) {
         let Some(card) = self.nodes.get(&id).map(|node| node.card.clone()) else { return };
-        let chain = self.new_chain(card, vec![id], BlockSet::full(self.config.blocks), 0);
+        let chain = self.new_chain(card, vec![id], BlockSet::full(self.config.blocks), 0, now);
         self.begin_comparing(chain, false, now);
         if let Some(node) = self.nodes.get_mut(&id) {
             let number = u16::try_from(chain).unwrap_or(u16::MAX);
@@ -59,7 +59,7 @@ impl Deployment {
             let Some(Comparing { until, of_plan }) = self.chains[chain].comparing else { continue };
             let nodes = self.chains[chain].nodes.clone();
             let records = || nodes.iter().filter_map(|id| self.nodes.get(id));
-            let waits = records().any(|node| !node.has_compared());
+            let waits = records().any(|node| !node.has_compared() && !node.is_mute(now));
             if (waits && now < until) || !records().any(NodeRecord::is_running) {
                 continue;
             }

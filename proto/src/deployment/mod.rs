@@ -4,8 +4,10 @@
 //! The caller owns sockets, feeds and the image. It brings messages and the time, sends what [`Deployment::poll_order`]
 //! gives, and acts on [`Deployment::poll_event`].
 
+mod blame;
 mod chains;
 mod comparing;
+mod mend;
 mod passes;
 mod record;
 mod repair;
@@ -24,6 +26,7 @@ use crate::plan::{CardId, Plan, PlanCard, PlanLimits};
 use crate::reason::{EndState, Reason};
 use crate::set::BlockSet;
 use crate::units::{BlockNo, NodeId, Time};
+use blame::Blame;
 use chains::ChainState;
 use core::time::Duration;
 use resume::{Away, Resumed};
@@ -105,8 +108,13 @@ pub enum DeploymentEvent {
 pub enum FeedEvent {
     /// The link stands.
     Up,
-    /// The link broke, and why; it is being made again.
-    Broken(String),
+    /// The link broke; it is being made again.
+    Broken {
+        /// Why.
+        detail: String,
+        /// What the head sent was damaged.
+        damaged: bool,
+    },
     /// The link is gone, and why.
     Down(String),
     /// For how long the feed had something to send and the network did not take it, and in what time.
@@ -161,6 +169,7 @@ pub struct Deployment {
     /// Something is new that must be kept for another run of the server.
     unsaved: bool,
     repairs: Vec<Repair>,
+    blame: Blame,
     orders: VecDeque<(NodeId, ToAgent)>,
     events: VecDeque<DeploymentEvent>,
 }
@@ -188,6 +197,7 @@ impl Deployment {
             resumed: None,
             unsaved: false,
             repairs: Vec::new(),
+            blame: Blame::default(),
             orders: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -356,6 +366,7 @@ impl Deployment {
             ToServer::Progress(progress) => {
                 if progress.deployment == deployment {
                     node.take(progress, now);
+                    self.on_received(id, now);
                 }
                 if now.since(self.settled) < self.report_pause() {
                     self.unsettled = true;
@@ -378,6 +389,9 @@ impl Deployment {
                     };
                     if let Standing::Running(ready) = &node.standing {
                         node.standing = Standing::Ended(Outcome::of(ended, ready.clone(), now));
+                        if let Some(charge) = self.blame.charge(id) {
+                            node.accuse(charge);
+                        }
                         self.unsaved = true;
                     }
                 }
@@ -420,7 +434,7 @@ impl Deployment {
         match event {
             _ if self.stage != Stage::Running => {}
             FeedEvent::Up => {}
-            FeedEvent::Broken(detail) => self.on_feed_broken(chain, &detail, now),
+            FeedEvent::Broken { detail, damaged } => self.on_feed_broken(chain, &detail, damaged, now),
             FeedEvent::Down(detail) => self.on_feed_down(chain, &detail, now),
             FeedEvent::Waited { network, of } => {
                 if let Some(state) = self.chains.get_mut(usize::from(chain)) {
@@ -455,7 +469,7 @@ impl Deployment {
     /// If the server itself stood still, silence of others means nothing: they may have said a lot that was not read yet.
     fn look_up(&mut self, now: Time) {
         if now.since(self.looked) >= BEAT * 3 / 2 {
-            self.nodes.values_mut().for_each(|node| node.heard = now);
+            self.nodes.values_mut().for_each(|node| (node.heard, node.reported) = (now, now));
         }
         self.looked = now;
     }
@@ -563,6 +577,7 @@ impl Deployment {
             (node.place, node.repairs, node.moved) = (old.place, old.repairs + 1, old.moved);
             node.returned = old.returned + 1;
         }
+        self.blame.rename(old.id, id);
         self.unsaved = true;
         self.events.push_back(DeploymentEvent::Replaced { old: old.id, new: id });
     }

@@ -4,6 +4,7 @@
 //! nobody up. When the core of a pass has all it could get, those who still lack something form the next one: survivors of
 //! the main pass first, then the late and those that came back, the slow last.
 
+use super::chains::ChainState;
 use super::{Away, Deployment, DeploymentEvent, NodeRecord, Place, RepairKind, Standing};
 use crate::bug::{self, Bug};
 use crate::control::{Finish, ToAgent};
@@ -40,16 +41,21 @@ impl Deployment {
             }
         }
         let all = self.config.blocks;
+        let out: Vec<NodeId> = self.nodes().filter(|node| self.waits_for_pass(node)).map(|node| node.id).collect();
+        for id in out {
+            self.nodes.entry(id).and_modify(|node| node.waited = true);
+        }
         let waiting: Vec<NodeId> = self
             .nodes()
             .filter(|node| node.is_running() && node.connected && node.chain.is_none() && !node.has_all(all))
             .map(|node| node.id)
             .collect();
         for id in waiting {
-            let Some(node) = self.nodes.get(&id) else { continue };
+            let Some(node) = self.nodes.get(&id).filter(|_| !self.blame.is_alone(id)) else { continue };
             let open = (0..self.chains.len()).filter(|chain| {
                 let state = &self.chains[*chain];
-                let above = self.place_behind(*chain, node.moved).checked_sub(1).map(|at| state.nodes()[at]);
+                let above = self.place_behind(*chain, id).checked_sub(1).map(|at| state.nodes()[at]);
+                let corrupts = above.is_some_and(|above| self.blame.is_guilty(above));
                 let fast = state.core().iter().filter_map(|id| self.nodes.get(id)).any(|node| !node.moved);
                 *state.card() == node.card
                     && state.comparing.is_none()
@@ -57,6 +63,7 @@ impl Deployment {
                     && !state.is_through()
                     && fast
                     && above != node.avoid
+                    && !corrupts
             });
             let Some(chain) = open.min_by_key(|chain| self.chains[*chain].nodes().len()) else { continue };
             let at = self.insert_behind(chain, id);
@@ -75,6 +82,15 @@ impl Deployment {
         if let Some((kind, since)) = self.nodes.get_mut(&id).and_then(|node| node.joins.take()) {
             self.log_repair(kind, id, chain, Some(id), "", (since, now));
         }
+    }
+
+    /// Whether a node stands in no chain because another pass goes on behind the same card: its time comes.
+    pub(super) fn waits_for_pass(&self, node: &NodeRecord) -> bool {
+        let goes_on = |chain: &ChainState| {
+            let moves = |id: &NodeId| self.nodes.get(id).is_some_and(|node| !self.is_settled(node, chain.pass()));
+            *chain.card() == node.card && !chain.is_through() && chain.core().iter().any(moves)
+        };
+        node.chain.is_none() && self.chains.iter().any(goes_on)
     }
 
     fn is_settled(&self, node: &NodeRecord, pass: u32) -> bool {
@@ -134,7 +150,9 @@ impl Deployment {
             if busy || lacking.is_empty() {
                 continue;
             }
-            let group = |node: &NodeRecord| (node.moved, node.behind);
+            // Those that nobody may be served by, and those that only the server serves, are the last, each by itself.
+            let by_itself = |node: &NodeRecord| self.blame.is_guilty(node.id) || self.blame.is_alone(node.id);
+            let group = |node: &NodeRecord| (node.moved, by_itself(node).then_some(node.id), node.behind);
             let first = lacking.iter().map(|node| group(node)).min();
             lacking.retain(|node| Some(group(node)) == first);
             // Those that lack least first; of the slow ones the fastest.
@@ -154,12 +172,15 @@ impl Deployment {
             let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
             let (pass, count) = (self.pass, blocks.count());
             self.note(format!("catch-up pass {pass}: {count} blocks for node {}", names.join(", ")));
-            let chain = self.new_chain(card, ids, blocks, self.pass);
+            let chain = self.new_chain(card, ids, blocks, self.pass, now);
             for (position, id) in (1u16..).zip(self.chains[chain].nodes().to_vec()) {
                 self.log_joining(id, chain, now);
                 let number = u16::try_from(chain).unwrap_or(u16::MAX);
                 if let Some(node) = self.nodes.get_mut(&id) {
                     node.place.get_or_insert(Place { chain: number, position });
+                    if node.waited {
+                        (node.waited, node.moved_on) = (false, now);
+                    }
                 }
             }
         }

@@ -9,7 +9,15 @@ use crate::reason::{EndState, Phase, Reason, Verified};
 use crate::set::BlockSet;
 use crate::units::{Epoch, NodeId, Time};
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::net::IpAddr;
+
+/// So many of the neighbours that served a node are remembered: a word of it on one may come when another one serves it.
+const MOST_SERVED_BY: usize = 4;
+/// A node that reports nothing for so long is mute ...
+const MUTE: Duration = Duration::from_secs(3);
+/// ... if it was heard within this time: one that is starved or stopped says nothing at all.
+const HEARD: Duration = Duration::from_secs(1);
 
 /// Where a node stands, in the order in which it gets there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,15 +112,17 @@ pub struct NodeRecord {
     pub(super) heard: Time,
     pub(super) gone: Option<Time>,
     pub(super) moved_on: Time,
+    /// Its last report, or when it was first expected to report.
+    pub(super) reported: Time,
     pub(super) finished: bool,
+    /// It waited in no chain for a pass of its own: the time in which nothing moved there does not count.
+    pub(super) waited: bool,
     /// It was told to begin, and has not said yet that it is ready to.
     pub(super) begins: bool,
     /// The chain it stands in now.
     pub(super) chain: Option<usize>,
     /// The epoch in which the link from its upstream was made.
     pub(super) link_epoch: Epoch,
-    /// How often that link was made anew although both its ends lived.
-    pub(super) relinked: u32,
     /// When a neighbour last said that its link with it is gone, and what it said.
     pub(super) blamed: Option<(Time, String)>,
     /// A neighbour hears nothing of it, nor does its kernel answer; what the neighbour said, and how long nothing must be
@@ -122,6 +132,8 @@ pub struct NodeRecord {
     pub(super) awaited: Option<Time>,
     /// The upstream that it can't be reached from, although both live.
     pub(super) avoid: Option<NodeId>,
+    /// Who served it of late, the newest last.
+    pub(super) served_by: VecDeque<NodeId>,
     /// It has stood behind the tail: survivors of the main pass have their catch-up pass before it.
     pub(super) behind: bool,
     /// It has come late or is back, since when, and stands in no chain yet.
@@ -151,19 +163,31 @@ impl NodeRecord {
             heard: now,
             gone: None,
             moved_on: now,
+            reported: now,
             finished: false,
+            waited: false,
             begins: false,
             chain: None,
             link_epoch: Epoch(0),
-            relinked: 0,
             blamed: None,
             suspected: None,
             awaited: None,
             avoid: None,
+            served_by: VecDeque::new(),
             behind: false,
             joins: None,
             meter: Meter::default(),
             last_join: None,
+        }
+    }
+
+    /// It is told that `upstream` serves it.
+    pub(super) fn on_served_by(&mut self, upstream: NodeId) {
+        if self.served_by.back() != Some(&upstream) {
+            self.served_by.push_back(upstream);
+        }
+        if self.served_by.len() > MOST_SERVED_BY {
+            self.served_by.pop_front();
         }
     }
 
@@ -180,6 +204,15 @@ impl NodeRecord {
             Standing::Ready(ready) | Standing::Running(ready) => &ready.target,
             Standing::Ended(outcome) => &outcome.ready.target,
             Standing::Preparing | Standing::Refused { .. } => "",
+        }
+    }
+
+    /// What it did to others stands in the detail of its end, unless it failed for a reason of its own.
+    pub(super) fn accuse(&mut self, charge: &str) {
+        if let Standing::Ended(outcome) = &mut self.standing
+            && outcome.detail.is_empty()
+        {
+            outcome.detail = charge.to_owned();
         }
     }
 
@@ -233,6 +266,11 @@ impl NodeRecord {
         !self.is_running() || told.is_some_and(|progress| progress.phase != Phase::Preparing)
     }
 
+    /// It is heard, and has not said for a while how far it is, though it should every second.
+    pub(super) fn is_mute(&self, now: Time) -> bool {
+        self.is_running() && self.connected && now.since(self.heard) < HEARD && now.since(self.reported) >= MUTE
+    }
+
     /// Its ring is full because of its disk.
     pub(super) fn waits_for_disk(&self) -> bool {
         self.progress.as_ref().is_some_and(|progress| {
@@ -265,7 +303,8 @@ impl NodeRecord {
 
     /// Takes in a report; gives whether it shows that anything moved.
     pub(super) fn take(&mut self, progress: Progress, now: Time) -> bool {
-        let mark = |p: &Progress| (p.accepted, p.durable, p.verified, p.written_bytes, p.sent_bytes, p.phase);
+        // Bytes sent are no sign: beats are among them.
+        let mark = |p: &Progress| (p.accepted, p.durable, p.verified, p.written_bytes, p.phase);
         let moved = self.progress.as_ref().is_none_or(|old| mark(old) != mark(&progress));
         if moved || progress.phase == Phase::Ended {
             self.moved_on = now;
@@ -279,6 +318,7 @@ impl NodeRecord {
             // A block was read back wrong after it was told of. Which one it was the node says to its upstream.
             self.durable = BlockSet::empty(self.durable.universe());
         }
+        self.reported = now;
         self.meter.take(&progress, now);
         self.progress = Some(progress);
         moved

@@ -2,8 +2,7 @@
 //!
 //! A node is dead when nothing is heard of it and a neighbour says so too, or when its control link has been gone for
 //! [`GRACE`]. Silence of [`SUSPECT`] is enough for that if its kernel is silent too; an agent that may only be stopped or starved
-//! has until its neighbour ends the link. A link that broke between two living nodes is made anew; one on which everything vanishes is not tried again:
-//! its lower end goes behind the tail, where another neighbour serves it. Each change is kept for the report, with the time from the
+//! has until its neighbour ends the link. What is done about a link that broke between two living nodes is in `mend.rs`. Each change is kept for the report, with the time from the
 //! first sign to the moment when blocks could flow again.
 
 use super::chains::ChainState;
@@ -17,8 +16,8 @@ use core::time::Duration;
 const GRACE: Duration = Duration::from_secs(2);
 /// How long nothing may move on a node whose links live.
 const STALL: Duration = Duration::from_secs(120);
-/// How often a link between two living nodes is made anew before the lower one is given up.
-const RELINKS: u32 = 5;
+/// How much longer nothing may move below a node that was given up for that.
+const STALL_MORE: Duration = Duration::from_secs(30);
 /// Nothing heard for so long makes a neighbour's complaint about a node believable.
 const SUSPECT: Duration = Duration::from_secs(1);
 /// A neighbour that was itself not heard for so long may have been cut off: its word on the silence of others counts nothing.
@@ -50,12 +49,28 @@ pub enum RepairKind {
     Returned,
     /// A node came after the start.
     Late,
+    /// Two neighbours, between which the link broke twice, changed places.
+    Swapped,
+    /// A node damages what it sends: it was put behind everybody.
+    Corrupting,
+    /// A node that complained of several living neighbours was moved behind the tail.
+    Complaining,
 }
 
 impl RepairKind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Lost, Self::GivenUp, Self::Slow, Self::Unreachable, Self::Relinked, Self::Returned, Self::Late];
+    pub const ALL: [Self; 10] = [
+        Self::Lost,
+        Self::GivenUp,
+        Self::Slow,
+        Self::Unreachable,
+        Self::Relinked,
+        Self::Returned,
+        Self::Late,
+        Self::Swapped,
+        Self::Corrupting,
+        Self::Complaining,
+    ];
 
     /// The word for the report.
     #[must_use]
@@ -68,6 +83,9 @@ impl RepairKind {
             Self::Relinked => "relinked",
             Self::Returned => "returned",
             Self::Late => "late",
+            Self::Swapped => "swapped",
+            Self::Corrupting => "corrupting",
+            Self::Complaining => "complaining",
         }
     }
 }
@@ -153,6 +171,8 @@ impl Deployment {
         match (event.state, event.side) {
             (LinkState::Up, Side::Upstream) => self.on_link_up(id, event, now),
             (LinkState::Down, _) if newest => self.on_link_down(id, event, now),
+            (LinkState::Down, _) => self.on_old_link_down(id, event, now),
+            (LinkState::Suspect, _) if event.reason == Reason::LinkCorrupt => self.on_damage_told(id, event, now),
             (LinkState::Suspect, _) if newest && event.reason == Reason::TimedOut && silence < DEAF => {
                 if let Some(peer) = self.nodes.get_mut(&event.peer) {
                     peer.suspected = Some((SUSPECT, format!("node {id} says: {}", event.detail)));
@@ -172,30 +192,6 @@ impl Deployment {
         self.nodes().filter_map(believed).collect()
     }
 
-    /// Is the neighbour dead, or only the link?
-    fn on_link_down(&mut self, id: NodeId, event: &LinkEvent, now: Time) {
-        let (upstream, downstream) = match event.side {
-            Side::Upstream => (event.peer, id),
-            Side::Downstream => (id, event.peer),
-        };
-        let said = format!("node {id} says: {}", event.detail);
-        if event.peer != NodeId::SERVER && self.is_quiet(event.peer, now) {
-            return self.lose(event.peer, &format!("nothing is heard of it, and {said}"), now);
-        }
-        if !self.are_neighbours(upstream, downstream) {
-            return;
-        }
-        if let Some(peer) = self.nodes.get_mut(&event.peer) {
-            peer.blamed = Some((now, said));
-        }
-        // What was silent or did not answer is not tried again, if there is anybody else.
-        if event.reason == Reason::TimedOut {
-            self.reroute(downstream, upstream, &event.detail, now);
-        } else {
-            self.relink(downstream, event.reason, &event.detail, now);
-        }
-    }
-
     /// The control link of a node is gone. If a neighbour has just lost it too, it is dead.
     pub(super) fn on_control_gone(&mut self, id: NodeId, detail: &str, now: Time) {
         let blamed = self.nodes.get(&id).filter(|node| node.chain.is_some()).and_then(|node| node.blamed.clone());
@@ -203,34 +199,6 @@ impl Deployment {
             && now.since(at) < BLAMED
         {
             self.lose(id, &format!("{detail}, and {said}"), now);
-        }
-    }
-
-    /// The server can't reach or keep the head of `chain`.
-    pub(super) fn on_feed_down(&mut self, chain: u16, detail: &str, now: Time) {
-        let Some(state) = self.chains.get_mut(usize::from(chain)) else { return };
-        let Some(head) = state.drop_feed() else { return };
-        if state.nodes().first() != Some(&head) {
-            return;
-        }
-        if self.is_quiet(head, now) {
-            self.lose(head, &format!("nothing is heard of it, and its feed says: {detail}"), now);
-        } else {
-            self.relink(head, Reason::UpstreamLost, detail, now);
-        }
-    }
-
-    /// The feed of `chain` broke and is being made again: a complaint about the head, no more.
-    pub(super) fn on_feed_broken(&mut self, chain: u16, detail: &str, now: Time) {
-        let Some(head) = self.chains.get(usize::from(chain)).and_then(|state| state.nodes().first().copied()) else {
-            return;
-        };
-        let Some(node) = self.nodes.get_mut(&head) else { return };
-        let said = format!("its feed says: {detail}");
-        if node.connected {
-            node.blamed = Some((now, said));
-        } else {
-            self.lose(head, &format!("its control link is gone, and {said}"), now);
         }
     }
 
@@ -251,7 +219,7 @@ impl Deployment {
         let stalled: Vec<&NodeRecord> = self
             .nodes()
             .filter(|node| node.is_running() && node.connected && now.since(node.moved_on) >= STALL)
-            .filter(|node| !self.is_comparing(node))
+            .filter(|node| !self.is_comparing(node) && !self.waits_for_pass(node))
             .collect();
         // Of those who wait for one another the one is to blame that waits for its own disk.
         let by_disk = |node: &&&NodeRecord| node.waits_for_disk();
@@ -261,13 +229,24 @@ impl Deployment {
         let (with_guilty, alone): (Vec<&NodeRecord>, Vec<&NodeRecord>) = stalled.into_iter().partition(excused);
         let excused: Vec<NodeId> = with_guilty.iter().map(|node| node.id).filter(|id| !guilty.contains(id)).collect();
         let mut ends: Vec<(NodeId, &str)> = guilty.iter().map(|id| (*id, "its disk takes nothing")).collect();
-        ends.extend(alone.iter().filter(|node| !guilty.contains(&node.id)).map(|node| (node.id, node.waits_for())));
+        let alone: Vec<&NodeRecord> = alone.into_iter().filter(|node| !guilty.contains(&node.id)).collect();
+        // Those below the first one of a chain wait for it, and have some time when it is gone.
+        let (first, below): (Vec<&NodeRecord>, Vec<&NodeRecord>) = alone.iter().partition(|node| {
+            let nodes = node.chain.map(|chain| self.chains[chain].nodes()).unwrap_or_default();
+            let mut above = nodes.iter().take_while(|id| **id != node.id);
+            !above.any(|id| alone.iter().any(|other| other.id == *id))
+        });
+        let below: Vec<NodeId> = below.iter().map(|node| node.id).collect();
+        ends.extend(first.iter().map(|node| (node.id, node.waits_for())));
         for (id, waits) in ends {
             let detail = format!("nothing has moved for {} s though it can be heard: {waits}", STALL.as_secs());
             self.fail(id, Reason::TimedOut, detail, now);
         }
         for id in excused {
             self.nodes.entry(id).and_modify(|node| node.moved_on = now);
+        }
+        for id in below {
+            self.nodes.entry(id).and_modify(|node| node.moved_on = node.moved_on.after(STALL_MORE));
         }
     }
 
@@ -344,67 +323,17 @@ impl Deployment {
         }
     }
 
-    /// Counts another try with a node whose link broke although it lives; gives whether there may be one.
-    fn may_retry(&mut self, id: NodeId, reason: Reason, detail: &str, now: Time) -> bool {
-        let Some(node) = self.nodes.get_mut(&id) else { return false };
-        // Who was told to finish hangs up: that is no loss.
-        if node.chain.is_none() || node.finished {
-            return false;
-        }
-        node.relinked += 1;
-        node.repairs += 1;
-        if node.relinked > RELINKS {
-            let detail = format!("the link to it broke {RELINKS} times: {detail}");
-            self.fail(id, reason, detail, now);
-            return false;
-        }
-        true
-    }
-
-    /// Makes the link from its upstream to `id` anew. What keeps breaking is given up.
-    fn relink(&mut self, id: NodeId, reason: Reason, detail: &str, now: Time) {
-        if !self.may_retry(id, reason, detail, now) {
-            return;
-        }
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        let Some(chain) = node.chain else { return };
-        // Epoch 0 never stands: the next order gives the link a new one.
-        node.link_epoch = Epoch(0);
-        if self.chains[chain].nodes().first() == Some(&id) {
-            self.chains[chain].drop_feed();
-        }
-        self.order(chain);
-        self.log_repair(RepairKind::Relinked, id, chain, Some(id), detail, (now, now));
-    }
-
-    /// What `upstream` sends does not reach `id`, although both live: another neighbour is to serve it.
-    fn reroute(&mut self, id: NodeId, upstream: NodeId, detail: &str, now: Time) {
-        let alone = self.nodes.get(&id).and_then(|node| node.chain).is_none_or(|at| self.chains[at].nodes().len() < 2);
-        if alone {
-            return self.relink(id, Reason::TimedOut, detail, now);
-        }
-        if !self.may_retry(id, Reason::TimedOut, detail, now) {
-            return;
-        }
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        (node.avoid, node.behind, node.moved_on) = (Some(upstream), true, now);
-        let from = if upstream == NodeId::SERVER { "the server".to_owned() } else { format!("node {upstream}") };
-        let text = format!("{} can't be reached from {from} ({detail}): another node is to serve it", node.label());
-        let Some((chain, successor)) = self.splice_out(id, now) else { return };
-        self.log_repair(RepairKind::Unreachable, id, chain, successor, detail, (now, now));
-        self.note(text);
-    }
-
     /// Whoever was given up and is heard again goes on where it was.
     pub(super) fn revive(&mut self, id: NodeId, now: Time) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         if let Standing::Ended(outcome) = &node.standing {
             node.standing = Standing::Running(outcome.ready.clone());
-            (node.gone, node.moved_on, node.finished, node.relinked) = (None, now, false, 0);
+            (node.gone, node.moved_on, node.finished) = (None, now, false);
             (node.behind, node.returned) = (true, node.returned + 1);
             node.joins = Some((RepairKind::Returned, now));
             node.meter = super::slow::Meter::default();
             let text = format!("{} is back; what it lacks comes at the tail and in a catch-up pass", node.label());
+            self.blame.on_back(id);
             self.note(text);
         }
     }

@@ -274,7 +274,7 @@ impl Deployment {
         (self.pass, self.passed) = (self.pass + u32::from(!bug::is(Bug::ResumedPassNotRaised)), now);
         for planned in plan(&self.config.cards, &nodes, &self.config.limits).chains {
             let ids = planned.nodes.clone();
-            let chain = self.new_chain(planned.card, planned.nodes, BlockSet::full(self.config.blocks), self.pass);
+            let chain = self.new_chain(planned.card, planned.nodes, BlockSet::full(self.config.blocks), self.pass, now);
             ids.into_iter().for_each(|id| self.log_joining(id, chain, now));
         }
     }

@@ -4,6 +4,9 @@
 //! whose ring is full because of its disk has a slow disk. Where a full ring meets an empty one, the link between the two is
 //! slow. What is that slow for 10 s, at less than [`SLOW`] times what the chain could do without it, is moved behind
 //! the tail, once, where it holds nobody up.
+//!
+//! What its neighbours see of a node outweighs what it says of itself: it received nothing if its upstream sent it nothing, and
+//! one that reports nothing is slow whatever it does.
 
 use super::{Deployment, DeploymentEvent, NodeRecord, RepairKind};
 use crate::control::Progress;
@@ -18,6 +21,12 @@ const WINDOW: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(8);
 /// The least time between two moves in a chain.
 const REST: Duration = Duration::from_secs(10);
+/// A node that takes nothing at all is moved after this time ...
+const PATIENCE_STUCK: Duration = Duration::from_secs(2);
+/// ... and so long after the last move.
+const REST_STUCK: Duration = Duration::from_secs(5);
+/// Beats and words, but no blocks, in bytes per second.
+const NOTHING: f64 = 8192.0;
 /// Slower than this part of what the chain could do is slow.
 const SLOW: f64 = 0.7;
 /// Waiting for one thing for this part of the time is waiting for that thing.
@@ -36,6 +45,7 @@ const MEMORY: f64 = 0.9;
 struct Sample {
     at: Time,
     received: u64,
+    sent: u64,
     written: u64,
     upstream: u32,
     downstream: u32,
@@ -57,8 +67,9 @@ pub(super) struct Meter {
 /// What a node did in the last seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Pace {
-    /// Bytes received and written per second.
+    /// Bytes received, sent and written per second.
     received: f64,
+    sent: f64,
     written: f64,
     /// In which part of the time it waited for what.
     upstream: f64,
@@ -76,6 +87,7 @@ impl Meter {
         let sample = Sample {
             at: now,
             received: progress.received_bytes,
+            sent: progress.sent_bytes,
             written: progress.written_bytes,
             upstream: progress.wait_upstream_ms,
             downstream: progress.wait_downstream_ms,
@@ -123,6 +135,7 @@ impl Meter {
         let (upstream, downstream) = (share(|sample| sample.upstream), share(|sample| sample.downstream));
         Some(Pace {
             received: float(last.received.saturating_sub(first.received)) / seconds,
+            sent: float(last.sent.saturating_sub(first.sent)) / seconds,
             written: float(last.written.saturating_sub(first.written)) / seconds,
             upstream,
             downstream,
@@ -142,10 +155,11 @@ pub(super) struct Paces {
     moved: Option<Time>,
     /// The upper end of the link for which a node was moved last: if the next one is slow behind it too, it is the slow one.
     above: Option<NodeId>,
-    /// In which part of the time the feed waited for the network.
+    /// In which part of the time the feed waited for the network or for credit.
     feed: f64,
     /// The operator was told that nobody is moved.
     told: bool,
+    trial: Option<Trial>,
 }
 
 impl Paces {
@@ -162,6 +176,19 @@ struct Slow {
     could: f64,
     /// The upper end of the link, if it is a link.
     above: Option<NodeId>,
+    /// It takes nothing at all.
+    stuck: bool,
+    /// That it could do more is only what cards claim.
+    claimed: bool,
+}
+
+/// A head that was moved because its card claims more than came: perhaps nobody gets more from the server.
+#[derive(Debug)]
+struct Trial {
+    node: NodeId,
+    /// What it received, in bytes per second.
+    rate: f64,
+    since: Time,
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
@@ -177,6 +204,8 @@ impl Deployment {
     /// Looks at every chain for a node that paces it without need, and moves one that has done so for long enough.
     pub(super) fn find_slow(&mut self, now: Time) {
         for chain in 0..self.chains.len() {
+            self.end_trial(chain, now);
+            self.move_mute(chain, now);
             let idle = self.chains[chain].is_through() || self.chains[chain].comparing.is_some();
             let slow = if idle { None } else { self.slowest(chain) };
             let ids = self.chains[chain].core().to_vec();
@@ -187,11 +216,36 @@ impl Deployment {
             }
             let Some(slow) = slow else { continue };
             let since = self.nodes.get(&slow.node).and_then(|node| node.meter.slow);
-            let ripe = since.is_some_and(|since| now.since(since) >= PATIENCE);
-            let rested = self.chains[chain].paces.moved.is_none_or(|moved| now.since(moved) >= REST);
+            let (patience, rest) = if slow.stuck { (PATIENCE_STUCK, REST_STUCK) } else { (PATIENCE, REST) };
+            let ripe = since.is_some_and(|since| now.since(since) >= patience);
+            let rested = self.chains[chain].paces.moved.is_none_or(|moved| now.since(moved) >= rest);
             if ripe && rested {
                 self.move_behind(chain, &slow, since.unwrap_or(now), now);
             }
+        }
+    }
+
+    /// A node of the core that reports nothing may hold anybody up, and a pass does not end without its word: from now on it
+    /// follows. If most report nothing, it is not their fault.
+    fn move_mute(&mut self, chain: usize, now: Time) {
+        if self.chains[chain].is_through() || self.chains[chain].comparing.is_some() {
+            return;
+        }
+        let state = &self.chains[chain];
+        let running = state.nodes().iter().filter(|id| self.nodes.get(id).is_some_and(NodeRecord::is_running)).count();
+        let is_mute = |id: &&NodeId| self.nodes.get(id).is_some_and(|node| node.is_mute(now));
+        let mute: Vec<NodeId> = state.core().iter().filter(is_mute).copied().collect();
+        if mute.is_empty() || mute.len() * 2 > running {
+            return;
+        }
+        for id in mute {
+            let Some(node) = self.nodes.get(&id) else { continue };
+            let (label, since) = (node.label(), node.reported);
+            let what = "it is heard and reports nothing";
+            self.note(format!("{label} is slow: {what}: moved behind the tail"));
+            self.chains[chain].paces.moved = Some(now);
+            let successor = self.put_behind(chain, id, now);
+            self.log_repair(RepairKind::Slow, id, chain, successor, what, (since, now));
         }
     }
 
@@ -202,7 +256,9 @@ impl Deployment {
         let receiving = |node: &NodeRecord| {
             node.is_running() && node.progress.as_ref().is_some_and(|progress| progress.phase == Phase::Receiving)
         };
-        if core.iter().filter(|node| receiving(node)).count() < 2 {
+        // Who receives alone holds nobody up.
+        let all = state.nodes().iter().filter_map(|id| self.nodes.get(id));
+        if all.filter(|node| receiving(node)).count() < 2 {
             return None;
         }
         let seen = core.iter().map(|node| node.meter.best).fold(0.0, f64::max);
@@ -211,23 +267,38 @@ impl Deployment {
         let could = declared.map_or(seen, |declared| seen.min(declared));
         let mut above: Option<Pace> = None;
         for (at, node) in core.iter().enumerate() {
-            let pace = node.meter.pace()?;
+            // Of a node that ended and reports no more nothing is known, nor of the link below it.
+            let Some(said) = node.meter.pace() else {
+                above = None;
+                continue;
+            };
+            // It has nothing if its upstream sent it nothing, whatever it says.
+            let nothing = above.is_some_and(|upper| upper.sent <= NOTHING);
+            let pace = if nothing { Pace { received: 0.0, ..said } } else { said };
             let upper = above.replace(pace);
-            if !receiving(node) || node.moved {
+            if node.moved {
                 continue;
             }
-            if pace.disk >= MOSTLY && pace.received < SLOW * could {
+            if receiving(node) && pace.disk >= MOSTLY && pace.received < SLOW * could {
                 return self.slow_disk(node, pace, &core, could);
             }
-            let held_up = match upper {
-                Some(upper) => upper.downstream >= MOSTLY,
-                None => state.paces.feed >= MOSTLY,
+            let held_up = match at {
+                0 => state.paces.feed >= MOSTLY,
+                _ => upper.is_some_and(|upper| upper.downstream >= MOSTLY),
             };
             // The head may never have been faster; then what its card says counts, with more doubt.
-            let could = if at == 0 { could.max(SLOW * declared.unwrap_or(0.0)) } else { could };
-            if held_up && pace.upstream >= MOSTLY && pace.received < SLOW * could {
+            let claim = if at == 0 { SLOW * declared.unwrap_or(0.0) } else { 0.0 };
+            let claimed = claim > could && pace.received >= SLOW * could;
+            let could = could.max(claim);
+            // A tail has nobody to wait for.
+            let tail = state.nodes().last() == Some(&node.id);
+            let waits = pace.upstream + if tail { pace.downstream } else { 0.0 };
+            // Nothing is too little whatever was seen before, also for a node that only relays.
+            let slow = (receiving(node) && pace.received < SLOW * could) || pace.received <= NOTHING;
+            if held_up && waits >= MOSTLY && slow {
                 let upper = at.checked_sub(1).map_or(NodeId::SERVER, |at| core[at].id);
-                return self.slow_link(node, upper, pace, &core, chain, could);
+                let slow = self.slow_link(node, upper, pace, &core, chain, could);
+                return slow.map(|slow| Slow { claimed: claimed && slow.above.is_some(), ..slow });
             }
         }
         None
@@ -236,7 +307,7 @@ impl Deployment {
     fn slow_disk(&self, node: &NodeRecord, pace: Pace, core: &[&NodeRecord], could: f64) -> Option<Slow> {
         let others = core.iter().filter(|other| other.id != node.id);
         let others = median(others.filter_map(|other| other.meter.disk_rate()).collect());
-        if others.is_some_and(|others| pace.written >= SLOW * others) {
+        if others.is_some_and(|others| pace.written >= SLOW * others) && pace.received > NOTHING {
             return None;
         }
         let by_link = if pace.received > 0.0 { pace.written * could / pace.received } else { f64::MAX };
@@ -246,7 +317,7 @@ impl Deployment {
         } else {
             format!("its disk writes {:.1} MiB/s while the chain could do {:.0}", mib(pace.written), mib(could))
         };
-        Some(Slow { node: node.id, what, could, above: None })
+        Some(Slow { node: node.id, what, could, above: None, stuck: false, claimed: false })
     }
 
     fn slow_link(
@@ -262,11 +333,13 @@ impl Deployment {
         let unpacked = if pace.received > 0.0 { pace.written / pace.received } else { 1.0 };
         let could = could * unpacked;
         if self.chains[chain].paces.above != Some(upper) {
-            return Some(Slow { node: node.id, what: format!("its link brings {rates}"), could, above: Some(upper) });
+            let (what, stuck) = (format!("its link brings {rates}"), pace.received <= NOTHING);
+            return Some(Slow { node: node.id, what, could, above: Some(upper), stuck, claimed: false });
         }
         // Another node was slow behind the same upper end: the fault is there.
         let upper = core.iter().find(|other| other.id == upper && !other.moved && other.is_running())?;
-        Some(Slow { node: upper.id, what: format!("its link takes on {rates}"), could, above: None })
+        let (what, stuck) = (format!("its link takes on {rates}"), pace.received <= NOTHING);
+        Some(Slow { node: upper.id, what, could, above: None, stuck, claimed: false })
     }
 
     /// Moves a node behind the tail, unless too many are slow.
@@ -283,8 +356,14 @@ impl Deployment {
             }
             return;
         }
-        self.note(format!("{label} is slow: {what}: moved behind the tail"));
+        let rate = self.nodes.get(&slow.node).map_or(0.0, |node| node.meter.rate());
+        if slow.claimed {
+            self.note(format!("{label} may be slow: {what}, as cards claim: another one is tried in its place"));
+        } else {
+            self.note(format!("{label} is slow: {what}: moved behind the tail"));
+        }
         let paces = &mut self.chains[chain].paces;
+        paces.trial = slow.claimed.then_some(Trial { node: slow.node, rate, since: now });
         (paces.moved, paces.above) = (Some(now), slow.above.or(paces.above));
         for id in self.chains[chain].nodes().to_vec() {
             self.nodes.entry(id).and_modify(|node| node.meter.forget());
@@ -293,12 +372,32 @@ impl Deployment {
         self.log_repair(RepairKind::Slow, slow.node, chain, successor, what, (since, now));
     }
 
+    /// If the node that was tried in the place of a head gets no more than that one did, that one is not slow: it paces the chain
+    /// again.
+    fn end_trial(&mut self, chain: usize, now: Time) {
+        let state = &self.chains[chain];
+        let Some(Trial { node: id, rate, since }) = state.paces.trial else { return };
+        if now.since(since) < WINDOW + LEAST {
+            return;
+        }
+        let Some(pace) = state.nodes().first().and_then(|head| self.nodes.get(head)?.meter.pace()) else { return };
+        self.chains[chain].paces.trial = None;
+        if pace.received * SLOW > rate || !self.chains[chain].followers().contains(&id) {
+            return;
+        }
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        (node.moved, node.behind) = (false, false);
+        let text = format!("{} is not slow: the server's path gives no more than {:.1} MiB/s", node.label(), mib(rate));
+        self.note(text);
+        self.join_core(chain, id);
+    }
+
     /// How many nodes of a chain are slow, this one among them, and how many there are.
     fn count_slow(&self, chain: usize, slow: &Slow) -> (usize, usize) {
         let nodes: Vec<&NodeRecord> = self.chains[chain].nodes().iter().filter_map(|id| self.nodes.get(id)).collect();
         let is_slow = |node: &&&NodeRecord| {
             let disk = node.meter.disk_rate().is_some_and(|disk| disk < SLOW * slow.could);
-            node.id == slow.node || node.moved || disk
+            node.id == slow.node || (node.moved && !self.blame.is_guilty(node.id)) || disk
         };
         (nodes.iter().filter(is_slow).count(), nodes.iter().filter(|node| node.moved || !node.behind).count())
     }

@@ -1,6 +1,7 @@
 //! A server without sockets: nodes come, report and go; what the machine orders and decides is looked at.
 
 mod comparing;
+mod mend;
 mod repair;
 mod resume;
 mod slow;
@@ -167,8 +168,19 @@ impl World {
 
     /// A running chain.
     fn running_with<const N: usize>() -> (Self, [NodeId; N]) {
+        Self::running_on(0)
+    }
+
+    /// A running chain of nodes with cards of this speed.
+    fn running_on<const N: usize>(mbits: u32) -> (Self, [NodeId; N]) {
         let mut world = Self::new(u32::try_from(N).unwrap(), None);
-        let ids = core::array::from_fn(|at| world.join(u8::try_from(at + 1).unwrap()));
+        let ids = core::array::from_fn(|at| {
+            let id = world.join(u8::try_from(at + 1).unwrap());
+            let node = world.machine.nodes.get_mut(&id).unwrap();
+            let (name, addresses) = ("eth0".to_owned(), vec![node.address]);
+            node.hello.cards = vec![crate::control::Card { name, mac: [2; 6], addresses, mbits, up: true }];
+            id
+        });
         ids.into_iter().for_each(|id| world.say(id, ready()));
         assert_eq!(world.machine.stage(), Stage::Running);
         world.orders();
@@ -314,15 +326,6 @@ fn a_neighbours_word_makes_a_gone_node_dead_at_once_and_a_living_one_is_linked_a
     let second = event(&world);
     world.say(a, ToServer::Link(second));
     assert_eq!(world.reasons()[1], Some(Reason::NodeLost));
-}
-
-#[test]
-fn a_link_that_keeps_breaking_ends_in_the_loss_of_the_lower_node() {
-    let (mut world, _) = World::running();
-    for _ in 0..6 {
-        world.machine.on_feed(0, FeedEvent::Down("connection refused".into()), world.now);
-    }
-    assert_eq!(world.reasons(), [Some(Reason::UpstreamLost), None, None]);
 }
 
 #[test]

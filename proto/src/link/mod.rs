@@ -4,6 +4,7 @@
 //! Neither end holds payloads or knows a socket: the caller brings each frame that arrived complete, asks for control bytes
 //! to write, and accounts block frames with [`Sender::sent_block`] and [`Receiver::on_block`]. State table: `docs/WIRE.md`.
 
+mod again;
 mod receiver;
 mod sender;
 #[cfg(test)]
@@ -75,7 +76,7 @@ pub enum LinkFault {
     Refused(String),
     /// More came than credit was given for.
     Credit,
-    /// A block came damaged twice.
+    /// A block came damaged twice, or too many were damaged.
     BlockCrc(BlockNo),
     /// The manifest header does not have the root that the server named.
     ManifestHash,
@@ -104,6 +105,13 @@ impl LinkFault {
             _ => false,
         }
     }
+
+    /// The fault as it is told to the server. Before its key is proven the other end may be anybody: what it sends damaged says
+    /// nothing against the neighbour.
+    #[must_use]
+    pub(crate) fn as_seen(&self, proven: bool) -> Self {
+        if self.is_damage() && !proven { Self::Broken(self.to_string()) } else { self.clone() }
+    }
 }
 
 impl core::fmt::Display for LinkFault {
@@ -120,7 +128,7 @@ impl core::fmt::Display for LinkFault {
             Self::PayloadCrc(kind) => write!(f, "{kind:?} payload damaged (its CRC differs)"),
             Self::Refused(why) => write!(f, "refused: {why}"),
             Self::Credit => write!(f, "more was sent than credit was given for"),
-            Self::BlockCrc(block) => write!(f, "block {block} came damaged twice (its CRC differs)"),
+            Self::BlockCrc(block) => write!(f, "block {block} came damaged, and not the first time (its CRC differs)"),
             Self::ManifestHash => write!(f, "the manifest header is damaged (it does not have the manifest root)"),
             Self::PartHash(part) => write!(f, "part {part} of the manifest is damaged (its hash differs)"),
             Self::Manifest(what) => write!(f, "{what} does not match the manifest root"),

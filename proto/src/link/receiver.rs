@@ -1,5 +1,6 @@
 //! The downstream end of a link: it is called, says what it lacks, and gives credit and counts.
 
+use super::again::Asked;
 use super::{BEAT, DOWNSTREAM, Greeting, LinkFault, Pulse, Terms, UPSTREAM, check_frame, framed, proof, refused, same};
 use crate::bug::{self, Bug};
 use crate::frame::{HAS_HEADER, Header, Kind, LAST};
@@ -55,6 +56,7 @@ pub struct Receiver {
     unsaid: bool,
     acked: Time,
     pulse: Pulse,
+    asked: Asked,
     out: VecDeque<Vec<u8>>,
 }
 
@@ -96,6 +98,7 @@ impl Receiver {
             unsaid: false,
             acked: now,
             pulse: Pulse::new(now),
+            asked: Asked::new(),
             out: VecDeque::from([accept]),
         })
     }
@@ -176,8 +179,9 @@ impl Receiver {
         self.spend(header)
     }
 
-    /// The payload of a block frame is complete and its CRC was looked at.
-    pub fn on_block_complete(&mut self) {
+    /// The payload of the frame with `block` is complete and its CRC was looked at.
+    pub fn on_block_complete(&mut self, block: BlockNo) {
+        self.asked.on_come(block);
         self.received += 1;
         self.complete = self.spent;
     }
@@ -201,10 +205,10 @@ impl Receiver {
         self.state = ReceiverState::Open;
     }
 
-    /// Asks for `block` once more.
+    /// Asks for `block` once more, unless it is asked for already; a few a second, the others wait for their turn.
     pub fn say_again(&mut self, block: BlockNo) {
         if self.is_open() {
-            self.out.push_back(Header::bare(Kind::Again, self.terms.deployment, block.0).encode().to_vec());
+            self.asked.want(block);
         }
     }
 
@@ -222,6 +226,9 @@ impl Receiver {
                 self.pulse.said = now;
             }
             return Ok(());
+        }
+        while let Some(block) = self.asked.next(now) {
+            self.out.push_back(Header::bare(Kind::Again, self.terms.deployment, block.0).encode().to_vec());
         }
         let granted = self.granted.max(self.spent + free);
         let grown = granted - self.granted;
@@ -258,6 +265,7 @@ impl Receiver {
     #[must_use]
     pub fn deadline(&self) -> Time {
         let pulse = self.pulse.deadline(self.is_proven());
+        let pulse = self.asked.deadline().map_or(pulse, |asked| pulse.min(asked));
         if self.unsaid { pulse.min(self.acked.after(ACK_EVERY)) } else { pulse }
     }
 

@@ -1,5 +1,6 @@
 //! The upstream end of a link: it connects, learns what the downstream lacks, and sends within its credit.
 
+use super::again::Wanted;
 use super::{
     BEAT, DOWNSTREAM, Greeting, LinkFault, Pulse, SILENT, Terms, UPSTREAM, check_frame, framed, proof, refused, same,
 };
@@ -27,7 +28,7 @@ pub enum SenderEvent {
     Open,
     /// More has arrived there or more may come.
     Acked,
-    /// A block is wanted again.
+    /// A block is wanted again: [`Sender::resend`] it, or fetch it. What comes too often is not heard.
     Again(BlockNo),
 }
 
@@ -52,6 +53,7 @@ pub struct Sender {
     received: u64,
     received_next: u64,
     pulse: Pulse,
+    wanted: Wanted,
     out: VecDeque<Vec<u8>>,
 }
 
@@ -74,6 +76,7 @@ impl Sender {
             received: 0,
             received_next: 0,
             pulse: Pulse::new(now),
+            wanted: Wanted::new(),
             out,
         }
     }
@@ -165,6 +168,9 @@ impl Sender {
                 if block.0 >= self.lacks.universe() {
                     return Err(LinkFault::Malformed("Again"));
                 }
+                if !self.wanted.hear(block, now) {
+                    return Ok(SenderEvent::Nothing);
+                }
                 self.lacks.insert(block);
                 Ok(SenderEvent::Again(block))
             }
@@ -223,6 +229,28 @@ impl Sender {
     #[must_use]
     pub fn may_send(&self, charge: u64) -> bool {
         self.is_open() && (self.spent + charge <= self.credit || bug::is(Bug::CreditIgnored))
+    }
+
+    /// `block` is to be sent again, when nothing new is to be sent.
+    pub fn resend(&mut self, block: BlockNo) {
+        self.wanted.push(block);
+    }
+
+    /// The next block to send again.
+    #[must_use]
+    pub fn next_again(&self) -> Option<BlockNo> {
+        self.wanted.front()
+    }
+
+    /// The next block to send again was sent, or can't be.
+    pub fn settle_again(&mut self) {
+        self.wanted.pop();
+    }
+
+    /// Whether no block waits to be sent again.
+    #[must_use]
+    pub fn has_no_again(&self) -> bool {
+        self.wanted.is_empty()
     }
 
     /// Accounts a block frame that is about to be written.

@@ -124,7 +124,7 @@ fn a_mebibyte_that_came_is_acknowledged_at_once_though_no_space_is_free_again() 
     assert!(receiver.poll_control().is_some(), "the first credit");
     let arrive = |receiver: &mut Receiver, number| {
         receiver.on_block(&block(number, 512 << 10), T0).unwrap();
-        receiver.on_block_complete();
+        receiver.on_block_complete(BlockNo(number));
         receiver.on_time(0, (64 << 20) - u64::from(number + 1) * (512 << 10), 64 << 20, T0).unwrap();
         receiver.poll_control()
     };

@@ -2,6 +2,7 @@
 //! outside the node, and the upstream link stays as it is, until the caller has proven that it knows the link key. What a
 //! candidate does until then changes nothing in the node and is told to nobody.
 
+use super::damage::Damage;
 use super::{Act, Node};
 use crate::bug::{self, Bug};
 use crate::control::{LinkState, Side};
@@ -79,7 +80,7 @@ impl Node {
         self.upstream.passed_on = self.book.next_id();
         self.upstream.ended = None;
         // What came damaged on another link was not asked for on this one.
-        self.upstream.crc_retry = None;
+        self.upstream.damage = Damage::default();
         self.pass_ended = 0;
         self.tell_link(Side::Upstream, peer, LinkState::Up, None);
         self.open_upstream();

@@ -36,7 +36,6 @@ impl Downstream {
             parts: VecDeque::new(),
             manifest_due: false,
             early: Vec::new(),
-            again: VecDeque::new(),
             cursor,
             sent: VecDeque::new(),
             sent_base: 0,
@@ -118,14 +117,13 @@ impl Node {
 
     pub(super) fn lose_downstream(&mut self, fault: &LinkFault, now: Time) {
         let Some(down) = &mut self.downstream else { return };
-        let (peer, retry) = match &down.state {
+        let (peer, proven) = match &down.state {
             DownstreamState::Gone { .. } | DownstreamState::Idle { .. } => return,
-            DownstreamState::Connecting { .. } => (down.terms.to, true),
-            // A downstream that has not heard of us yet hangs up; its order is on the way. One that says nothing is dead.
-            DownstreamState::Up(sender) => {
-                (down.terms.to, !sender.is_proven() && !matches!(fault, LinkFault::Proof | LinkFault::Handshake))
-            }
+            DownstreamState::Connecting { .. } => (down.terms.to, None),
+            DownstreamState::Up(sender) => (down.terms.to, Some(sender.is_proven())),
         };
+        // A downstream that has not heard of us yet hangs up; its order is on the way. One that says nothing is dead.
+        let retry = proven.is_none_or(|proven| !proven && !matches!(fault, LinkFault::Proof | LinkFault::Handshake));
         if retry && now < down.give_up {
             down.state = DownstreamState::Idle { connect_at: now.after(CONNECT_PAUSE) };
             return;
@@ -135,7 +133,8 @@ impl Node {
         let sending: Vec<u64> = down.sent.drain(..).collect();
         sending.into_iter().for_each(|id| self.book.on_sent(id, false));
         self.clear_parts();
-        self.tell_link(Side::Downstream, peer, LinkState::Down, Some(fault));
+        let fault = fault.as_seen(proven == Some(true));
+        self.tell_link(Side::Downstream, peer, LinkState::Down, Some(&fault));
         self.open_upstream();
     }
 
@@ -218,7 +217,7 @@ impl Node {
                 self.reclaim();
             }
             SenderEvent::Again(block) => match self.book.find(block) {
-                Some(_) => down.again.push_back(block),
+                Some(_) => sender.resend(block),
                 // It left the ring: whoever still holds it is further up. It comes down the same way.
                 None => self.ask_again(block),
             },
@@ -301,22 +300,27 @@ impl Node {
             let bytes = cached.bytes.clone();
             return Some(Transmit::Shared(header.encode(), bytes));
         }
-        if let Some(block) = down.again.front().copied() {
+        self.next_entry()
+    }
+
+    /// The next block that the downstream wants again. Gives nothing as well while credit does not cover it.
+    fn next_again(&mut self) -> Option<Transmit> {
+        loop {
+            let sender = self.downstream.as_mut().and_then(Downstream::sender)?;
+            let block = sender.next_again()?;
             let found = self.book.find(block).and_then(|id| self.book.get(id).map(|entry| (id, entry.header)));
             match found {
                 Some((_, header)) if !sender.may_send(header.charge()) => return None,
                 Some((id, header)) => {
-                    down.again.pop_front();
+                    sender.settle_again();
                     return Some(self.send_entry(id, &header));
                 }
                 None => {
-                    down.again.pop_front();
+                    sender.settle_again();
                     self.ask_again(block);
-                    return self.transmit_downstream();
                 }
             }
         }
-        self.next_entry()
     }
 
     /// The next entry of the ring that the downstream lacks, if credit covers it.
@@ -342,7 +346,13 @@ impl Node {
             down.cursor += 1;
             return Some(self.send_entry(id, &header));
         }
-        let drained = self.book.get(down.cursor).is_none() || bug::is(Bug::EndTooEarly);
+        let drained = self.book.get(down.cursor).is_none();
+        // What is wanted again comes after everything new.
+        if drained && let Some(again) = self.next_again() {
+            return Some(again);
+        }
+        let down = self.downstream.as_mut()?;
+        let drained = (drained && down.sender()?.has_no_again()) || bug::is(Bug::EndTooEarly);
         let ended = self.upstream.ended.filter(|pass| drained && down.end_sent != Some(*pass));
         if skipped {
             self.reclaim();

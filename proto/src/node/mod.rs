@@ -4,12 +4,14 @@
 //! [`Node::poll`] asks for before it brings the next frame, and writes what [`Node::poll_transmit`] gives for each neighbour. The machine never sees a payload: it deals in
 //! headers, entry numbers and block numbers.
 //!
-//! Everything about the upstream neighbour is in `upstream.rs`, connections that may become its link are in `candidate.rs`, everything about the downstream one in `downstream.rs`, and
-//! the pass before the first block, in which disks are compared with the manifest, in `comparing.rs`. What the disk has done is in `disk.rs`, what
+//! Everything about the upstream neighbour is in `upstream.rs`, connections that may become its link are in `candidate.rs`, what comes
+//! damaged over it is in `damage.rs`, everything about the downstream one in `downstream.rs`, and the pass before the first block, in
+//! which disks are compared with the manifest, in `comparing.rs`. What the disk has done is in `disk.rs`, what
 //! the server is told in `word.rs`.
 
 mod candidate;
 mod comparing;
+mod damage;
 mod disk;
 mod downstream;
 #[cfg(test)]
@@ -28,6 +30,7 @@ use crate::reason::{EndState, LinkClass, Verify};
 use crate::set::BlockSet;
 use crate::units::{BlockNo, DeploymentId, Epoch, Hash, NodeId, PartNo, Time};
 use core::time::Duration;
+use damage::Damage;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -173,7 +176,6 @@ struct Downstream {
     manifest_due: bool,
     /// Segments of what it lacks that came before the number of blocks was known here, and when.
     early: Vec<(Header, Vec<u8>, Time)>,
-    again: VecDeque<BlockNo>,
     /// The next entry to look at.
     cursor: EntryId,
     /// Entries sent on this link that the downstream has not both received and passed on; the first is frame `sent_base`.
@@ -209,7 +211,7 @@ struct Upstream {
     base: EntryId,
     /// Entries below this one are known to have reached the next node.
     passed_on: EntryId,
-    crc_retry: Option<BlockNo>,
+    damage: Damage,
     ended: Option<u32>,
 }
 

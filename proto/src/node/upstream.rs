@@ -1,5 +1,6 @@
 //! What comes from the neighbour up the chain.
 
+use super::damage::Verdict;
 use super::downstream::Below;
 use super::{Act, CachedPart, Node, Take};
 use crate::bug::{self, Bug};
@@ -72,23 +73,24 @@ impl Node {
     /// entry that now owns it, or nothing if the payload is of no use.
     ///
     /// # Errors
-    /// [`LinkFault::BlockCrc`] when the same block came damaged before: relinking is the next thing to try.
+    /// [`LinkFault::BlockCrc`] when too much comes damaged: relinking is the next thing to try.
     pub fn on_block(&mut self, header: &Header, crc: u32) -> Result<Option<u64>, LinkFault> {
         self.upstream.arriving = 0;
         let block = BlockNo(header.number);
         let Some(link) = &mut self.upstream.link else { return Ok(None) };
-        link.on_block_complete();
+        link.on_block_complete(block);
         if crc != header.payload_crc && !bug::is(Bug::CrcUnchecked) {
-            if self.upstream.crc_retry.replace(block) == Some(block) {
+            let Verdict::Again(tell) = self.upstream.damage.on_damaged(block) else {
                 return Err(LinkFault::BlockCrc(block));
-            }
+            };
             link.say_again(block);
             self.book.push_spoilt(*header);
+            if let Some(count) = tell {
+                self.tell_damage(block, count);
+            }
             return Ok(None);
         }
-        if self.upstream.crc_retry == Some(block) {
-            self.upstream.crc_retry = None;
-        }
+        self.upstream.damage.on_whole(block);
         let new = self.accepted.insert(block) && self.ended().is_none();
         let id = self.book.push(*header, new);
         if let Some(cached) = self.part_of(block.0).and_then(|part| self.parts.get_mut(&part.0)) {
@@ -193,9 +195,9 @@ impl Node {
 
     pub(super) fn lose_upstream(&mut self, fault: &LinkFault) {
         let Some(link) = &self.upstream.link else { return };
-        let peer = link.terms().from;
+        let (peer, fault) = (link.terms().from, fault.as_seen(link.is_proven()));
         self.drop_upstream();
-        self.tell_link(Side::Upstream, peer, LinkState::Down, Some(fault));
+        self.tell_link(Side::Upstream, peer, LinkState::Down, Some(&fault));
     }
 
     pub(super) fn time_upstream(&mut self, now: Time) {

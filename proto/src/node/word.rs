@@ -1,6 +1,7 @@
 //! What the server is told: how far the node is, what it waits for, and how its links do.
 
 use super::{Act, Disk, Node, SAMPLE};
+use crate::book::Need;
 use crate::bug::{self, Bug};
 use crate::control::{LinkEvent, LinkState, Progress, Side, ToServer};
 use crate::link::{LinkFault, SUSPECT};
@@ -36,7 +37,9 @@ impl Node {
         }
         self.sampled = now;
         let ms = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
-        let full = self.free() < self.book.capacity() / 4;
+        // Nothing more comes, and there is something that the downstream has not taken: that is waiting for it, too.
+        let left = self.upstream.ended.is_some() && self.need() == Need::Paced && self.book.has_unsent();
+        let full = left || self.free() < self.book.capacity() / 4;
         if self.book.is_writing() {
             self.waits.disk = self.waits.disk.saturating_add(ms);
         }
@@ -73,6 +76,22 @@ impl Node {
         };
         let broken = &mut self.broken[usize::from(side == Side::Downstream)];
         *broken = (state == LinkState::Down).then(|| event.clone());
+        self.acts.push_back(Act::Tell(ToServer::Link(event)));
+    }
+
+    /// Says that `block` came damaged from the upstream and is fetched again: the link goes on, but it is to be known what it is
+    /// like.
+    pub(super) fn tell_damage(&mut self, block: BlockNo, count: u32) {
+        let Some(peer) = self.upstream.link.as_ref().map(|link| link.terms().from) else { return };
+        let event = LinkEvent {
+            deployment: self.config.deployment,
+            epoch: self.epoch,
+            peer,
+            side: Side::Upstream,
+            state: LinkState::Suspect,
+            reason: Reason::LinkCorrupt,
+            detail: format!("block {block} came damaged (its CRC differs), {count} so far on this link"),
+        };
         self.acts.push_back(Act::Tell(ToServer::Link(event)));
     }
 

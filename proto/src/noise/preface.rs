@@ -8,7 +8,7 @@ use nom::combinator::{map, map_opt};
 use nom::number::complete::le_u8;
 
 /// The version of everything that agents, the server and neighbours tell each other.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// The length of a preface in bytes.
 pub const PREFACE_LEN: usize = 16;
 
@@ -125,19 +125,19 @@ mod tests {
 
     #[test]
     fn the_bytes_of_the_prefaces_are_frozen() {
-        assert_eq!(&Preface::of(Mode::Pinned, Verdict::GoOn).encode(), b"SLIDECTL\x02\0\0\0\0\0\0\0");
-        assert_eq!(&Preface::of(Mode::Insecure, Verdict::GoOn).encode(), b"SLIDECTL\x02\x01\0\0\0\0\0\0");
-        assert_eq!(&Preface::of(Mode::Pinned, Verdict::Version).encode(), b"SLIDECTL\x02\0\x01\0\0\0\0\0");
-        assert_eq!(&Preface::of(Mode::Pinned, Verdict::Mode).encode(), b"SLIDECTL\x02\0\x02\0\0\0\0\0");
-        assert_eq!(&Preface::of(Mode::Pinned, Verdict::Busy).encode(), b"SLIDECTL\x02\0\x03\0\0\0\0\0");
+        assert_eq!(&Preface::of(Mode::Pinned, Verdict::GoOn).encode(), b"SLIDECTL\x03\0\0\0\0\0\0\0");
+        assert_eq!(&Preface::of(Mode::Insecure, Verdict::GoOn).encode(), b"SLIDECTL\x03\x01\0\0\0\0\0\0");
+        assert_eq!(&Preface::of(Mode::Pinned, Verdict::Version).encode(), b"SLIDECTL\x03\0\x01\0\0\0\0\0");
+        assert_eq!(&Preface::of(Mode::Pinned, Verdict::Mode).encode(), b"SLIDECTL\x03\0\x02\0\0\0\0\0");
+        assert_eq!(&Preface::of(Mode::Pinned, Verdict::Busy).encode(), b"SLIDECTL\x03\0\x03\0\0\0\0\0");
     }
 
     #[test]
     fn a_preface_of_any_version_and_mode_is_read() {
         let preface = Preface { version: 200, mode: 77, verdict: Verdict::Version };
         assert_eq!(Preface::parse(&preface.encode()), Ok(preface));
-        assert!(Preface::parse(b"SLIDECTL\x02\0\x04\0\0\0\0\0").is_err(), "no such verdict");
-        assert!(Preface::parse(b"SLIDECTL\x02\0\0\0\0\0\0\x01").is_err(), "the rest is zero");
+        assert!(Preface::parse(b"SLIDECTL\x03\0\x04\0\0\0\0\0").is_err(), "no such verdict");
+        assert!(Preface::parse(b"SLIDECTL\x03\0\0\0\0\0\0\x01").is_err(), "the rest is zero");
         assert!(Preface::parse(b"slidectl\x01\0\0\0\0\0\0\0").is_err());
     }
 }

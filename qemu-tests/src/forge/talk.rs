@@ -130,7 +130,7 @@ pub(super) fn downstream(
         let (header, payload) = read(&mut socket)?;
         if header.kind == Kind::Block {
             receiver.on_block(&header, clock.now()).map_err(io::Error::other)?;
-            receiver.on_block_complete();
+            receiver.on_block_complete(slidecast_proto::units::BlockNo(header.number));
         } else if let ReceiverEvent::Manifest =
             receiver.on_frame(&header, &payload, clock.now()).map_err(io::Error::other)?
         {

@@ -218,7 +218,10 @@ impl EventLoop {
         };
         match news {
             FeedNews::Up => self.parts.deployment.on_feed(chain, FeedEvent::Up, now),
-            FeedNews::Broken { detail } => self.parts.deployment.on_feed(chain, FeedEvent::Broken(shown(&detail)), now),
+            FeedNews::Broken { detail, damaged } => {
+                let detail = shown(&detail);
+                self.parts.deployment.on_feed(chain, FeedEvent::Broken { detail, damaged }, now);
+            }
             FeedNews::Waited { network, of } => {
                 self.parts.deployment.on_feed(chain, FeedEvent::Waited { network, of }, now);
             }

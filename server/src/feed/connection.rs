@@ -22,7 +22,9 @@ use std::sync::Arc;
 /// The most unsent bytes the kernel holds for a link: what is behind them stays able to change its mind. A call may
 /// overshoot by one pipe's worth (64 KiB), so that it stays within 512 KiB.
 const UNSENT: u32 = 448 << 10;
-/// The kernel gives a connection up, in milliseconds, when the other end acknowledges nothing for so long.
+/// The kernel gives a connection up, in milliseconds, when what it sent is not acknowledged for so long; it looks when a
+/// retransmission is due, so that takes up to one more. It also gives up one whose other end acknowledges but has had no room for so
+/// long (tcp(7), `TCP_USER_TIMEOUT`): a head whose process stands still that long is called again.
 const USER_TIMEOUT_MS: u32 = 4000;
 
 /// `TCP_NOTSENT_LOWAT`, tcp(7).
@@ -135,9 +137,9 @@ impl Connection {
         self.machine.is_drained() && self.outgoing.is_empty()
     }
 
-    /// Whether the socket has not taken all that it was given.
+    /// Whether the socket has not taken all that it was given, or the head gives no credit for what comes next.
     pub(crate) fn is_sending(&self) -> bool {
-        !self.outgoing.is_empty()
+        !self.outgoing.is_empty() || self.machine.waits_for_credit()
     }
 
     /// When to call [`Self::turn`] at the latest.

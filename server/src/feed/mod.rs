@@ -61,6 +61,8 @@ pub enum FeedNews {
     Broken {
         /// Why, in one line.
         detail: String,
+        /// What the head sent was damaged.
+        damaged: bool,
     },
     /// How long there was something to send and the network did not take it.
     Waited {
@@ -150,7 +152,8 @@ impl Worker {
             if was_open {
                 give_up = now.after(PATIENCE);
                 if !matches!(error, ConnectionError::Image { .. }) {
-                    self.say(FeedNews::Broken { detail: error.to_string() });
+                    let damaged = matches!(&error, ConnectionError::Fault(fault) if fault.is_damage());
+                    self.say(FeedNews::Broken { detail: error.to_string(), damaged });
                 }
             }
             let terms = &self.order.terms;

@@ -85,7 +85,7 @@ impl Bench {
             if header.kind == Kind::Block {
                 assert_eq!(crc32fast::hash(&payload), header.payload_crc);
                 receiver.on_block(&header, now).unwrap();
-                receiver.on_block_complete();
+                receiver.on_block_complete(BlockNo(header.number));
                 blocks.push(header.number);
             } else {
                 match receiver.on_frame(&header, &payload, now).unwrap() {

@@ -200,7 +200,7 @@ impl Agent {
             } else if let Some(receiver) = &mut receiver {
                 if frame.kind == Kind::Block {
                     receiver.on_block(&frame, now).unwrap();
-                    receiver.on_block_complete();
+                    receiver.on_block_complete(BlockNo(frame.number));
                     if crc32fast::hash(&payload) == frame.payload_crc {
                         let part: &Part = parts.last().unwrap();
                         check(part, &frame, &payload, &mut decoder);

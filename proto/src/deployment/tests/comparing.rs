@@ -31,7 +31,11 @@ fn a_chain_in_which_somebody_may_hold_something_compares_before_the_main_pass() 
         let message = at_phase(&world, id, phase);
         world.say(id, message);
     }
-    world.later(20);
+    for _ in 0..20 {
+        world.later(1);
+        let message = at_phase(&world, b, Phase::Preparing);
+        world.say(b, message);
+    }
     assert!(joins(world.orders()).is_empty(), "one still compares");
     let old = world.machine.node(b).unwrap().last_join.clone().unwrap();
     let message = at_phase(&world, b, Phase::Waiting);
@@ -54,6 +58,18 @@ fn a_disk_that_compares_too_slowly_is_not_waited_for() {
     world.later(31);
     assert!(joins(world.orders()).iter().all(|(_, join)| join.pass == 1));
     assert_eq!(world.reasons(), [None, None]);
+}
+
+#[test]
+fn a_node_that_reports_nothing_is_not_waited_for_by_those_that_have_compared() {
+    let (mut world, [a, _]) = comparing();
+    world.orders();
+    for _ in 0..4 {
+        world.later(1);
+        let message = at_phase(&world, a, Phase::Waiting);
+        world.say(a, message);
+    }
+    assert!(joins(world.orders()).iter().any(|(id, join)| (*id, join.pass) == (a, 1)));
 }
 
 #[test]

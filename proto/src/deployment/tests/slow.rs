@@ -33,7 +33,12 @@ struct Rows<const N: usize> {
 
 impl<const N: usize> Rows<N> {
     fn new() -> Self {
-        let (world, ids) = World::running_with();
+        Self::claiming(0)
+    }
+
+    /// Cards that claim this speed.
+    fn claiming(mbits: u32) -> Self {
+        let (world, ids) = World::running_on(mbits);
         let mut rows = Self { world, ids, totals: [(0, 0); N] };
         rows.run(5, [WELL; N]);
         rows
@@ -50,6 +55,7 @@ impl<const N: usize> Rows<N> {
                 let report = Progress {
                     epoch,
                     received_bytes: total.0,
+                    sent_bytes: total.0,
                     written_bytes: total.1,
                     wait_upstream_ms,
                     wait_downstream_ms,
@@ -153,4 +159,56 @@ fn a_head_on_a_slow_link_is_moved_once_and_if_that_helps_nothing_it_is_the_serve
     rows.world.machine.on_feed(0, waited, rows.world.now);
     rows.run(40, [IDLE; 4]);
     assert_eq!(rows.moved(), [1]);
+}
+
+#[test]
+fn a_node_that_reports_nothing_follows_after_3_seconds_and_the_others_go_on() {
+    let mut rows = Rows::<4>::new();
+    let ids = rows.ids;
+    for _ in 0..5 {
+        rows.world.later(1);
+        for id in [ids[0], ids[2], ids[3]] {
+            rows.world.say(id, progress(1));
+        }
+    }
+    assert_eq!((rows.moved(), rows.world.chain(0)), (vec![2], vec![1, 3, 4, 2]));
+    assert_eq!(rows.world.reasons(), [None; 4]);
+}
+
+#[test]
+fn when_most_report_nothing_it_is_not_their_fault() {
+    let mut rows = Rows::<3>::new();
+    let first = rows.ids[0];
+    for _ in 0..6 {
+        rows.world.later(1);
+        rows.world.say(first, progress(1));
+    }
+    assert_eq!(rows.moved(), [0; 0]);
+}
+
+#[test]
+fn a_tail_that_takes_nothing_is_moved_in_seconds_whatever_it_says_of_itself() {
+    for lie in [EMPTY, STUCK, Second { received: 10 * MB, ..EMPTY }, Second { written: 10 * MB, ..HUNG }] {
+        let mut rows = Rows::<3>::new();
+        rows.run(7, [STUCK, STUCK, lie]);
+        let moved = rows.moved();
+        assert!(moved == [3] || (lie.waits == HUNG.waits && moved.is_empty()), "{moved:?}");
+        rows.run(7, [STUCK, STUCK, lie]);
+        assert_eq!(rows.moved(), [3]);
+    }
+}
+
+#[test]
+fn a_head_that_gets_no_less_than_another_is_not_slow_though_cards_claim_more() {
+    let mut rows = Rows::<4>::claiming(1000);
+    let waited = FeedEvent::Waited { network: Duration::from_millis(990), of: Duration::from_secs(1) };
+    rows.world.machine.on_feed(0, waited.clone(), rows.world.now);
+    let all = [Second { waits: [1000, 0, 10], ..WELL }; 4];
+    rows.run(12, all);
+    assert_eq!((rows.moved(), rows.world.chain(0)), (vec![1], vec![2, 3, 4, 1]), "another one is tried");
+    rows.world.machine.on_feed(0, waited, rows.world.now);
+    rows.run(40, all);
+    assert_eq!((rows.moved(), rows.world.chain(0)), (vec![], vec![2, 3, 4, 1]));
+    let class = rows.world.machine.node(rows.ids[0]).unwrap().last_join.as_ref().unwrap().upstream.class;
+    assert_eq!(class, LinkClass::Paced);
 }

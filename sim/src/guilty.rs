@@ -1,0 +1,100 @@
+//! One broken machine among six, at each place of the chain: what it costs the others.
+
+use crate::network::Corruption;
+use crate::scenario::{Fault, Scenario, at_ms};
+use crate::world::{Outcome, World};
+
+/// How many nodes there are.
+const NODES: usize = 6;
+/// Their speed in bytes per second.
+const RATE: u64 = 10_000_000;
+/// The blocks of the image.
+const BLOCKS: u32 = 1200;
+
+/// Runs a chain of [`NODES`] equal nodes in which only this goes wrong.
+#[must_use]
+pub fn run(fault: Option<Fault>, shown: bool) -> Outcome {
+    let mut scenario = Scenario::of_seed(0);
+    scenario.alike(NODES, RATE);
+    scenario.image.blocks = BLOCKS;
+    scenario.network.window = 400_000;
+    scenario.network.unsent = 100_000;
+    scenario.faults = fault.map(|fault| (at_ms(500), fault)).into_iter().collect();
+    World::new(scenario, shown).run()
+}
+
+/// Node `culprit` damages all that it sends; with `all`, headers and what it says to its upstream, too.
+#[must_use]
+pub fn corrupted(culprit: usize, all: bool) -> Outcome {
+    run(Some(Fault::Corrupt(culprit, Corruption { permille: 1000, all })), false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Image;
+    use crate::scenario::Scenario;
+
+    fn image_bytes() -> u64 {
+        let mut scenario = Scenario::of_seed(0);
+        scenario.alike(NODES, RATE);
+        scenario.image.blocks = BLOCKS;
+        Image::new(&scenario.image, scenario.seed).stored_bytes()
+    }
+
+    fn others(but: usize) -> Vec<usize> {
+        (0..NODES).filter(|agent| *agent != but).collect()
+    }
+
+    /// The others are done within 1.5 times the undisturbed time, and the server sent at most 3 images.
+    fn assert_the_others_are_well(culprit: usize, outcome: &Outcome) {
+        assert_eq!(outcome.violation, None, "culprit {culprit}");
+        let done: Vec<usize> = outcome.done.iter().copied().filter(|agent| *agent != culprit).collect();
+        assert_eq!(done, others(culprit), "culprit {culprit}");
+        let calm = run(None, false).last_done.unwrap().as_secs_f64();
+        let took = outcome.last_done.unwrap().as_secs_f64();
+        assert!(took <= 1.5 * calm, "culprit {culprit}: {took:.2} s, undisturbed {calm:.2} s");
+        assert!(outcome.egress <= 3 * image_bytes(), "culprit {culprit}: {} images", outcome.egress / image_bytes());
+    }
+
+    #[test]
+    fn a_node_that_damages_all_that_it_sends_costs_the_others_little_and_is_named() {
+        for culprit in 0..NODES {
+            let outcome = corrupted(culprit, false);
+            assert_the_others_are_well(culprit, &outcome);
+            // A tail sends nothing to anybody.
+            let named = if culprit == NODES - 1 { vec![] } else { vec![culprit] };
+            assert_eq!(outcome.corrupting, named);
+            assert!(outcome.done.contains(&culprit), "it receives well");
+        }
+    }
+
+    #[test]
+    fn a_node_that_damages_headers_and_words_as_well_costs_the_others_little_and_is_named() {
+        for culprit in 0..NODES {
+            let outcome = corrupted(culprit, true);
+            if culprit == NODES - 1 {
+                // It can't be linked to either, and that is seen by time-outs of some seconds: they are not held to 1.5 times.
+                assert!(others(culprit).iter().all(|agent| outcome.done.contains(agent)), "{outcome:?}");
+                assert!(outcome.egress <= 3 * image_bytes() && outcome.violation.is_none());
+            } else {
+                assert_the_others_are_well(culprit, &outcome);
+            }
+            // The tail has one neighbour that could say so; it fails, as nothing that it says arrives.
+            let failed = !outcome.done.contains(&culprit);
+            assert!(outcome.corrupting == [culprit] || (culprit == NODES - 1 && failed), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_reports_nothing_or_takes_nothing_or_complains_falsely_costs_the_others_little() {
+        for culprit in 0..NODES {
+            for fault in [Fault::Mute(culprit), Fault::FalseDown(culprit), Fault::Stuck(culprit)] {
+                let outcome = run(Some(fault), false);
+                assert_eq!(outcome.violation, None, "{fault:?}");
+                assert!(others(culprit).iter().all(|agent| outcome.done.contains(agent)), "{fault:?}: {outcome:?}");
+                assert!(outcome.corrupting.is_empty(), "{fault:?}");
+            }
+        }
+    }
+}
