@@ -14,6 +14,7 @@ mod chaos;
 mod devices;
 mod end_to_end;
 mod faults;
+mod field;
 mod fixtures;
 mod harness;
 mod keys;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         redeploy::TESTS,
         boot::TESTS,
         keys::TESTS,
+        field::TESTS,
     ];
     let code = harness::main(&groups, chaos::trials);
     // What tests share is in a static, which is never dropped.
