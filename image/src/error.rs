@@ -246,6 +246,13 @@ pub enum ImageError {
         /// Why not.
         error: FitError,
     },
+    /// What was written reads back as something else.
+    ReadBack {
+        /// From which file or device.
+        path: PathBuf,
+        /// Where it begins to differ, to a megabyte.
+        offset: u64,
+    },
     /// A worker thread ended without a result: a bug.
     Worker,
 }
@@ -322,6 +329,9 @@ impl fmt::Display for ImageError {
                 write!(f, "{} ({bytes} bytes, sectors of {sector}): {what}", path.display())
             }
             Self::Table { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::ReadBack { path, offset } => {
+                write!(f, "{}: what was written at {offset} reads back as something else", path.display())
+            }
             Self::Worker => f.write_str("a worker thread ended without a result"),
         }
     }

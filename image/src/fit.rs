@@ -5,7 +5,10 @@
 //! the last usable sector, the checksums and the length in the protective MBR. On a disk of the same size nothing of the
 //! head changes, and the backup is what partitioning tools write (UEFI specification 5.3.2).
 //!
-//! Pure functions over bytes: `export` and the agents' head shadow use the same ones.
+//! What can be wrong with the disk is found by [`Geometry::new`], before anything is written. [`fit`] itself cannot fail: a
+//! table that cannot be fitted stays as the image has it, and [`Outcome`] says why.
+//!
+//! Pure functions over bytes: `create`, `export` and the agents' head shadow use the same ones.
 
 use crate::le::u32_at;
 use crate::table::gpt::{Header, header_crc, protective_entry};
@@ -16,20 +19,15 @@ use core::ops::Range;
 pub const HEAD_BYTES: u64 = 1 << 20;
 /// The room that every GPT keeps for its entries.
 const ARRAY_BYTES: u64 = 16 << 10;
+/// The longest array of entries that is fitted: 1,024 entries of 128 bytes.
+const MAX_ARRAY_BYTES: u64 = 128 << 10;
 
-/// Why a partition table cannot be fitted.
+/// Why an image cannot be put on a disk at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FitError {
     /// No disk has sectors of so many bytes.
     Sector(u32),
-    /// Too little of the front of the disk was given.
-    HeadTooShort {
-        /// Bytes given.
-        have: u64,
-        /// Bytes wanted.
-        need: u64,
-    },
-    /// The table or a partition ends behind the last place that a disk of this size has for it.
+    /// The disk is smaller than that of the image.
     TooSmall {
         /// Bytes of the disk.
         disk_bytes: u64,
@@ -41,85 +39,176 @@ pub enum FitError {
 impl fmt::Display for FitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sector(sector) => write!(f, "fitting a partition table: no disk has sectors of {sector} bytes"),
-            Self::HeadTooShort { have, need } => {
-                write!(f, "fitting a partition table: {have} bytes of the front of the disk, {need} are needed")
-            }
-            Self::TooSmall { disk_bytes, need } => {
-                write!(f, "fitting the partition table to a disk of {disk_bytes} bytes: it needs {need} bytes")
-            }
+            Self::Sector(sector) => write!(f, "no disk has sectors of {sector} bytes"),
+            Self::TooSmall { disk_bytes, need } => write!(f, "the disk has {disk_bytes} bytes, the image needs {need}"),
         }
     }
 }
 
 impl std::error::Error for FitError {}
 
-/// The bytes at the end of a disk that belong to the backup GPT: 16 KiB of entries and one sector of header. Empty on a
-/// disk too small for any GPT. On a disk that is no multiple of its sectors it ends with the last whole one.
+/// An image's disk and the disk it goes to. It exists only where one fits on the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    sector: u32,
+    image_bytes: u64,
+    disk_bytes: u64,
+}
+
+impl Geometry {
+    /// An image of a disk of `image_bytes`, with sectors of `sector` bytes, on a disk of `disk_bytes`. This is all that can
+    /// be refused because of sizes, and it needs no byte of image or disk.
+    ///
+    /// # Errors
+    /// [`FitError`] on a smaller disk, or on sectors that no disk has.
+    pub fn new(sector: u32, image_bytes: u64, disk_bytes: u64) -> Result<Self, FitError> {
+        if !sector.is_power_of_two() || !(512..=4096).contains(&sector) {
+            return Err(FitError::Sector(sector));
+        }
+        if disk_bytes < image_bytes {
+            return Err(FitError::TooSmall { disk_bytes, need: image_bytes });
+        }
+        Ok(Self { sector, image_bytes, disk_bytes })
+    }
+
+    /// Whether the disk has the size of the image's.
+    #[must_use]
+    pub fn is_own_size(&self) -> bool {
+        self.image_bytes == self.disk_bytes
+    }
+}
+
+/// Why a GPT stays as the image has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfitted {
+    /// The checksum or a field of the primary header, or the checksum of its entries, is wrong.
+    Damaged,
+    /// The entries reach behind the first [`HEAD_BYTES`].
+    EntriesTooFar,
+    /// There are more entries than are fitted.
+    TooManyEntries,
+    /// The last partition leaves no room for the backup table.
+    NoRoom,
+    /// Where the backup table belongs, the image has something else.
+    Occupied,
+    /// On a disk of the image's own size: the table does not say that its backup is in the last sector.
+    BackupElsewhere,
+}
+
+impl fmt::Display for Unfitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Damaged => "its primary header or its entries do not match their checksums",
+            Self::EntriesTooFar => "its entries reach behind the first MiB of the disk",
+            Self::TooManyEntries => "it has more than 1024 entries",
+            Self::NoRoom => "its last partition leaves no room for the backup table at the end of the disk",
+            Self::Occupied => "the image has other data where the backup table belongs",
+            Self::BackupElsewhere => "it says that its backup table is not at the end of the disk",
+        })
+    }
+}
+
+/// What became of a partition table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// There is no GPT.
+    NoGpt,
+    /// The GPT is right for the disk; the backup table lies in these bytes of the disk.
+    Fitted(Range<u64>),
+    /// The GPT is as the image has it.
+    Unfitted(Unfitted, Geometry),
+}
+
+impl Outcome {
+    /// What an operator should know: the disk is larger than the image's and its GPT was not fitted, or is damaged.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        match self {
+            Self::Unfitted(why, geometry) if !geometry.is_own_size() || *why == Unfitted::Damaged => {
+                let Geometry { image_bytes, disk_bytes, .. } = geometry;
+                Some(format!(
+                    "the GPT was not fitted to the disk of {disk_bytes} bytes and is as on the image's disk of \
+                     {image_bytes} bytes: {why}"
+                ))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The bytes at the end of a disk in which [`fit`] may put a backup GPT: room for the longest array of entries and one
+/// sector of header. Empty on a disk too small for that. On a disk that is no multiple of its sectors it ends with
+/// the last whole one.
 #[must_use]
-pub fn backup_area(disk_bytes: u64, sector: u32) -> Range<u64> {
+pub fn tail_area(disk_bytes: u64, sector: u32) -> Range<u64> {
     let sector = u64::from(sector.max(1));
     let end = disk_bytes - disk_bytes % sector;
-    let bytes = ARRAY_BYTES.next_multiple_of(sector) + sector;
+    let bytes = MAX_ARRAY_BYTES.next_multiple_of(sector) + sector;
     // In front: protective MBR, header, entries.
     if end < 2 * bytes + sector { end..end } else { end - bytes..end }
 }
 
-/// Fits the GPT in `head`, the first [`HEAD_BYTES`] of a disk (or all of it), to `disk_bytes`; gives what belongs in
-/// [`backup_area`].
+/// Fits the GPT in `head`, the first [`HEAD_BYTES`] of a disk (or all of it), to the disk; `tail` is its [`tail_area`].
+/// Where the head is the whole disk, `tail` is empty and the backup table is put at the end of the head.
 ///
-/// `None`, and `head` unchanged, where there is nothing to fit: no table, an MBR, a GPT that does not hold, one with more
-/// entries than the area takes, or one made for this very size whose last partition reaches into the area.
-///
-/// # Errors
-/// [`FitError`] when a partition would end behind the disk, or on parameters that no disk has. `head` is then unchanged.
-pub fn fit(head: &mut [u8], sector: u32, disk_bytes: u64) -> Result<Option<Vec<u8>>, FitError> {
-    if !sector.is_power_of_two() || !(512..=4096).contains(&sector) {
-        return Err(FitError::Sector(sector));
+/// Both hold what the image has there, and zeros where it has nothing. Nothing that the image has in the place of the
+/// backup table is overwritten.
+pub fn fit(head: &mut [u8], tail: &mut [u8], geometry: Geometry) -> Outcome {
+    let unfitted = |why| Outcome::Unfitted(why, geometry);
+    let (sector, size) = (geometry.sector, u64::from(geometry.sector));
+    let table = match Table::read(head, sector) {
+        Ok(Some(table)) => table,
+        Ok(None) => return Outcome::NoGpt,
+        Err(why) => return unfitted(why),
+    };
+    let last = (geometry.disk_bytes / size).saturating_sub(1);
+    if geometry.is_own_size() && table.header.alternate != last {
+        return unfitted(Unfitted::BackupElsewhere);
     }
-    let (have, need) = (head.len() as u64, HEAD_BYTES.min(disk_bytes));
-    if have < need {
-        return Err(FitError::HeadTooShort { have, need });
+    if table.array.len() as u64 > MAX_ARRAY_BYTES {
+        return unfitted(Unfitted::TooManyEntries);
     }
-    let Some(table) = Table::read(head, sector) else { return Ok(None) };
-    let area = backup_area(disk_bytes, sector);
-    let last = (disk_bytes / u64::from(sector)).saturating_sub(1);
-    if area.is_empty() {
-        let need = 2 * (ARRAY_BYTES + u64::from(sector)) + u64::from(sector);
-        return Err(FitError::TooSmall { disk_bytes, need });
+    let Some(first) = table.backup_first(last, sector).filter(|first| table.end <= *first) else {
+        return unfitted(Unfitted::NoRoom);
+    };
+    let header = table.header_for(head, sector, last, first);
+    let backup = table.backup(&header, &head[table.array.clone()], sector, last, first);
+    let area = first * size..(last + 1) * size;
+    let base = if tail.is_empty() { 0 } else { area.end.saturating_sub(tail.len() as u64) };
+    let place = area.start.checked_sub(base).zip(area.end.checked_sub(base));
+    let place = place.and_then(|(start, end)| Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?));
+    let buffer = if tail.is_empty() { &mut *head } else { tail };
+    let Some(found) = place.and_then(|place| buffer.get_mut(place)) else { return unfitted(Unfitted::NoRoom) };
+    if found.iter().all(|byte| *byte == 0) {
+        found.copy_from_slice(&backup);
+    } else if !holds_backup(found, &backup, sector) {
+        return unfitted(Unfitted::Occupied);
     }
-    let same_size = table.header.alternate == last;
-    let first_of_area = area.start / u64::from(sector);
-    if table.array.len() as u64 > ARRAY_BYTES {
-        return Ok(None);
-    }
-    if table.end > first_of_area {
-        if same_size {
-            return Ok(None);
-        }
-        let need = table.end.saturating_mul(u64::from(sector)).saturating_add(area.end - area.start);
-        return Err(FitError::TooSmall { disk_bytes, need });
-    }
-    if !same_size {
-        let at = sector as usize;
-        let header = &mut head[at..at + table.header.len];
-        header[32..40].copy_from_slice(&last.to_le_bytes());
-        header[48..56].copy_from_slice(&(first_of_area - 1).to_le_bytes());
-        seal(header);
-        fit_protective(head, table.header.alternate, last);
-    }
-    let mut backup = vec![0; usize::try_from(area.end - area.start).unwrap_or(0)];
-    let header_at = backup.len() - sector as usize;
-    let array_sectors = (table.array.len() as u64).div_ceil(u64::from(sector));
-    let array_at = header_at - usize::try_from(array_sectors).unwrap_or(0) * sector as usize;
-    backup[array_at..array_at + table.array.len()].copy_from_slice(&head[table.array.clone()]);
-    let header = &mut backup[header_at..header_at + table.header.len];
-    header.copy_from_slice(&head[sector as usize..][..table.header.len]);
-    header[24..32].copy_from_slice(&last.to_le_bytes());
-    header[32..40].copy_from_slice(&1_u64.to_le_bytes());
-    header[72..80].copy_from_slice(&(last - array_sectors).to_le_bytes());
-    seal(header);
-    Ok(Some(backup))
+    table.put_header(head, &header, sector, last);
+    Outcome::Fitted(area)
+}
+
+/// Turns a table that was [`fit`]ted to a larger disk back into that of a disk of `disk_bytes`, if it is one.
+pub fn unfit(head: &mut [u8], sector: u32, disk_bytes: u64) {
+    let last = (disk_bytes / u64::from(sector.max(1))).saturating_sub(1);
+    let Ok(Some(table)) = Table::read(head, sector) else { return };
+    let Some(first) = table.backup_first(last, sector).filter(|first| table.end <= *first) else { return };
+    let header = table.header_for(head, sector, last, first);
+    table.put_header(head, &header, sector, last);
+}
+
+/// Whether `found` is a backup of the table that `backup` was made from: the same disk, entries and sizes in a header whose
+/// checksum holds, and the entries themselves. Bytes that neither covers must be the same.
+fn holds_backup(found: &[u8], backup: &[u8], sector: u32) -> bool {
+    let Some(header_at) = found.len().checked_sub(sector as usize).filter(|at| *at > 0) else { return false };
+    let (entries, header) = found.split_at(header_at);
+    let (right_entries, right_header) = backup.split_at(header_at);
+    // Everything but the two checksummed words that depend on the size of the header: its length and its own checksum.
+    let same = header[..12] == right_header[..12] && header[20..92] == right_header[20..92];
+    let own = |header: &[u8]| header.get(24..32).and_then(|own| Some(u64::from_le_bytes(own.try_into().ok()?)));
+    let parsed = own(header).and_then(|own| Header::parse(header, own));
+    let rest_is_zero = |parsed: Header| header[parsed.len..].iter().all(|byte| *byte == 0);
+    entries == right_entries && same && parsed.is_some_and(rest_is_zero)
 }
 
 /// A primary table that holds, with the place of its array in the head and the end of its last partition.
@@ -130,18 +219,63 @@ struct Table {
 }
 
 impl Table {
-    fn read(head: &[u8], sector: u32) -> Option<Self> {
+    /// `None` where there are no signs of a GPT.
+    fn read(head: &[u8], sector: u32) -> Result<Option<Self>, Unfitted> {
         let size = sector as usize;
-        protective_entry(head)?;
-        let header = Header::parse(head.get(size..2 * size)?, 1)?;
-        let start = usize::try_from(header.entries.checked_mul(u64::from(sector))?).ok()?;
-        let array = start..start.checked_add(usize::try_from(header.array_bytes()).ok()?)?;
-        let entries = head.get(array.clone())?;
-        if start < 2 * size || !header.array_holds(entries) {
-            return None;
+        let (Some(_), Some(bytes)) = (protective_entry(head), head.get(size..2 * size)) else { return Ok(None) };
+        let header = Header::parse(bytes, 1).ok_or(Unfitted::Damaged)?;
+        let start = header.entries.checked_mul(u64::from(sector)).and_then(|start| usize::try_from(start).ok());
+        let len = usize::try_from(header.array_bytes()).ok();
+        let array = start.zip(len).and_then(|(start, len)| Some(start..start.checked_add(len)?));
+        let array = array.ok_or(Unfitted::EntriesTooFar)?;
+        let entries = head.get(array.clone()).ok_or(Unfitted::EntriesTooFar)?;
+        if array.start < 2 * size || !header.array_holds(entries) {
+            return Err(Unfitted::Damaged);
         }
         let end = header.partitions(entries).map(|(_, entry)| entry.last.saturating_add(1)).max().unwrap_or(0);
-        Some(Self { header, array, end })
+        Ok(Some(Self { header, array, end }))
+    }
+
+    /// The first sector of the backup table on a disk whose last sector is `last`, if it is behind the primary table.
+    fn backup_first(&self, last: u64, sector: u32) -> Option<u64> {
+        let size = u64::from(sector);
+        let first = last.checked_sub((self.array.len() as u64).max(ARRAY_BYTES).div_ceil(size))?;
+        ((self.array.end as u64).div_ceil(size) <= first).then_some(first)
+    }
+
+    /// The primary header for that disk.
+    fn header_for(&self, head: &[u8], sector: u32, last: u64, first: u64) -> Vec<u8> {
+        let mut header = head[sector as usize..][..self.header.len].to_vec();
+        if self.header.alternate != last {
+            header[32..40].copy_from_slice(&last.to_le_bytes());
+            header[48..56].copy_from_slice(&(first - 1).to_le_bytes());
+            seal(&mut header);
+        }
+        header
+    }
+
+    /// The backup table of that disk: entries, then the header in the last sector.
+    fn backup(&self, header: &[u8], entries: &[u8], sector: u32, last: u64, first: u64) -> Vec<u8> {
+        let size = sector as usize;
+        let mut backup = vec![0; usize::try_from(last + 1 - first).unwrap_or(0) * size];
+        let header_at = backup.len() - size;
+        let array_sectors = entries.len().div_ceil(size);
+        let array_at = header_at - array_sectors * size;
+        backup[array_at..array_at + entries.len()].copy_from_slice(entries);
+        let header_of_backup = &mut backup[header_at..header_at + header.len()];
+        header_of_backup.copy_from_slice(header);
+        header_of_backup[24..32].copy_from_slice(&last.to_le_bytes());
+        header_of_backup[32..40].copy_from_slice(&1_u64.to_le_bytes());
+        header_of_backup[72..80].copy_from_slice(&(last - array_sectors as u64).to_le_bytes());
+        seal(header_of_backup);
+        backup
+    }
+
+    fn put_header(&self, head: &mut [u8], header: &[u8], sector: u32, last: u64) {
+        if self.header.alternate != last {
+            head[sector as usize..][..header.len()].copy_from_slice(header);
+            fit_protective(head, self.header.alternate, last);
+        }
     }
 }
 
@@ -178,175 +312,4 @@ fn cylinder_head_sector(lba: u64) -> [u8; 3] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{LoopDevice, run, tool};
-    use std::path::{Path, PathBuf};
-
-    const MIB: u64 = 1 << 20;
-    const HEAD: usize = 1 << 20;
-
-    /// A file of `bytes`, partitioned with sgdisk in sectors of 512 bytes.
-    fn disk(bytes: u64, arguments: &[&str]) -> Option<(tempfile::TempDir, PathBuf)> {
-        tool("sgdisk")?;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("disk");
-        std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
-        run("sgdisk", arguments.iter().copied().chain([path.to_str().unwrap()]));
-        Some((dir, path))
-    }
-
-    /// What a deployment leaves on a disk of `bytes` when only the head was in the image.
-    fn fitted(image: &[u8], sector: u32, bytes: u64) -> Vec<u8> {
-        let mut disk = image[..usize::try_from(HEAD_BYTES.min(image.len() as u64)).unwrap()].to_vec();
-        let backup = fit(&mut disk, sector, bytes).unwrap().expect("a GPT");
-        disk.resize(usize::try_from(bytes).unwrap(), 0);
-        let area = backup_area(bytes, sector);
-        disk[usize::try_from(area.start).unwrap()..usize::try_from(area.end).unwrap()].copy_from_slice(&backup);
-        disk
-    }
-
-    fn assert_sgdisk_finds_no_problem(path: &Path) {
-        let said = run("sgdisk", ["-v", path.to_str().unwrap()]);
-        assert!(said.contains("No problems found"), "{said}");
-        for word in ["problem:", "Caution! ", "damaged", "invalid", "too small", "mismatch"] {
-            assert!(!said.to_lowercase().contains(&word.to_lowercase()), "{said}");
-        }
-    }
-
-    #[test]
-    fn on_a_disk_of_the_same_size_nothing_changes_and_the_backup_is_that_of_sgdisk() {
-        for bytes in [3 * MIB, 64 * MIB, 64 * MIB + 512 * 7, 64 * MIB + 100] {
-            let Some((_dir, path)) = disk(bytes, &["-n1:2048:+1M", "-c1:one", "-n2:0:0"]) else { return };
-            let image = std::fs::read(&path).unwrap();
-            let result = fitted(&image, 512, bytes);
-            assert!(result[..HEAD] == image[..HEAD]);
-            let area = backup_area(bytes, 512);
-            let area = usize::try_from(area.start).unwrap()..usize::try_from(area.end).unwrap();
-            assert!(result[area.clone()] == image[area]);
-        }
-    }
-
-    #[test]
-    fn sgdisk_finds_no_problem_on_a_larger_disk_and_the_partitions_are_the_same() {
-        let Some((_dir, path)) = disk(64 * MIB, &["-n1:2048:+10M", "-t1:ef00", "-n2:0:0"]) else { return };
-        let image = std::fs::read(&path).unwrap();
-        let list = |path: &Path| {
-            let said = run("sgdisk", ["-i1", "-i2", path.to_str().unwrap()]);
-            assert!(said.contains("Partition unique GUID"), "{said}");
-            said
-        };
-        let before = list(&path);
-        for bytes in [64 * MIB + 512, 65 * MIB, 130 * MIB + 512 * 3] {
-            std::fs::write(&path, fitted(&image, 512, bytes)).unwrap();
-            assert_sgdisk_finds_no_problem(&path);
-            assert_eq!(list(&path), before);
-            let said = run("sgdisk", ["-p", path.to_str().unwrap()]);
-            assert!(said.contains(&format!("last usable sector is {}", bytes / 512 - 34)), "{said}");
-            // The same as if it had been partitioned there: the protective MBR's length and end too.
-            let head = std::fs::read(&path).unwrap();
-            run("sgdisk", ["-e", path.to_str().unwrap()]);
-            assert!(head[..HEAD] == std::fs::read(&path).unwrap()[..HEAD]);
-        }
-    }
-
-    #[test]
-    fn what_was_fitted_to_a_larger_disk_and_back_is_what_it_was() {
-        let Some((_dir, path)) = disk(8 * MIB, &["-n1:2048:+1M"]) else { return };
-        let image = std::fs::read(&path).unwrap();
-        assert!(fitted(&fitted(&image, 512, 5000 * MIB / 100), 512, 8 * MIB)[..4096] == image[..4096]);
-    }
-
-    #[test]
-    fn a_disk_with_4096_byte_sectors_is_fitted_too() {
-        let Some((_dir, path)) = disk(64 * MIB, &[]) else { return };
-        let Some(device) = LoopDevice::new(&path, 4096) else { return };
-        run("sgdisk", ["-n1:256:+10M", "-n2:0:0", device.path()]);
-        drop(device);
-        let image = std::fs::read(&path).unwrap();
-        let same = fitted(&image, 4096, 64 * MIB);
-        assert!(same == image);
-        std::fs::write(&path, fitted(&image, 4096, 100 * MIB)).unwrap();
-        let device = LoopDevice::new(&path, 4096).unwrap();
-        assert_sgdisk_finds_no_problem(Path::new(device.path()));
-    }
-
-    /// The same as the test above by another program's eyes, where there are no loop devices.
-    #[test]
-    fn the_gpt_crate_reads_both_tables_of_a_fitted_disk_with_4096_byte_sectors() {
-        let lb = gpt::disk::LogicalBlockSize::Lb4096;
-        let device = Box::new(std::io::Cursor::new(vec![0_u8; 16 << 20]));
-        let mut disk =
-            gpt::GptConfig::new().writable(true).logical_block_size(lb).create_from_device(device, None).unwrap();
-        disk.add_partition("root", 3 * MIB, gpt::partition_types::LINUX_FS, 0, None).unwrap();
-        let mut image = disk.write().unwrap().into_inner();
-        gpt::mbr::ProtectiveMBR::with_lb_size(4095).overwrite_lba0(&mut std::io::Cursor::new(&mut image)).unwrap();
-        let grown = fitted(&image, 4096, 40 * MIB);
-        let disk = gpt::GptConfig::new()
-            .logical_block_size(lb)
-            .only_valid_headers(true)
-            .open_from_device(Box::new(std::io::Cursor::new(grown)))
-            .unwrap();
-        assert_eq!(disk.primary_header().unwrap().backup_lba, 40 * 256 - 1);
-        assert_eq!(disk.backup_header().unwrap().current_lba, 40 * 256 - 1);
-        assert_eq!(disk.partitions().len(), 1);
-    }
-
-    #[test]
-    fn a_partition_behind_the_end_of_the_disk_is_an_error_that_says_how_large_it_must_be() {
-        let Some((_dir, path)) = disk(64 * MIB, &["-n1:2048:+40M"]) else { return };
-        let image = std::fs::read(&path).unwrap();
-        let mut head = image[..HEAD].to_vec();
-        let need = 41 * MIB + 33 * 512;
-        assert_eq!(fit(&mut head, 512, need - 512), Err(FitError::TooSmall { disk_bytes: need - 512, need }));
-        assert!(head == image[..HEAD]);
-        fitted(&image, 512, need);
-    }
-
-    #[test]
-    fn an_mbr_no_table_and_a_broken_gpt_are_left_alone() {
-        let mut heads = vec![vec![0; HEAD]];
-        heads[0][446 + 4] = 0x83;
-        heads[0][510..512].copy_from_slice(&[0x55, 0xAA]);
-        heads.push(vec![0; HEAD]);
-        if let Some((_dir, path)) = disk(64 * MIB, &["-n1:2048:+40M"]) {
-            let image = std::fs::read(&path).unwrap();
-            // Signature of the MBR, type of the protective entry, header, an entry.
-            for flipped in [510, 450, 512, 520, 545, 600 - 12, 1024] {
-                let mut head = image[..HEAD].to_vec();
-                head[flipped] ^= 1;
-                heads.push(head);
-            }
-        }
-        for mut head in heads {
-            let before = head.clone();
-            assert_eq!(fit(&mut head, 512, 64 * MIB), Ok(None));
-            assert!(head == before);
-        }
-    }
-
-    #[test]
-    fn more_entries_than_the_area_takes_are_left_alone() {
-        let Some((_dir, path)) = disk(64 * MIB, &["-S256", "-n1:2048:+40M"]) else { return };
-        let mut head = std::fs::read(&path).unwrap();
-        assert_eq!(fit(&mut head, 512, 64 * MIB), Ok(None));
-    }
-
-    #[test]
-    fn a_hybrid_mbr_keeps_its_own_entries() {
-        let Some((_dir, path)) = disk(64 * MIB, &["-n1:2048:+10M", "-n2:0:0", "-h1"]) else { return };
-        let image = std::fs::read(&path).unwrap();
-        let grown = fitted(&image, 512, 80 * MIB);
-        assert!(grown[..512] == image[..512]);
-        assert!(grown[512..1024] != image[512..1024]);
-    }
-
-    #[test]
-    fn parameters_of_no_disk_are_errors() {
-        assert_eq!(fit(&mut [0; 512], 520, MIB), Err(FitError::Sector(520)));
-        assert_eq!(fit(&mut [0; 512], 512, MIB), Err(FitError::HeadTooShort { have: 512, need: MIB }));
-        assert_eq!(fit(&mut [0; 512], 512, 512), Ok(None));
-        assert!(backup_area(0, 512).is_empty());
-        assert_eq!(backup_area(64 * MIB + 5, 4096), 64 * MIB - 20480..64 * MIB);
-    }
-}
+mod tests;

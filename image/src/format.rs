@@ -354,6 +354,13 @@ pub(crate) fn parse_footer(superblock: &Superblock, bytes: &[u8]) -> Result<Vec<
     }
 }
 
+/// Whether the file at `path` begins as a layer does.
+pub(crate) fn is_layer(path: &std::path::Path) -> bool {
+    let mut magic = [0; 8];
+    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut magic));
+    read.is_ok() && magic == *MAGIC
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,7 @@ mod passing;
 mod report;
 mod resolve;
 mod resolved;
+pub mod signatures;
 pub mod source;
 mod table;
 #[cfg(test)]
@@ -33,7 +34,7 @@ mod work;
 pub use chain::{Image, LayerInfo};
 pub use create::{CreateOptions, CreateProgress, CreateReport, create};
 pub use error::ImageError;
-pub use export::{ExportProgress, ExportReport, export};
+pub use export::{ExportOptions, ExportProgress, ExportReport, export};
 pub use info::{ImageInfo, LayerRow, info};
 pub use report::PartitionInfo;
 pub use resolved::{Resolved, StoredRef};

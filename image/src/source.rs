@@ -133,9 +133,25 @@ impl Source {
 }
 
 /// Whether two paths lead to one file, by whatever names and links.
-pub(crate) fn same_file(one: &Path, other: &Path) -> bool {
+pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
     let identity = |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
     matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// The file that the loop device at `path` shows, if it is one.
+pub(crate) fn backing_file(path: &Path) -> Option<PathBuf> {
+    let metadata = std::fs::metadata(path).ok().filter(|metadata| metadata.file_type().is_block_device())?;
+    let text = std::fs::read_to_string(sysfs(metadata.rdev()).join("loop/backing_file")).ok()?;
+    Some(PathBuf::from(text.trim_end_matches('\n')))
+}
+
+/// Whether the kernel shows partitions of the block device at `path`: neither of a partition, nor of a loop device
+/// without `--partscan`.
+pub(crate) fn has_partitions(path: &Path) -> bool {
+    let Ok(metadata) = std::fs::metadata(path) else { return false };
+    let folder = sysfs(metadata.rdev());
+    let scanned = std::fs::read_to_string(folder.join("loop/partscan")).is_ok_and(|text| text.trim() == "0");
+    !folder.join("partition").exists() && !scanned
 }
 
 /// Whether a path that leads to nothing was meant to lead to a device: a file made there would fill the memory of the
@@ -217,8 +233,8 @@ mod tests {
         std::fs::copy(&file, &copy).unwrap();
         std::fs::hard_link(&file, &hard).unwrap();
         std::os::unix::fs::symlink(&file, &soft).unwrap();
-        assert!(same_file(&file, &hard) && same_file(&soft, &hard));
-        assert!(!same_file(&file, &copy) && !same_file(&file, &dir.path().join("none")));
+        assert!(is_same_file(&file, &hard) && is_same_file(&soft, &hard));
+        assert!(!is_same_file(&file, &copy) && !is_same_file(&file, &dir.path().join("none")));
     }
 
     #[test]

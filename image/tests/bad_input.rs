@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::{Bench, noise, text};
-use slidecast_image::{Image, ImageError, export, verify};
+use common::{Bench, exported, noise, text};
+use slidecast_image::{Image, ImageError, verify};
 use std::path::PathBuf;
 
 const MIB: u64 = 1 << 20;
@@ -59,7 +59,7 @@ fn a_flipped_bit_anywhere_is_found_and_never_written_out() {
             bad[at] ^= 1 << (at % 8);
             std::fs::write(&path, &bad).unwrap();
             assert!(verify(&bench.path("1.slide"), |_| ()).is_err(), "{at} of {}", path.display());
-            match export(&bench.path("1.slide"), &out, |_| ()) {
+            match exported(&bench.path("1.slide"), &out) {
                 // Block headers, grain hashes and what is not live are not needed to write a disk.
                 Ok(_) => {
                     assert!(std::fs::read(&out).unwrap() == disk, "{at} of {}", path.display());

@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{Bench, noise, text};
-use slidecast_image::{CreateOptions, ImageError, create, export, verify, verify_quick};
+use common::{Bench, exported, noise, text};
+use slidecast_image::{CreateOptions, ImageError, create, verify, verify_quick};
 
 const MIB: u64 = 1 << 20;
 
@@ -218,18 +218,18 @@ fn a_disk_is_written_to_a_file_or_a_device_and_to_nothing_else() {
     bench.base(&disk, "a.slide");
     // What the file held before is gone, beyond the end of the disk too.
     let old = bench.disk("old", 9 * MIB, &[(0, noise(2, 9 << 20))]);
-    export(&bench.path("a.slide"), &old, |_| ()).unwrap();
+    exported(&bench.path("a.slide"), &old).unwrap();
     assert!(std::fs::read(&old).unwrap() == std::fs::read(&disk).unwrap());
     let pipe = bench.path("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     for to in [std::path::Path::new("/dev/null"), &pipe, &bench.path(".")] {
-        let error = export(&bench.path("a.slide"), to, |_| ()).unwrap_err();
+        let error = exported(&bench.path("a.slide"), to).unwrap_err();
         assert!(error.is_usage() && error.to_string().contains("neither a file nor a block device"), "{error}");
     }
     let other_name = bench.path("other-name");
     std::fs::hard_link(bench.path("a.slide"), &other_name).unwrap();
     for to in [&bench.path("a.slide"), &other_name, std::path::Path::new("/dev/no-such-disk")] {
-        let error = export(&bench.path("a.slide"), to, |_| ()).unwrap_err();
+        let error = exported(&bench.path("a.slide"), to).unwrap_err();
         assert!(error.is_usage() && error.to_string().contains("cannot be the output"), "{error}");
     }
     verify(&bench.path("a.slide"), |_| ()).unwrap();

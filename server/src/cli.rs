@@ -185,6 +185,18 @@ pub struct Export {
     pub file: PathBuf,
     /// A file, which is made or replaced, or a block device that is not in use and at least as large as the image's disk.
     pub dest: PathBuf,
+    /// Whether everything is read back and compared [default: full on a device, none on a file].
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub verify: Option<ReadBack>,
+}
+
+/// What `image export` reads back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReadBack {
+    /// Everything that was written.
+    Full,
+    /// Nothing.
+    None,
 }
 
 /// `slidecast key ...`

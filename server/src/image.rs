@@ -1,12 +1,12 @@
 //! `slidecast image ...`: the image crate with words and a progress line.
 
-use crate::cli::{Create, Export, ImageCommand, Info, VerifyImage};
+use crate::cli::{Create, Export, ImageCommand, Info, ReadBack, VerifyImage};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::say;
 use crate::shown::{count, shown};
 use indicatif::{ProgressBar, ProgressStyle};
-use slidecast_image::{CreateOptions, ImageError, create, export, info, verify};
+use slidecast_image::{CreateOptions, ExportOptions, ImageError, create, export, info, verify};
 use slidecast_proto::quantity::Bytes;
 
 impl From<ImageError> for Failure {
@@ -24,7 +24,7 @@ pub fn run(command: ImageCommand) -> Result<ExitCode, Failure> {
         ImageCommand::Create(args) => run_create(args),
         ImageCommand::Info(args) => run_info(&args),
         ImageCommand::Verify(args) => run_verify(&args),
-        ImageCommand::Export(args) => run_export(&args),
+        ImageCommand::Export(args) => run_export(args),
     }
 }
 
@@ -87,12 +87,19 @@ fn run_verify(args: &VerifyImage) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Done)
 }
 
-fn run_export(args: &Export) -> Result<ExitCode, Failure> {
+fn run_export(args: Export) -> Result<ExitCode, Failure> {
     let bar = bar("exporting");
-    let written = export(&args.file, &args.dest, |progress| advance(&bar, progress.done_bytes, progress.raw_bytes));
+    let Export { file, dest, verify } = args;
+    let verify = verify.map(|verify| verify == ReadBack::Full);
+    let options = ExportOptions { image: file, to: dest, verify };
+    let written = export(&options, |progress| advance(&bar, progress.done_bytes, progress.raw_bytes));
     bar.finish_and_clear();
     let written = written?;
+    for note in &written.notes {
+        crate::complain(&format!("warn: {}", shown(note)));
+    }
     let (used, disk) = (Bytes(written.raw_bytes), Bytes(written.disk_bytes));
-    say(&format!("{}: {used} of a disk of {disk} written; manifest root {}", args.dest.display(), written.root));
+    let how = if written.verified { "written and read back" } else { "written" };
+    say(&format!("{}: {used} of a disk of {disk} {how}; manifest root {}", options.to.display(), written.root));
     Ok(ExitCode::Done)
 }

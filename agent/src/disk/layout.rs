@@ -4,7 +4,7 @@
 //! written last; all else is body.
 
 use core::ops::Range;
-use slidecast_image::fit::{HEAD_BYTES, backup_area};
+use slidecast_image::fit::{HEAD_BYTES, tail_area};
 use slidecast_image::manifest::{ManifestHeader, Place};
 
 /// The areas of one target for one image, in bytes.
@@ -12,7 +12,7 @@ use slidecast_image::manifest::{ManifestHeader, Place};
 pub(super) struct Layout {
     /// The head ends here.
     pub(super) head: u64,
-    /// The place of the backup partition table, empty on small disks.
+    /// Where the backup partition table will be, with room for the longest; empty on small disks.
     pub(super) backup: Range<u64>,
     /// The image's disk ends here: its last grain may be cut.
     pub(super) disk_bytes: u64,
@@ -26,7 +26,7 @@ impl Layout {
     pub(super) fn new(header: &ManifestHeader, target_bytes: u64) -> Self {
         let grain = u64::from(header.grain);
         let head = HEAD_BYTES.max(grain).min(target_bytes);
-        let backup = backup_area(target_bytes, header.sector);
+        let backup = tail_area(target_bytes, header.sector);
         // Where both would meet, all is head: `fit` then sees the whole disk.
         let (head, backup) = if backup.is_empty() || head <= backup.start {
             (head, backup)
@@ -89,7 +89,7 @@ pub(super) mod tests {
     fn front_and_end_are_shadow_and_the_rest_is_body() {
         let layout = Layout::new(&header(64 * MIB, 4096, 512), 64 * MIB);
         let end = 64 * MIB;
-        let backup = end - 33 * 512;
+        let backup = end - 257 * 512;
         assert_eq!(split(&layout, 0..4096), [(true, 0..4096)]);
         assert_eq!(split(&layout, MIB - 4096..MIB + 4096), [(true, MIB - 4096..MIB), (false, MIB..MIB + 4096)]);
         assert_eq!(split(&layout, end - MIB..end), [(false, end - MIB..backup), (true, backup..end)]);
@@ -117,7 +117,7 @@ pub(super) mod tests {
     fn the_head_has_at_least_one_grain() {
         let layout = Layout::new(&header(640 * MIB, 16 << 20, 4096), 640 * MIB);
         assert_eq!(layout.head, 16 * MIB);
-        assert_eq!(640 * MIB - layout.backup.start, 5 * 4096);
+        assert_eq!(640 * MIB - layout.backup.start, 33 * 4096);
     }
 
     #[test]

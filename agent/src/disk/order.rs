@@ -92,7 +92,7 @@ fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
 
 /// Steps 4 and 5. Blocks that stood on the disk before it was begun need no write at all if the head is right, too.
 fn finish(shared: &Shared, begun: bool, pattern: &mut Pattern) -> Result<(), Fault> {
-    shared.shadow().fit()?;
+    shared.shadow().fit();
     if !begun {
         shared.io.drop_cache();
         if shadow_stands(shared)?.is_none() {
@@ -101,7 +101,7 @@ fn finish(shared: &Shared, begun: bool, pattern: &mut Pattern) -> Result<(), Fau
         let mut shadow = shared.shadow();
         shadow.forget_rest();
         // With the rest went the backup table that was fitted above.
-        shadow.fit()?;
+        shadow.fit();
         drop(shadow);
         wipe(shared)?;
     }

@@ -6,7 +6,7 @@ use super::mark::Mark;
 use crate::sys::AlignedBuf;
 use crate::target::TargetIo;
 use core::ops::Range;
-use slidecast_image::fit::fit;
+use slidecast_image::fit::{Geometry, Outcome, fit, unfit};
 
 /// The two areas as they are to stand on the disk at the end.
 #[derive(Debug)]
@@ -17,7 +17,10 @@ pub(super) struct Shadow {
     sector: u32,
     disk_bytes: u64,
     target_bytes: u64,
+    geometry: Geometry,
     loaded: bool,
+    /// What was loaded is gone but for what is the image's.
+    forgotten: bool,
     /// What was found to be the image's in what was loaded.
     held: Vec<Range<u64>>,
 }
@@ -25,14 +28,18 @@ pub(super) struct Shadow {
 impl Shadow {
     /// All zeros.
     pub(super) fn new(layout: &Layout) -> Result<Self, Fault> {
+        let sector = u32::try_from(layout.sector).unwrap_or(512);
+        let geometry = Geometry::new(sector, layout.disk_bytes, layout.target_bytes).map_err(Fault::Fit)?;
         Ok(Self {
             head: AlignedBuf::new(to_len(layout.head))?,
             backup: AlignedBuf::new(to_len(layout.backup.end - layout.backup.start))?,
             backup_start: layout.backup.start,
-            sector: u32::try_from(layout.sector).unwrap_or(512),
+            sector,
             disk_bytes: layout.disk_bytes,
             target_bytes: layout.target_bytes,
+            geometry,
             loaded: false,
+            forgotten: false,
             held: Vec::new(),
         })
     }
@@ -53,7 +60,7 @@ impl Shadow {
         }
         if self.disk_bytes < self.target_bytes {
             // A table that was fitted to this target is turned back into the image's, or it would never be the same.
-            let _ = fit(&mut self.head, self.sector, self.disk_bytes);
+            unfit(&mut self.head, self.sector, self.disk_bytes);
         }
         self.loaded = true;
         Ok(())
@@ -67,16 +74,21 @@ impl Shadow {
     /// The disk is going to be written: nothing stays of what was loaded but what is the image's. An older partition table must not
     /// come back in space that the image does not use.
     pub(super) fn forget_rest(&mut self) {
-        if !self.loaded {
+        self.forget_from(0);
+        self.forgotten = true;
+    }
+
+    fn forget_from(&mut self, first: u64) {
+        if !self.loaded || self.forgotten {
             return;
         }
         self.held.sort_unstable_by_key(|range| range.start);
         let areas = [(&mut self.head, 0), (&mut self.backup, self.backup_start)];
         for (area, base) in areas {
             let end = base + area.len() as u64;
-            let mut at = base;
-            for range in self.held.iter().filter(|range| (base..end).contains(&range.start)) {
-                area[to_len(at - base)..to_len(range.start.max(at) - base)].fill(0);
+            let mut at = base.max(first).min(end);
+            for range in self.held.iter().filter(|range| range.start < end && range.end > base) {
+                area[to_len(at - base)..to_len(range.start.clamp(at, end) - base)].fill(0);
                 at = at.max(range.end.min(end));
             }
             area[to_len(at - base)..].fill(0);
@@ -93,16 +105,12 @@ impl Shadow {
         &mut area[to_len(range.start - base)..to_len(range.end - base)]
     }
 
-    /// Fits the partition table to the target, as `image export` does for a disk of its size.
-    pub(super) fn fit(&mut self) -> Result<(), Fault> {
-        let Some(backup) = fit(&mut self.head, self.sector, self.target_bytes).map_err(Fault::Fit)? else {
-            return Ok(());
-        };
-        // On a small disk the head is all there is, and the backup belongs at its end.
-        let area = if self.backup.is_empty() { &mut self.head } else { &mut self.backup };
-        let start = area.len().saturating_sub(backup.len());
-        area[start..].copy_from_slice(&backup);
-        Ok(())
+    /// Fits the partition table to the target, as `image export` does for a disk of its size. What is loaded of an older backup
+    /// table is none of the image's.
+    pub(super) fn fit(&mut self) -> Outcome {
+        let longest = 129 << 10;
+        self.forget_from(self.target_bytes.saturating_sub(longest.max(self.backup.len() as u64)));
+        fit(&mut self.head, &mut self.backup, self.geometry)
     }
 }
 

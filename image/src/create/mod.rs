@@ -25,7 +25,7 @@ use crate::manifest::check_geometry;
 use crate::part::live_runs;
 use crate::report::Report;
 use crate::resolved::{BlockReader, Resolved};
-use crate::source::{Source, names_a_device, same_file};
+use crate::source::{Source, is_same_file, names_a_device};
 use crate::used::{self, DiskReport};
 use core::ops::Range;
 use grain::Grain;
@@ -34,7 +34,7 @@ use map::{Mapped, Mapper, Sizes};
 use output::Output;
 use parent::Parent;
 use pool::{Looked, Packed, Pool};
-use scan::Segment;
+use scan::{Free, Segment};
 use slidecast_proto::units::{BLOCK_MAX, BlockNo, GRAIN_MIN, Hash, MAX_BLOCKS};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -139,7 +139,7 @@ pub struct CreateReport {
 struct Job {
     source: Source,
     survey: DiskReport,
-    unused: Vec<Range<u64>>,
+    free: Free,
     sizes: Sizes,
     /// The most grains that may be stored.
     most: u64,
@@ -160,7 +160,7 @@ pub fn create(options: &CreateOptions, progress: impl Fn(CreateProgress)) -> Res
     let parent_resolved = parent.as_ref().map(Image::resolve).transpose()?;
     let job = prepare(options, parent.as_ref())?;
     let layers = parent.as_ref().map_or(&[][..], Image::chain);
-    if layers.iter().any(|layer| same_file(&layer.core.path, &options.output)) {
+    if layers.iter().any(|layer| is_same_file(&layer.core.path, &options.output)) {
         return Err(ImageError::Output { path: options.output.clone(), what: "it is a layer that this one builds on" });
     }
     let depth = u32::try_from(layers.len()).unwrap_or(u32::MAX);
@@ -225,7 +225,7 @@ fn not_beside(parent: &Path, output: &Path) -> Option<String> {
 
 fn check_output(options: &CreateOptions) -> Result<(), ImageError> {
     let path = options.output.clone();
-    if same_file(&options.source, &options.output) {
+    if is_same_file(&options.source, &options.output) {
         return Err(ImageError::Output { path, what: "it is the source" });
     }
     if options.output.file_name().is_none() {
@@ -296,18 +296,18 @@ fn prepare(options: &CreateOptions, parent: Option<&Image>) -> Result<Job, Image
         sector,
         what,
     })?;
-    let unused_of = |grain: u32| scan::whole_grains(&survey.unused, grain.into(), source.bytes());
-    let count = |unused: &[Range<u64>], grain: u32| {
-        scan::to_be_read(&source, unused, grain.into()).map_err(ImageError::io(Operation::Read, path, None))
+    let free_of = |grain: u32| Free::of(&survey, grain.into(), source.bytes());
+    let count = |free: &Free, grain: u32| {
+        scan::to_be_read(&source, free, grain.into()).map_err(ImageError::io(Operation::Read, path, None))
     };
-    let mut unused = unused_of(grain);
-    let mut most = count(&unused, grain)?;
+    let mut free = free_of(grain);
+    let mut most = count(&free, grain)?;
     let asked = (grain, block);
     if parent.is_none() {
         while most > INDEX_BYTES / GRAIN_BYTES && grain < BLOCK_MAX {
             grain *= 2;
-            unused = unused_of(grain);
-            most = count(&unused, grain)?;
+            free = free_of(grain);
+            most = count(&free, grain)?;
         }
         block = block.max(grain);
         while source.bytes() / u64::from(block) > u64::from(MAX_BLOCKS / 2) && block < BLOCK_MAX {
@@ -322,7 +322,7 @@ fn prepare(options: &CreateOptions, parent: Option<&Image>) -> Result<Job, Image
     } else if most > INDEX_BYTES / GRAIN_BYTES {
         notes.push("the disk is too large for full deduplication with the grain of its parent".into());
     }
-    Ok(Job { survey, unused, sizes: Sizes { grain, block, least_run: options.dedup_run }, most, notes, source })
+    Ok(Job { survey, free, sizes: Sizes { grain, block, least_run: options.dedup_run }, most, notes, source })
 }
 
 /// What the reader hands on, in the order of the disk.
@@ -417,7 +417,7 @@ fn read(job: &Job, pool: &Pool, reads: &SyncSender<Read>) -> u64 {
     }
     let grain = u64::from(job.sizes.grain);
     let mut sum = 0;
-    let ended = scan::scan(&job.source, &job.unused, grain, CHUNK_BYTES.div_ceil(grain), |segment| {
+    let ended = scan::scan(&job.source, &job.free, grain, CHUNK_BYTES.div_ceil(grain), |segment| {
         let read = match segment {
             Segment::Unused(range) => Read::Unused(range),
             Segment::Hole(range) => Read::Hole(range),

@@ -15,6 +15,7 @@ mod ext_sums;
 mod fat;
 mod ntfs;
 mod ntfs_record;
+mod raid;
 mod scan;
 mod sniff;
 mod swap;

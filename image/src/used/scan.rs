@@ -2,9 +2,10 @@
 
 use super::sniff::Signs;
 use super::volume::{Kept, Volume};
-use crate::fit::{HEAD_BYTES, backup_area, fit};
+use crate::fit::{Geometry, HEAD_BYTES, Outcome, Unfitted, fit, tail_area};
 use crate::manifest::TableKind;
 use crate::report::PartitionInfo;
+use crate::signatures;
 use crate::source::ReadAt;
 use crate::table::{self, Partition};
 use core::ops::Range;
@@ -20,6 +21,9 @@ pub struct DiskReport {
     /// Bytes of the disk whose content does not matter: sorted, apart, aligned inward to the smallest grain (the last one
     /// may end with the disk).
     pub unused: Vec<Range<u64>>,
+    /// What of `unused` is to be zeros: where probes look for signatures. Neither the backup GPT, which is made anew, is
+    /// among them, nor is the rest of the smallest grains that lie there in part.
+    pub zeros: Vec<Range<u64>>,
     /// What a person should know about the disk as a whole.
     pub notes: Vec<String>,
 }
@@ -56,7 +60,17 @@ pub fn scan(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> DiskReport {
         }
     };
     report.table = table.kind;
-    let mut unused = Vec::new();
+    let (mut unused, mut made_anew) = (Vec::new(), None);
+    // An array of disks has its signs at the end of each, and the partition table belongs to the array.
+    if let (TableKind::Gpt | TableKind::Mbr, Ok(Some(raid))) =
+        (table.kind, on_the_disk_itself.as_ref().map(Signs::raid))
+    {
+        report.notes.push(format!(
+            "everything on the disk is kept: it has a partition table ({}) and the signs of {raid}",
+            table.kind
+        ));
+        return report;
+    }
     match (table.kind, on_the_disk_itself) {
         (TableKind::None, Ok(signs)) if signs.name().is_empty() => {}
         (TableKind::None, signs) => report.partitions.push(partition(&whole, &volume, signs, &mut unused)),
@@ -74,12 +88,18 @@ pub fn scan(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> DiskReport {
         }
     }
     if table.kind == TableKind::Gpt {
-        match fits(&volume, disk_bytes, sector) {
-            true => unused.push(backup_area(disk_bytes, sector)),
-            false => report.notes.push("the backup GPT is kept as it is: it is not of the usual form".to_owned()),
+        match backup(&volume, disk_bytes, sector) {
+            Ok(area) => made_anew = Some(area),
+            Err(Some(why)) => report.notes.push(format!("the end of the disk is kept as it is: of the GPT, {why}")),
+            Err(None) => report.notes.push("the end of the disk is kept as it is: it cannot be read".to_owned()),
         }
     }
-    report.unused = grains(unused, disk_bytes);
+    // An old signature in free space would be found by the probes of whoever uses the disk next.
+    let mut places = signatures::places(0, disk_bytes);
+    places.extend(table.partitions.iter().flat_map(|found| signatures::places(found.start, found.bytes)));
+    let unused = signatures::joined(unused);
+    report.zeros = grains(signatures::intersection(&unused, &signatures::joined(places)), disk_bytes);
+    report.unused = grains(unused.into_iter().chain(made_anew).collect(), disk_bytes);
     report
 }
 
@@ -115,24 +135,28 @@ fn partition(
     report
 }
 
-/// Whether the backup GPT will be made anew on a disk of the same size.
-fn fits(volume: &Volume<'_>, disk_bytes: u64, sector: u32) -> bool {
-    let len = usize::try_from(HEAD_BYTES.min(disk_bytes)).unwrap_or(0);
-    let head = volume.bytes_at(0, len);
-    head.is_ok_and(|mut head| matches!(fit(&mut head, sector, disk_bytes), Ok(Some(_))))
+/// Where the backup GPT lies that is made anew on a disk of the same size: only a backup of this very table, or zeros, is
+/// left out of an image. Else why it is not.
+fn backup(volume: &Volume<'_>, disk_bytes: u64, sector: u32) -> Result<Range<u64>, Option<Unfitted>> {
+    let geometry = Geometry::new(sector, disk_bytes, disk_bytes).map_err(|_| None)?;
+    let tail = tail_area(disk_bytes, sector);
+    let read = |range: Range<u64>| {
+        let len = usize::try_from(range.end - range.start).unwrap_or(0);
+        volume.bytes_at(range.start, len).map_err(|_| None)
+    };
+    let head_end = if tail.is_empty() { disk_bytes } else { HEAD_BYTES.min(disk_bytes) };
+    let (mut head, mut tail) = (read(0..head_end)?, read(tail)?);
+    match fit(&mut head, &mut tail, geometry) {
+        Outcome::Fitted(area) => Ok(area),
+        Outcome::Unfitted(why, _) => Err(Some(why)),
+        Outcome::NoGpt => Err(None),
+    }
 }
 
 /// Sorts, joins what touches and aligns inward.
-fn grains(mut ranges: Vec<Range<u64>>, disk_bytes: u64) -> Vec<Range<u64>> {
-    ranges.sort_unstable_by_key(|range| range.start);
+fn grains(ranges: Vec<Range<u64>>, disk_bytes: u64) -> Vec<Range<u64>> {
     let grain = u64::from(GRAIN_MIN);
-    let mut joined: Vec<Range<u64>> = Vec::new();
-    for range in ranges {
-        match joined.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => joined.push(range),
-        }
-    }
+    let mut joined = signatures::joined(ranges);
     joined.retain_mut(|range| {
         range.start = range.start.next_multiple_of(grain);
         if range.end != disk_bytes {

@@ -4,8 +4,7 @@
 //! unforgivable mistake here, so all known signs are looked for, also those of what we do not read.
 
 use super::volume::{Kept, Unused, Volume};
-use super::{ext, fat, ntfs, swap};
-use crate::le::u32_at;
+use super::{ext, fat, ntfs, raid, swap};
 
 /// How much of the front of a volume is looked at: to the end of the first ZFS label.
 const HEAD_BYTES: u64 = 256 << 10;
@@ -58,6 +57,7 @@ enum Known {
 pub(crate) struct Signs {
     names: Vec<&'static str>,
     known: Option<Known>,
+    raid: Option<&'static str>,
     head: Vec<u8>,
 }
 
@@ -83,7 +83,10 @@ impl Signs {
             }
         }
         signs.names.extend(is_zfs(&head).then_some("ZFS"));
-        signs.names.extend(ends_like_md(volume)?.then_some("md RAID"));
+        signs.raid = raid::at_the_end(volume)?;
+        if let Some(name) = signs.raid.filter(|name| !signs.names.contains(name)) {
+            signs.names.push(name);
+        }
         signs.head = head;
         Ok(signs)
     }
@@ -91,6 +94,11 @@ impl Signs {
     /// The first name; empty if nothing was recognised.
     pub(crate) fn name(&self) -> &'static str {
         self.names.first().copied().unwrap_or_default()
+    }
+
+    /// The RAID format whose sign the end has.
+    pub(crate) fn raid(&self) -> Option<&'static str> {
+        self.raid
     }
 
     /// Whether there is a file system that can be read.
@@ -117,16 +125,4 @@ fn is_zfs(head: &[u8]) -> bool {
     let magic = 0x00BA_B10C_u64;
     let is = |block: &[u8]| block.starts_with(&magic.to_le_bytes()) || block.starts_with(&magic.to_be_bytes());
     head.get(128 << 10..).is_some_and(|uberblocks| uberblocks.chunks_exact(1024).any(is))
-}
-
-/// A member of an md array whose superblock lies at its end (versions 0.90 and 1.0).
-fn ends_like_md(volume: &Volume<'_>) -> Result<bool, Kept> {
-    let old = (volume.bytes() & !0xFFFF).checked_sub(64 << 10);
-    let new = (volume.bytes() & !0x1FF).checked_sub(8 << 10).map(|at| at & !0xFFF);
-    for at in [old, new].into_iter().flatten() {
-        if u32_at(&volume.bytes_at(at, 4)?, 0) == Some(0xA92B_4EFC) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -1,7 +1,7 @@
 //! Disks made up for the tests.
 #![allow(clippy::unwrap_used, unreachable_pub, dead_code, reason = "helpers of tests; not every test uses each")]
 
-use slidecast_image::{CreateOptions, CreateReport, ImageError, create, export};
+use slidecast_image::{CreateOptions, CreateReport, ExportOptions, ExportReport, ImageError, create, export};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -28,6 +28,11 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 /// Bytes that pack well.
 pub fn text(seed: u64, len: usize) -> Vec<u8> {
     noise(seed, len).into_iter().map(|byte| b"abcdefgh"[usize::from(byte % 8)]).collect()
+}
+
+/// Writes an image out the usual way.
+pub fn exported(image: &Path, to: &Path) -> Result<ExportReport, ImageError> {
+    export(&ExportOptions { image: image.into(), to: to.into(), verify: None }, |_| ())
 }
 
 impl Bench {
@@ -60,7 +65,7 @@ impl Bench {
     /// The image `name` written out.
     pub fn exported(&self, name: &str) -> Vec<u8> {
         let to = self.path("exported.img");
-        export(&self.path(name), &to, |_| ()).unwrap();
+        exported(&self.path(name), &to).unwrap();
         std::fs::read(to).unwrap()
     }
 

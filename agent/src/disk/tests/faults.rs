@@ -4,8 +4,8 @@ use super::image::{Dice, TestImage, gpt_front, to_usize};
 use super::recorder::{Faults, Recorder};
 use super::rig::{DEPLOYMENT, ROOT, Rig, deploy, options};
 use crate::disk::{DiskFailure, Engine, EngineOptions, Event};
-use slidecast_image::fit::backup_area;
-use slidecast_image::manifest::Content;
+use slidecast_image::fit::tail_area;
+use slidecast_image::manifest::{Content, Place};
 use slidecast_proto::reason::{Free, Reason, Verify};
 use slidecast_proto::units::BlockNo;
 use std::sync::Arc;
@@ -42,7 +42,12 @@ fn byte_of(image: &TestImage, fill: bool) -> u64 {
     let mut found = blocks.filter_map(|block| {
         let part = image.part_of(block);
         let info = part.block(block).unwrap();
-        let place = info.places.iter().find(|place| place.target * 4096 > 2 * MIB && place.grains > 1)?;
+        let body = 2 * MIB + 1..tail_area(4 * MIB, 512).start;
+        let inside = |place: &&Place| {
+            let at = place.target * 4096;
+            body.contains(&at) && at + u64::from(place.grains) * 4096 <= body.end && place.grains > 1
+        };
+        let place = info.places.iter().find(inside)?;
         (matches!(info.content, Content::Fill { .. }) == fill).then_some(place.target * 4096)
     });
     found.next_back().unwrap()
@@ -64,7 +69,7 @@ fn an_error_on_a_write_names_block_and_position() {
 #[test]
 fn errors_at_both_ends_of_the_disk_are_named() {
     let image = image(2);
-    let backup = backup_area(4 * MIB, 512).start;
+    let backup = tail_area(4 * MIB, 512).start;
     let cases =
         [(0, "writing the mark at 0"), (4096, "writing the head at 512"), (backup, "writing the backup GPT at ")];
     for (at, words) in cases {

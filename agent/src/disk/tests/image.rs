@@ -2,7 +2,7 @@
 
 use crate::disk::Event;
 use slidecast_image::codec::Codec;
-use slidecast_image::fit::{HEAD_BYTES, backup_area, fit};
+use slidecast_image::fit::{Geometry, HEAD_BYTES, fit, tail_area};
 use slidecast_image::manifest::{Content, ManifestHeader, Part, PartEntry, PartWriter, Place, TableKind};
 use slidecast_proto::units::{BlockNo, Hash, PartNo};
 use std::collections::BTreeMap;
@@ -228,7 +228,7 @@ impl TestImage {
     pub(super) fn expected(&self, old: &[u8]) -> Vec<u8> {
         let mut disk = old.to_vec();
         let target = old.len() as u64;
-        let backup = backup_area(target, self.header.sector);
+        let backup = tail_area(target, self.header.sector);
         disk[..to_usize(HEAD_BYTES.min(target))].fill(0);
         disk[to_usize(backup.start)..to_usize(backup.end)].fill(0);
         self.expected_on(disk)
@@ -237,14 +237,14 @@ impl TestImage {
     /// The disk with all that the image says, and all else as it is.
     pub(super) fn expected_on(&self, mut disk: Vec<u8>) -> Vec<u8> {
         let target = disk.len() as u64;
-        let backup = backup_area(target, self.header.sector);
-        let head = HEAD_BYTES.min(target);
+        let backup = tail_area(target, self.header.sector);
         for (at, grain) in self.used() {
             disk[at..at + grain.len()].copy_from_slice(grain);
         }
-        if let Some(bytes) = fit(&mut disk[..to_usize(head)], self.header.sector, target).unwrap() {
-            disk[to_usize(backup.start)..to_usize(backup.end)].copy_from_slice(&bytes);
-        }
+        let geometry = Geometry::new(self.header.sector, self.header.disk_bytes, target).unwrap();
+        let (head, tail) = disk.split_at_mut(to_usize(backup.start));
+        let head = if tail.is_empty() { head } else { &mut head[..to_usize(HEAD_BYTES.min(backup.start))] };
+        fit(head, tail, geometry);
         disk
     }
 

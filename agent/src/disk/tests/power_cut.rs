@@ -7,7 +7,7 @@ use super::recorder::{Recorder, Step};
 use super::rig::{DEPLOYMENT, Rig, deploy, options};
 use crate::disk::{Event, Mark};
 use core::ops::Range;
-use slidecast_image::fit::{HEAD_BYTES, backup_area};
+use slidecast_image::fit::{HEAD_BYTES, tail_area};
 use slidecast_proto::reason::{Free, Verify};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ fn bootable(bytes: u64, sector: usize) -> Vec<u8> {
 }
 
 fn body(disk: &[u8], sector: u32) -> &[u8] {
-    &disk[to_usize(HEAD_BYTES)..to_usize(backup_area(disk.len() as u64, sector).start)]
+    &disk[to_usize(HEAD_BYTES)..to_usize(tail_area(disk.len() as u64, sector).start)]
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,7 +153,7 @@ fn the_head_is_written_when_every_byte_of_the_body_was_flushed_and_read_back() {
         assert!(matches!(end, Event::Ended { .. }));
         let mut sectors = vec![Sector::Clean; to_usize(4 * MIB / 512)];
         let first_body = to_usize(HEAD_BYTES / 512);
-        let backup = to_usize(backup_area(4 * MIB, 512).start / 512);
+        let backup = to_usize(tail_area(4 * MIB, 512).start / 512);
         let body = first_body..backup;
         let range = |bytes: &Range<u64>| to_usize(bytes.start / 512)..to_usize(bytes.end / 512);
         let mut heads = 0;
@@ -198,6 +198,6 @@ fn nothing_but_the_mark_is_written_before_the_first_flush() {
     let log = target.state().log.clone();
     assert!(matches!(&log[..2], [Step::Write { at: 0, bytes }, Step::Flush] if Mark::parse(bytes).is_some()));
     let wiped = log.iter().skip(2).take_while(|step| **step != Step::Flush);
-    let outside = |at: u64| at >= HEAD_BYTES && at < backup_area(4 * MIB, 512).start;
+    let outside = |at: u64| at >= HEAD_BYTES && at < tail_area(4 * MIB, 512).start;
     assert_eq!(wiped.filter(|step| matches!(step, Step::Write { at, .. } if outside(*at))).count(), 0);
 }

@@ -4,7 +4,7 @@ use super::image::{Dice, TestImage, blocks_in, gpt_front, to_usize};
 use super::recorder::{Recorder, Step};
 use super::rig::{DEPLOYMENT, ROOT, Rig, deploy, options};
 use crate::disk::{EngineOptions, Event};
-use slidecast_image::fit::{HEAD_BYTES, backup_area};
+use slidecast_image::fit::{HEAD_BYTES, tail_area};
 use slidecast_proto::reason::{Free, Verified, Verify};
 use slidecast_proto::units::BlockNo;
 
@@ -83,7 +83,7 @@ fn unused_space_is_kept_to_the_byte() {
     let target = Recorder::new(old(16 * MIB), 512, false);
     deploy(&image, &target, options(Verify::Full, Free::Keep), 5);
     let used: Vec<_> = image.used().map(|(at, grain)| at..at + grain.len()).collect();
-    let backup = backup_area(16 * MIB, 512);
+    let backup = tail_area(16 * MIB, 512);
     for step in &target.state().log {
         let Step::Write { at, bytes } = step else { continue };
         let (mut at, end) = (*at, at + bytes.len() as u64);

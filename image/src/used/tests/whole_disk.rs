@@ -1,7 +1,6 @@
 //! Whole disks: tables with file systems in them.
 
 use super::oracle::{MIB, empty, unused};
-use crate::fit::backup_area;
 use crate::manifest::TableKind;
 use crate::source::Source;
 use crate::testing::{run, run_with, tool};
@@ -70,7 +69,7 @@ fn a_disk_with_one_partition_of_each_kind_has_its_free_space_and_its_backup_gpt_
     assert_eq!(report.partitions[4].note, "all of it is kept: the free space of LUKS is not read");
     assert!(report.partitions.iter().all(|p| p.used_bytes + p.unused_bytes == p.bytes));
     // Aligned to 4 KiB (the data of the FAT are not), with the backup at the end.
-    expected.push(backup_area(220 * MIB, 512));
+    expected.push(220 * MIB - 33 * 512..220 * MIB);
     let all_in = |one: &[std::ops::Range<u64>], other: &[std::ops::Range<u64>], slack: u64| {
         one.iter().all(|a| other.iter().any(|b| b.start <= a.start + slack && a.end <= b.end + slack))
     };

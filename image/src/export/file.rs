@@ -1,0 +1,129 @@
+//! Writing out to a regular file.
+
+use super::{Disk, ExportProgress, ExportReport, device, to_len, write_blocks, write_pattern};
+use crate::chain::Image;
+use crate::error::{ImageError, Operation};
+use crate::fit::{Geometry, HEAD_BYTES, Outcome, fit, tail_area};
+use crate::passing::PassingFile;
+use crate::resolved::Resolved;
+use core::ops::Range;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// What kind of file it is.
+enum Opened {
+    /// One that was there, emptied.
+    Old(File),
+    /// One that gets its name when the whole disk is in it.
+    New(PassingFile),
+}
+
+impl Opened {
+    fn file(&self) -> &File {
+        match self {
+            Self::Old(file) => file,
+            Self::New(passing) => passing.file(),
+        }
+    }
+}
+
+impl Disk for Opened {
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file().write_all_at(bytes, at)
+    }
+
+    fn fill(&self, pattern: u64, range: Range<u64>) -> io::Result<()> {
+        // The file was empty before: zeros need no writing.
+        if pattern == 0 { Ok(()) } else { write_pattern(self.file(), pattern, range) }
+    }
+}
+
+/// Writes `image` to the file `to`.
+pub(super) fn export(
+    image: &Image,
+    to: &Path,
+    verify: bool,
+    progress: impl Fn(ExportProgress),
+) -> Result<ExportReport, ImageError> {
+    let resolved = image.resolve()?;
+    let mut file = open(to, resolved.header().disk_bytes)?;
+    let written = write(&resolved, &file, to, verify, progress);
+    let written = written.and_then(|report| match &mut file {
+        Opened::New(passing) => passing.finish().map(|()| report),
+        Opened::Old(_) => Ok(report),
+    });
+    if written.is_err() && matches!(file, Opened::Old(_)) {
+        let _ = std::fs::remove_file(to);
+    }
+    written
+}
+
+/// A file of that size with nothing in it.
+fn open(path: &Path, bytes: u64) -> Result<Opened, ImageError> {
+    let old = OpenOptions::new().read(true).write(true).truncate(true).open(path);
+    let file = match old {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Opened::New(PassingFile::begin(path)?),
+        old => Opened::Old(old.map_err(ImageError::io(Operation::Open, path, None))?),
+    };
+    file.file().set_len(bytes).map_err(|error| {
+        if let Opened::Old(_) = file {
+            let _ = std::fs::remove_file(path);
+        }
+        ImageError::io(Operation::Create, path, None)(error)
+    })?;
+    Ok(file)
+}
+
+fn write(
+    resolved: &Resolved,
+    disk: &Opened,
+    path: &Path,
+    verify: bool,
+    progress: impl Fn(ExportProgress),
+) -> Result<ExportReport, ImageError> {
+    let header = resolved.header();
+    let (mut done_bytes, raw_bytes) = (0, header.raw_bytes * if verify { 2 } else { 1 });
+    let mut count = |bytes| {
+        done_bytes += bytes;
+        progress(ExportProgress { done_bytes, raw_bytes });
+    };
+    write_blocks(resolved, disk, path, &mut count)?;
+    if verify {
+        disk.file().sync_all().map_err(ImageError::io(Operation::Flush, path, None))?;
+        device::read_back(resolved, disk.file(), path, &[], &mut count)?;
+    }
+    let warning = fit_table(disk.file(), path, header.sector, header.disk_bytes)?;
+    disk.file().sync_all().map_err(ImageError::io(Operation::Flush, path, None))?;
+    Ok(ExportReport {
+        root: resolved.root(),
+        disk_bytes: header.disk_bytes,
+        raw_bytes: header.raw_bytes,
+        destination_bytes: header.disk_bytes,
+        verified: verify,
+        notes: warning.into_iter().collect(),
+    })
+}
+
+/// Makes the backup GPT that the image leaves out.
+fn fit_table(file: &File, path: &Path, sector: u32, bytes: u64) -> Result<Option<String>, ImageError> {
+    let geometry = Geometry::new(sector, bytes, bytes);
+    let geometry = geometry.map_err(|error| ImageError::Table { path: path.into(), error })?;
+    let tail = tail_area(bytes, sector);
+    let head_end = if tail.is_empty() { bytes } else { HEAD_BYTES.min(tail.start) };
+    let read = |range: Range<u64>| {
+        let mut bytes = vec![0; to_len(range.end - range.start)];
+        let done = file.read_exact_at(&mut bytes, range.start);
+        done.map(|()| bytes).map_err(ImageError::io(Operation::Read, path, range.start))
+    };
+    let (mut head, mut back) = (read(0..head_end)?, read(tail.clone())?);
+    let outcome = fit(&mut head, &mut back, geometry);
+    if let Outcome::Fitted(area) = &outcome {
+        let from = to_len(area.start - if back.is_empty() { 0 } else { tail.start });
+        let backup = if back.is_empty() { &head[from..] } else { &back[from..] };
+        let written = file.write_all_at(backup, area.start);
+        written.map_err(ImageError::io(Operation::Write, path, area.start))?;
+    }
+    Ok(outcome.warning())
+}
