@@ -1,5 +1,6 @@
 //! The life of an agent: find the server, say who and what it is, obey, and begin again.
 
+use crate::boot::KernelLog;
 use crate::callers::{Callers, Calling};
 use crate::cards;
 use crate::cli::{Arguments, Exit, Trust};
@@ -15,9 +16,9 @@ use crate::machine::Machine;
 use crate::run::{Resources, Run, fresh};
 use crate::status::Board;
 use mio::event::Event;
-use slidecast_proto::control::{Disk, Hello, Prepare, Refused, ToAgent, ToServer};
+use slidecast_proto::control::{Disk, Ended, Hello, Prepare, Refused, ToAgent, ToServer};
 use slidecast_proto::noise::{PublicKey, SecretKey};
-use slidecast_proto::reason::{Reason, Then};
+use slidecast_proto::reason::{EndState, Reason, Then};
 use slidecast_proto::selector::{Selector, choose};
 use slidecast_proto::units::{DeploymentId, NodeId, Time};
 use std::net::IpAddr;
@@ -203,7 +204,7 @@ impl<'a> Agent<'a> {
 
     /// Stays with a server until it is gone or, with `--once`, all is over.
     fn serve(&mut self, control: Control) -> Result<Next, AgentError> {
-        let mut visit = Visit::new(control, self.arguments.patience, self.board().cloned());
+        let mut visit = Visit::new(control, self.arguments.patience, self.machine.as_ref());
         // Its neighbours are where the server is.
         if self.machine.is_some()
             && let Err(error) = self.events.keep_to(visit.server.card.as_deref())
@@ -401,6 +402,7 @@ impl<'a> Agent<'a> {
         match Run::prepare(prepare, &resources, now) {
             Ok((run, ready)) => {
                 visit.run = Some(run);
+                (visit.target, visit.explanation) = (ready.target.clone(), None);
                 visit.say(&ToServer::Ready(ready));
                 Ok(None)
             }
@@ -488,10 +490,15 @@ struct Visit {
     /// The order that waits for somebody to pick one of these disks.
     question: Option<(Prepare, Vec<Disk>)>,
     board: Option<Board>,
+    /// What the kernel says, where it can be read.
+    kernel: Option<KernelLog>,
+    /// The path of the run's disk, and what the kernel said of it when it failed.
+    target: String,
+    explanation: Option<Option<String>>,
 }
 
 impl Visit {
-    fn new(control: Control, patience: Duration, board: Option<Board>) -> Self {
+    fn new(control: Control, patience: Duration, machine: Option<&Machine>) -> Self {
         let (server, call_at, node) = (control.server().clone(), Time::default(), NodeId(0));
         Self {
             server,
@@ -503,7 +510,10 @@ impl Visit {
             node,
             run: None,
             question: None,
-            board,
+            board: machine.map(|machine| machine.board().clone()),
+            kernel: machine.and_then(Machine::kernel).cloned(),
+            target: String::new(),
+            explanation: None,
         }
     }
 
@@ -566,8 +576,26 @@ impl Visit {
         if !self.greeted {
             return;
         }
-        while let Some(message) = self.run.as_mut().and_then(Run::poll_message) {
+        while let Some(mut message) = self.run.as_mut().and_then(Run::poll_message) {
+            if let ToServer::Ended(ended) = &mut message {
+                self.explain(ended);
+            }
             self.say(&message);
+        }
+    }
+
+    /// Puts beside the reason for which a disk failed what the kernel said of it. The same words each time.
+    fn explain(&mut self, ended: &mut Ended) {
+        let is_disk = matches!(
+            ended.reason,
+            Reason::DiskOpen | Reason::DiskWrite | Reason::DiskFlush | Reason::DiskRead | Reason::DiskMismatch
+        );
+        if ended.state != EndState::Failed || !is_disk {
+            return;
+        }
+        let words = self.explanation.get_or_insert_with(|| self.kernel.as_ref()?.explain(&self.target));
+        if let Some(words) = words {
+            ended.detail = format!("{}; {words}", ended.detail);
         }
     }
 

@@ -1,5 +1,6 @@
 //! A machine that is there for nothing but this agent: somebody may watch it, and be asked.
 
+use crate::boot::KernelLog;
 use crate::status::Board;
 use mio::Waker;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -13,6 +14,8 @@ pub(crate) struct Machine {
     attended: bool,
     /// Why nothing may be written here.
     held: Option<String>,
+    /// What the kernel says, where it can be read.
+    kernel: Option<KernelLog>,
     answers: Receiver<usize>,
     waker: Arc<OnceLock<Arc<Waker>>>,
 }
@@ -28,7 +31,10 @@ pub(crate) struct Operator {
 pub(crate) fn pair(board: Board, attended: bool) -> (Machine, Operator) {
     let (sender, answers) = sync_channel(1);
     let waker = Arc::new(OnceLock::new());
-    (Machine { board, attended, held: None, answers, waker: Arc::clone(&waker) }, Operator { answers: sender, waker })
+    (
+        Machine { board, attended, held: None, kernel: None, answers, waker: Arc::clone(&waker) },
+        Operator { answers: sender, waker },
+    )
 }
 
 impl Machine {
@@ -46,6 +52,16 @@ impl Machine {
     pub(crate) fn hold(self, why: &str) -> Self {
         self.board.hold(why);
         Self { held: Some(why.to_owned()), ..self }
+    }
+
+    /// The same machine, with what its kernel says.
+    pub(crate) fn with_kernel(self, kernel: Option<KernelLog>) -> Self {
+        Self { kernel, ..self }
+    }
+
+    /// What the kernel says, where it can be read.
+    pub(crate) fn kernel(&self) -> Option<&KernelLog> {
+        self.kernel.as_ref()
     }
 
     /// Why nothing may be written here, if that is so.

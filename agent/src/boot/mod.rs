@@ -10,12 +10,14 @@
 //! | `slidecast-dev` | loads modules for devices | `modules/` |
 //! | `slidecast-net` | finds network cards | `net/` |
 //! | `slidecast-eth0`.. | one card: DHCP, its address | `net/card`, `dhcp/` |
+//! | `slidecast-kmsg` | follows what the kernel says | `kmsg/` |
 //! | `slidecast-con` | writes to all consoles | `console/` |
 //! | `slidecast-key` | reads the keyboard of one console | `console/keys` |
 
 mod console;
 mod dhcp;
 mod init;
+mod kmsg;
 mod line;
 mod medium;
 mod modules;
@@ -23,6 +25,7 @@ mod net;
 mod options;
 mod worker;
 
+pub(crate) use kmsg::KernelLog;
 pub(crate) use medium::hold_boot_medium;
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The second process: the agent, and the threads that make a machine around it.
 
 use super::options::Options;
-use super::{LAST_WORDS, Wish, console, modules, net};
+use super::{LAST_WORDS, Wish, console, kmsg, modules, net};
 use crate::cli::{Arguments, Trust};
 use crate::inventory::{self, Roots};
 use crate::status::Board;
@@ -56,7 +56,8 @@ pub(super) fn run() -> End {
     let faults = options.faults.iter().map(|fault| &fault.text);
     faults.for_each(|text| log::error!("kernel command line: {text}"));
     options.complaints.iter().for_each(|text| log::warn!("kernel command line: {text}; left out"));
-    let end = serve(&options, &board, machine, lines);
+    let kernel = kmsg::start().inspect_err(|error| log::warn!("following the kernel's log: {error}")).ok();
+    let end = serve(&options, &board, machine.with_kernel(kernel), lines);
     consoles.finish();
     end
 }

@@ -7,10 +7,11 @@ use slidecast_lab::machine::{Boot, Machine, Options};
 use slidecast_lab::{Exit, Lab};
 
 use crate::Test;
-use crate::fixtures::{BOOT, Fixtures, LONG, all_done, finish};
+use crate::fixtures::{BOOT, Fixtures, LONG, SOON, all_done, finish};
 
 pub(crate) const TESTS: &[Test] = &[
     ("faults::a_disk_that_fails_to_flush_is_named_and_its_neighbours_are_done", failing_flush),
+    ("faults::what_the_kernel_says_of_a_disk_that_fails_is_on_both_sides_and_in_the_report", kernel_words),
     ("faults::a_machine_whose_cable_is_cut_is_left_behind_and_the_others_are_done", cut_cable),
     ("faults::a_slow_disk_is_done_all_the_same", slow_disk),
     ("faults::after_a_power_cut_the_disk_does_not_boot_and_the_next_network_boot_finishes", power_cut),
@@ -45,6 +46,25 @@ fn failing_flush() {
     assert_eq!(report.nodes.iter().filter(|node| node.state == "done").count(), 2, "{report:?}");
     assert!(report.nodes.iter().any(|node| node.reason == "disk-flush"), "{report:?}");
     finish(fixtures, &mut machines);
+}
+
+fn kernel_words() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let _dhcp = lab.dhcp(&[]).unwrap();
+    let mut deploy = fixtures.deploy(&lab, 1, &[]);
+    let rules = "[inject-error]\nevent = \"write_aio\"\nerrno = \"5\"\nonce = \"off\"\n";
+    let disk = fixtures.disk(&lab, "bad").failing(rules).unwrap();
+    let mut machine = lab.machine(Options::new(fixtures.kernel(), vec![disk])).unwrap();
+    // The line of its own, which the server shows too.
+    machine.wait_for("warning: kernel: I/O error, dev vda, sector", BOOT).unwrap();
+    deploy.process.wait_for("kernel: I/O error, dev vda, sector", SOON).unwrap();
+    machine.wait_for("the kernel: I/O error, dev vda, sector", SOON).unwrap();
+    let (exit, report) = deploy.wait(LONG).unwrap();
+    assert_eq!(exit, Exit::Code(3), "{report:?}");
+    let node = &report.nodes[0];
+    assert_eq!(node.reason, "disk-write", "{report:?}");
+    assert!(node.detail.contains("Input/output error; the kernel: I/O error, dev vda"), "{report:?}");
 }
 
 fn cut_cable() {
