@@ -64,7 +64,7 @@ fn kernel_words() {
     assert_eq!(exit, Exit::Code(3), "{report:?}");
     let node = &report.nodes[0];
     assert_eq!(node.reason, "disk-write", "{report:?}");
-    assert!(node.detail.contains("Input/output error; the kernel: I/O error, dev vda"), "{report:?}");
+    assert!(node.detail.contains("on /dev/vda: I/O error; the kernel: I/O error, dev vda"), "{report:?}");
 }
 
 fn cut_cable() {
