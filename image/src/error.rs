@@ -246,6 +246,20 @@ pub enum ImageError {
         /// Why not.
         error: FitError,
     },
+    /// The source was written to while it was read.
+    Changed {
+        /// Which file or device.
+        path: PathBuf,
+        /// What of it changed: its size or its content.
+        what: &'static str,
+    },
+    /// A file that holds a disk in another format, where a raw one was expected.
+    Container {
+        /// Which file.
+        path: PathBuf,
+        /// The format.
+        format: &'static str,
+    },
     /// What was written reads back as something else.
     ReadBack {
         /// From which file or device.
@@ -329,6 +343,23 @@ impl fmt::Display for ImageError {
                 write!(f, "{} ({bytes} bytes, sectors of {sector}): {what}", path.display())
             }
             Self::Table { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Changed { path, what: "size" } => write!(
+                f,
+                "{}: its size changed while it was read, and no image was made; try again when it is at rest",
+                path.display()
+            ),
+            Self::Changed { path, what } => write!(
+                f,
+                "{}: its {what} changed while it was read, and no image was made; try again when it is at rest, or \
+                 give --allow-changes for a mixture of older and newer content",
+                path.display()
+            ),
+            Self::Container { path, format } => write!(
+                f,
+                "{}: it is a {format} file and no raw disk; unpack or convert it first (qemu-img convert -O raw), or \
+                 give --format raw to image the file's own bytes",
+                path.display()
+            ),
             Self::ReadBack { path, offset } => {
                 write!(f, "{}: what was written at {offset} reads back as something else", path.display())
             }

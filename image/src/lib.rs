@@ -6,6 +6,7 @@
 
 mod chain;
 pub mod codec;
+mod container;
 pub mod create;
 pub mod error;
 pub mod export;

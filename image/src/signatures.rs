@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn behind_an_image_only_the_end_of_a_larger_disk_counts() {
         assert_eq!(behind(64 * MIB, 64 * MIB), []);
-        assert_eq!(behind(64 * MIB, 64 * MIB + 4096), Vec::from([64 * MIB..64 * MIB + 4096]));
+        assert_eq!(behind(64 * MIB, 64 * MIB + 4096).as_slice(), core::slice::from_ref(&(64 * MIB..64 * MIB + 4096)));
         let found = behind(66 * MIB, 200 * MIB);
         assert!(covers(&found, 200 * MIB - 1) && covers(&found, 200 * MIB - 512 * KIB));
         assert!(found.iter().all(|range| range.start >= 198 * MIB));

@@ -17,6 +17,25 @@ pub struct Source {
     bytes: u64,
     sector: u32,
     device: bool,
+    opened_as: Stamp,
+}
+
+/// What tells that a file was written to: size, and seconds and nanoseconds of mtime and ctime. A device has its size alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    times: Option<[i64; 4]>,
+}
+
+impl Stamp {
+    fn of(file: &File, device: bool) -> io::Result<Self> {
+        if device {
+            return Ok(Self { bytes: io::Seek::seek(&mut &*file, io::SeekFrom::End(0))?, times: None });
+        }
+        let metadata = file.metadata()?;
+        let times = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
+        Ok(Self { bytes: metadata.len(), times: Some(times) })
+    }
 }
 
 impl Source {
@@ -35,8 +54,8 @@ impl Source {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a file nor a block device"));
         }
         let file = File::open(path)?;
-        let bytes = if device { io::Seek::seek(&mut &file, io::SeekFrom::End(0))? } else { metadata.len() };
-        let mut source = Self { file, path: path.to_owned(), bytes, sector: 512, device };
+        let opened_as = Stamp::of(&file, device)?;
+        let mut source = Self { file, path: path.to_owned(), bytes: opened_as.bytes, sector: 512, device, opened_as };
         source.sector = if device { device_sector(metadata.rdev())? } else { source.file_sector()? };
         Ok(source)
     }
@@ -97,6 +116,24 @@ impl Source {
         self.device && self.file.metadata().is_ok_and(read_only)
     }
 
+    /// What has changed since it was opened: "size", or "content" where the times of a file changed; `None` if nothing has.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn change(&self) -> io::Result<Option<&'static str>> {
+        let now = Stamp::of(&self.file, self.device)?;
+        Ok(match self.opened_as {
+            then if then.bytes != now.bytes => Some("size"),
+            then if then != now => Some("content"),
+            _ => None,
+        })
+    }
+
+    /// Takes the disk to have sectors of `sector` bytes, whatever was guessed. Only a file can be told so.
+    pub(crate) fn set_sector(&mut self, sector: u32) {
+        self.sector = sector;
+    }
+
     /// The open file.
     #[must_use]
     pub fn file(&self) -> &File {
@@ -123,6 +160,10 @@ impl Source {
         let seek = |at: u64, whence| lseek(&self.file, at.cast_signed(), whence);
         let start = match seek(from, Whence::SeekData) {
             Ok(start) => start.cast_unsigned().max(from),
+            // Beyond the end of a file that has shrunk meanwhile there is no hole.
+            Err(Errno::ENXIO) if Stamp::of(&self.file, self.device)?.bytes < self.bytes => {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             Err(Errno::ENXIO) => return Ok(None),
             Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(Some(from..self.bytes)),
             Err(error) => return Err(error.into()),
@@ -214,6 +255,19 @@ mod tests {
         let data = source.next_data(0).unwrap().unwrap();
         assert!(data.start <= 4 << 20 && data.end >= (4 << 20) + 4096);
         assert_eq!(source.next_data(16 << 20).unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_that_shrinks_or_is_written_to_has_changed_and_what_it_lost_is_no_hole() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(16 << 20).unwrap();
+        let source = Source::open(file.path()).unwrap();
+        assert_eq!((source.change().unwrap(), source.next_data(0).unwrap()), (None, None));
+        file.as_file().set_times(std::fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH)).unwrap();
+        assert_eq!(source.change().unwrap(), Some("content"));
+        file.as_file().set_len(8 << 20).unwrap();
+        assert_eq!(source.change().unwrap(), Some("size"));
+        assert_eq!(source.next_data(9 << 20).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -159,6 +159,30 @@ pub struct Create {
     /// Content that repeats for less than this, 1 byte to 16MiB, is stored again: every place is a seek on a hard disk.
     #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = dedup_run)]
     pub dedup_run: u64,
+    /// The sector in bytes of the disk in a file, 512 or 4096 [default: what its GPT says, else 512].
+    #[arg(long, value_name = "BYTES", value_parser = sector_size)]
+    pub sector: Option<u32>,
+    /// Takes a file that looks like qcow2, gzip or another container to be a raw disk all the same.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<SourceFormat>,
+    /// Makes an image of a source that is written to meanwhile: a mixture of older and newer content.
+    #[arg(long)]
+    pub allow_changes: bool,
+}
+
+/// What a source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SourceFormat {
+    /// The bytes of a disk, one after the other.
+    Raw,
+}
+
+fn sector_size(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" | "4KiB" => Ok(4096),
+        _ => Err("a sector has 512 or 4096 bytes".into()),
+    }
 }
 
 /// `slidecast image info`

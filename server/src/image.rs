@@ -44,10 +44,20 @@ fn advance(bar: &ProgressBar, done: u64, all: u64) {
 }
 
 fn run_create(args: Create) -> Result<ExitCode, Failure> {
-    let Create { source, output, parent, block_size, grain, codec, dedup_run } = args;
+    let Create { source, output, parent, block_size, grain, codec, dedup_run, sector, format, allow_changes } = args;
+    let raw = format.is_some();
     let bar = bar("creating");
-    let options =
-        CreateOptions { parent, block: block_size, grain, codec, dedup_run, ..CreateOptions::new(&source, &output) };
+    let options = CreateOptions {
+        parent,
+        block: block_size,
+        grain,
+        codec,
+        dedup_run,
+        sector,
+        raw,
+        allow_changes,
+        ..CreateOptions::new(&source, &output)
+    };
     let made = create(&options, |progress| advance(&bar, progress.done_bytes, progress.disk_bytes));
     bar.finish_and_clear();
     let made = made?;

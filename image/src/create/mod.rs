@@ -18,7 +18,9 @@ mod scan;
 
 use crate::chain::Image;
 use crate::codec::{Encoder, Packing};
+use crate::container;
 use crate::error::{ImageError, Operation};
+use crate::export::looks_like_a_key;
 use crate::format::{MAX_LAYERS, MAX_NAME_BYTES, Row, Section, SectionEntry, Superblock};
 use crate::layer::{Layer, LayerFile, LiveHash, encode_live};
 use crate::manifest::check_geometry;
@@ -49,6 +51,9 @@ pub const DEFAULT_DEDUP_RUN: u64 = 16 << 10;
 /// The longest such run that may be asked for, in bytes.
 pub const MAX_DEDUP_RUN: u64 = 16 << 20;
 
+/// The longest name of a new file: with what it is called while it passes, no name is longer than 255 bytes.
+const MAX_OUTPUT_NAME: usize = 220;
+
 /// How much of the source is read at a time, in bytes.
 const CHUNK_BYTES: u64 = 1 << 20;
 /// The most chunks that are on their way.
@@ -71,6 +76,12 @@ pub struct CreateOptions {
     pub codec: Packing,
     /// Shorter runs of repeated grains, in bytes, are stored again.
     pub dedup_run: u64,
+    /// The sector in bytes of the disk in a file, 512 or 4096; guessed from its GPT where none is given.
+    pub sector: Option<u32>,
+    /// A file in a container format is imaged as it is.
+    pub raw: bool,
+    /// A source whose content changes meanwhile is no error.
+    pub allow_changes: bool,
 }
 
 impl CreateOptions {
@@ -85,6 +96,9 @@ impl CreateOptions {
             grain: None,
             codec: Packing::default(),
             dedup_run: DEFAULT_DEDUP_RUN,
+            sector: None,
+            raw: false,
+            allow_changes: false,
         }
     }
 }
@@ -172,6 +186,10 @@ pub fn create(options: &CreateOptions, progress: impl Fn(CreateProgress)) -> Res
     let mapper = Mapper::new(job.sizes, depth, walk, known);
     let mut output = Output::begin(&options.output)?;
     let (mapped, rows, read_bytes) = run(options, &job, mapper, &mut output, &progress)?;
+    let change = job.source.change().map_err(ImageError::io(Operation::Read, &options.source, None))?;
+    if let Some(what) = change.filter(|what| !options.allow_changes || *what == "size") {
+        return Err(ImageError::Changed { path: options.source.clone(), what });
+    }
     let superblock = Superblock {
         table: job.survey.table,
         sector: job.source.sector(),
@@ -231,6 +249,13 @@ fn check_output(options: &CreateOptions) -> Result<(), ImageError> {
     if options.output.file_name().is_none() {
         return Err(ImageError::Output { path, what: "it has no name" });
     }
+    // The parent's name is kept in its children, and a name must not fail at the end.
+    if options.output.file_name().is_some_and(|name| name.len() > MAX_OUTPUT_NAME) {
+        return Err(ImageError::Output { path, what: "its name is longer than 220 bytes" });
+    }
+    if options.output.exists() && looks_like_a_key(&options.output) {
+        return Err(ImageError::Output { path, what: "it looks like a key file, which would be lost" });
+    }
     match std::fs::metadata(&options.output) {
         Ok(metadata) if !metadata.is_file() => Err(ImageError::Output { path, what: "it is no regular file" }),
         Err(_) if names_a_device(&options.output) => {
@@ -261,7 +286,20 @@ fn parent_name(path: &Path) -> Result<String, ImageError> {
 /// Opens the source, finds out what of it is in use, and settles the sizes.
 fn prepare(options: &CreateOptions, parent: Option<&Image>) -> Result<Job, ImageError> {
     let path = &options.source;
-    let source = Source::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
+    let mut source = Source::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
+    if !source.is_device() && !options.raw {
+        let format = container::format_of(source.file(), source.bytes());
+        if let Some(format) = format.map_err(ImageError::io(Operation::Read, path, None))? {
+            return Err(ImageError::Container { path: path.clone(), format });
+        }
+    }
+    match options.sector {
+        Some(sector) if source.is_device() && sector != source.sector() => {
+            return Err(ImageError::Size { what: "the sectors of a device are those that the kernel says" });
+        }
+        Some(sector) => source.set_sector(sector),
+        None => {}
+    }
     let survey = used::scan(&source, source.bytes(), source.sector());
     let mut notes = survey.all_notes();
     if source.is_in_use() {

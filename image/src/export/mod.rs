@@ -85,13 +85,11 @@ pub fn export(options: &ExportOptions, progress: impl Fn(ExportProgress)) -> Res
     }) {
         return Err(refused("it is a layer of the image"));
     }
-    match std::fs::metadata(to).map(|metadata| (metadata.file_type(), metadata.len())) {
-        Ok((kind, _)) if kind.is_block_device() => device::export(&image, to, verify.unwrap_or(true), progress),
-        Ok((kind, _)) if !kind.is_file() => Err(refused("it is neither a file nor a block device")),
+    match std::fs::metadata(to).map(|metadata| metadata.file_type()) {
+        Ok(kind) if kind.is_block_device() => device::export(&image, to, verify.unwrap_or(true), progress),
+        Ok(kind) if !kind.is_file() => Err(refused("it is neither a file nor a block device")),
         Err(_) if names_a_device(to) => Err(refused("there is no such device")),
-        Ok((_, len)) if len <= MAX_KEY_BYTES && looks_like_a_key(to) => {
-            Err(refused("it looks like a key file, which would be lost"))
-        }
+        Ok(_) if looks_like_a_key(to) => Err(refused("it looks like a key file, which would be lost")),
         Ok(_) if format::is_layer(to) => Err(refused("it is an image, which would be lost: remove it first")),
         _ => file::export(&image, to, verify.unwrap_or(false), progress),
     }
@@ -100,6 +98,10 @@ pub fn export(options: &ExportOptions, progress: impl Fn(ExportProgress)) -> Res
 /// Whether a short file has a row of at least 64 hexadecimal digits.
 pub(crate) fn looks_like_a_key(path: &Path) -> bool {
     let mut text = Vec::new();
+    let short = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_KEY_BYTES);
+    if !short {
+        return false;
+    }
     let read = std::fs::File::open(path).and_then(|file| file.take(MAX_KEY_BYTES).read_to_end(&mut text));
     read.is_ok() && text.split(|byte| !byte.is_ascii_hexdigit()).any(|digits| digits.len() >= 64)
 }
