@@ -6,15 +6,16 @@ use crate::cards;
 use crate::cli::{Arguments, Exit, Trust};
 use crate::control::{Control, Lost};
 use crate::dial::Server;
-use crate::discover::Search;
+use crate::discover::{Search, TRIES, TRY_FOR};
 use crate::disk::Stopping;
 use crate::error::AgentError;
-use crate::event_loop::{CONTROL, DISCOVERY, EventLoop, callers};
+use crate::event_loop::{CONTROL, DISCOVERY, EventLoop, TRIALS, callers};
 use crate::inventory::{self, Roots};
 use crate::logging::Line;
 use crate::machine::Machine;
 use crate::run::{Resources, Run, fresh};
 use crate::status::Board;
+use mio::Token;
 use mio::event::Event;
 use slidecast_proto::control::{Disk, Ended, Hello, Prepare, Refused, ToAgent, ToServer};
 use slidecast_proto::noise::{PublicKey, SecretKey};
@@ -143,8 +144,8 @@ impl<'a> Agent<'a> {
     }
 
     /// Starts to connect to a server.
-    fn call(&self, server: Server) -> Result<Control, Lost> {
-        Control::connect(server, &self.secret, self.key(), self.events.registry(), CONTROL, self.events.now())
+    fn call(&self, server: Server, token: Token) -> Result<Control, Lost> {
+        Control::connect(server, &self.secret, self.key(), self.events.registry(), token, self.events.now())
     }
 
     /// Looks for a server until one has proven itself; `None` when the agent was stopped.
@@ -158,42 +159,34 @@ impl<'a> Agent<'a> {
                 let only = self.arguments.interface.clone();
                 // On somebody else's machine its own routes decide, which may be elaborate.
                 let keep = self.machine.is_some();
-                Search::on_cards(only, self.arguments.port, keep, self.trust, nonce, DISCOVERY, now)
+                let own = SecretKey::generate().map_err(|_| AgentError::NoRandomness)?;
+                Search::on_cards(only, self.arguments.port, keep, self.trust, (nonce, &own), DISCOVERY, now)
             }
         };
-        let mut attempt: Option<Control> = None;
+        let mut tries = Tries::default();
         loop {
             let now = self.events.now();
             search.advance(self.events.registry(), now)?;
-            if attempt.is_none()
+            if let Some(mut control) = tries.advance(&mut search, now) {
+                match control.reregister(self.events.registry(), CONTROL) {
+                    Ok(()) => return Ok(Some(control)),
+                    Err(lost) => search.on_failure(control.server(), lost.reason(), &lost.to_string(), now),
+                }
+            }
+            while let Some(token) = tries.free()
                 && let Some(server) = search.poll(now)
             {
-                match self.call(server.clone()) {
-                    Ok(control) => attempt = Some(control),
+                match self.call(server.clone(), token) {
+                    Ok(control) => tries.controls.push((token, control)),
                     Err(lost) => search.on_failure(&server, lost.reason(), &lost.to_string(), now),
                 }
             }
-            if let Some(control) = &mut attempt {
-                match control.advance(now) {
-                    Ok(()) if control.is_open() => return Ok(attempt),
-                    Ok(()) => {}
-                    Err(lost) => {
-                        search.on_failure(control.server(), lost.reason(), &lost.to_string(), now);
-                        attempt = None;
-                    }
-                }
-            }
-            let deadline = match &attempt {
-                Some(control) => control.deadline().min(search.ask_at()),
-                None => search.deadline(),
-            };
-            let deadline = deadline.min(self.receive_callers(None, None, now));
+            let next = if tries.free().is_some() { search.deadline() } else { search.ask_at() };
+            let deadline = tries.deadline(&search, now).min(next).min(self.receive_callers(None, None, now));
             self.events.wait(deadline, |event| {
                 self.callers.on_event(event);
                 search.on_event(event);
-                if let (CONTROL, Some(control)) = (event.token(), &mut attempt) {
-                    control.on_event(event);
-                }
+                tries.on_event(event);
             })?;
             if self.events.is_stopped() {
                 log::info!("stopped by a signal");
@@ -257,7 +250,7 @@ impl<'a> Agent<'a> {
                 }
                 if visit.control.is_none() && visit.call_at <= now {
                     visit.call_at = now.after(RECONNECT);
-                    visit.control = self.call(visit.server.clone()).ok();
+                    visit.control = self.call(visit.server.clone(), CONTROL).ok();
                 }
             }
             if self.events.is_stopped() {
@@ -470,6 +463,56 @@ impl<'a> Agent<'a> {
         }
         let deadline = self.callers.deadline().unwrap_or(Time(u64::MAX));
         self.events.accept_at().map_or(deadline, |at| at.min(deadline))
+    }
+}
+
+/// Servers that are being tried, a few at a time: one that does not answer must not keep out the next.
+#[derive(Debug, Default)]
+struct Tries {
+    controls: Vec<(Token, Control)>,
+}
+
+impl Tries {
+    /// A token for one more, if there may be one more.
+    fn free(&self) -> Option<Token> {
+        let taken = |token: &Token| self.controls.iter().any(|(other, _)| other == token);
+        (TRIALS..TRIALS + TRIES).map(Token).find(|token| !taken(token))
+    }
+
+    /// Goes on with all of them; gives the first that has proven itself. What failed is told to the search.
+    fn advance(&mut self, search: &mut Search, now: Time) -> Option<Control> {
+        let crowded = self.free().is_none() && search.has_untried(now);
+        let mut at = 0;
+        while let Some((_, control)) = self.controls.get_mut(at) {
+            match control.advance(now) {
+                Ok(()) if control.is_open() => return Some(self.controls.swap_remove(at).1),
+                Ok(()) if crowded && now.since(control.opened()) >= TRY_FOR => {
+                    let why = format!("no answer within {} s", TRY_FOR.as_secs());
+                    search.on_failure(control.server(), Reason::ServerLost, &why, now);
+                    self.controls.swap_remove(at);
+                }
+                Ok(()) => at += 1,
+                Err(lost) => {
+                    search.on_failure(control.server(), lost.reason(), &lost.to_string(), now);
+                    self.controls.swap_remove(at);
+                }
+            }
+        }
+        None
+    }
+
+    fn deadline(&self, search: &Search, now: Time) -> Time {
+        let crowded = self.free().is_none() && search.has_untried(now);
+        let of = |(_, control): &(Token, Control)| {
+            let late = if crowded { control.opened().after(TRY_FOR) } else { Time(u64::MAX) };
+            control.deadline().min(late)
+        };
+        self.controls.iter().map(of).min().unwrap_or(Time(u64::MAX))
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        let of = self.controls.iter_mut().filter(|(token, _)| *token == event.token());
+        of.for_each(|(_, control)| control.on_event(event));
     }
 }
 

@@ -126,6 +126,21 @@ impl Control {
         })
     }
 
+    /// Watches the connection under another token.
+    ///
+    /// # Errors
+    /// [`Lost::Io`].
+    pub fn reregister(&mut self, registry: &Registry, token: Token) -> Result<(), Lost> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        registry.reregister(&mut self.stream, token, both).map_err(Lost::Io)
+    }
+
+    /// When the connection was begun.
+    #[must_use]
+    pub fn opened(&self) -> Time {
+        self.opened
+    }
+
     /// The server.
     #[must_use]
     pub fn server(&self) -> &Server {

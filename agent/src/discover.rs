@@ -12,10 +12,11 @@ use mio::event::Event;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use pnet_datalink::NetworkInterface;
-use slidecast_proto::discovery::{DATAGRAM_LEN, Offer, OfferError, Seek};
-use slidecast_proto::noise::PublicKey;
+use slidecast_proto::discovery::{DATAGRAM_LEN, Offer, OfferError, Recognition, Seek};
+use slidecast_proto::noise::{PublicKey, SecretKey};
 use slidecast_proto::reason::Reason;
 use slidecast_proto::units::Time;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::time::Duration;
@@ -31,18 +32,39 @@ const RETRY_OTHER: Duration = Duration::from_secs(5);
 /// How often the same thing is said again.
 pub const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// How many addresses are kept.
-const CANDIDATES: usize = 8;
+const CANDIDATES: usize = 64;
+/// How many addresses that failed are remembered beyond those that are kept.
+const FAILED: usize = 256;
+/// How many servers are tried at a time.
+pub const TRIES: usize = 4;
+/// How long a try may take while another address waits that was never tried.
+pub const TRY_FOR: Duration = Duration::from_secs(1);
+/// How many complaints there are between two lines that say what is waited for.
+const COMPLAINTS: u32 = 16;
 /// How many cards are used.
-const VOICES: usize = 32;
+pub const VOICES: usize = 32;
+
+/// What speaks for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Its offer names another key than ours, or another mode.
+    Other,
+    /// Its offer claims what we look for.
+    Claims,
+    /// Its offer proves that it is of the server whose key we know; or the operator named the address.
+    Proven,
+}
 
 /// Where the server may be.
 #[derive(Debug)]
 struct Candidate {
     server: Server,
-    /// The offer's hint is what we look for.
-    fits: bool,
+    rank: Rank,
     heard: Time,
     try_at: Time,
+    tried: bool,
+    /// A try is under way.
+    trying: bool,
     complaint: Option<(String, Time)>,
 }
 
@@ -91,7 +113,12 @@ struct Heard {
 pub struct Search {
     ground: Ground,
     key: Option<PublicKey>,
+    /// What offers of the server whose key is known are recognised by.
+    recognition: Option<Recognition>,
     candidates: Vec<Candidate>,
+    /// Addresses that failed and made room for others, and when they may be tried again.
+    failed: VecDeque<(Server, Time)>,
+    complaints: u32,
     first_token: usize,
     say_at: Time,
     version_said: Option<Time>,
@@ -105,20 +132,24 @@ impl Search {
     }
 
     /// A search on every card, or on those named. With `keep` a server is reached by the card that its offer came by.
-    /// `nonce` must be fresh random bytes; the sockets have tokens from `first_token` on.
+    /// `nonce` must be fresh random bytes and `secret` drawn for this search; the sockets have tokens from `first_token` on.
     #[must_use]
     pub fn on_cards(
         only: Vec<String>,
         port: u16,
         keep: bool,
         trust: &Trust,
-        nonce: [u8; 8],
+        (nonce, secret): ([u8; 8], &SecretKey),
         first_token: usize,
         now: Time,
     ) -> Self {
-        let seek = Seek::new(nonce);
+        let recognition = match trust {
+            Trust::Pinned(key) => Recognition::new(secret, key),
+            Trust::Insecure => None,
+        };
+        let seek = Seek { key: recognition.as_ref().map(Recognition::public), ..Seek::new(nonce) };
         let cards = Cards { only, port, keep, voices: Vec::new(), seek, shout_at: now, pause: SEEK_FIRST };
-        Self::new(Ground::Cards(cards), trust, first_token, now)
+        Self { recognition, ..Self::new(Ground::Cards(cards), trust, first_token, now) }
     }
 
     fn new(ground: Ground, trust: &Trust, first_token: usize, now: Time) -> Self {
@@ -126,7 +157,17 @@ impl Search {
             Trust::Pinned(key) => Some(*key),
             Trust::Insecure => None,
         };
-        Self { ground, key, candidates: Vec::new(), first_token, say_at: now, version_said: None }
+        Self {
+            ground,
+            key,
+            recognition: None,
+            candidates: Vec::new(),
+            failed: VecDeque::new(),
+            complaints: 0,
+            first_token,
+            say_at: now,
+            version_said: None,
+        }
     }
 
     /// Takes note of what the kernel says.
@@ -147,7 +188,7 @@ impl Search {
             Ground::Named { host, port, ask_at, complaint } if *ask_at <= now => {
                 *ask_at = now.after(SEEK_MOST);
                 match (host.as_str(), *port).to_socket_addrs() {
-                    Ok(addresses) => addresses.for_each(|address| self.add(address.into(), true, now)),
+                    Ok(addresses) => addresses.for_each(|address| self.add(address.into(), Rank::Proven, now)),
                     Err(error) => {
                         let servers = std::fs::read_to_string(names::RESOLV_CONF).unwrap_or_default();
                         let text = names::explain(host, &error.to_string(), &servers);
@@ -175,7 +216,7 @@ impl Search {
             }
         }
         if self.say_at <= now {
-            self.say_at = now.after(SAY_AGAIN);
+            (self.say_at, self.complaints) = (now.after(SAY_AGAIN), 0);
             log::info!("{}", self.describe());
         }
         Ok(())
@@ -200,7 +241,13 @@ impl Search {
         match Offer::parse(bytes, nonce) {
             Ok(offer) => {
                 let address = SocketAddr::new(source.ip(), offer.port);
-                self.add(Server { address, card }, offer.server == self.key, now);
+                let proven = |known: &Recognition| known.is_of_server(bytes, source.ip());
+                let rank = match &self.recognition {
+                    _ if offer.server != self.key => Rank::Other,
+                    Some(known) if proven(known) => Rank::Proven,
+                    _ => Rank::Claims,
+                };
+                self.add(Server { address, card }, rank, now);
             }
             Err(error @ OfferError::OtherVersion(_)) => {
                 if self.version_said.is_none_or(|said| now.since(said) >= SAY_AGAIN) {
@@ -212,33 +259,54 @@ impl Search {
         }
     }
 
-    fn add(&mut self, server: Server, fits: bool, now: Time) {
+    fn add(&mut self, server: Server, rank: Rank, now: Time) {
         if let Some(known) = self.candidates.iter_mut().find(|known| known.server == server) {
             known.heard = now;
-            known.fits |= fits;
+            if known.rank < rank {
+                (known.rank, known.try_at) = (rank, known.try_at.min(now));
+            }
             return;
         }
-        if self.candidates.len() >= CANDIDATES {
-            // A crowd of false offers must not push out what fits.
-            let worst = (0..self.candidates.len()).min_by_key(|at| {
-                let candidate = &self.candidates[*at];
-                (candidate.fits, candidate.heard)
-            });
-            match worst {
-                Some(at) if fits || !self.candidates[at].fits => drop(self.candidates.swap_remove(at)),
-                _ => return,
-            }
+        if self.candidates.len() >= CANDIDATES && !self.make_room(rank) {
+            return;
         }
-        let try_at = if fits { now } else { now.after(RETRY) };
-        self.candidates.push(Candidate { server, fits, heard: now, try_at, complaint: None });
+        let failed = self.failed.iter().position(|(other, _)| *other == server).and_then(|at| self.failed.remove(at));
+        let first = if rank == Rank::Other { now.after(RETRY) } else { now };
+        let try_at = failed.as_ref().map_or(first, |(_, again)| first.max(*again));
+        let tried = failed.is_some();
+        self.candidates.push(Candidate { server, rank, heard: now, try_at, tried, trying: false, complaint: None });
     }
 
-    /// The server to try next, if any is due.
+    /// Makes room for an address of this rank: one that was tried in vain goes first, and remembers that; the newest never takes
+    /// the place of one that was not tried and has as much in its favour.
+    fn make_room(&mut self, rank: Rank) -> bool {
+        let idle = self.candidates.iter().enumerate().filter(|(_, candidate)| !candidate.trying);
+        let may_go = |candidate: &Candidate| candidate.rank < rank || (candidate.tried && candidate.rank <= rank);
+        let worst = idle.filter(|(_, candidate)| may_go(candidate));
+        let worst = worst.min_by_key(|(_, candidate)| (candidate.rank, !candidate.tried, candidate.heard));
+        let Some((at, _)) = worst else { return false };
+        let gone = self.candidates.swap_remove(at);
+        if gone.tried {
+            self.failed.push_back((gone.server, gone.try_at));
+            if self.failed.len() > FAILED {
+                self.failed.pop_front();
+            }
+        }
+        true
+    }
+
+    /// The server to try next, if any is due. [`Search::on_failure`] is to be told if that comes to nothing.
     pub fn poll(&mut self, now: Time) -> Option<Server> {
-        let due = self.candidates.iter_mut().filter(|candidate| candidate.try_at <= now);
-        let next = due.max_by_key(|candidate| (candidate.fits, now.since(candidate.try_at)))?;
-        next.try_at = now.after(RETRY);
+        let due = self.candidates.iter_mut().filter(|candidate| !candidate.trying && candidate.try_at <= now);
+        let next = due.max_by_key(|candidate| (candidate.rank, !candidate.tried, now.since(candidate.try_at)))?;
+        (next.tried, next.trying, next.try_at) = (true, true, now.after(RETRY));
         Some(next.server.clone())
+    }
+
+    /// Whether an address waits that was never tried.
+    #[must_use]
+    pub fn has_untried(&self, now: Time) -> bool {
+        self.candidates.iter().any(|candidate| !candidate.tried && candidate.try_at <= now)
     }
 
     /// This server is not to be had. Says so, unless it was said a moment ago.
@@ -246,12 +314,16 @@ impl Search {
         let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.server == *server) else { return };
         let other = reason != Reason::ServerLost;
         candidate.try_at = now.after(if other { RETRY_OTHER } else { RETRY });
+        candidate.trying = false;
         let said = candidate.complaint.as_ref();
         if said.is_some_and(|(said, at)| said == text && now.since(*at) < SAY_AGAIN) {
             return;
         }
         candidate.complaint = Some((text.to_owned(), now));
-        if other {
+        self.complaints += 1;
+        if self.complaints > COMPLAINTS {
+            log::debug!("{reason}: server at {server}: {text}");
+        } else if other {
             log::warn!("{reason}: server at {server}: {text}");
         } else {
             log::info!("server at {server}: {text}; trying again");
@@ -263,6 +335,7 @@ impl Search {
     pub fn ask_at(&self) -> Time {
         let ask = match &self.ground {
             Ground::Named { ask_at, .. } => *ask_at,
+            Ground::Cards(cards) if cards.voices.iter().any(|voice| voice.readable) => Time::default(),
             Ground::Cards(cards) => cards.shout_at,
         };
         ask.min(self.say_at)
@@ -272,7 +345,8 @@ impl Search {
     #[must_use]
     pub fn deadline(&self) -> Time {
         let ask = self.ask_at();
-        self.candidates.iter().map(|candidate| candidate.try_at).min().map_or(ask, |try_at| try_at.min(ask))
+        let waiting = self.candidates.iter().filter(|candidate| !candidate.trying);
+        waiting.map(|candidate| candidate.try_at).min().map_or(ask, |try_at| try_at.min(ask))
     }
 }
 
@@ -327,8 +401,9 @@ impl Voice {
                     heard.push(Heard { card: self.card.name.clone(), source, bytes: bytes[..DATAGRAM_LEN].to_vec() });
                 }
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => self.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                // The kernel tells only once that something has come: it still lies there.
+                Err(error) => log::trace!("receiving on {}: {error}", self.card.name),
             }
         }
     }
@@ -338,11 +413,16 @@ impl Voice {
 mod tests {
     use super::*;
     use mio::{Events, Poll};
+    use slidecast_proto::discovery::Responder;
     use slidecast_proto::units::DeploymentId;
     use std::net::UdpSocket as StdSocket;
 
     const NONCE: [u8; 8] = [7; 8];
     const FIRST: usize = 20;
+
+    fn own() -> SecretKey {
+        "77".repeat(32).parse().unwrap()
+    }
 
     fn key(byte: u8) -> PublicKey {
         PublicKey([byte; 32])
@@ -353,7 +433,7 @@ mod tests {
     }
 
     fn search(trust: &Trust) -> Search {
-        Search::on_cards(vec!["lo".to_owned()], 1, false, trust, NONCE, FIRST, Time(0))
+        Search::on_cards(vec!["lo".to_owned()], 1, false, trust, (NONCE, &own()), FIRST, Time(0))
     }
 
     fn at(last: u8) -> SocketAddr {
@@ -374,7 +454,7 @@ mod tests {
         let mut poll = Poll::new().unwrap();
         let mut events = Events::with_capacity(4);
         let trust = Trust::Pinned(key(1));
-        let mut search = Search::on_cards(vec!["lo".to_owned()], port, true, &trust, NONCE, FIRST, Time(0));
+        let mut search = Search::on_cards(vec!["lo".to_owned()], port, true, &trust, (NONCE, &own()), FIRST, Time(0));
         let found = loop {
             search.advance(poll.registry(), Time(0)).unwrap();
             if let Some(server) = search.poll(Time(0)) {
@@ -391,7 +471,7 @@ mod tests {
     #[test]
     fn an_unknown_card_is_an_error_and_no_endless_wait() {
         let only = vec!["no-such-card".to_owned()];
-        let mut search = Search::on_cards(only, 1, false, &Trust::Insecure, NONCE, FIRST, Time(0));
+        let mut search = Search::on_cards(only, 1, false, &Trust::Insecure, (NONCE, &own()), FIRST, Time(0));
         assert!(search.advance(Poll::new().unwrap().registry(), Time(0)).is_err());
     }
 
@@ -426,10 +506,51 @@ mod tests {
         let mut search = search(&Trust::Pinned(key(1)));
         search.on_datagram(at(250), None, &offer(Some(key(1))).encode(NONCE), NONCE, Time(0));
         for last in 0..200 {
-            search.on_datagram(at(last), None, &offer(Some(key(9))).encode(NONCE), NONCE, Time(u64::from(last)));
+            let claim = if last % 2 == 0 { key(1) } else { key(9) };
+            search.on_datagram(at(last), None, &offer(Some(claim)).encode(NONCE), NONCE, Time(1 + u64::from(last)));
         }
         assert_eq!(search.candidates.len(), CANDIDATES);
-        assert_eq!(search.poll(Time(200)).map(|found| found.address.ip()), Some(at(250).ip()));
+        assert_eq!(search.poll(Time(300)).map(|found| found.address.ip()), Some(at(250).ip()));
+    }
+
+    #[test]
+    fn a_proven_offer_is_tried_at_once_whatever_else_was_offered_before() {
+        let secret: SecretKey = "11".repeat(32).parse().unwrap();
+        let mut search = search(&Trust::Pinned(secret.public()));
+        let true_offer = offer(Some(secret.public()));
+        for no in 0..10_000_u16 {
+            let source = SocketAddr::from(([10, 1, no.to_be_bytes()[0], no.to_be_bytes()[1]], 5));
+            search.on_datagram(source, None, &true_offer.encode(NONCE), NONCE, Time(u64::from(no)));
+        }
+        let now = Time(20_000);
+        let tried: Vec<_> = (0..TRIES).filter_map(|_| search.poll(now)).collect();
+        assert_eq!(tried.len(), TRIES, "others are tried until then");
+        let Ground::Cards(cards) = &search.ground else { panic!() };
+        let mut responder = Responder::new(true_offer, Some(secret));
+        let seek = cards.seek.encode();
+        let answer = responder.on_datagram([10, 0, 0, 9].into(), at(1).ip(), &seek, now).unwrap();
+        search.on_datagram(at(1), None, &answer.bytes, NONCE, now);
+        search.on_datagram(at(2), None, &answer.bytes, NONCE, now);
+        assert_eq!(search.poll(now).map(|found| found.address.ip()), Some(at(1).ip()));
+        assert_eq!(search.candidates.len(), CANDIDATES);
+    }
+
+    #[test]
+    fn what_failed_is_remembered_when_it_is_offered_again() {
+        let mut search = search(&Trust::Pinned(key(1)));
+        let good = offer(Some(key(1))).encode(NONCE);
+        search.on_datagram(at(1), None, &good, NONCE, Time(0));
+        let false_one = search.poll(Time(0)).unwrap();
+        search.on_failure(&false_one, Reason::KeyMismatch, "wrong key", Time(0));
+        for last in 2..2 + u8::try_from(CANDIDATES).unwrap() {
+            search.on_datagram(at(last), None, &good, NONCE, Time(1));
+        }
+        assert!(!search.candidates.iter().any(|candidate| candidate.server == false_one), "it made room");
+        search.candidates.clear();
+        search.on_datagram(at(1), None, &good, NONCE, Time(2));
+        assert_eq!(search.poll(Time(2)), None);
+        assert!(!search.has_untried(Time(2)));
+        assert_eq!(search.poll(Time(0).after(RETRY_OTHER)), Some(false_one));
     }
 
     #[test]
@@ -466,6 +587,7 @@ mod tests {
         let server = search.poll(Time(0)).unwrap();
         search.on_failure(&server, Reason::ServerLost, "connection refused", Time(0));
         assert_eq!(search.poll(Time(0).after(RETRY)), Some(server.clone()));
+        assert_eq!(search.poll(Time(0).after(RETRY * 2)), None, "one try at a time");
         search.on_failure(&server, Reason::KeyMismatch, "wrong key", Time(0));
         assert_eq!(search.poll(Time(0).after(RETRY)), None);
         assert_eq!(search.poll(Time(0).after(RETRY_OTHER)), Some(server.clone()));

@@ -2,6 +2,7 @@
 
 use crate::callers::Callers;
 use crate::dial::keep_to;
+use crate::discover::VOICES;
 use crate::error::{AgentError, Doing};
 use mio::event::Event;
 use mio::net::{TcpListener, UnixStream};
@@ -28,6 +29,8 @@ pub const DOWNSTREAM: Token = Token(5);
 const CALLERS: usize = 8;
 /// The first of the discovery sockets.
 pub const DISCOVERY: usize = CALLERS + Callers::PLACES;
+/// The first of the control links that are being tried.
+pub const TRIALS: usize = DISCOVERY + VOICES;
 
 /// How long to leave callers waiting when the system has no room for them.
 const NO_ROOM: Duration = Duration::from_millis(200);

@@ -2,7 +2,7 @@
 //! is which frame comes next.
 
 use crate::frame::{HEADER_LEN, Header, Kind};
-use crate::link::{LinkFault, Sender, SenderEvent, Terms};
+use crate::link::{BEAT, LinkFault, Sender, SenderEvent, Terms};
 use crate::node::Shape;
 use crate::set::BlockSet;
 use crate::units::{BlockNo, PartNo, Time};
@@ -55,6 +55,8 @@ pub struct Feed {
     end_sent: bool,
     /// What comes next is more than the credit covers.
     held: bool,
+    /// When the time was last let pass.
+    looked: Time,
 }
 
 impl Feed {
@@ -65,7 +67,17 @@ impl Feed {
         let mut sender = Sender::new(terms, nonce, now);
         sender.set_universe(shape.blocks);
         let parts_sent = BlockSet::empty(u32::try_from(shape.parts.len()).unwrap_or(0));
-        Self { sender, shape, todo, cursor: BlockNo(0), parts_sent, manifest_due: false, end_sent: false, held: false }
+        Self {
+            sender,
+            shape,
+            todo,
+            cursor: BlockNo(0),
+            parts_sent,
+            manifest_due: false,
+            end_sent: false,
+            held: false,
+            looked: now,
+        }
     }
 
     /// Whether the head has proven who it is.
@@ -114,6 +126,11 @@ impl Feed {
     /// # Errors
     /// [`LinkFault`]: the caller closes the link.
     pub fn on_time(&mut self, now: Time) -> Result<(), LinkFault> {
+        // Whoever stood still has not heard what was said meanwhile: the silence is its own.
+        if now.since(self.looked) >= BEAT * 3 {
+            self.sender.on_alive(now);
+        }
+        self.looked = now;
         self.sender.on_time(now)
     }
 

@@ -283,7 +283,7 @@ impl Server {
 
     fn on_event(&mut self, event: DeploymentEvent, core: &mut Core) {
         match event {
-            DeploymentEvent::NodeChanged(_) | DeploymentEvent::Replaced { .. } => {}
+            DeploymentEvent::NodeChanged(_) | DeploymentEvent::Replaced { .. } | DeploymentEvent::Forgotten { .. } => {}
             DeploymentEvent::Note(text) => core.note(format_args!("server: {text}")),
             DeploymentEvent::Resumed => core.note(format_args!("server: goes on")),
             DeploymentEvent::PlanFixed(plan) => core.note(format_args!("server: the plan is fixed: {:?}", plan.chains)),

@@ -9,6 +9,7 @@ mod chains;
 mod comparing;
 mod mend;
 mod passes;
+mod places;
 mod record;
 mod repair;
 mod resume;
@@ -16,6 +17,7 @@ mod slow;
 #[cfg(test)]
 mod tests;
 
+pub use places::NoRoom;
 pub use record::{NodeRecord, Outcome, Place, Standing};
 pub use repair::{Repair, RepairKind};
 pub use resume::{Saved, SavedEnd, SavedNode};
@@ -96,6 +98,13 @@ pub enum DeploymentEvent {
         old: NodeId,
         /// The one that is there for it.
         new: NodeId,
+    },
+    /// This record is no more: its agent took no part, and is gone or makes room for others. Its connection is to be closed.
+    Forgotten {
+        /// The node.
+        node: NodeId,
+        /// The run of the agent that it was.
+        boot: [u8; 16],
     },
     /// A line for the operator: who was lost, moved, late or is back, and why.
     Note(String),
@@ -426,6 +435,7 @@ impl Deployment {
         self.events.push_back(DeploymentEvent::NodeChanged(id));
         self.on_control_gone(id, detail, now);
         self.settle(now);
+        self.forget_left_over();
     }
 
     /// Something happened on the feed of `chain`.

@@ -2,6 +2,7 @@
 
 mod comparing;
 mod mend;
+mod places;
 mod repair;
 mod resume;
 mod slow;

@@ -77,6 +77,17 @@ impl SecretKey {
         PublicKey(dh.pubkey().try_into().expect("an X25519 public key has 32 bytes"))
     }
 
+    /// A key for `purpose` that only this half and the other half of `peer` give (X25519, then BLAKE3's key derivation); none if
+    /// `peer` is no point that a key can come of.
+    #[must_use]
+    pub fn shared(&self, peer: &PublicKey, purpose: &'static str) -> Option<Zeroizing<[u8; 32]>> {
+        let mut dh = DefaultResolver.resolve_dh(&DHChoice::Curve25519).expect("snow is built with use-curve25519");
+        dh.set(&self.0);
+        let mut point = Zeroizing::new([0; 32]);
+        dh.dh(&peer.0, &mut *point).ok()?;
+        (*point != [0; 32]).then(|| Zeroizing::new(blake3::derive_key(purpose, &*point)))
+    }
+
     /// The line of a key file, with its tag and without a line end.
     #[must_use]
     pub fn to_line(&self) -> Zeroizing<String> {

@@ -1,5 +1,8 @@
 //! Discovery at the server: one UDP socket, answers by the rules of [`Responder`], on the cards in use alone.
 //!
+//! A socket that takes no answer now says nothing of what has come: both are told with the same number (EAGAIN), and the kernel tells
+//! only once that something has come.
+//!
 //! The kernel tells of each datagram which card it came in on, and the answer leaves by that card, from the address that
 //! the seek reached.
 
@@ -12,7 +15,7 @@ use nix::sys::socket::{
 use slidecast_proto::discovery::{DATAGRAM_LEN, Responder};
 use slidecast_proto::units::Time;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 
 /// How many datagrams make a turn: a flood must leave time for the nodes.
@@ -22,6 +25,8 @@ const AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub(super) struct Answerer {
     socket: UdpSocket,
+    /// Says to everybody what can't be said to one; answers that wait for a machine that is not there don't fill it.
+    loud: std::net::UdpSocket,
     responder: Responder,
 }
 
@@ -35,8 +40,11 @@ impl Answerer {
     }
 
     /// Answers what comes to a socket of [`Self::listen`].
-    pub(super) fn new(socket: UdpSocket, responder: Responder) -> Self {
-        Self { socket, responder }
+    pub(super) fn new(socket: UdpSocket, responder: Responder) -> io::Result<Self> {
+        let loud = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        loud.set_nonblocking(true)?;
+        loud.set_broadcast(true)?;
+        Ok(Self { socket, loud, responder })
     }
 
     pub(super) fn socket(&mut self) -> &mut UdpSocket {
@@ -46,8 +54,9 @@ impl Answerer {
     /// Answers some of what has come; gives whether more may be waiting.
     pub(super) fn turn(&mut self, nics: &Nics, now: Time) -> bool {
         for _ in 0..AT_ONCE {
-            match self.answer_one(nics, now) {
-                Ok(()) | Err(Errno::EINTR) => {}
+            match self.receive() {
+                Ok(Some(seek)) => self.answer(seek, nics, now),
+                Ok(None) | Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return false,
                 // Such as the refusal of an earlier answer: of no interest, and over with having been told.
                 Err(errno) => log::debug!("discovery: {errno}"),
@@ -56,35 +65,60 @@ impl Answerer {
         true
     }
 
-    fn answer_one(&mut self, nics: &Nics, now: Time) -> nix::Result<()> {
+    /// The next datagram, if it says where it came from.
+    fn receive(&self) -> nix::Result<Option<Datagram>> {
         // One byte more than any datagram of ours, so that a longer one is not taken for one.
         let mut bytes = [0; DATAGRAM_LEN + 1];
         let mut space = nix::cmsg_space!(libc::in_pktinfo);
-        let (len, source, card) = {
-            let mut slices = [IoSliceMut::new(&mut bytes)];
-            let fd = self.socket.as_raw_fd();
-            let message = recvmsg::<SockaddrIn>(fd, &mut slices, Some(&mut space), MsgFlags::MSG_DONTWAIT)?;
-            let card = message.cmsgs()?.find_map(|control| match control {
-                ControlMessageOwned::Ipv4PacketInfo(info) => Some(info),
-                _ => None,
-            });
-            (message.bytes, message.address, card)
-        };
-        let (Some(source), Some(mut card)) = (source, card) else { return Ok(()) };
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let message =
+            recvmsg::<SockaddrIn>(self.socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_DONTWAIT)?;
+        let card = message.cmsgs()?.find_map(|control| match control {
+            ControlMessageOwned::Ipv4PacketInfo(info) => Some(info),
+            _ => None,
+        });
+        let (len, source) = (message.bytes, message.address);
+        Ok(source.zip(card).map(|(source, card)| Datagram { bytes, len, source, card }))
+    }
+
+    fn answer(&mut self, seek: Datagram, nics: &Nics, now: Time) {
+        let Datagram { bytes, len, source, mut card } = seek;
         let index = u32::try_from(card.ipi_ifindex).unwrap_or(0);
         // What a machine says to itself may come by the loopback card.
-        let ours = nics.with_index(index).is_some() || source.ip().is_loopback();
-        let Some(answer) =
-            ours.then(|| self.responder.on_datagram(IpAddr::V4(source.ip()), &bytes[..len], now)).flatten()
-        else {
-            return Ok(());
+        if nics.with_index(index).is_none() && !source.ip().is_loopback() {
+            return;
+        }
+        // The address that was reached, or that of the card for a broadcast: the answer leaves from it, ip(7).
+        let ours = IpAddr::V4(Ipv4Addr::from(u32::from_be(card.ipi_spec_dst.s_addr)));
+        let Some(answer) = self.responder.on_datagram(IpAddr::V4(source.ip()), ours, &bytes[..len], now) else {
+            return;
         };
-        let slices = [IoSlice::new(&answer)];
-        // `ipi_spec_dst` is already the address that was reached, or that of the card for a broadcast: ip(7).
         card.ipi_addr.s_addr = 0;
         let control = [ControlMessage::Ipv4PacketInfo(&card)];
-        sendmsg(self.socket.as_raw_fd(), &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&source)).map(drop)
+        let send = |fd, to: &SockaddrIn| {
+            sendmsg(fd, &[IoSlice::new(&answer.bytes)], &control, MsgFlags::MSG_DONTWAIT, Some(to)).map(drop)
+        };
+        let mut result = Err(Errno::EAGAIN);
+        if !answer.broadcast {
+            result = send(self.socket.as_raw_fd(), &source);
+        }
+        if result.is_err() && !source.ip().is_loopback() {
+            let everybody = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::BROADCAST, source.port()));
+            result = send(self.loud.as_raw_fd(), &everybody);
+        }
+        if let Err(errno) = result {
+            // The agent asks again.
+            log::debug!("discovery: answering {}: {errno}", source.ip());
+        }
     }
+}
+
+/// What came, from where and by which card.
+struct Datagram {
+    bytes: [u8; DATAGRAM_LEN + 1],
+    len: usize,
+    source: SockaddrIn,
+    card: libc::in_pktinfo,
 }
 
 #[cfg(test)]
@@ -97,7 +131,7 @@ mod tests {
 
     fn answerer() -> (Answerer, u16) {
         let offer = Offer { server: None, port: 9, deployment: DeploymentId([7; 16]) };
-        let mut answerer = Answerer::new(Answerer::listen(0).unwrap(), Responder::new(offer));
+        let mut answerer = Answerer::new(Answerer::listen(0).unwrap(), Responder::new(offer, None)).unwrap();
         let port = answerer.socket().local_addr().unwrap().port();
         (answerer, port)
     }

@@ -4,7 +4,6 @@
 use super::News;
 use super::answer::Answerer;
 use super::checker::Checker;
-use super::door::{self, Admission, HELLO_WITHIN};
 use super::link::{Broken, ControlLink, Standing};
 use super::log_limit::{LogLimit, Said};
 use super::signals::Signals;
@@ -20,11 +19,12 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use slidecast_proto::control::{Hello, LogLine, ToAgent, ToServer};
 use slidecast_proto::deployment::{Deployment, DeploymentEvent, FeedEvent, Stage};
+use slidecast_proto::door::{Admission, Door, Place};
 use slidecast_proto::noise::{Channel, ChannelError, Mode, SecretKey};
 use slidecast_proto::plan::{CardId, Plan};
 use slidecast_proto::reason::EndState;
 use slidecast_proto::units::{NodeId, Time};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,12 +32,22 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+/// Bounds on callers that have not said hello: whatever they do, they hold a few sockets for a few seconds and nothing else.
+const DOOR: Door = Door { places: 64, per_address: 2, reserved: 0, newest_wins: false };
+/// How many callers at a time are told that there is no place for them; then the oldest is not told any more.
+const TURNED_AWAY: usize = 16;
+/// How long a caller may take to say hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(3);
+/// How many callers are let in before everybody else has a turn.
+const CALLERS: usize = 32;
 /// How often a change may be shown.
 const SHOW_EVERY: Duration = Duration::from_millis(200);
 /// How often it is shown that nothing changed.
 const SHOW_AT_LEAST: Duration = Duration::from_secs(1);
 /// How often the state of a running deployment is kept although nothing happened: it tells when the server was alive.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// How long orders wait at most for the state that they follow from to be kept.
+const KEEP_WITHIN: Duration = Duration::from_millis(500);
 /// How long the end waits for agents to take their last orders.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long to leave callers waiting when the system has no room for them.
@@ -70,14 +80,34 @@ pub(super) struct Parts {
     pub(super) turned_away: Option<String>,
     /// Nodes that need not boot the agent again.
     pub(super) through: Arc<Through>,
-    /// The most nodes that may ever say hello.
-    pub(super) max_nodes: usize,
     /// The key of each run of an agent, so that nobody else continues it.
     pub(super) keys: Keys,
     /// Keeps what another run of the server needs to go on; nothing if there is no place for it.
     pub(super) keeper: Option<Keeper>,
     /// What the run of the server before this one sent, which counts if its deployment goes on.
     pub(super) earlier_egress: u64,
+}
+
+/// What the machine wants done.
+enum Deed {
+    Send(NodeId, ToAgent),
+    Act(DeploymentEvent),
+}
+
+impl Deed {
+    /// Whether a server that was started again would have to know of it.
+    fn waits(&self) -> bool {
+        match self {
+            Self::Send(_, order) => !matches!(order, ToAgent::Heartbeat | ToAgent::Welcome(_) | ToAgent::Prepare(_)),
+            Self::Act(event) => !matches!(
+                event,
+                DeploymentEvent::NodeChanged(_)
+                    | DeploymentEvent::Note(_)
+                    | DeploymentEvent::CheckBlock(_)
+                    | DeploymentEvent::Forgotten { .. }
+            ),
+        }
+    }
 }
 
 /// The loop.
@@ -97,6 +127,9 @@ pub(super) struct EventLoop {
     began: Time,
     /// When the state was kept last.
     kept: Time,
+    /// What waits until a state is kept, and the state and the time that it waits for.
+    held: VecDeque<Deed>,
+    hold: Option<(u64, Time)>,
     shown: Time,
     changed: bool,
     accept_at: Option<Time>,
@@ -119,6 +152,8 @@ impl EventLoop {
             log_limit: LogLimit::default(),
             began,
             kept: began,
+            held: VecDeque::new(),
+            hold: None,
             shown: Time(0),
             changed: true,
             accept_at: None,
@@ -162,7 +197,10 @@ impl EventLoop {
         let show = self.shown.after(if self.changed { SHOW_EVERY } else { SHOW_AT_LEAST });
         let waiting = self.links.values().filter(|link| !matches!(link.standing, Standing::Node(_)));
         let deadlines = waiting.map(|link| link.since.after(HELLO_WITHIN));
-        let deadlines = deadlines.chain(self.accept_at).chain(self.over.map(|over| over.after(LAST_WORDS)));
+        let deadlines = deadlines
+            .chain(self.hold.map(|(_, until)| until))
+            .chain(self.accept_at)
+            .chain(self.over.map(|over| over.after(LAST_WORDS)));
         let first = deadlines.chain([show, self.parts.deployment.deadline()]).min().unwrap_or(now);
         self.parts.context.clock.until(first)
     }
@@ -201,6 +239,7 @@ impl EventLoop {
             self.changed = true;
             match news {
                 News::Feed(serial, news) => self.on_feed_news(serial, news, now),
+                News::Kept => {}
                 News::Boot(line) => self.parts.progress.line(line),
                 News::Checked(block, fault) => {
                     self.parts.checker.done(block);
@@ -233,7 +272,7 @@ impl EventLoop {
 
     fn accept(&mut self, now: Time) {
         self.accept_at = None;
-        loop {
+        for _ in 0..CALLERS {
             match self.parts.listener.accept() {
                 Ok((socket, from)) if self.over.is_none() => {
                     if let Err(error) = self.admit(socket, from.ip().to_canonical(), now) {
@@ -252,6 +291,7 @@ impl EventLoop {
                 }
             }
         }
+        self.unfinished.insert(LISTENER);
     }
 
     fn admit(&mut self, mut socket: mio::net::TcpStream, from: IpAddr, now: Time) -> io::Result<()> {
@@ -265,27 +305,35 @@ impl EventLoop {
             );
             return Ok(());
         };
-        let strangers: Vec<_> = self
-            .links
-            .iter()
-            .filter(|(_, link)| !matches!(link.standing, Standing::Node(_)))
-            .map(|(token, link)| (*token, (link.address, link.since)))
-            .collect();
-        let places: Vec<_> = strangers.iter().map(|(_, place)| *place).collect();
-        let secret = self.parts.secret.as_ref();
-        let channel = match door::admit(from, &places) {
-            Admission::Enter => Channel::server(secret),
-            Admission::Replace(index) => {
-                self.drop_link(strangers[index].0);
-                Channel::server(self.parts.secret.as_ref())
+        let (mut busy, mut strangers) = (Vec::new(), Vec::new());
+        for (token, link) in &self.links {
+            match link.standing {
+                Standing::Node(_) => {}
+                Standing::Stranger if !link.busy => strangers.push((*token, link.place())),
+                _ => busy.push((link.since, *token)),
             }
+        }
+        let places: Vec<Place> = strangers.iter().map(|(_, place)| *place).collect();
+        let secret = self.parts.secret.as_ref();
+        let admission = DOOR.admit(from, None, &places);
+        let channel = match admission {
             Admission::Busy => Channel::busy_server(if secret.is_some() { Mode::Pinned } else { Mode::Insecure }),
+            _ => Channel::server(secret),
         };
+        match admission {
+            Admission::Replace(index) => self.drop_link(strangers[index].0),
+            Admission::Busy if busy.len() >= TURNED_AWAY => {
+                busy.iter().min().map(|(_, oldest)| *oldest).into_iter().for_each(|oldest| self.drop_link(oldest));
+            }
+            _ => {}
+        }
         socket.set_nodelay(true)?;
         let token = Token(self.next_link);
         self.next_link += 1;
         self.parts.poll.registry().register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-        self.links.insert(token, ControlLink::new(socket, channel, from, card, now));
+        let mut link = ControlLink::new(socket, channel, from, card, now);
+        link.busy = admission == Admission::Busy;
+        self.links.insert(token, link);
         Ok(())
     }
 
@@ -386,13 +434,12 @@ impl EventLoop {
         let (key, address) = (link.peer_key(), link.address);
         let known = self.parts.keys.get(&hello.boot);
         let refused = match known {
-            Some(first) if *first != key => Some("it claims to be a run of an agent that has another key"),
-            None if self.parts.keys.len() >= self.parts.max_nodes => Some("too many nodes have come already"),
-            _ => None,
+            Some(first) if *first != key => Some("it claims to be a run of an agent that has another key".to_owned()),
+            _ => self.parts.deployment.make_room(&hello, address).err().map(|full| full.to_string()),
         };
         if let Some(why) = refused {
-            log::warn!("agent at {address} was turned away: {why}");
             link.part(now);
+            self.turn_away(address, &format!("an agent at {address}"), &why);
             return;
         }
         self.parts.keys.insert(hello.boot, key);
@@ -458,31 +505,53 @@ impl EventLoop {
         }
     }
 
-    /// Sends the orders and does what the machine asks for.
+    /// Sends the orders and does what the machine asks for. What another run of the server must know of waits until the state is
+    /// kept, though not for long: nodes that wait for an order matter more than a server that may lose its power.
     fn carry_out(&mut self, now: Time) {
         loop {
-            // No order goes out that a server started again would not know of.
             if self.parts.deployment.take_unsaved() {
-                self.keep(true, now);
+                let number = self.keep(true, now);
+                self.hold = number.map(|number| (number, now.after(KEEP_WITHIN)));
             }
-            if let Some((node, order)) = self.parts.deployment.poll_order() {
-                self.send(node, &order, now);
-            } else if let Some(event) = self.parts.deployment.poll_event() {
-                self.on_event(event, now);
-            } else {
-                return;
+            self.release(now);
+            let order = self.parts.deployment.poll_order().map(|(node, order)| Deed::Send(node, order));
+            let deed = order.or_else(|| self.parts.deployment.poll_event().map(Deed::Act));
+            match deed {
+                Some(deed) if deed.waits() && (self.hold.is_some() || !self.held.is_empty()) => {
+                    self.held.push_back(deed);
+                }
+                Some(deed) => self.perform(deed, now),
+                None if self.hold.is_some() => return,
+                None => match self.held.pop_front() {
+                    Some(deed) => self.perform(deed, now),
+                    None => return,
+                },
             }
         }
     }
 
-    fn keep(&mut self, sync: bool, now: Time) {
-        self.kept = now;
-        if self.over.is_none()
-            && let (Some(keeper), Some(saved)) = (&mut self.parts.keeper, self.parts.deployment.saved(now))
-        {
-            let egress = self.parts.context.egress.load(Ordering::Relaxed);
-            keeper.keep(&saved, &self.parts.keys, egress, sync);
+    /// Whether what waits for the state to be kept need not wait any longer.
+    fn release(&mut self, now: Time) {
+        let keeper = self.parts.keeper.as_ref();
+        let kept = |number| keeper.is_none_or(|keeper| keeper.is_kept(number));
+        self.hold.take_if(|(number, until)| *until <= now || kept(*number));
+    }
+
+    fn perform(&mut self, deed: Deed, now: Time) {
+        match deed {
+            Deed::Send(node, order) => self.send(node, &order, now),
+            Deed::Act(event) => self.on_event(event, now),
         }
+    }
+
+    fn keep(&mut self, sync: bool, now: Time) -> Option<u64> {
+        self.kept = now;
+        if self.over.is_some() {
+            return None;
+        }
+        let (keeper, saved) = (self.parts.keeper.as_mut()?, self.parts.deployment.saved(now)?);
+        let egress = self.parts.context.egress.load(Ordering::Relaxed);
+        keeper.keep(&saved, &self.parts.keys, egress, sync)
     }
 
     fn send(&mut self, node: NodeId, order: &ToAgent, now: Time) {
@@ -504,6 +573,12 @@ impl EventLoop {
                 self.parts.progress.line("going on with the deployment that an earlier server left".to_owned());
                 let all: Vec<_> = self.parts.deployment.nodes().map(|node| node.id).collect();
                 all.into_iter().for_each(|node| self.on_changed(node));
+            }
+            DeploymentEvent::Forgotten { node, boot } => {
+                self.parts.keys.remove(&boot);
+                if let Some(link) = self.nodes.remove(&node).and_then(|token| self.links.get_mut(&token)) {
+                    link.part(now);
+                }
             }
             DeploymentEvent::Replaced { old, new } => {
                 let nodes = self.parts.plan.chains.iter_mut().flat_map(|chain| &mut chain.nodes);

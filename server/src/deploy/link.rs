@@ -2,6 +2,7 @@
 
 use mio::net::TcpStream;
 use slidecast_proto::control::{ToAgent, ToServer};
+use slidecast_proto::door::Place;
 use slidecast_proto::noise::{Channel, ChannelError, PublicKey, SendError};
 use slidecast_proto::units::{NodeId, Time};
 use slidecast_proto::wire::Malformed;
@@ -67,12 +68,33 @@ pub(super) struct ControlLink {
     pub(super) since: Time,
     /// Who it is.
     pub(super) standing: Standing,
+    /// It has no place, and is told so.
+    pub(super) busy: bool,
+    /// Something came that was in order.
+    spoke: bool,
 }
 
 impl ControlLink {
     pub(super) fn new(socket: TcpStream, channel: Channel, address: IpAddr, card: String, now: Time) -> Self {
         let (out, written) = (Vec::new(), 0);
-        Self { socket, channel, out, written, address, card, since: now, standing: Standing::Stranger }
+        Self {
+            socket,
+            channel,
+            out,
+            written,
+            address,
+            card,
+            since: now,
+            standing: Standing::Stranger,
+            busy: false,
+            spoke: false,
+        }
+    }
+
+    /// Its place among those that have not said hello.
+    pub(super) fn place(&self) -> Place {
+        let stage = u8::from(self.spoke) + u8::from(self.channel.is_open());
+        Place { address: self.address, since: self.since, stage }
     }
 
     pub(super) fn socket(&mut self) -> &mut TcpStream {
@@ -104,6 +126,7 @@ impl ControlLink {
                 messages.push(ToServer::parse(&message).map_err(Broken::Malformed)?);
             }
             taken.map_err(Broken::Channel)?;
+            self.spoke = true;
         }
         Ok(true)
     }

@@ -3,12 +3,12 @@
 mod answer;
 mod boot;
 mod checker;
-mod door;
 mod event_loop;
 mod link;
 mod log_limit;
 pub(crate) mod signals;
 mod state;
+mod writer;
 
 use crate::cli::Deploy;
 use crate::clock::Clock;
@@ -50,8 +50,6 @@ use std::time::{Duration, SystemTime};
 
 /// News that may wait before those who bring it do.
 const NEWS: usize = 256;
-/// Nodes beyond those waited for that may come: to be refused, but by name.
-const SPARE_NODES: usize = 256;
 
 /// What threads tell the event loop.
 #[derive(Debug)]
@@ -60,6 +58,8 @@ enum News {
     Feed(u64, FeedNews),
     /// A block was checked in the image file; what is wrong with it, if anything is.
     Checked(BlockNo, Option<String>),
+    /// The state of the deployment was kept, or could not be.
+    Kept,
     /// A line about machines that boot from the network.
     Boot(String),
 }
@@ -143,10 +143,11 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     let seeks = Answerer::listen(args.port);
     let seeks = seeks.map_err(|error| in_use("UDP", args.port, "listening for seeks", error))?;
     let image = Arc::new(image.resolve()?);
-    let (keeper, unfinished) = left_behind(args, &image, DeploymentId(id))?;
+    let (mut keeper, unfinished) = left_behind(args, &image, DeploymentId(id))?;
     let deployment_id = unfinished.as_ref().map_or(DeploymentId(id), |unfinished| unfinished.deployment);
     let offer = Offer { server: public, port: args.port, deployment: deployment_id };
-    let answerer = Answerer::new(seeks, Responder::new(offer));
+    let answerer =
+        Answerer::new(seeks, Responder::new(offer, secret.clone())).map_err(system("opening a socket for offers"))?;
 
     match &public {
         Some(public) => complain(&key::describe(public)),
@@ -165,6 +166,11 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         clock,
         egress: AtomicU64::new(0),
         news: Box::new(move |serial, news| tell_feed(News::Feed(serial, news))),
+    });
+    let tell_kept = tell.clone();
+    keeper.iter_mut().for_each(|keeper| {
+        let tell = tell_kept.clone();
+        keeper.start(move || tell(News::Kept));
     });
     let config = DeploymentConfig {
         prepare: prepare(args, &image, deployment_id),
@@ -200,7 +206,6 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         deployment,
         plan: Plan::default(),
         turned_away: None,
-        max_nodes: args.wait_for as usize * 2 + SPARE_NODES + keys.len(),
         keys,
         keeper,
         earlier_egress,

@@ -4,6 +4,7 @@
 //! The same command given again goes on by itself when it is given in time; any other command is a new deployment. A lock
 //! beside the file keeps two live deployments apart.
 
+use super::writer::{Store, Writer};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use slidecast_proto::control::{HOLD, Prepare, Ready};
@@ -186,13 +187,12 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Keeper {
     path: PathBuf,
-    _lock: Flock<File>,
     image: String,
     asked: Asked,
     deployment: DeploymentId,
-    /// Something was written: it is ours to remove.
-    wrote: bool,
-    failed: bool,
+    writer: Option<Writer<Contents>>,
+    /// Let go of last, when the writer has ended.
+    _lock: Flock<File>,
 }
 
 impl Keeper {
@@ -212,7 +212,7 @@ impl Keeper {
             errno => StateError::Io { operation: "locking", path: lock_path.clone(), source: errno.into() },
         })?;
         let deployment = DeploymentId([0; 16]);
-        Ok(Self { path, _lock: lock, image, asked, deployment, wrote: false, failed: false })
+        Ok(Self { path, _lock: lock, image, asked, deployment, writer: None })
     }
 
     /// Looks for a deployment to go on with. Only with `resume` it is an error that there is none.
@@ -255,9 +255,16 @@ impl Keeper {
         contents.unpack().ok_or_else(|| malformed("a field has no meaning".to_owned()))
     }
 
-    /// Replaces the file. With `sync` it survives a power cut when this returns. What goes wrong is told once: the deployment
-    /// matters more.
-    pub(super) fn keep(&mut self, saved: &Saved, keys: &Keys, egress: u64, sync: bool) {
+    /// Starts the thread that writes. `tell` is called whenever a state was kept.
+    pub(super) fn start(&mut self, tell: impl Fn() + Send + 'static) {
+        match Writer::start(StateFile { path: self.path.clone(), wrote: false }, tell) {
+            Ok(writer) => self.writer = Some(writer),
+            Err(error) => log::warn!("this deployment can't be resumed: starting a thread: {error}"),
+        }
+    }
+
+    /// Has the file replaced. With `sync` it is to survive a power cut. Gives a number for [`Self::is_kept`].
+    pub(super) fn keep(&mut self, saved: &Saved, keys: &Keys, egress: u64, sync: bool) -> Option<u64> {
         let contents = Contents {
             version: VERSION,
             image: self.image.clone(),
@@ -270,15 +277,30 @@ impl Keeper {
             last_id: saved.last_id,
             nodes: saved.nodes.iter().map(|node| NodeContents::of(node, keys)).collect(),
         };
-        self.wrote = true;
-        if let Err(error) = self.replace(&contents, sync)
-            && !std::mem::replace(&mut self.failed, true)
-        {
-            log::warn!("this deployment can't be resumed: writing {}: {error}", self.path.display());
-        }
+        self.writer.as_ref().map(|writer| writer.keep(contents, sync))
     }
 
-    fn replace(&self, contents: &Contents, sync: bool) -> io::Result<()> {
+    /// Whether the state with this number, or a newer one, is kept.
+    pub(super) fn is_kept(&self, number: u64) -> bool {
+        self.writer.as_ref().is_none_or(|writer| writer.is_kept(number))
+    }
+
+    /// The deployment is over. The file is gone when this is dropped.
+    pub(super) fn remove(&mut self) {
+        self.writer.iter().for_each(Writer::remove);
+    }
+}
+
+/// The file.
+struct StateFile {
+    path: PathBuf,
+    /// Something was written: it is ours to remove.
+    wrote: bool,
+}
+
+impl Store<Contents> for StateFile {
+    fn replace(&mut self, contents: &Contents, sync: bool) -> io::Result<()> {
+        self.wrote = true;
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let mut file = tempfile::Builder::new().prefix(".deploy").tempfile_in(folder)?;
         serde_json::to_writer(file.as_file_mut(), contents).map_err(io::Error::from)?;
@@ -290,13 +312,8 @@ impl Keeper {
         if sync { File::open(folder)?.sync_all() } else { Ok(()) }
     }
 
-    /// The deployment is over.
-    pub(super) fn remove(&mut self) {
-        if std::mem::take(&mut self.wrote)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            log::warn!("removing {}: {error}", self.path.display());
-        }
+    fn remove(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.wrote) { fs::remove_file(&self.path) } else { Ok(()) }
     }
 }
 
@@ -437,6 +454,7 @@ mod tests {
     fn open(folder: &Path, asked: Asked) -> Result<Keeper, StateError> {
         let mut keeper = Keeper::open(folder, PORT, "base.slide".to_owned(), asked)?;
         keeper.begin(DeploymentId([7; 16]));
+        keeper.start(|| {});
         Ok(keeper)
     }
 
@@ -476,6 +494,13 @@ mod tests {
         Saved { pass: 3, last_id: 4, elapsed: Duration::from_secs(9), nodes: vec![node, ended] }
     }
 
+    fn wait_until_kept(keeper: &mut Keeper) {
+        let number = keeper.keep(&saved(), &Keys::new(), 78, false).unwrap();
+        while !keeper.is_kept(number) {
+            std::thread::yield_now();
+        }
+    }
+
     /// Leaves a state as a killed server does.
     fn leave(folder: &Path) -> Keys {
         let keys = Keys::from([([3; 16], Some(PublicKey([5; 32]))), ([4; 16], None)]);
@@ -494,7 +519,10 @@ mod tests {
         keeper.remove();
         assert!(matches!(keeper.find(false, SystemTime::now()), Ok(Found::Unfinished(_))), "not before it is ours");
         keeper.keep(&saved(), &keys, 78, false);
+        wait_until_kept(&mut keeper);
         keeper.remove();
+        drop(keeper);
+        let keeper = open(dir.path(), asked()).unwrap();
         assert!(matches!(keeper.find(false, SystemTime::now()), Ok(Found::Nothing)));
     }
 
