@@ -60,6 +60,16 @@ impl Parts {
         self.kept.get(&self.header.part_of(block)).map(|kept| &kept.part)
     }
 
+    /// This block has to come again: its part is kept until it has.
+    pub(crate) fn unsettle(&mut self, block: BlockNo, part: Arc<Part>) {
+        let no = self.header.part_of(block);
+        let was_settled = self.settled.remove(block);
+        match self.kept.get_mut(&no) {
+            Some(kept) => kept.unsettled += u32::from(was_settled),
+            None => self.insert(no, part),
+        }
+    }
+
     /// These blocks are where they belong.
     pub(crate) fn settle(&mut self, blocks: &[BlockNo]) {
         for block in blocks {

@@ -214,7 +214,7 @@ impl Board {
 mod tests {
     use super::*;
     use slidecast_proto::control::{Abort, Ended, Refused};
-    use slidecast_proto::reason::Verified;
+    use slidecast_proto::reason::{LookedAt, Verified};
     use slidecast_proto::units::{DeploymentId, Hash};
 
     const DEPLOYMENT: DeploymentId = DeploymentId([1; 16]);
@@ -229,6 +229,8 @@ mod tests {
             verified: Verified::No,
             blocks_written: 0,
             blocks_kept: 0,
+            last_look: LookedAt::No,
+            last_look_blocks: 0,
         })
     }
 

@@ -31,6 +31,8 @@ pub struct TargetFacts {
     pub rotational: bool,
     /// Reads and writes go past the page cache.
     pub direct: bool,
+    /// It is a regular file.
+    pub file: bool,
 }
 
 /// What the disk engine does to a target. The real one is [`OpenTarget`]; tests record and break it.
@@ -216,7 +218,14 @@ impl OpenTarget {
             Err((_, Errno::EWOULDBLOCK)) if !block_device => return Err(TargetFault::Busy),
             Err(_) => None,
         };
-        let facts = TargetFacts { path: disk.path.clone(), bytes, sector, rotational: disk.rotational, direct };
+        let facts = TargetFacts {
+            path: disk.path.clone(),
+            bytes,
+            sector,
+            rotational: disk.rotational,
+            direct,
+            file: !block_device,
+        };
         Ok(Self { file, block_device, facts, turn: Mutex::new(()), _lock: lock })
     }
 

@@ -56,6 +56,8 @@ pub enum Bug {
     BlameTheLowerEnd,
     /// Links that broke long ago count for ever.
     RelinksNeverForgotten,
+    /// What was verified before a mismatch still counts.
+    MismatchForgetsNothing,
 }
 
 #[cfg(slidecast_bugs)]
@@ -93,6 +95,7 @@ mod switch {
             Self::FillsDurableAtOnce,
             Self::LastWordForgotten,
             Self::ResumedPassNotRaised,
+            Self::MismatchForgetsNothing,
             Self::PartUnchecked,
             Self::BlameTheLowerEnd,
             Self::RelinksNeverForgotten,

@@ -17,6 +17,7 @@ pub mod door;
 pub mod feed;
 pub mod frame;
 pub mod link;
+pub mod look;
 pub mod node;
 pub mod noise;
 pub mod plan;

@@ -150,6 +150,8 @@ closed_list! {
         TimedOut = 30 "timed-out",
         /// A mistake in our own program.
         Internal = 31 "internal",
+        /// The disk is not as large as it says: what is written in one place appears in another.
+        DiskWraps = 32 "disk-wraps",
     }
 }
 
@@ -162,6 +164,16 @@ closed_list! {
         Head = 1 "head",
         /// Nothing: the state at the end is `written`.
         None = 2 "none",
+        /// Every place of every block, and once more when all is written and flushed.
+        Twice = 3 "twice",
+    }
+}
+
+impl Verify {
+    /// Whether every block is read back: only then can a node be `done`.
+    #[must_use]
+    pub const fn reads_back(self) -> bool {
+        matches!(self, Self::Full | Self::Twice)
     }
 }
 
@@ -198,6 +210,18 @@ closed_list! {
         Direct = 1 "direct",
         /// Through the page cache, dropped before: the target takes no direct I/O.
         Cached = 2 "cached",
+    }
+}
+
+closed_list! {
+    /// How much of the disk was read once more after the last flush, before it got its head.
+    LookedAt {
+        /// Nothing.
+        No = 0 "no",
+        /// A spread sample.
+        Sample = 1 "sample",
+        /// Every place of every block.
+        All = 2 "all",
     }
 }
 
@@ -273,19 +297,22 @@ mod tests {
                      target-held target-read-only target-removable target-boot-medium target-refused memory-short \
                      disk-open disk-write disk-flush disk-read disk-mismatch image-corrupt manifest-mismatch \
                      upstream-lost downstream-lost node-lost server-lost link-corrupt protocol-error \
-                     version-mismatch key-mismatch insecure-mismatch aborted joined-too-late timed-out internal";
+                     version-mismatch key-mismatch insecure-mismatch aborted joined-too-late timed-out internal \
+                     disk-wraps";
         assert_eq!(Reason::WORDS, words.split_whitespace().collect::<Vec<_>>());
         for (code, reason) in (0..).zip(Reason::ALL) {
             assert_eq!(reason.code(), code);
             assert_eq!(Reason::from_code(code), Some(*reason));
             assert_eq!(reason.as_str().parse(), Ok(*reason));
         }
-        assert_eq!(Reason::from_code(32), None);
+        assert_eq!(Reason::from_code(33), None);
     }
 
     #[test]
     fn the_other_lists_are_frozen_with_their_bytes() {
-        assert_eq!(Verify::WORDS, ["full", "head", "none"]);
+        assert_eq!(Verify::WORDS, ["full", "head", "none", "twice"]);
+        assert_eq!(LookedAt::WORDS, ["no", "sample", "all"]);
+        assert!((0..3).all(|code| LookedAt::ALL[usize::from(code)].code() == code));
         assert_eq!(Free::WORDS, ["keep", "discard", "zero"]);
         assert_eq!(Then::WORDS, ["hold", "reboot", "poweroff"]);
         assert_eq!(Verified::WORDS, ["no", "direct", "cached"]);
@@ -297,7 +324,7 @@ mod tests {
         assert!((0..2).all(|code| Side::ALL[usize::from(code)].code() == code));
         assert!((0..3).all(|code| LinkState::ALL[usize::from(code)].code() == code));
         assert!((0..2).all(|code| LinkClass::ALL[usize::from(code)].code() == code));
-        assert!((0..3).all(|code| Verify::ALL[usize::from(code)].code() == code));
+        assert!((0..4).all(|code| Verify::ALL[usize::from(code)].code() == code));
         assert!((0..3).all(|code| Free::ALL[usize::from(code)].code() == code));
         assert!((0..3).all(|code| Then::ALL[usize::from(code)].code() == code));
         assert!((0..3).all(|code| Verified::ALL[usize::from(code)].code() == code));
@@ -308,6 +335,6 @@ mod tests {
     #[test]
     fn an_unknown_word_is_answered_with_the_known_ones() {
         let error = "some".parse::<Verify>().unwrap_err();
-        assert_eq!(error.to_string(), r#""some" is none of: full, head, none"#);
+        assert_eq!(error.to_string(), r#""some" is none of: full, head, none, twice"#);
     }
 }

@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use slidecast_proto::control::*;
-use slidecast_proto::reason::{EndState, Free, Phase, Reason, Then, Verified, Verify};
+use slidecast_proto::reason::{EndState, Free, LookedAt, Phase, Reason, Then, Verified, Verify};
 use slidecast_proto::units::{BlockNo, DeploymentId, Epoch, Hash, LinkKey, MAX_BLOCKS, NodeId};
 use std::net::{IpAddr, SocketAddr};
 
@@ -126,9 +126,9 @@ fn progress() -> impl Strategy<Value = ToServer> {
 }
 
 fn ended() -> impl Strategy<Value = ToServer> {
-    let how = (select(EndState::ALL), reason(), line(1024), select(Verified::ALL));
-    (deployment(), any::<[u8; 32]>(), how, any::<[u32; 2]>()).prop_map(
-        |(deployment, root, (state, reason, detail, verified), [blocks_written, blocks_kept])| {
+    let how = (select(EndState::ALL), reason(), line(1024), select(Verified::ALL), select(LookedAt::ALL));
+    (deployment(), any::<[u8; 32]>(), how, any::<[u32; 3]>()).prop_map(
+        |(deployment, root, (state, reason, detail, verified, last_look), [blocks_written, blocks_kept, looked])| {
             ToServer::Ended(Ended {
                 deployment,
                 root: Hash(root),
@@ -138,6 +138,8 @@ fn ended() -> impl Strategy<Value = ToServer> {
                 verified,
                 blocks_written,
                 blocks_kept,
+                last_look,
+                last_look_blocks: looked,
             })
         },
     )

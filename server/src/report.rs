@@ -5,7 +5,7 @@ use crate::view::Facts;
 use serde::Serialize;
 use slidecast_proto::deployment::{Deployment, NodeRecord, Stage, Standing};
 use slidecast_proto::plan::Plan;
-use slidecast_proto::reason::{EndState, Reason, Verified};
+use slidecast_proto::reason::{EndState, LookedAt, Reason, Verified};
 use slidecast_proto::units::Time;
 use std::net::IpAddr;
 
@@ -83,6 +83,10 @@ pub struct NodeReport {
     pub blocks_written: u32,
     /// Blocks that were on the target already.
     pub blocks_kept: u32,
+    /// How much was read once more before the head was written: `sample`, `all` or `no`.
+    pub last_look: &'static str,
+    /// How many blocks that were.
+    pub last_look_blocks: u32,
     /// How often its chain was repaired around it.
     pub repairs: u32,
     /// It was moved behind the tail.
@@ -117,6 +121,8 @@ impl Report {
                 verified: end.map_or(Verified::No, |end| end.verified).as_str(),
                 blocks_written: end.map_or(0, |end| end.blocks.0),
                 blocks_kept: end.map_or(0, |end| end.blocks.1),
+                last_look: end.map_or(LookedAt::No, |end| end.last_look.0).as_str(),
+                last_look_blocks: end.map_or(0, |end| end.last_look.1),
                 repairs: node.repairs,
                 moved: node.moved,
                 late: node.late,
@@ -209,6 +215,8 @@ mod tests {
             verified: "direct",
             blocks_written: 3,
             blocks_kept: 4,
+            last_look: "sample",
+            last_look_blocks: 7,
             repairs: 0,
             moved: false,
             late: false,

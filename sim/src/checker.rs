@@ -187,7 +187,7 @@ impl Checker {
     /// The machine wants the disk finished.
     pub fn on_finish(&mut self, agent: usize, run: u64, verify: Verify) {
         let proven = self.agents[agent].verified.as_ref().is_some_and(|(of, set)| *of == run && set.is_full());
-        if verify == Verify::Full && !proven {
+        if verify.reads_back() && !proven {
             self.fail(format!("agent {agent}: the disk is to be finished before every block was read back"));
         }
     }
@@ -258,7 +258,7 @@ impl Checker {
 
     /// All is over: every end must have its cause.
     pub fn on_over(&mut self, machine: &Deployment, verify: Verify, over: Time) {
-        let wanted = if verify == Verify::Full { EndState::Done } else { EndState::Written };
+        let wanted = if verify.reads_back() { EndState::Done } else { EndState::Written };
         for node in machine.nodes() {
             let Some(agent) = self.nodes.get(&node.id).copied() else { continue };
             let watched = &self.agents[agent];

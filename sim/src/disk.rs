@@ -1,11 +1,13 @@
 //! A disk and the engine that writes it, in virtual time: the order of `agent/src/disk` without its threads.
 //!
 //! job -> (writing) -> fresh -> (flushing) -> unread -> (reading) -> done. What was written is in the disk's own cache until a
-//! flush; a power cut loses it. The head is the last thing written.
+//! flush; a power cut loses it. When all is done the last look reads one block in [`SAMPLE`], or after any mismatch all of them, once
+//! more. The head is the last thing written.
 
 use crate::image::{Content, Image, OLD};
 use crate::queue::{DiskOp, Event, Queue};
-use slidecast_proto::reason::{Reason, Verified, Verify};
+use slidecast_proto::look::{LastLook, Scope};
+use slidecast_proto::reason::{LookedAt, Reason, Verified, Verify};
 use slidecast_proto::set::BlockSet;
 use slidecast_proto::units::{BlockNo, Time};
 use std::collections::{BTreeSet, VecDeque};
@@ -15,6 +17,9 @@ use std::time::Duration;
 /// So many bytes, or so long after the first of them, make a flush due.
 const FLUSH_BYTES: u64 = 256 << 20;
 const FLUSH_AFTER: Duration = Duration::from_secs(2);
+/// Of so many blocks the last look takes one. A block of the simulator is one piece, where a real one is looked at in a few places
+/// only: so the sample is thinner here.
+const SAMPLE: u32 = 16;
 
 /// How fast a disk is, and what is wrong with it.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +47,8 @@ pub enum DiskFault {
     Read(u32),
     /// Write number so much is said to be done and is not.
     Lost(u32),
+    /// Write number so much lands on the place of a lower block, as half of all numbers say.
+    Misdirected(u32),
     /// Everything that is written to this block is lost.
     Rotten(u32),
     /// Write number so much takes this long.
@@ -98,6 +105,8 @@ pub enum DiskEvent {
     Written(BlockNo),
     /// Flushed.
     Durable(Vec<BlockNo>),
+    /// Nothing that was verified so far counts: all is read again.
+    Unverified,
     /// Read back and equal.
     Verified(Vec<BlockNo>),
     /// The target is lost for this run.
@@ -108,6 +117,8 @@ pub enum DiskEvent {
         verified: Verified,
         /// Blocks written.
         written: u32,
+        /// How much was read once more, and how many blocks that were.
+        last_look: (LookedAt, u32),
     },
 }
 
@@ -148,6 +159,8 @@ pub struct Engine {
     written: BlockSet,
     done: BlockSet,
     mismatched: BTreeSet<u32>,
+    look: LastLook,
+    looking: bool,
     finish: bool,
     written_bytes: u64,
     events: VecDeque<DiskEvent>,
@@ -187,6 +200,8 @@ impl Engine {
             written: none.clone(),
             done: none,
             mismatched: BTreeSet::new(),
+            look: LastLook::new(verify),
+            looking: false,
             finish: false,
             written_bytes: 0,
             events: VecDeque::new(),
@@ -295,7 +310,17 @@ impl Engine {
         }
         let quiet =
             self.fresh.is_empty() && self.flushing.is_none() && self.unread.is_empty() && self.reading.is_none();
-        if self.finish && self.done.is_full() && quiet && self.nothing_to_write() {
+        let body_is_done = self.finish && self.done.is_full() && quiet && self.nothing_to_write() && !self.looking;
+        if body_is_done && let Some(scope) = self.look.due() {
+            self.looking = true;
+            self.look.on_begin(scope);
+            let blocks = if scope == Scope::All { self.image.blocks() } else { self.image.blocks().div_ceil(SAMPLE) };
+            let bytes = u64::from(blocks) * u64::from(self.image.block_bytes());
+            if scope == Scope::All {
+                self.events.push_back(DiskEvent::Unverified);
+            }
+            later(Platter::span(bytes, platter.plan.read_rate), DiskOp::Look(scope));
+        } else if body_is_done {
             self.phase = Phase::Finishing;
             later(platter.plan.flush * 2, DiskOp::Finish);
         }
@@ -318,11 +343,16 @@ impl Engine {
             DiskOp::Write => self.on_written(platter, now),
             DiskOp::Flush => self.on_flushed(platter),
             DiskOp::Read => self.on_read(platter),
+            DiskOp::Look(scope) => self.on_looked(scope, platter),
             DiskOp::Finish => {
                 platter.bootable = true;
                 self.phase = Phase::Over;
-                let verified = if self.verify == Verify::Full { Verified::Direct } else { Verified::No };
-                self.events.push_back(DiskEvent::Ended { verified, written: self.written.count() });
+                let verified = if self.verify.reads_back() { Verified::Direct } else { Verified::No };
+                self.events.push_back(DiskEvent::Ended {
+                    verified,
+                    written: self.written.count(),
+                    last_look: self.look.report(),
+                });
             }
         }
         self.step(platter, now, queue);
@@ -343,7 +373,12 @@ impl Engine {
             DiskFault::Rotten(rotten) => *rotten == job.block,
             _ => false,
         });
-        if !lost {
+        let misdirected = platter.plan.faults.contains(&DiskFault::Misdirected(platter.writes));
+        if misdirected {
+            let other = (job.block / 2) as usize;
+            platter.cache[other] = job.content;
+            platter.stable[other] = job.content;
+        } else if !lost {
             platter.cache[job.block as usize] = job.content;
         }
         self.written_bytes += u64::from(self.image.block_bytes());
@@ -366,7 +401,7 @@ impl Engine {
             platter.stable[*block as usize] = platter.cache[*block as usize];
         }
         self.events.push_back(DiskEvent::Durable(batch.iter().copied().map(BlockNo).collect()));
-        if self.verify == Verify::Full {
+        if self.verify.reads_back() {
             self.unread.extend(batch);
         } else {
             for block in batch {
@@ -387,19 +422,52 @@ impl Engine {
                 equal.push(BlockNo(block));
                 continue;
             }
-            if !self.mismatched.insert(block) {
+            if !self.on_different(block) {
                 return self.fail(Reason::DiskMismatch);
-            }
-            self.settled.remove(BlockNo(block));
-            self.done.remove(BlockNo(block));
-            if self.image.is_fill(block) {
-                self.fills.push_back(block);
-            } else {
-                self.events.push_back(DiskEvent::Mismatch(BlockNo(block)));
             }
         }
         if !equal.is_empty() {
             self.events.push_back(DiskEvent::Verified(equal));
+        }
+    }
+
+    /// A block is not what it should be; gives whether it may be written once more.
+    fn on_different(&mut self, block: u32) -> bool {
+        self.look.on_mismatch();
+        if !self.mismatched.insert(block) {
+            return false;
+        }
+        self.settled.remove(BlockNo(block));
+        self.done.remove(BlockNo(block));
+        if self.image.is_fill(block) {
+            self.fills.push_back(block);
+        } else {
+            self.events.push_back(DiskEvent::Mismatch(BlockNo(block)));
+        }
+        true
+    }
+
+    /// A round of the last look is over.
+    fn on_looked(&mut self, scope: Scope, platter: &Platter) {
+        self.looking = false;
+        let is_right = |block: &u32| platter.cache[*block as usize] == self.image.content(*block);
+        let blocks = self.image.blocks();
+        match scope {
+            Scope::Sample => {
+                let looked = (0..blocks).step_by(SAMPLE as usize);
+                if !looked.clone().all(|block| is_right(&block)) {
+                    self.look.on_mismatch();
+                }
+                self.look.on_end(scope, blocks.div_ceil(SAMPLE));
+            }
+            Scope::All => {
+                let (right, wrong): (Vec<u32>, Vec<u32>) = (0..blocks).partition(is_right);
+                self.events.push_back(DiskEvent::Verified(right.into_iter().map(BlockNo).collect()));
+                if self.look.is_hopeless() || !wrong.into_iter().all(|block| self.on_different(block)) {
+                    return self.fail(Reason::DiskMismatch);
+                }
+                self.look.on_end(scope, blocks);
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ pub fn excuse_disks(scenario: &Scenario, checker: &mut Checker) {
                 DiskFault::Flush(_) => Reason::DiskFlush,
                 DiskFault::Read(_) => Reason::DiskRead,
                 DiskFault::Rotten(_) => Reason::DiskMismatch,
-                DiskFault::Lost(_) => {
+                DiskFault::Lost(_) | DiskFault::Misdirected(_) => {
                     lost += 1;
                     if lost < 2 { continue } else { Reason::DiskMismatch }
                 }
@@ -30,7 +30,8 @@ pub fn excuse_disks(scenario: &Scenario, checker: &mut Checker) {
             };
             checker.excuse(agent, &[reason], None);
         }
-        let lies = |fault: &DiskFault| matches!(fault, DiskFault::Lost(_) | DiskFault::Rotten(_));
+        let lies =
+            |fault: &DiskFault| matches!(fault, DiskFault::Lost(_) | DiskFault::Misdirected(_) | DiskFault::Rotten(_));
         checker.lost_writes |= node.disk.faults.iter().any(lies);
         if scenario.image.rotten.is_some() {
             checker.excuse(agent, &[Reason::ImageCorrupt], None);

@@ -1,6 +1,7 @@
 //! What happens when: events in the order of their time, and of their making where the time is the same.
 
 use crate::network::ConnId;
+use slidecast_proto::look::Scope;
 use slidecast_proto::units::Time;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -56,6 +57,8 @@ pub enum DiskOp {
     Flush,
     /// A batch is read back.
     Read,
+    /// A round of the last look is over.
+    Look(Scope),
     /// The head is written and read back.
     Finish,
     /// Time for a flush.

@@ -9,7 +9,7 @@ use slidecast_proto::control::{Join, LinkEvent, LinkState, Prepare, Side, ToServ
 use slidecast_proto::feed::Source;
 use slidecast_proto::frame::{HEADER_LEN, Header, Kind};
 use slidecast_proto::link::{HANDSHAKE, LinkFault, Sender, Terms, refusal};
-use slidecast_proto::node::{Act, Candidate, Node, NodeConfig, Take, Transmit};
+use slidecast_proto::node::{Act, Candidate, DiskEnd, Node, NodeConfig, Take, Transmit};
 use slidecast_proto::reason::Reason;
 use slidecast_proto::units::{BlockNo, DeploymentId, Epoch, LinkKey, NodeId, PartNo, Time};
 use std::collections::VecDeque;
@@ -386,7 +386,10 @@ impl Run {
                     self.node.on_disk_failed(reason, "a fault of the disk");
                     self.disk = DiskState::Gone;
                 }
-                DiskEvent::Ended { verified, written } => self.node.on_disk_ended(verified, written, 0),
+                DiskEvent::Unverified => self.node.on_unverified(),
+                DiskEvent::Ended { verified, written, last_look } => {
+                    self.node.on_disk_ended(DiskEnd { verified, written, kept: 0, last_look }, "");
+                }
             }
         }
     }

@@ -132,7 +132,7 @@ impl Scenario {
         // The slowest of all decides how long it takes: some 0.1 to 10 s.
         let rate = rng.pick(&[300_000, 1_000_000, 4_000_000, 40_000_000]);
         let cards = rng.pick(&[1, 1, 1, 2]);
-        let verify = rng.pick(&[Verify::Full, Verify::Full, Verify::Full, Verify::Full, Verify::Head, Verify::None]);
+        let verify = rng.pick(&[Verify::Full, Verify::Full, Verify::Full, Verify::Twice, Verify::Head, Verify::None]);
         let even = rng.chance(50);
         let late = rng.chance(20);
         let nodes: Vec<NodePlan> = (0..count)
@@ -268,12 +268,13 @@ impl Scenario {
                 19 if rng.chance(20) => Fault::Stop,
                 _ => {
                     let blocks = self.image.blocks;
-                    let fault = match rng.below(6) {
+                    let fault = match rng.below(7) {
                         0 => DiskFault::Write(rng.between_u32(1, blocks)),
                         1 => DiskFault::Flush(rng.between_u32(1, 3)),
                         2 => DiskFault::Read(rng.between_u32(1, 2)),
                         3 => DiskFault::Lost(rng.between_u32(1, blocks)),
                         4 => DiskFault::Rotten(rng.between_u32(0, blocks - 1)),
+                        5 => DiskFault::Misdirected(rng.between_u32(1, blocks)),
                         _ => DiskFault::Stuck(rng.between_u32(1, blocks), MS * rng.between_u32(100, 9000)),
                     };
                     self.nodes[agent].disk.faults.push(fault);

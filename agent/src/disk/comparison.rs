@@ -51,6 +51,11 @@ impl Comparison {
         self.part.first()
     }
 
+    /// How many blocks the part has.
+    pub(super) fn len(&self) -> u32 {
+        self.part.len()
+    }
+
     pub(super) fn has_more(&self) -> bool {
         !self.todo.is_empty()
     }

@@ -4,6 +4,7 @@ use super::comparison::Comparison;
 use super::fault::{DiskFailure, Fault};
 use super::fill::Pattern;
 use super::layout::Layout;
+use super::look::{self, LEAST_PACKED, Sample};
 use super::readback::{Reader, reader_bytes};
 use super::schedule::{FlushWindow, Schedule};
 use super::shadow::Shadow;
@@ -18,7 +19,7 @@ use core::fmt;
 use core::time::Duration;
 use slidecast_image::codec::Codec;
 use slidecast_image::manifest::{ManifestHeader, Part};
-use slidecast_proto::reason::{Free, Verified, Verify};
+use slidecast_proto::reason::{Free, LookedAt, Verified, Verify};
 use slidecast_proto::units::{BlockNo, DeploymentId, Hash};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -26,6 +27,11 @@ use std::thread;
 
 /// Unpacked blocks that a disk with heads gathers, in bytes.
 const SORT_WINDOW: u64 = 32 << 20;
+
+/// Packed parts that are kept to read all again: for about 300 GB of data in blocks of 1 MiB.
+const LEDGER_BYTES: usize = 16 << 20;
+/// The same where all is read twice in any case.
+const LEDGER_BYTES_TWICE: usize = 128 << 20;
 
 /// How the engine is to work.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +52,10 @@ pub struct EngineOptions {
     pub flush_bytes: u64,
     /// ... or so long after the first unflushed write.
     pub flush_after: Duration,
+    /// Drawn at random for each run: which blocks the last look takes, and what the probe of the disk writes.
+    pub seed: u64,
+    /// How much memory packed parts may take that are kept to read all again.
+    pub ledger_bytes: usize,
 }
 
 impl EngineOptions {
@@ -62,6 +72,8 @@ impl EngineOptions {
             hashers: processors.clamp(1, 8),
             flush_bytes: 256 << 20,
             flush_after: Duration::from_secs(2),
+            seed: crate::run::fresh().map_or(0, u64::from_le_bytes),
+            ledger_bytes: if verify == Verify::Twice { LEDGER_BYTES_TWICE } else { LEDGER_BYTES },
         }
     }
 
@@ -83,9 +95,10 @@ impl EngineOptions {
         let window = if rotational { trays(header) as u64 * u64::from(header.block) } else { 0 };
         let layout = Layout::new(header, target_bytes);
         let shadow = layout.head + (layout.backup.end - layout.backup.start);
+        let ledger = if self.verify.reads_back() { self.ledger_bytes as u64 } else { 0 };
         let threads =
             writers as u64 * writer_bytes(header, rotational) + readers.max(hashers) as u64 * reader_bytes(header);
-        window + threads + shadow + used
+        window + threads + shadow + used + ledger
     }
 }
 
@@ -127,6 +140,8 @@ pub enum Event {
     Written(BlockNo),
     /// These blocks survive a power cut (those of the head: once all is ended).
     Durable(Vec<BlockNo>),
+    /// Nothing that was verified so far counts: all is read again.
+    Unverified,
     /// These blocks were read back and are right.
     Verified(Vec<BlockNo>),
     /// The disk gave other bytes than were written: the block must come again. The second time is a failure.
@@ -141,6 +156,8 @@ pub enum Event {
         written: u32,
         /// Blocks that stood there already.
         kept: u32,
+        /// How much was read once more before the head was written, and how many blocks that were.
+        last_look: (LookedAt, u32),
     },
 }
 
@@ -190,6 +207,10 @@ impl Engine {
         if facts.bytes < header.disk_bytes {
             return Err(Fault::Small { has: facts.bytes, needs: header.disk_bytes });
         }
+        let least = u64::from(header.blocks) * LEAST_PACKED;
+        if options.verify == Verify::Twice && least > options.ledger_bytes as u64 {
+            return Err(Fault::Ledger { needs: least, has: options.ledger_bytes as u64 });
+        }
         let layout = Layout::new(&header, facts.bytes);
         let rotational = facts.rotational;
         let flush = FlushWindow { bytes: options.flush_bytes, after: options.flush_after };
@@ -197,9 +218,17 @@ impl Engine {
         let used = (options.free == Free::Zero).then(|| Used::new(facts.bytes, header.grain));
         let (writers, readers, hashers) = options.threads(&header, rotational);
         let shared = Arc::new(Shared {
-            schedule: Mutex::new(Schedule::new(&header, options.verify, rotational, flush, readers)),
+            schedule: Mutex::new(Schedule::new(
+                &header,
+                options.verify,
+                rotational,
+                flush,
+                readers,
+                options.ledger_bytes,
+            )),
             shadow: Mutex::new(Shadow::new(&layout)?),
             used: Mutex::new(used),
+            sample: Sample::new(if options.verify.reads_back() { header.blocks } else { 0 }, options.seed),
             window,
             to_write: Condvar::new(),
             to_control: Condvar::new(),
@@ -239,8 +268,9 @@ impl Engine {
     /// little. With `--free zero` nothing counts as held: unused space must be written.
     pub fn compare(&self, part: Arc<Part>, sampled: bool) {
         let zero = self.shared.options.free == Free::Zero;
+        let packed = self.packed(&part);
         let comparison = if zero { Comparison::of_nothing(part) } else { Comparison::new(part, sampled) };
-        self.shared.with(|schedule| schedule.on_compare(comparison));
+        self.shared.with(|schedule| schedule.on_compare(comparison, packed));
     }
 
     /// Wipes the head and the backup table, writes the mark, flushes: answered by [`Event::Began`]. What was not compared by then
@@ -255,7 +285,21 @@ impl Engine {
         if let Some(used) = &mut *self.shared.used() {
             used.note(&part);
         }
-        self.shared.with(|schedule| schedule.on_part(part));
+        let packed = self.packed(&part);
+        self.shared.with(|schedule| schedule.on_part(part, packed));
+    }
+
+    /// The part as it came, for the last look.
+    fn packed(&self, part: &Part) -> Option<Arc<[u8]>> {
+        self.shared.options.verify.reads_back().then(|| look::pack(part))
+    }
+
+    /// The part of a block, if it is kept: for a block that must come again after its part was let go elsewhere.
+    #[must_use]
+    pub fn part_of(&self, block: BlockNo) -> Option<Arc<Part>> {
+        let header = &self.shared.header;
+        let packed = self.shared.schedule().packed_part(block)?;
+        Part::parse(header, header.part_of(block), &packed).ok().map(Arc::new)
     }
 
     /// A block to be written. After a failure it is dropped.

@@ -26,6 +26,10 @@ pub(super) enum Object {
     SectorZero,
     Backup,
     Unused,
+    /// A test pattern.
+    Probe,
+    /// Something that was verified before.
+    Verified,
 }
 
 impl fmt::Display for Object {
@@ -37,6 +41,8 @@ impl fmt::Display for Object {
             Self::SectorZero => f.write_str("sector 0"),
             Self::Backup => f.write_str("the backup GPT"),
             Self::Unused => f.write_str("unused space"),
+            Self::Verified => f.write_str("a verified place"),
+            Self::Probe => f.write_str("a test pattern"),
         }
     }
 }
@@ -62,6 +68,20 @@ pub(super) enum Fault {
         object: Object,
         at: u64,
     },
+    /// What was written in one place appears in another.
+    Wraps {
+        /// The size that the disk claims.
+        says: u64,
+        at: u64,
+        /// Where the content of `at` was written to.
+        other: u64,
+    },
+    /// Verified blocks differ in every round.
+    Unstable {
+        rounds: u32,
+    },
+    /// All would have to be read again, and there is no room for the manifest of so large an image.
+    Forgotten,
     Small {
         has: u64,
         needs: u64,
@@ -76,6 +96,11 @@ pub(super) enum Fault {
     },
     Fit(FitError),
     Memory(MapError),
+    /// `--verify twice` has to keep the whole manifest.
+    Ledger {
+        needs: u64,
+        has: u64,
+    },
     Thread {
         source: io::Error,
     },
@@ -95,6 +120,24 @@ impl Fault {
                 Reason::DiskMismatch,
                 format!("reading back {object} at {at} on {path}: not what was written, after a second try"),
             ),
+            Self::Wraps { says, at, other } => (
+                Reason::DiskWraps,
+                format!(
+                    "{path} says that it has {says} bytes, but what was written at {other} appears at {at}: it is smaller \
+                     than it says, or something between cuts addresses; no block of the image was written"
+                ),
+            ),
+            Self::Unstable { rounds } => (
+                Reason::DiskMismatch,
+                format!("reading {path} again: blocks that had been verified differed, in {rounds} rounds"),
+            ),
+            Self::Forgotten => (
+                Reason::DiskMismatch,
+                format!(
+                    "reading back {path}: not what was written, so that all must be read again, and this node has no \
+                     memory for the manifest of so large an image; deploy again, which compares the disk"
+                ),
+            ),
             Self::Small { has, needs } => {
                 (Reason::TargetTooSmall, format!("{path} has {has} bytes, the image needs {needs}"))
             }
@@ -104,6 +147,12 @@ impl Fault {
             }
             Self::Fit(error) => (Reason::TargetTooSmall, format!("{path}: {error}")),
             Self::Memory(error) => (Reason::MemoryShort, format!("buffers for {path}: {error}")),
+            Self::Ledger { needs, has } => (
+                Reason::MemoryShort,
+                format!(
+                    "reading {path} twice: the manifest takes {needs} bytes at the least, and at most {has} are kept"
+                ),
+            ),
             Self::Thread { source } => (Reason::MemoryShort, format!("a thread for {path}: {}", plain(source))),
         };
         DiskFailure { reason, detail }

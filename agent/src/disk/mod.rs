@@ -18,15 +18,16 @@
 //! | `used` | what `--free zero` must leave alone |
 //! | `window` | for disks with heads: writes gathered and sorted |
 //! | `readback` | what stands on the disk against the manifest |
+//! | `look` | what is read once more before the head is written |
+//! | `probe` | whether the disk is as large as it says |
 //! | `comparison` | before the first write: which blocks of a part the disk holds already |
 //! | `fault` | what can go wrong, with operation, object and position |
 //!
 //! # Memory
 //! Fixed when the engine starts, see [`EngineOptions::buffer_bytes`]: with 1 MiB blocks, two writers and two readers 6 MiB, or 37 MiB
 //! for a disk with heads (one reader, and a sort window of 32 MiB). Besides, manifest parts with blocks that are not read back yet are held, up to
-//! 8 MiB (`RETAINED_LIMIT`) and one flush window's worth; when there are more, writing waits for reading. `--free zero` takes one bit for
 //! `schedule::RETAINED_LIMIT` and one window's worth; when there are more, writing waits for reading. `--free zero` takes one bit for
-//! each grain of the target.
+//! each grain of the target. For the last look packed parts are kept, up to [`EngineOptions::ledger_bytes`], and at most 2,048 spots.
 
 mod comparison;
 mod engine;
@@ -34,8 +35,10 @@ mod fault;
 mod fill;
 mod fills;
 mod layout;
+mod look;
 mod mark;
 mod order;
+mod probe;
 mod readback;
 mod runs;
 mod schedule;

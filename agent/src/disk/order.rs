@@ -3,17 +3,20 @@
 //!
 //! 1. the mark replaces sector 0; flush
 //! 2. the rest of the head and the backup table are zeroed; flush
-//! 3. body: written, flushed and read back by the other threads; nothing of it is written before 2 is done
-//! 4. backup table, then the head but sector 0; flush; read back
-//! 5. sector 0; flush; read back
+//! 3. the disk is probed: marks at its end and at powers of two are written, read back, and what stood there is put back
+//! 4. body: written, flushed and read back by the other threads; nothing of it is written before 3 is done
+//! 5. the last look: some blocks or all are read once more
+//! 6. backup table, then the head but sector 0; flush; read back
+//! 7. sector 0; flush; read back
 //!
-//! A power cut before 1 is flushed leaves the disk as it was; from then until 5 it has the mark and no boot signature; and after 2
+//! A power cut before 1 is flushed leaves the disk as it was; from then until 7 it has the mark and no boot signature; and after 2
 //! neither a partition table in front nor one at the end until all of the body is proven.
 
 use super::fault::{Fault, Object};
 use super::fill::{Pattern, fill};
 use super::mark::Mark;
-use super::schedule::Control;
+use super::probe::probe;
+use super::schedule::{Control, Schedule};
 use super::shared::Shared;
 use crate::sys::AlignedBuf;
 use core::ops::Range;
@@ -32,6 +35,7 @@ pub(super) fn run(shared: &Shared, mut pattern: Pattern) {
                 shared.io.drop_cache();
                 shared.with(|schedule| schedule.on_flushed(batch));
             }),
+            Control::Settle => settle(shared, &mut pattern),
             Control::Finish { begun } => finish(shared, begun, &mut pattern),
             Control::Wait(_) | Control::Exit => Ok(()),
         };
@@ -41,9 +45,21 @@ pub(super) fn run(shared: &Shared, mut pattern: Pattern) {
     }
 }
 
-/// Steps 1 and 2.
+/// Steps 1 to 3.
 fn begin(shared: &Shared) -> Result<(), Fault> {
     wipe(shared)?;
+    // A wipe that landed elsewhere destroyed something there, perhaps of a block that is kept.
+    let wiped = is_wiped(shared)?;
+    if !wiped {
+        log::warn!("the head of {} is not what was written; it is written again", shared.path());
+        wipe(shared)?;
+        if !is_wiped(shared)? {
+            return Err(Fault::Mismatch { object: Object::Head, at: 0 });
+        }
+    }
+    if !(probe(shared)? && wiped) {
+        shared.with(|schedule| schedule.on_doubt());
+    }
     shared.shadow().forget_rest();
     // Kept blocks would be lost with a discard; nothing of the image stands on the disk otherwise.
     if shared.options.free == Free::Discard && !shared.schedule().keeps_blocks() {
@@ -72,6 +88,28 @@ fn wipe(shared: &Shared) -> Result<(), Fault> {
     shared.flush()
 }
 
+/// Whether head and backup table read as zeros behind the mark. A regular file is no disk that could put writes elsewhere.
+fn is_wiped(shared: &Shared) -> Result<bool, Fault> {
+    if shared.io.facts().file {
+        return Ok(true);
+    }
+    shared.io.drop_cache();
+    let layout = &shared.layout;
+    let mut memory = AlignedBuf::new(128 << 10)?;
+    for (object, range) in [(Object::Head, layout.sector..layout.head), (Object::Backup, layout.backup.clone())] {
+        let mut at = range.start;
+        while at < range.end {
+            let len = usize::try_from(range.end - at).map_or(memory.len(), |rest| rest.min(memory.len()));
+            shared.read(object, at, &mut memory[..len])?;
+            if memory[..len].iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            at += len as u64;
+        }
+    }
+    Ok(true)
+}
+
 fn discard(shared: &Shared) {
     for range in shared.layout.body().flat_map(pieces) {
         if shared.is_over() {
@@ -90,7 +128,29 @@ fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     (range.start..end).step_by(usize::try_from(PIECE).unwrap_or(usize::MAX)).map(move |at| at..(at + PIECE).min(end))
 }
 
-/// Steps 4 and 5. Blocks that stood on the disk before it was begun need no write at all if the head is right, too.
+/// Before the last look: nothing is written behind its back.
+fn settle(shared: &Shared, pattern: &mut Pattern) -> Result<(), Fault> {
+    clear_unused(shared, pattern)?;
+    shared.flush()?;
+    shared.io.drop_cache();
+    shared.with(Schedule::on_settled)
+}
+
+/// With `--free zero`, once: zeros where the image uses nothing.
+fn clear_unused(shared: &Shared, pattern: &mut Pattern) -> Result<(), Fault> {
+    let Some(used) = shared.used().take() else { return Ok(()) };
+    for (in_shadow, range) in used.unused().flat_map(|range| shared.layout.split(range)) {
+        for piece in pieces(range).filter(|_| !in_shadow) {
+            if shared.is_over() {
+                return Ok(());
+            }
+            fill(shared, Object::Unused, piece, 0, false, pattern)?;
+        }
+    }
+    shared.flush()
+}
+
+/// Steps 6 and 7. Blocks that stood on the disk before it was begun need no write at all if the head is right, too.
 fn finish(shared: &Shared, begun: bool, pattern: &mut Pattern) -> Result<(), Fault> {
     shared.shadow().fit();
     if !begun {
@@ -105,17 +165,9 @@ fn finish(shared: &Shared, begun: bool, pattern: &mut Pattern) -> Result<(), Fau
         drop(shadow);
         wipe(shared)?;
     }
-    if let Some(used) = shared.used().take() {
-        for range in used.unused().flat_map(|range| shared.layout.split(range)) {
-            let (in_shadow, range) = range;
-            for piece in pieces(range).filter(|_| !in_shadow) {
-                if shared.is_over() {
-                    return Ok(());
-                }
-                fill(shared, Object::Unused, piece, 0, false, pattern)?;
-            }
-        }
-        shared.flush()?;
+    clear_unused(shared, pattern)?;
+    if shared.is_over() {
+        return Ok(());
     }
     let sector = shared.layout.sector;
     write_shadow(shared, Object::Backup, shared.layout.backup.clone())?;
@@ -139,8 +191,8 @@ fn finish(shared: &Shared, begun: bool, pattern: &mut Pattern) -> Result<(), Fau
 
 fn end(shared: &Shared) -> Result<(), Fault> {
     let verified = match shared.options.verify {
-        Verify::Full if shared.io.facts().direct => Verified::Direct,
-        Verify::Full => Verified::Cached,
+        Verify::Full | Verify::Twice if shared.io.facts().direct => Verified::Direct,
+        Verify::Full | Verify::Twice => Verified::Cached,
         Verify::Head | Verify::None => Verified::No,
     };
     shared.with(|schedule| schedule.on_ended(verified));

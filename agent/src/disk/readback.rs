@@ -6,6 +6,7 @@
 
 use super::fault::{Fault, Object};
 use super::fill::{Pattern, pattern_bytes};
+use super::look::{Right, SPOT_BYTES, Spot};
 use super::runs::offset;
 use super::schedule::{Read, Written};
 use super::shared::Shared;
@@ -13,9 +14,11 @@ use crate::sys::AlignedBuf;
 use core::ops::Range;
 use slidecast_image::manifest::{BlockInfo, Content, ManifestHeader, Part};
 use slidecast_proto::units::{BlockNo, Hash};
+use std::sync::Arc;
 
 /// Second and further places are compared in pieces of this size.
 const PIECE: usize = 128 << 10;
+const _: () = assert!(SPOT_BYTES <= PIECE, "a spot is read into one piece");
 
 /// The memory that one reader takes.
 pub(super) fn reader_bytes(header: &ManifestHeader) -> u64 {
@@ -29,12 +32,14 @@ pub(super) struct Reader {
     raw: AlignedBuf,
     piece: AlignedBuf,
     pattern: Pattern,
+    /// The part that blocks are looked at in, in a round over all of them.
+    part: Option<Arc<Part>>,
 }
 
 impl Reader {
     pub(super) fn new(shared: &Shared) -> Result<Self, Fault> {
         let raw = AlignedBuf::new(shared.header.block as usize)?;
-        Ok(Self { raw, piece: AlignedBuf::new(PIECE)?, pattern: Pattern::new()? })
+        Ok(Self { raw, piece: AlignedBuf::new(PIECE)?, pattern: Pattern::new()?, part: None })
     }
 
     pub(super) fn run(mut self, shared: &Shared) {
@@ -42,6 +47,8 @@ impl Reader {
             let done = match read {
                 Read::Back(written) => self.back(shared, written),
                 Read::Compare(part, block) => self.compare(shared, &part, block),
+                Read::Spot(spot) => self.spot(shared, spot),
+                Read::Again(block, packed) => self.again(shared, block, &packed),
                 Read::Wait | Read::Exit => Ok(()),
             };
             if let Err(fault) = done {
@@ -54,7 +61,10 @@ impl Reader {
         let Some(info) = written.part.block(written.block) else { return Ok(()) };
         let object = Object::Block(written.block);
         match self.find_difference(shared, object, &info)? {
-            None => shared.with(|schedule| schedule.on_equal(&written)),
+            None => {
+                let spots = shared.sample.spots(written.block, &info, &shared.layout, &self.raw);
+                shared.with(|schedule| schedule.on_equal(&written, spots));
+            }
             Some(at) => {
                 log::warn!("reading back {object} at {at} on {}: not what was written", shared.path());
                 if shared.with(|schedule| schedule.on_different(written)) {
@@ -76,7 +86,49 @@ impl Reader {
                 shared.shadow().hold(range);
             }
         }
-        shared.with(|schedule| schedule.on_compared(part.first(), block, same));
+        let spots = if same { shared.sample.spots(block, &info, &shared.layout, &self.raw) } else { Vec::new() };
+        shared.with(|schedule| schedule.on_compared(part.first(), block, same, spots));
+        Ok(())
+    }
+
+    /// A spot of the last look.
+    fn spot(&mut self, shared: &Shared, spot: Spot) -> Result<(), Fault> {
+        let found = &mut self.piece[..spot.len];
+        shared.read(Object::Verified, spot.at, found)?;
+        let right = match spot.right {
+            Right::Pattern(pattern) => self.pattern.find_other(pattern, found).is_none(),
+            Right::Hash(hash) => Hash::of(found) == hash,
+        };
+        if !right {
+            log::warn!(
+                "reading {} once more at {}: not what was verified before; all is read again",
+                shared.path(),
+                spot.at
+            );
+        }
+        shared.with(|schedule| schedule.on_spot(right));
+        Ok(())
+    }
+
+    /// A block in a round over all of them.
+    fn again(&mut self, shared: &Shared, block: BlockNo, packed: &[u8]) -> Result<(), Fault> {
+        let held = self.part.take().filter(|part| part.block(block).is_some());
+        let no = shared.header.part_of(block);
+        // It was checked when it came, so that it can be parsed.
+        let part = held.or_else(|| Part::parse(&shared.header, no, packed).ok().map(Arc::new));
+        let Some(part) = part else { return Err(Fault::Forgotten) };
+        self.part = Some(Arc::clone(&part));
+        let Some(info) = part.block(block) else { return Err(Fault::Forgotten) };
+        let object = Object::Block(block);
+        match self.find_difference(shared, object, &info)? {
+            None => shared.with(|schedule| schedule.on_equal_again(block)),
+            Some(at) => {
+                log::warn!("reading {object} once more at {at} on {}: not what was verified before", shared.path());
+                if shared.with(|schedule| schedule.on_different_again(Written { block, part })) {
+                    return Err(Fault::Mismatch { object, at });
+                }
+            }
+        }
         Ok(())
     }
 

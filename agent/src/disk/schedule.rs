@@ -1,15 +1,18 @@
 //! What the threads of the engine do next. Pure: the time comes in, no system call is made.
 //!
 //! A block goes job -> (writing) -> fresh -> (flushing) -> unread -> (reading) -> done. A fill goes the same way without a
-//! job. Blocks that the disk held before count as done from the start.
+//! job. Blocks that the disk held before count as done from the start. When all are done the last look reads some or all of them once
+//! more; what it finds wrong goes through all this again.
 
 use super::comparison::Comparison;
 use super::engine::{BlockJob, Event};
-use super::fault::DiskFailure;
+use super::fault::{DiskFailure, Fault};
 use super::fill::FillWork;
 use super::fills::Fills;
+use super::look::{Ledger, Next, Round, Spot};
 use core::time::Duration;
 use slidecast_image::manifest::{Content, ManifestHeader, Part};
+use slidecast_proto::look::{LastLook, Scope};
 use slidecast_proto::reason::{Verified, Verify};
 use slidecast_proto::set::BlockSet;
 use slidecast_proto::units::BlockNo;
@@ -44,8 +47,10 @@ enum Phase {
     Idle,
     /// The head is being wiped.
     Beginning,
-    /// Blocks are written.
+    /// Blocks are written, and looked at once more in the end.
     Body,
+    /// All blocks are done; what the image does not use is being cleared before the last look.
+    Settling,
     /// The head is being written.
     Finishing,
     /// Ended, failed or stopped.
@@ -66,6 +71,8 @@ pub(super) enum Control {
     Begin,
     /// Flush; these blocks are covered by it.
     Flush(Vec<Written>),
+    /// All blocks are done: clear what the image does not use, flush, and let the last look begin.
+    Settle,
     /// All is done but the head. Whether anything was written at all.
     Finish {
         begun: bool,
@@ -82,6 +89,10 @@ pub(super) enum Read {
     Back(Written),
     /// See whether the disk holds this block of a part already.
     Compare(Arc<Part>, BlockNo),
+    /// A spot of the last look.
+    Spot(Spot),
+    /// A block in a round over all of them, with its part.
+    Again(BlockNo, Arc<[u8]>),
     Wait,
     Exit,
 }
@@ -135,6 +146,9 @@ pub(super) struct Schedule {
     /// As far as they will get: read back, or flushed if nothing is to be read back.
     done: BlockSet,
     mismatched: BTreeSet<BlockNo>,
+    look: LastLook,
+    ledger: Ledger,
+    round: Option<Round>,
 
     /// When the control thread will look by itself.
     timer: Option<Instant>,
@@ -150,6 +164,7 @@ impl Schedule {
         rotational: bool,
         window: FlushWindow,
         readers: usize,
+        ledger_bytes: usize,
     ) -> Self {
         let none = BlockSet::empty(header.blocks);
         Self {
@@ -177,6 +192,9 @@ impl Schedule {
             written: none.clone(),
             done: none,
             mismatched: BTreeSet::new(),
+            look: LastLook::new(verify),
+            ledger: Ledger::new(ledger_bytes),
+            round: None,
             timer: None,
             verified: Vec::new(),
             events: VecDeque::new(),
@@ -195,7 +213,8 @@ impl Schedule {
         let over = self.phase == Phase::Over;
         let compares = self.phase == Phase::Idle && self.compares.iter().any(Comparison::has_more);
         let may_read_back = self.reading < self.readers && (!self.rotational || self.pass || self.pass_may_begin());
-        let read = compares || (!self.unread.is_empty() && may_read_back);
+        let looks = self.reading < self.readers && self.round.as_ref().is_some_and(Round::has_more);
+        let read = compares || looks || (!self.unread.is_empty() && may_read_back);
         let control = match self.phase {
             Phase::Idle => (self.begin && self.compared()) || (self.finish && self.body_is_done()),
             Phase::Body if self.finish && self.body_is_done() => true,
@@ -223,14 +242,16 @@ impl Schedule {
         }
     }
 
-    pub(super) fn on_part(&mut self, part: Arc<Part>) {
+    pub(super) fn on_part(&mut self, part: Arc<Part>, packed: Option<Arc<[u8]>>) {
         if self.phase != Phase::Over {
+            packed.into_iter().for_each(|packed| self.ledger.keep(part.first(), part.len(), packed));
             self.fills.push(part);
         }
     }
 
-    pub(super) fn on_compare(&mut self, comparison: Comparison) {
+    pub(super) fn on_compare(&mut self, comparison: Comparison, packed: Option<Arc<[u8]>>) {
         if self.phase == Phase::Idle && !self.begin {
+            packed.into_iter().for_each(|packed| self.ledger.keep(comparison.first(), comparison.len(), packed));
             self.compares.push_back(comparison);
             self.end_comparisons();
         }
@@ -249,7 +270,8 @@ impl Schedule {
         if self.phase != Phase::Over {
             let written = self.written.count();
             let kept = self.done.count().saturating_sub(written);
-            self.events.push_back(Event::Ended { verified, written, kept });
+            let last_look = self.look.report();
+            self.events.push_back(Event::Ended { verified, written, kept, last_look });
             self.on_over();
         }
     }
@@ -262,6 +284,12 @@ impl Schedule {
         self.fresh = Vec::new();
         self.compares = VecDeque::new();
         self.unread = VecDeque::new();
+        self.round = None;
+    }
+
+    /// The part of a block as it came, if it is kept.
+    pub(super) fn packed_part(&self, block: BlockNo) -> Option<Arc<[u8]>> {
+        self.ledger.part_of(block)
     }
 
     /// Whether some blocks stood on the disk before.
@@ -321,7 +349,8 @@ impl Schedule {
         self.events.push_back(Event::Written(written.block));
         self.settled.insert(written.block);
         self.written.insert(written.block);
-        if self.verify == Verify::Full {
+        self.ledger.forget(written.block);
+        if self.verify.reads_back() {
             let (heap, blocks) = self.retained.entry(written.part.first()).or_insert((0, 0));
             if *blocks == 0 {
                 *heap = written.part.heap_bytes();
@@ -347,7 +376,7 @@ impl Schedule {
 
     /// Whether the body is proven and nobody touches it.
     fn body_is_done(&self) -> bool {
-        let quiet = self.fresh.is_empty() && self.unread.is_empty() && self.reading == 0;
+        let quiet = self.fresh.is_empty() && self.unread.is_empty() && self.reading == 0 && self.round.is_none();
         self.done.is_full() && quiet && self.nothing_to_write()
     }
 
@@ -363,6 +392,10 @@ impl Schedule {
             Phase::Idle if self.finish && self.body_is_done() => {
                 self.phase = Phase::Finishing;
                 return Control::Finish { begun: false };
+            }
+            Phase::Body if self.finish && self.body_is_done() && self.look.due().is_some() => {
+                self.phase = Phase::Settling;
+                return Control::Settle;
             }
             Phase::Body if self.finish && self.body_is_done() => {
                 self.phase = Phase::Finishing;
@@ -407,7 +440,7 @@ impl Schedule {
             return;
         }
         self.events.push_back(Event::Durable(batch.iter().map(|written| written.block).collect()));
-        if self.verify == Verify::Full {
+        if self.verify.reads_back() {
             self.unread.extend(batch);
         } else {
             for written in &batch {
@@ -431,6 +464,17 @@ impl Schedule {
         if self.reading >= self.readers {
             return Read::Wait;
         }
+        match self.round.as_mut().and_then(Round::next) {
+            Some(Next::Spot(spot)) => {
+                self.reading += 1;
+                return Read::Spot(spot);
+            }
+            Some(Next::Block(block)) => {
+                self.reading += 1;
+                return Read::Again(block, self.ledger.part_of(block).unwrap_or_default());
+            }
+            None => {}
+        }
         if self.rotational && !self.pass {
             if self.unread.is_empty() || !self.pass_may_begin() {
                 return Read::Wait;
@@ -450,8 +494,9 @@ impl Schedule {
     }
 
     /// A block of the part that begins with `first` was compared.
-    pub(super) fn on_compared(&mut self, first: BlockNo, block: BlockNo, same: bool) {
+    pub(super) fn on_compared(&mut self, first: BlockNo, block: BlockNo, same: bool, spots: Vec<Spot>) {
         self.reading -= 1;
+        self.ledger.note(block, spots);
         if let Some(comparison) = self.compares.iter_mut().find(|comparison| comparison.first() == first) {
             comparison.on_compared(block, same);
         }
@@ -474,11 +519,12 @@ impl Schedule {
     }
 
     /// A block was read back and is what it should be.
-    pub(super) fn on_equal(&mut self, written: &Written) {
+    pub(super) fn on_equal(&mut self, written: &Written, spots: Vec<Spot>) {
         self.after_reading(written);
         if self.phase == Phase::Over {
             return;
         }
+        self.ledger.note(written.block, spots);
         self.done.insert(written.block);
         self.verified.push(written.block);
         if self.verified.len() >= VERIFIED_BATCH || (self.unread.is_empty() && self.reading == 0) {
@@ -490,6 +536,12 @@ impl Schedule {
     /// Gives whether the disk is lost: this was the second time.
     pub(super) fn on_different(&mut self, written: Written) -> bool {
         self.after_reading(&written);
+        self.on_wrong(written)
+    }
+
+    fn on_wrong(&mut self, written: Written) -> bool {
+        self.look.on_mismatch();
+        self.ledger.forget(written.block);
         let full = self.mismatched.len() >= MISMATCH_LIMIT;
         if full || !self.mismatched.insert(written.block) {
             return true;
@@ -506,6 +558,72 @@ impl Schedule {
             self.events.push_back(Event::Mismatch(written.block));
         }
         false
+    }
+
+    // The last look.
+
+    /// The disk was wrong where it holds nothing of the image: what it holds elsewhere is to be read again.
+    pub(super) fn on_doubt(&mut self) {
+        self.look.on_mismatch();
+    }
+
+    /// All is flushed, and nothing of the body is touched: the next round begins.
+    pub(super) fn on_settled(&mut self) -> Result<(), Fault> {
+        let Some(scope) = self.look.due().filter(|_| self.phase == Phase::Settling) else { return Ok(()) };
+        self.phase = Phase::Body;
+        self.look.on_begin(scope);
+        if self.look.is_hopeless() {
+            return Err(Fault::Unstable { rounds: self.look.rounds() });
+        }
+        let blocks = self.done.universe();
+        if scope == Scope::All {
+            if !self.ledger.has_all(blocks) {
+                return Err(Fault::Forgotten);
+            }
+            self.events.push_back(Event::Unverified);
+        }
+        self.round = Some(self.ledger.round(scope, blocks));
+        self.end_round();
+        Ok(())
+    }
+
+    /// A spot was read.
+    pub(super) fn on_spot(&mut self, right: bool) {
+        if !right {
+            self.look.on_mismatch();
+        }
+        self.after_look();
+    }
+
+    /// A block was read once more and is still right.
+    pub(super) fn on_equal_again(&mut self, block: BlockNo) {
+        if self.phase != Phase::Over {
+            self.verified.push(block);
+        }
+        self.after_look();
+    }
+
+    /// A block was read once more and is not what it was: as with [`Self::on_different`].
+    pub(super) fn on_different_again(&mut self, written: Written) -> bool {
+        let lost = self.on_wrong(written);
+        self.after_look();
+        lost
+    }
+
+    fn after_look(&mut self) {
+        self.reading -= 1;
+        self.round.iter_mut().for_each(Round::on_read);
+        self.end_round();
+    }
+
+    fn end_round(&mut self) {
+        let over = self.round.as_ref().is_some_and(Round::is_over);
+        if !self.verified.is_empty() && (over || self.verified.len() >= VERIFIED_BATCH) {
+            self.events.push_back(Event::Verified(core::mem::take(&mut self.verified)));
+        }
+        if let Some(round) = self.round.take_if(|_| over) {
+            self.look.on_end(round.scope, round.read);
+        }
     }
 
     fn after_reading(&mut self, written: &Written) {

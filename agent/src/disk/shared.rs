@@ -3,6 +3,7 @@
 use super::engine::EngineOptions;
 use super::fault::{Fault, Object};
 use super::layout::Layout;
+use super::look::Sample;
 use super::schedule::{Control, Read, Schedule, Write};
 use super::shadow::Shadow;
 use super::used::Used;
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) shadow: Mutex<Shadow>,
     /// Only with `--free zero`.
     pub(super) used: Mutex<Option<Used>>,
+    /// The blocks that the last look takes.
+    pub(super) sample: Sample,
     pub(super) to_write: Condvar,
     pub(super) to_control: Condvar,
     pub(super) to_read: Condvar,

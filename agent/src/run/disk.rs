@@ -9,7 +9,8 @@ use slidecast_image::manifest::{Content, ManifestHeader, Part};
 use slidecast_proto::book::EntryId;
 use slidecast_proto::frame::Header;
 use slidecast_proto::link::LinkFault;
-use slidecast_proto::reason::{Reason, Verify};
+use slidecast_proto::node::DiskEnd;
+use slidecast_proto::reason::Reason;
 use slidecast_proto::units::{BlockNo, PartNo};
 use std::sync::Arc;
 
@@ -22,11 +23,19 @@ impl Run {
                 Event::Compared { first, same } => self.on_compared(first, &same),
                 Event::Began => log::debug!("the disk is marked, its head is wiped"),
                 Event::BadContent(block) => self.node.on_bad_content(block, false),
-                Event::Mismatch(block) => self.node.on_bad_content(block, true),
+                Event::Mismatch(block) => {
+                    let part = engine.part_of(block);
+                    self.restore_part(block, part);
+                    self.node.on_bad_content(block, true);
+                }
+                Event::Unverified => {
+                    log::info!("reading all of {} once more before it gets its head", engine.path());
+                    self.node.on_unverified();
+                }
                 Event::Written(block) => self.node.on_written(block),
                 Event::Durable(blocks) => {
                     self.node.on_durable(&blocks);
-                    if self.prepare.verify != Verify::Full {
+                    if !self.prepare.verify.reads_back() {
                         self.settle(&blocks);
                     }
                 }
@@ -39,8 +48,17 @@ impl Run {
                     self.stop_disk();
                     self.compare_nothing();
                 }
-                Event::Ended { verified, written, kept } => self.node.on_disk_ended(verified, written, kept),
+                Event::Ended { verified, written, kept, last_look } => {
+                    self.node.on_disk_ended(DiskEnd { verified, written, kept, last_look }, "");
+                }
             }
+        }
+    }
+
+    /// A block is to come again, perhaps long after its part was let go of.
+    fn restore_part(&mut self, block: BlockNo, part: Option<Arc<Part>>) {
+        if let (Some(parts), Some(part)) = (&mut self.parts, part) {
+            parts.unsettle(block, part);
         }
     }
 

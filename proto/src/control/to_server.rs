@@ -2,7 +2,7 @@
 
 use super::fields::{block, deployment, epoch, line, node, put_line};
 use super::{Card, Disk, MAX_CARDS, MAX_DISKS, MAX_LABEL, MAX_LINE, MAX_NAME, MAX_RANGES};
-use crate::reason::{EndState, LinkState, Phase, Reason, Side, Verified};
+use crate::reason::{EndState, LinkState, LookedAt, Phase, Reason, Side, Verified};
 use crate::units::{BlockNo, DeploymentId, Epoch, Hash, MAX_BLOCKS, NodeId};
 use crate::wire::{Malformed, Parsed, array, flag, hash, list, put_list, whole};
 use nom::Parser;
@@ -405,6 +405,10 @@ pub struct Ended {
     pub blocks_written: u32,
     /// Blocks that were on the target already.
     pub blocks_kept: u32,
+    /// How much was read once more before the head was written.
+    pub last_look: LookedAt,
+    /// How many blocks that were.
+    pub last_look_blocks: u32,
 }
 
 impl Ended {
@@ -417,12 +421,20 @@ impl Ended {
         out.push(self.verified.code());
         out.extend_from_slice(&self.blocks_written.to_le_bytes());
         out.extend_from_slice(&self.blocks_kept.to_le_bytes());
+        out.push(self.last_look.code());
+        out.extend_from_slice(&self.last_look_blocks.to_le_bytes());
     }
 
     fn read(input: &[u8]) -> Parsed<'_, Self> {
         map(
-            (deployment, hash, EndState::read, Reason::read, line(MAX_LINE), Verified::read, le_u32, le_u32),
-            |(deployment, root, state, reason, detail, verified, blocks_written, blocks_kept)| Self {
+            (
+                (deployment, hash, EndState::read, Reason::read, line(MAX_LINE)),
+                (Verified::read, le_u32, le_u32, LookedAt::read, le_u32),
+            ),
+            |(
+                (deployment, root, state, reason, detail),
+                (verified, blocks_written, blocks_kept, last_look, last_look_blocks),
+            )| Self {
                 deployment,
                 root,
                 state,
@@ -431,6 +443,8 @@ impl Ended {
                 verified,
                 blocks_written,
                 blocks_kept,
+                last_look,
+                last_look_blocks,
             },
         )
         .parse(input)

@@ -5,7 +5,7 @@ use super::resume::Away;
 use super::slow::Meter;
 use crate::control::{Ended, Hello, Join, Progress, Ready};
 use crate::plan::CardId;
-use crate::reason::{EndState, Phase, Reason, Verified};
+use crate::reason::{EndState, LookedAt, Phase, Reason, Verified};
 use crate::set::BlockSet;
 use crate::units::{Epoch, NodeId, Time};
 use core::time::Duration;
@@ -52,6 +52,8 @@ pub struct Outcome {
     pub verified: Verified,
     /// Blocks written and blocks that were there already.
     pub blocks: (u32, u32),
+    /// How much was read once more before the head was written, and how many blocks that were.
+    pub last_look: (LookedAt, u32),
     /// The target it was about.
     pub ready: Ready,
     /// When.
@@ -60,12 +62,23 @@ pub struct Outcome {
 
 impl Outcome {
     pub(super) fn failed(reason: Reason, detail: String, ready: Ready, at: Time) -> Self {
-        Self { state: EndState::Failed, reason, detail, verified: Verified::No, blocks: (0, 0), ready, at }
+        Self {
+            state: EndState::Failed,
+            reason,
+            detail,
+            verified: Verified::No,
+            blocks: (0, 0),
+            last_look: (LookedAt::No, 0),
+            ready,
+            at,
+        }
     }
 
     pub(super) fn of(ended: Ended, ready: Ready, at: Time) -> Self {
-        let Ended { state, reason, detail, verified, blocks_written, blocks_kept, .. } = ended;
-        Self { state, reason, detail, verified, blocks: (blocks_written, blocks_kept), ready, at }
+        let Ended { state, reason, detail, verified, blocks_written, blocks_kept, last_look, last_look_blocks, .. } =
+            ended;
+        let (blocks, last_look) = ((blocks_written, blocks_kept), (last_look, last_look_blocks));
+        Self { state, reason, detail, verified, blocks, last_look, ready, at }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Deployment, DeploymentEvent, NodeRecord, Outcome, Place, Stage, Stan
 use crate::bug::{self, Bug};
 use crate::control::{HOLD, Hello, Ready, ToServer};
 use crate::plan::{CardId, Plan, PlannedChain, plan};
-use crate::reason::{EndState, Reason, Verified};
+use crate::reason::{EndState, LookedAt, Reason, Verified};
 use crate::set::BlockSet;
 use crate::units::{NodeId, Time};
 use core::time::Duration;
@@ -74,6 +74,8 @@ pub struct SavedEnd {
     pub verified: Verified,
     /// Blocks written and blocks that were there already.
     pub blocks: (u32, u32),
+    /// How much was read once more before the head was written, and how many blocks that were.
+    pub last_look: (LookedAt, u32),
     /// After the plan was fixed.
     pub after: Duration,
 }
@@ -125,12 +127,13 @@ impl SavedNode {
     fn standing(&self, fixed: Time) -> Standing {
         match &self.end {
             None => Standing::Running(self.ready.clone()),
-            Some(SavedEnd { state, reason, detail, verified, blocks, after }) => Standing::Ended(Outcome {
+            Some(SavedEnd { state, reason, detail, verified, blocks, last_look, after }) => Standing::Ended(Outcome {
                 state: *state,
                 reason: *reason,
                 detail: detail.clone(),
                 verified: *verified,
                 blocks: *blocks,
+                last_look: *last_look,
                 ready: self.ready.clone(),
                 at: fixed.after(*after),
             }),
@@ -153,8 +156,8 @@ impl SavedNode {
 
 impl SavedEnd {
     fn of(outcome: &Outcome, fixed: Time) -> Self {
-        let Outcome { state, reason, detail, verified, blocks, at, .. } = outcome.clone();
-        Self { state, reason, detail, verified, blocks, after: at.since(fixed) }
+        let Outcome { state, reason, detail, verified, blocks, last_look, at, .. } = outcome.clone();
+        Self { state, reason, detail, verified, blocks, last_look, after: at.since(fixed) }
     }
 }
 

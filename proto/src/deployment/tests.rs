@@ -9,7 +9,7 @@ mod slow;
 
 use super::*;
 use crate::control::{Ended, Join, LinkEvent, LinkState, Progress, Ready, Refused, Side};
-use crate::reason::{Free, Phase, Then, Verified, Verify};
+use crate::reason::{Free, LookedAt, Phase, Then, Verified, Verify};
 use crate::units::{DeploymentId, Epoch, Hash};
 use std::net::Ipv4Addr;
 
@@ -58,6 +58,8 @@ fn ended(state: EndState) -> ToServer {
         verified: Verified::Direct,
         blocks_written: BLOCKS,
         blocks_kept: 0,
+        last_look: LookedAt::Sample,
+        last_look_blocks: BLOCKS,
     })
 }
 

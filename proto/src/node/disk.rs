@@ -3,8 +3,29 @@
 use super::{Act, CONTENT_TRIES, Disk, Node, Wrong};
 use crate::bug::{self, Bug};
 use crate::control::{BadBlock, Ended, ToServer};
-use crate::reason::{EndState, Reason, Verified, Verify};
+use crate::reason::{EndState, LookedAt, Reason, Verified};
+use crate::set::BlockSet;
 use crate::units::{BlockNo, NodeId};
+
+/// What was done to a disk that is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskEnd {
+    /// How it was read back; `No` unless all of it was.
+    pub verified: Verified,
+    /// Blocks written.
+    pub written: u32,
+    /// Blocks that stood there already.
+    pub kept: u32,
+    /// How much was read once more before the head was written, and how many blocks that were.
+    pub last_look: (LookedAt, u32),
+}
+
+impl Default for DiskEnd {
+    /// Nothing.
+    fn default() -> Self {
+        Self { verified: Verified::No, written: 0, kept: 0, last_look: (LookedAt::No, 0) }
+    }
+}
 
 impl Node {
     /// The disk has all places of `block`.
@@ -26,6 +47,19 @@ impl Node {
         self.check_complete();
     }
 
+    /// What was verified so far does not count any more: the disk is read once more, from its beginning.
+    pub fn on_unverified(&mut self) {
+        self.verified = BlockSet::empty(self.verified.universe());
+        self.doubt_disk();
+    }
+
+    /// The disk lacks something though it was said to be complete.
+    fn doubt_disk(&mut self) {
+        if self.disk == Disk::Finishing {
+            self.disk = Disk::Writing;
+        }
+    }
+
     /// These blocks were read back and are equal.
     pub fn on_verified(&mut self, blocks: &[BlockNo]) {
         for block in blocks {
@@ -45,6 +79,7 @@ impl Node {
         for set in [&mut self.durable, &mut self.verified, &mut self.unreported] {
             set.remove(block);
         }
+        self.doubt_disk();
         if !bug::is(Bug::MismatchStaysAccepted) {
             self.accepted.remove(block);
         }
@@ -80,27 +115,19 @@ impl Node {
         if matches!(self.disk, Disk::Ended(_)) || (bug::is(Bug::FlushErrorIgnored) && reason == Reason::DiskFlush) {
             return;
         }
-        self.end(EndState::Failed, reason, detail, Verified::No, 0, 0);
+        self.end(EndState::Failed, reason, detail, DiskEnd::default());
         self.book.on_disk_gone();
         self.reclaim();
     }
 
-    /// The disk is complete. `written` and `kept` count blocks.
-    pub fn on_disk_ended(&mut self, verified: Verified, written: u32, kept: u32) {
-        let proven = self.config.verify == Verify::Full && verified != Verified::No;
+    /// The disk is complete. `note` is what the operator should know of it all the same.
+    pub fn on_disk_ended(&mut self, end: DiskEnd, note: &str) {
+        let proven = self.config.verify.reads_back() && end.verified != Verified::No;
         let state = if proven { EndState::Done } else { EndState::Written };
-        self.end(state, Reason::None, "", verified, written, kept);
+        self.end(state, Reason::None, note, end);
     }
 
-    pub(super) fn end(
-        &mut self,
-        state: EndState,
-        reason: Reason,
-        detail: &str,
-        verified: Verified,
-        written: u32,
-        kept: u32,
-    ) {
+    pub(super) fn end(&mut self, state: EndState, reason: Reason, detail: &str, disk: DiskEnd) {
         self.disk = Disk::Ended(state);
         let ended = Ended {
             deployment: self.config.deployment,
@@ -108,9 +135,11 @@ impl Node {
             state,
             reason,
             detail: detail.to_owned(),
-            verified,
-            blocks_written: written,
-            blocks_kept: kept,
+            verified: disk.verified,
+            blocks_written: disk.written,
+            blocks_kept: disk.kept,
+            last_look: disk.last_look.0,
+            last_look_blocks: disk.last_look.1,
         };
         self.last_word = Some(ended.clone());
         self.acts.push_back(Act::Tell(ToServer::Ended(ended)));
@@ -129,7 +158,7 @@ impl Node {
         if self.disk != Disk::Writing || self.shape.is_none() || !self.accepted.is_full() {
             return;
         }
-        let read_back = self.config.verify == Verify::Full && !bug::is(Bug::FinishUnverified);
+        let read_back = self.config.verify.reads_back() && !bug::is(Bug::FinishUnverified);
         let proven = if read_back { &self.verified } else { &self.durable };
         if proven.is_full() {
             self.disk = Disk::Finishing;

@@ -20,6 +20,7 @@ mod upstream;
 mod word;
 
 pub use candidate::Candidate;
+pub use disk::DiskEnd;
 
 use crate::book::{Book, EntryId, Need};
 use crate::bug::{self, Bug};

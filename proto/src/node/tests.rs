@@ -626,7 +626,7 @@ fn a_server_that_is_back_is_told_again_what_is_durable_and_how_it_ended() {
     let mut world = World::new(1, 50);
     world.run(Duration::from_secs(1));
     let rig = &mut world.rigs[0];
-    rig.node.on_disk_ended(Verified::Direct, 50, 0);
+    rig.node.on_disk_ended(DiskEnd { verified: Verified::Direct, written: 50, ..DiskEnd::default() }, "");
     while rig.node.poll().is_some() {}
     assert!(rig.node.progress(0).durable_new.is_empty());
     rig.node.on_server_back();

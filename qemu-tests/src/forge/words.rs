@@ -7,7 +7,7 @@ use slidecast_proto::control::{
     Abort, BadBlock, Ended, Join, LinkEvent, LinkSpec, LogLine, Prepare, Progress, Ready, Refused, Resend, ToAgent,
     ToServer, Welcome,
 };
-use slidecast_proto::reason::{EndState, Free, LinkClass, LinkState, Phase, Reason, Side, Verified, Verify};
+use slidecast_proto::reason::{EndState, Free, LinkClass, LinkState, LookedAt, Phase, Reason, Side, Verified, Verify};
 use slidecast_proto::units::{BlockNo, DeploymentId, Epoch, Hash, LinkKey, NodeId};
 
 use super::frames::{long, number};
@@ -91,6 +91,8 @@ pub(super) fn to_server(random: &mut Random, known: DeploymentId, at: Epoch, roo
             verified: of(random, Verified::ALL),
             blocks_written: number(random, count),
             blocks_kept: number(random, count),
+            last_look: of(random, LookedAt::ALL),
+            last_look_blocks: number(random, count),
         }),
         6 => ToServer::Refused(Refused { deployment, reason: of(random, Reason::ALL), detail: text(random) }),
         7 => ToServer::Log(LogLine { level: u8::try_from(random.below(7)).unwrap_or(0), text: text(random) }),

@@ -160,6 +160,8 @@ struct EndContents {
     verified: String,
     blocks_written: u32,
     blocks_kept: u32,
+    last_look: String,
+    last_look_blocks: u32,
     after_us: u64,
 }
 
@@ -414,6 +416,8 @@ impl EndContents {
             verified: end.verified.to_string(),
             blocks_written: end.blocks.0,
             blocks_kept: end.blocks.1,
+            last_look: end.last_look.0.to_string(),
+            last_look_blocks: end.last_look.1,
             after_us: micros(end.after),
         }
     }
@@ -425,6 +429,7 @@ impl EndContents {
             detail: self.detail,
             verified: self.verified.parse().ok()?,
             blocks: (self.blocks_written, self.blocks_kept),
+            last_look: (self.last_look.parse().ok()?, self.last_look_blocks),
             after: Duration::from_micros(self.after_us),
         })
     }
@@ -434,7 +439,7 @@ impl EndContents {
 mod tests {
     use super::*;
     use crate::failure::one_line;
-    use slidecast_proto::reason::{EndState, Reason, Verified};
+    use slidecast_proto::reason::{EndState, LookedAt, Reason, Verified};
 
     const PORT: u16 = 7531;
 
@@ -488,6 +493,7 @@ mod tests {
             detail: String::new(),
             verified: Verified::Direct,
             blocks: (3, 4),
+            last_look: (LookedAt::All, 7),
             after: Duration::from_millis(1500),
         };
         let ended = SavedNode { id: NodeId(2), boot: [4; 16], end: Some(end), ..node.clone() };

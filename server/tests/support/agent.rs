@@ -9,7 +9,7 @@ use slidecast_proto::control::{
 use slidecast_proto::frame::{HEADER_LEN, Header, Kind};
 use slidecast_proto::link::{Receiver, ReceiverEvent, Terms};
 use slidecast_proto::noise::{Channel, ChannelError, PublicKey, SecretKey};
-use slidecast_proto::reason::{EndState, Phase, Reason, Verified};
+use slidecast_proto::reason::{EndState, LookedAt, Phase, Reason, Verified};
 use slidecast_proto::set::BlockSet;
 use slidecast_proto::units::{BlockNo, Hash, NodeId, PartNo, Time};
 use std::collections::VecDeque;
@@ -270,6 +270,8 @@ impl Agent {
             verified: Verified::Direct,
             blocks_written: all,
             blocks_kept: 0,
+            last_look: LookedAt::Sample,
+            last_look_blocks: all,
         }));
         self.wait(|order| if let ToAgent::Finish(finish) = order { Some(finish) } else { None })
     }

@@ -1,12 +1,15 @@
 //! The schedule without threads: every step in the hands of the test.
 
+use super::super::look;
 use super::super::tests::manifest::{fill, part, stored};
 use super::*;
 use crate::ring::Ring;
 use slidecast_image::codec::Codec;
-use slidecast_proto::reason::Reason;
+use slidecast_proto::reason::{LookedAt, Reason};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+const SAMPLE_OF_NOTHING: (LookedAt, u32) = (LookedAt::Sample, 0);
 
 struct Rig {
     schedule: Schedule,
@@ -20,7 +23,7 @@ impl Rig {
     fn new(verify: Verify, rotational: bool) -> Self {
         let (header, part) = part(&[stored(16, 300), stored(16, 400), fill(0, 16, 500)]);
         let window = FlushWindow { bytes: 1 << 20, after: 2 * SECOND };
-        let mut schedule = Schedule::new(&header, verify, rotational, window, 8);
+        let mut schedule = Schedule::new(&header, verify, rotational, window, 8, 1 << 20);
         let ring = Ring::new(1 << 20).unwrap();
         schedule.on_begin();
         assert!(matches!(schedule.poll_control(Instant::now()), Control::Begin));
@@ -59,14 +62,21 @@ impl Rig {
     fn read(&mut self) -> Vec<u32> {
         let mut blocks = vec![];
         while let Read::Back(written) = self.schedule.poll_read() {
-            self.schedule.on_equal(&written);
+            self.schedule.on_equal(&written, vec![]);
             blocks.push(written.block.0);
         }
         blocks
     }
 
     fn finishes(&mut self) -> bool {
-        matches!(self.schedule.poll_control(self.now), Control::Finish { begun: true })
+        match self.schedule.poll_control(self.now) {
+            // Nothing of the sample was noted.
+            Control::Settle => {
+                self.schedule.on_settled().unwrap();
+                self.finishes()
+            }
+            step => matches!(step, Control::Finish { begun: true }),
+        }
     }
 }
 
@@ -105,7 +115,7 @@ fn a_flush_comes_after_enough_bytes_or_enough_time() {
 #[test]
 fn the_end_comes_when_all_is_read_back() {
     let mut rig = Rig::new(Verify::Full, false);
-    rig.schedule.on_part(Arc::clone(&rig.part));
+    rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
     rig.job(0);
     rig.job(1);
     rig.write(10);
@@ -116,14 +126,17 @@ fn the_end_comes_when_all_is_read_back() {
     assert!(rig.finishes());
     rig.schedule.on_ended(Verified::Direct);
     let events: Vec<Event> = core::iter::from_fn(|| rig.schedule.poll_event()).collect();
-    assert_eq!(events.last(), Some(&Event::Ended { verified: Verified::Direct, written: 3, kept: 0 }));
+    assert_eq!(
+        events.last(),
+        Some(&Event::Ended { verified: Verified::Direct, written: 3, kept: 0, last_look: SAMPLE_OF_NOTHING })
+    );
 }
 
 #[test]
 fn without_read_back_the_end_comes_when_all_is_flushed() {
     for verify in [Verify::Head, Verify::None] {
         let mut rig = Rig::new(verify, true);
-        rig.schedule.on_part(Arc::clone(&rig.part));
+        rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
         rig.job(0);
         rig.job(1);
         rig.schedule.on_finish();
@@ -141,7 +154,7 @@ fn a_disk_with_heads_is_read_in_one_pass_in_block_order() {
     rig.write(1 << 20);
     assert_eq!(rig.flush(), [1]);
     assert_eq!(rig.read(), []);
-    rig.schedule.on_part(Arc::clone(&rig.part));
+    rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
     rig.job(0);
     rig.write(1 << 20);
     rig.flush();
@@ -165,7 +178,7 @@ fn a_block_that_differs_is_asked_for_once() {
 #[test]
 fn a_fill_that_differs_is_written_again_without_being_asked_for() {
     let mut rig = Rig::new(Verify::Full, false);
-    rig.schedule.on_part(Arc::clone(&rig.part));
+    rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
     rig.write(1 << 20);
     rig.flush();
     let Read::Back(written) = rig.schedule.poll_read() else { panic!("nothing to read") };
@@ -177,10 +190,10 @@ fn a_fill_that_differs_is_written_again_without_being_asked_for() {
 #[test]
 fn a_fill_is_written_once_however_often_its_part_comes() {
     let mut rig = Rig::new(Verify::Full, false);
-    rig.schedule.on_part(Arc::clone(&rig.part));
-    rig.schedule.on_part(Arc::clone(&rig.part));
+    rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
+    rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
     assert_eq!(rig.write(10), [2]);
-    rig.schedule.on_part(Arc::clone(&rig.part));
+    rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
     assert_eq!(rig.write(10), []);
 }
 
@@ -196,7 +209,7 @@ fn writing_waits_when_too_much_is_not_read_back() {
         assert_eq!(rig.flush(), [0], "at once");
         let Read::Back(written) = rig.schedule.poll_read() else { panic!("no reading") };
         assert_eq!(rig.write(10), []);
-        rig.schedule.on_equal(&written);
+        rig.schedule.on_equal(&written, vec![]);
         rig.schedule.retained_bytes -= RETAINED_LIMIT;
         assert_eq!(rig.write(10), [1]);
     }
@@ -224,24 +237,27 @@ fn what_the_disk_held_before_is_not_written() {
     let (header, part) = part(&[stored(16, 300), fill(0, 16, 500)]);
     let part = Arc::new(part);
     let window = FlushWindow { bytes: 1, after: SECOND };
-    let mut schedule = Schedule::new(&header, Verify::Full, false, window, 8);
-    schedule.on_compare(Comparison::new(Arc::clone(&part), false));
+    let mut schedule = Schedule::new(&header, Verify::Full, false, window, 8, 1 << 20);
+    schedule.on_compare(Comparison::new(Arc::clone(&part), false), None);
     for block in [BlockNo(0), BlockNo(1)] {
         assert!(matches!(schedule.poll_read(), Read::Compare(_, found) if found == block));
     }
     assert!(matches!(schedule.poll_read(), Read::Wait));
     // Readers may be through in another order.
-    schedule.on_compared(BlockNo(0), BlockNo(1), true);
+    schedule.on_compared(BlockNo(0), BlockNo(1), true, vec![]);
     assert_eq!(schedule.poll_event(), None);
-    schedule.on_compared(BlockNo(0), BlockNo(0), true);
+    schedule.on_compared(BlockNo(0), BlockNo(0), true, vec![]);
     let same = vec![BlockNo(0), BlockNo(1)];
     assert_eq!(schedule.poll_event(), Some(Event::Compared { first: BlockNo(0), same }));
-    schedule.on_part(part);
+    schedule.on_part(part, None);
     schedule.on_finish();
     assert!(matches!(schedule.poll_control(Instant::now()), Control::Finish { begun: false }));
     schedule.on_ended(Verified::Direct);
     let last = core::iter::from_fn(|| schedule.poll_event()).last();
-    assert_eq!(last, Some(Event::Ended { verified: Verified::Direct, written: 0, kept: 2 }));
+    assert_eq!(
+        last,
+        Some(Event::Ended { verified: Verified::Direct, written: 0, kept: 2, last_look: (LookedAt::No, 0) })
+    );
 }
 
 /// How many blocks of a part of 100 are looked at when the disk holds those that `held` says.
@@ -250,12 +266,12 @@ fn looked_at(held: impl Fn(u32) -> bool) -> (usize, Vec<BlockNo>) {
         (0..100).map(|no| if no % 10 == 9 { fill(0, 16, no * 16) } else { stored(16, no * 16) }).collect();
     let (header, part) = part(&blocks);
     let window = FlushWindow { bytes: 1, after: SECOND };
-    let mut schedule = Schedule::new(&header, Verify::Full, false, window, 8);
-    schedule.on_compare(Comparison::new(Arc::new(part), true));
+    let mut schedule = Schedule::new(&header, Verify::Full, false, window, 8, 1 << 20);
+    schedule.on_compare(Comparison::new(Arc::new(part), true), None);
     let mut looks = 0;
     while let Read::Compare(_, block) = schedule.poll_read() {
         looks += 1;
-        schedule.on_compared(BlockNo(0), block, held(block.0));
+        schedule.on_compared(BlockNo(0), block, held(block.0), vec![]);
     }
     let Some(Event::Compared { same, .. }) = schedule.poll_event() else { panic!("it was compared") };
     (looks, same)
@@ -273,12 +289,12 @@ fn a_disk_with_something_else_on_it_is_told_by_a_sample() {
 fn what_was_not_compared_before_the_first_write_counts_as_lacking() {
     let (header, part) = part(&[stored(16, 300), stored(16, 400)]);
     let window = FlushWindow { bytes: 1, after: SECOND };
-    let mut schedule = Schedule::new(&header, Verify::Full, false, window, 8);
-    schedule.on_compare(Comparison::new(Arc::new(part), false));
+    let mut schedule = Schedule::new(&header, Verify::Full, false, window, 8, 1 << 20);
+    schedule.on_compare(Comparison::new(Arc::new(part), false), None);
     assert!(matches!(schedule.poll_read(), Read::Compare(..)));
     schedule.on_begin();
     assert!(matches!(schedule.poll_control(Instant::now()), Control::Wait(_)), "a reader is still at it");
-    schedule.on_compared(BlockNo(0), BlockNo(0), true);
+    schedule.on_compared(BlockNo(0), BlockNo(0), true, vec![]);
     assert!(matches!(schedule.poll_control(Instant::now()), Control::Begin));
     assert_eq!(schedule.poll_event(), None);
     assert!(!schedule.keeps_blocks());

@@ -96,12 +96,12 @@ fn an_error_on_any_flush_is_final_though_the_next_would_go_well() {
 #[test]
 fn an_error_on_reading_back_is_a_failure() {
     let image = image(4);
-    for at in [byte_of(&image, false), byte_of(&image, true), 4096] {
+    for at in [byte_of(&image, false), byte_of(&image, true), 8192] {
         let failure = failure(&image, &Faults { read_at: Some(at), ..Faults::default() }, Verify::Full);
         assert_eq!(failure.reason, Reason::DiskRead);
         assert!(failure.detail.starts_with("reading "), "{}", failure.detail);
     }
-    let failure = failure(&image, &Faults { read_at: Some(4096), ..Faults::default() }, Verify::Head);
+    let failure = failure(&image, &Faults { read_at: Some(8192), ..Faults::default() }, Verify::Head);
     assert!(failure.detail.starts_with("reading the head at "), "{}", failure.detail);
 }
 

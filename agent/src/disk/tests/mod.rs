@@ -5,6 +5,7 @@
 //! | `whole` | every kind of block, target and option ends with the disk that the image says |
 //! | `power_cut` | what a cut at any write leaves: untouched, marked, or complete |
 //! | `faults` | errors and lies of the disk, each with its reason |
+//! | `trust` | disks that put writes in the wrong place, or are smaller than they say |
 //! | `resume` | blocks that stand on the disk already are kept |
 //! | `real` | regular files and loop devices |
 //! | `image`, `manifest`, `recorder`, `rig` | made-up images, a target in memory with a log, and the driving of an engine |
@@ -17,4 +18,5 @@ mod real;
 mod recorder;
 mod resume;
 mod rig;
+mod trust;
 mod whole;

@@ -25,6 +25,12 @@ pub(super) struct Faults {
     pub(super) flush_no: Option<usize>,
     /// Writes that touch this byte go nowhere, so many times.
     pub(super) lost_at: Option<(u64, usize)>,
+    /// The first write of at least a grain in this range lands so many bytes lower, once.
+    pub(super) misdirect: Option<(Range<u64>, u64)>,
+    /// This byte changes when it has been read once.
+    pub(super) rots_once_read: Option<u64>,
+    /// The disk has so many bytes: what is beyond is what is below once more.
+    pub(super) wraps_at: Option<u64>,
     /// Calls to make zeros leave what was there.
     pub(super) zero_lies: bool,
     /// There is no call to make zeros.
@@ -51,14 +57,26 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) fn new(disk: Vec<u8>, sector: u32, rotational: bool) -> Self {
-        let facts =
-            TargetFacts { path: "/dev/test".into(), bytes: disk.len() as u64, sector, rotational, direct: true };
+        let facts = TargetFacts {
+            path: "/dev/test".into(),
+            bytes: disk.len() as u64,
+            sector,
+            rotational,
+            direct: true,
+            file: false,
+        };
         let state = State { disk, log: vec![], faults: Faults::default(), zero_calls: 0, flushes: 0 };
         Self { facts, state: Arc::new(Mutex::new(state)) }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// A regular file: its size is true, and nothing of it is probed.
+    pub(super) fn file(mut self) -> Self {
+        self.facts.file = true;
+        self
     }
 
     pub(super) fn cached(mut self) -> Self {
@@ -111,9 +129,18 @@ impl TargetIo for Recorder {
         if touches(state.faults.write_at, &(offset..at)) {
             return Err(broken());
         }
+        if let Some(wraps_at) = state.faults.wraps_at {
+            for (no, byte) in (offset..).zip(&bytes) {
+                state.disk[usize::try_from(no % wraps_at).unwrap()] = *byte;
+            }
+            state.log.push(Step::Write { at: offset, bytes });
+            return Ok(());
+        }
+        let lower = state.faults.misdirect.take_if(|(within, _)| within.contains(&offset) && at - offset >= 4096);
+        let lands = offset - lower.map_or(0, |(_, lower)| lower);
         match &mut state.faults.lost_at {
             Some((byte, times)) if *times > 0 && (offset..at).contains(byte) => *times -= 1,
-            _ => state.disk[range(&(offset..at))].copy_from_slice(&bytes),
+            _ => state.disk[range(&(lands..lands + (at - offset)))].copy_from_slice(&bytes),
         }
         state.log.push(Step::Write { at: offset, bytes });
         Ok(())
@@ -126,7 +153,16 @@ impl TargetIo for Recorder {
         if touches(state.faults.read_at, &bytes) {
             return Err(broken());
         }
-        into.copy_from_slice(&state.disk[range(&bytes)]);
+        if let Some(wraps_at) = state.faults.wraps_at {
+            for (no, byte) in (offset..).zip(into.iter_mut()) {
+                *byte = state.disk[usize::try_from(no % wraps_at).unwrap()];
+            }
+        } else {
+            into.copy_from_slice(&state.disk[range(&bytes)]);
+        }
+        if let Some(byte) = state.faults.rots_once_read.take_if(|byte| bytes.contains(byte)) {
+            state.disk[usize::try_from(byte).unwrap()] ^= 1;
+        }
         state.log.push(Step::Read(bytes));
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::recorder::{Recorder, Step};
 use super::rig::{Rig, deploy, options};
 use crate::disk::Event;
 use slidecast_image::fit::HEAD_BYTES;
-use slidecast_proto::reason::{Free, Verified, Verify};
+use slidecast_proto::reason::{Free, LookedAt, Verified, Verify};
 use slidecast_proto::units::BlockNo;
 use std::collections::BTreeSet;
 
@@ -49,7 +49,8 @@ fn a_disk_that_holds_the_image_is_done_without_a_write() {
         assert_eq!(rig.compare().len(), image.blocks() as usize);
         rig.engine.finish();
         let end = rig.wait(|_| false);
-        assert_eq!(end, Event::Ended { verified: Verified::Direct, written: 0, kept: image.blocks() });
+        let last_look = (LookedAt::No, 0);
+        assert_eq!(end, Event::Ended { verified: Verified::Direct, written: 0, kept: image.blocks(), last_look });
         assert_eq!(writes(&target), 0);
     }
 }

@@ -95,13 +95,22 @@ impl<'a> Rig<'a> {
 
     /// Everything from the wipe to the end. Blocks come in an order by the dice, and again when they are asked for.
     pub(super) fn deploy(&mut self, dice: &mut Dice, lacking: impl Fn(BlockNo) -> bool) -> Event {
+        let mut blocks: Vec<BlockNo> = self.image.packed.keys().copied().filter(|block| lacking(*block)).collect();
+        dice.shuffle(&mut blocks);
+        self.deploy_all(blocks)
+    }
+
+    /// The same with all blocks in their order.
+    pub(super) fn deploy_in_order(&mut self) -> Event {
+        self.deploy_all(self.image.packed.keys().copied().collect())
+    }
+
+    fn deploy_all(&mut self, blocks: Vec<BlockNo>) -> Event {
         self.engine.begin();
         if let failed @ Event::Failed(_) = self.wait(|event| *event == Event::Began) {
             return failed;
         }
         self.image.parts.iter().for_each(|part| self.engine.part(Arc::clone(part)));
-        let mut blocks: Vec<BlockNo> = self.image.packed.keys().copied().filter(|block| lacking(*block)).collect();
-        dice.shuffle(&mut blocks);
         for block in blocks {
             let job = self.job(block);
             self.engine.block(job);
