@@ -137,9 +137,15 @@ impl fmt::Display for Ratio {
     }
 }
 
+/// A text from a file in one line: characters that act on a terminal, line ends above all, are shown as escapes.
+fn one_line(text: &str) -> String {
+    let acts = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    text.chars().map(|c| if acts(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
 impl fmt::Display for ImageInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "image     {}", self.image)?;
+        writeln!(f, "image     {}", one_line(&self.image))?;
         writeln!(f, "disk      {} ({} bytes), sectors of {}", Size(self.disk_bytes), self.disk_bytes, self.sector)?;
         writeln!(f, "table     {}", self.table)?;
         writeln!(f, "written   {} to each target", Size(self.raw_bytes))?;
@@ -152,28 +158,34 @@ impl fmt::Display for ImageInfo {
         for layer in &self.layers {
             let (stored, raw) = (Size(layer.stored_bytes), Size(layer.raw_bytes));
             let id = layer.id.get(..16).unwrap_or(&layer.id);
-            writeln!(f, "  {id}  {stored:>9} holding {raw:>9}{}  {}", Ratio(layer.ratio), layer.file)?;
+            writeln!(f, "  {id}  {stored:>9} holding {raw:>9}{}  {}", Ratio(layer.ratio), one_line(&layer.file))?;
         }
         if !self.partitions.is_empty() {
             writeln!(f, "partitions:")?;
         }
         for partition in &self.partitions {
             let PartitionInfo { index, start, bytes, fs, name, kind, used_bytes, note, .. } = partition;
-            let label = if name.is_empty() { kind } else { name };
+            let label = one_line(if name.is_empty() { kind } else { name });
+            let fs = one_line(fs);
             write!(f, "  {index:>3}  {:>9} at {:>9}  {fs:<8} {label}", Size(*bytes), Size(*start))?;
             write!(f, "  {} used", Size(*used_bytes))?;
             if !note.is_empty() {
-                write!(f, " ({note})")?;
+                write!(f, " ({})", one_line(note))?;
             }
             writeln!(f)?;
         }
-        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {}", one_line(note)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_text_of_an_image_makes_a_line_of_its_own() {
+        assert_eq!(one_line("a\nsent 1 B\r\u{1b}[2J\u{2028}é"), "a\\nsent 1 B\\r\\u{1b}[2J\\u{2028}é");
+    }
 
     #[test]
     fn sizes_have_three_digits() {
