@@ -324,19 +324,7 @@ impl Kind {
 
     /// Whether the lab tier plays it. The others fail until what they show is mended.
     pub fn is_in_cover(self) -> bool {
-        !matches!(
-            self,
-            Self::FlipOut
-                | Self::GarbleOut
-                | Self::PartOut
-                | Self::HeaderOut
-                | Self::StuckTail
-                | Self::Mute
-                | Self::FalseBreak
-                | Self::SpoofFlood
-                | Self::HelloFlood
-                | Self::FalseHello
-        )
+        !matches!(self, Self::GarbleOut | Self::StuckTail | Self::FalseBreak | Self::SpoofFlood)
     }
 }
 
@@ -442,11 +430,12 @@ impl Case {
         Self::all().into_iter().filter(|case| case.kind.is_in_cover()).collect()
     }
 
-    /// A disk on which every block stands needs no more room, and its node takes nothing more. A tail sends nothing down. The
-    /// manifest comes first.
+    /// A disk on which every block stands needs no more room, and its node takes nothing more; what is said by a liar or a
+    /// stranger then comes too late. A tail sends nothing down. The manifest comes first.
     fn can_be(&self) -> bool {
         match self.kind {
             Kind::DiskFull | Kind::StuckTail => self.phase != Phase::Finishing,
+            kind if kind.lie().is_some() || kind.by_stranger() => self.phase != Phase::Finishing,
             Kind::PartOut | Kind::HeaderOut => self.position != Position::Tail && self.phase == Phase::Opening,
             kind if kind.is_outward() => self.position != Position::Tail,
             _ => true,
