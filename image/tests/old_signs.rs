@@ -1,6 +1,10 @@
 //! What was on a disk before must not show through an image: signatures in free space, at the end of a disk, and in the
 //! place of the backup GPT.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests may panic like tests, and say what they skip"
+)]
 #![allow(missing_docs, reason = "a test")]
 
 mod common;

@@ -1,5 +1,4 @@
 //! Sources that change, shrink, or are no raw disks.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 #![allow(missing_docs, reason = "a test")]
 
 mod common;

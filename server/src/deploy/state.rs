@@ -22,6 +22,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The form of the file.
 const VERSION: u32 = 1;
+/// What a state that is being written is called until it is whole, with the port and a `-` behind; older versions had no port there.
+const UNFINISHED: &str = ".deploy";
+/// A file without a port may be in use by an older version until it is this old: each is there for less than a second.
+const DEAD_AFTER: Duration = Duration::from_secs(3600);
 /// A file longer than this is none of ours, in bytes.
 const LONGEST: u64 = 256 << 20;
 
@@ -189,6 +193,7 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Keeper {
     path: PathBuf,
+    port: u16,
     image: String,
     asked: Asked,
     deployment: DeploymentId,
@@ -213,8 +218,9 @@ impl Keeper {
             nix::errno::Errno::EWOULDBLOCK => StateError::Busy { path: path.clone() },
             errno => StateError::Io { operation: "locking", path: lock_path.clone(), source: errno.into() },
         })?;
+        collect(folder, port, SystemTime::now());
         let deployment = DeploymentId([0; 16]);
-        Ok(Self { path, _lock: lock, image, asked, deployment, writer: None })
+        Ok(Self { path, port, _lock: lock, image, asked, deployment, writer: None })
     }
 
     /// Looks for a deployment to go on with. Only with `resume` it is an error that there is none.
@@ -259,7 +265,7 @@ impl Keeper {
 
     /// Starts the thread that writes. `tell` is called whenever a state was kept.
     pub(super) fn start(&mut self, tell: impl Fn() + Send + 'static) {
-        match Writer::start(StateFile { path: self.path.clone(), wrote: false }, tell) {
+        match Writer::start(StateFile { path: self.path.clone(), port: self.port, wrote: false }, tell) {
             Ok(writer) => self.writer = Some(writer),
             Err(error) => log::warn!("this deployment can't be resumed: starting a thread: {error}"),
         }
@@ -296,6 +302,7 @@ impl Keeper {
 /// The file.
 struct StateFile {
     path: PathBuf,
+    port: u16,
     /// Something was written: it is ours to remove.
     wrote: bool,
 }
@@ -304,7 +311,7 @@ impl Store<Contents> for StateFile {
     fn replace(&mut self, contents: &Contents, sync: bool) -> io::Result<()> {
         self.wrote = true;
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".deploy").tempfile_in(folder)?;
+        let mut file = tempfile::Builder::new().prefix(&format!("{UNFINISHED}-{}-", self.port)).tempfile_in(folder)?;
         serde_json::to_writer(file.as_file_mut(), contents).map_err(io::Error::from)?;
         file.as_file_mut().flush()?;
         if sync {
@@ -316,6 +323,27 @@ impl Store<Contents> for StateFile {
 
     fn remove(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.wrote) { fs::remove_file(&self.path) } else { Ok(()) }
+    }
+}
+
+/// Removes what killed servers left half-written. The caller has the lock of `port`: no other server writes files of that name.
+fn collect(folder: &Path, port: u16, now: SystemTime) {
+    let ours = format!("{UNFINISHED}-{port}-");
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (name, meta) = (entry.file_name(), entry.metadata());
+        let Some(name) = name.to_str() else { continue };
+        // As the library for temporary files makes them: six letters or digits.
+        let random = |rest: &str| rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let old = |modified: SystemTime| now.duration_since(modified).is_ok_and(|age| age >= DEAD_AFTER);
+        let is_dead = name.strip_prefix(&ours).is_some_and(random)
+            || name.strip_prefix(UNFINISHED).is_some_and(random)
+                && meta.as_ref().is_ok_and(|meta| meta.modified().is_ok_and(old));
+        if is_dead && meta.is_ok_and(|meta| meta.is_file()) {
+            match fs::remove_file(entry.path()) {
+                Ok(()) => log::info!("{} removed: a killed server left it", entry.path().display()),
+                Err(error) => log::warn!("removing {}: {error}", entry.path().display()),
+            }
+        }
     }
 }
 
@@ -573,6 +601,31 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let keeper = open(dir.path(), asked()).unwrap();
         assert!(matches!(keeper.find(true, SystemTime::now()), Err(StateError::Nothing { .. })));
+    }
+
+    #[test]
+    fn what_killed_servers_left_half_written_is_collected_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let make = |name: &str, hours: u64| {
+            let modified = SystemTime::now() - Duration::from_secs(hours * 3600);
+            File::create(path(name)).unwrap().set_modified(modified).unwrap();
+        };
+        let dead = [(".deploy-7531-aB3dE6", 0), (".deploy12abCD", 2)];
+        // Of a server on another port, of an older version that may run, of somebody else.
+        let kept = [
+            (".deploy-7532-aB3dE6", 9),
+            (".deployaaaaaa", 0),
+            (".deploy-7531-note-s", 9),
+            (".deployment", 9),
+            ("server.key", 9),
+        ];
+        dead.iter().chain(&kept).for_each(|(name, hours)| make(name, *hours));
+        fs::create_dir(path(".deploy-7531-folder")).unwrap();
+        let _keeper = open(dir.path(), asked()).unwrap();
+        assert!(dead.iter().all(|(name, _)| !path(name).exists()));
+        assert!(kept.iter().all(|(name, _)| path(name).exists()));
+        assert!(path(".deploy-7531-folder").exists());
     }
 
     #[test]
