@@ -47,7 +47,7 @@ pub enum DiskFault {
     Read(u32),
     /// Write number so much is said to be done and is not.
     Lost(u32),
-    /// Write number so much lands on the place of a lower block, as half of all numbers say.
+    /// The first write from number so much on for which there is a block that was read back lands on the place of that block.
     Misdirected(u32),
     /// Everything that is written to this block is lost.
     Rotten(u32),
@@ -373,11 +373,12 @@ impl Engine {
             DiskFault::Rotten(rotten) => *rotten == job.block,
             _ => false,
         });
-        let misdirected = platter.plan.faults.contains(&DiskFault::Misdirected(platter.writes));
-        if misdirected {
-            let other = (job.block / 2) as usize;
-            platter.cache[other] = job.content;
-            platter.stable[other] = job.content;
+        let due = |fault: &DiskFault| matches!(fault, DiskFault::Misdirected(at) if *at <= platter.writes);
+        let misdirect = platter.plan.faults.iter().position(due).zip(self.done.iter().next());
+        if let Some((fault, other)) = misdirect {
+            platter.plan.faults.remove(fault);
+            platter.cache[other.0 as usize] = job.content;
+            platter.stable[other.0 as usize] = job.content;
         } else if !lost {
             platter.cache[job.block as usize] = job.content;
         }

@@ -277,6 +277,12 @@ impl Scenario {
                         5 => DiskFault::Misdirected(rng.between_u32(1, blocks)),
                         _ => DiskFault::Stuck(rng.between_u32(1, blocks), MS * rng.between_u32(100, 9000)),
                     };
+                    if matches!(fault, DiskFault::Misdirected(_)) {
+                        // So slow that blocks are read back while others are still written.
+                        let bytes = u64::from(blocks) * u64::from(self.image.block);
+                        self.nodes[agent].disk.write_rate = (bytes / 6).max(1);
+                        self.nodes[agent].disk.rotational = false;
+                    }
                     self.nodes[agent].disk.faults.push(fault);
                     continue;
                 }
