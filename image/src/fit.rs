@@ -151,8 +151,8 @@ pub fn tail_area(disk_bytes: u64, sector: u32) -> Range<u64> {
 /// Fits the GPT in `head`, the first [`HEAD_BYTES`] of a disk (or all of it), to the disk; `tail` is its [`tail_area`].
 /// Where the head is the whole disk, `tail` is empty and the backup table is put at the end of the head.
 ///
-/// Both hold what the image has there, and zeros where it has nothing. Nothing that the image has in the place of the
-/// backup table is overwritten.
+/// Both hold what the image has there, and zeros where it has nothing. Nothing but zeros and this very backup table, or a
+/// part of it, is overwritten.
 pub fn fit(head: &mut [u8], tail: &mut [u8], geometry: Geometry) -> Outcome {
     let unfitted = |why| Outcome::Unfitted(why, geometry);
     let (sector, size) = (geometry.sector, u64::from(geometry.sector));
@@ -179,7 +179,8 @@ pub fn fit(head: &mut [u8], tail: &mut [u8], geometry: Geometry) -> Outcome {
     let place = place.and_then(|(start, end)| Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?));
     let buffer = if tail.is_empty() { &mut *head } else { tail };
     let Some(found) = place.and_then(|place| buffer.get_mut(place)) else { return unfitted(Unfitted::NoRoom) };
-    if found.iter().all(|byte| *byte == 0) {
+    // The image leaves out whole grains of its own backup: of the first sectors of the entries it may hold a grain's rest.
+    if found.iter().zip(&backup).all(|(found, right)| *found == 0 || found == right) {
         found.copy_from_slice(&backup);
     } else if !holds_backup(found, &backup, sector) {
         return unfitted(Unfitted::Occupied);

@@ -67,6 +67,20 @@ fn assert_sgdisk_finds_no_problem(path: &Path) {
 }
 
 #[test]
+fn an_image_that_holds_only_the_first_sectors_of_its_backup_is_fitted() {
+    let Some((_dir, path)) = disk(64 * MIB, &["-n1:2048:+20M"]) else { return };
+    let whole = std::fs::read(&path).unwrap();
+    // As `create` leaves it: 33 sectors, of which the last four grains are in no use.
+    let mut image = whole.clone();
+    let from = image.len() - 4 * 4096;
+    image[from..].fill(0);
+    assert_ne!(image[from - 512..from], [0; 512]);
+    let (outcome, disk) = fitted_as(&image, 512, 64 * MIB);
+    assert!(matches!(outcome, Outcome::Fitted(_)), "{outcome:?}");
+    assert!(disk == whole);
+}
+
+#[test]
 fn on_a_disk_of_the_same_size_nothing_changes_and_the_backup_is_that_of_sgdisk() {
     for bytes in [3 * MIB, 64 * MIB, 64 * MIB + 512 * 7, 64 * MIB + 100] {
         let Some((_dir, path)) = disk(bytes, &["-n1:2048:+1M", "-c1:one", "-n2:0:0"]) else { return };
