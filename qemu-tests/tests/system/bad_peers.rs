@@ -191,7 +191,7 @@ fn other_agent() {
     // The server's own preface: its version, and the verdict "version" (1) in byte 10.
     let answer: Vec<String> = preface.out().split_whitespace().map(str::to_owned).collect();
     assert!(answer.len() >= 16, "{answer:?}");
-    assert_eq!((answer[8].as_str(), answer[10].as_str()), ("02", "01"), "{answer:?}");
+    assert_eq!((answer[8].as_str(), answer[10].as_str()), ("03", "01"), "{answer:?}");
     assert!(says(&deploy.process, &["version", &odd.address]), "{}", deploy.process.tail());
     let _agents = start_agents(&lab, &nodes);
     assert_eq!(deploy.wait(LONG).unwrap().0, Exit::Code(0));
