@@ -22,6 +22,7 @@ mod lab;
 mod power_cut;
 mod redeploy;
 mod repair;
+mod strangers;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         redeploy::TESTS,
         boot::TESTS,
         keys::TESTS,
+        strangers::TESTS,
         field::TESTS,
     ];
     let code = harness::main(&groups, chaos::trials);
