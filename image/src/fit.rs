@@ -174,13 +174,16 @@ pub fn fit(head: &mut [u8], tail: &mut [u8], geometry: Geometry) -> Outcome {
     let header = table.header_for(head, sector, last, first);
     let backup = table.backup(&header, &head[table.array.clone()], sector, last, first);
     let area = first * size..(last + 1) * size;
+    let old = table.old_backup(head, geometry, &area);
     let base = if tail.is_empty() { 0 } else { area.end.saturating_sub(tail.len() as u64) };
     let place = area.start.checked_sub(base).zip(area.end.checked_sub(base));
     let place = place.and_then(|(start, end)| Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?));
     let buffer = if tail.is_empty() { &mut *head } else { tail };
     let Some(found) = place.and_then(|place| buffer.get_mut(place)) else { return unfitted(Unfitted::NoRoom) };
-    // The image leaves out whole grains of its own backup: of the first sectors of the entries it may hold a grain's rest.
-    if found.iter().zip(&backup).all(|(found, right)| *found == 0 || found == right) {
+    // The image leaves out whole grains of its own backup: of the first sectors of the entries it may hold a grain's rest, which
+    // on a disk that is a little larger lies where the new backup belongs.
+    let is_free = |((found, right), old): ((&u8, &u8), &u8)| *found == 0 || found == right || found == old;
+    if found.iter().zip(&backup).zip(&old).all(is_free) {
         found.copy_from_slice(&backup);
     } else if !holds_backup(found, &backup, sector) {
         return unfitted(Unfitted::Occupied);
@@ -270,6 +273,27 @@ impl Table {
         header_of_backup[72..80].copy_from_slice(&(last - array_sectors as u64).to_le_bytes());
         seal(header_of_backup);
         backup
+    }
+
+    /// What the backup on the image's own disk has in `area`, in bytes of a disk; zeros elsewhere.
+    fn old_backup(&self, head: &[u8], geometry: Geometry, area: &Range<u64>) -> Vec<u8> {
+        let len = |bytes: u64| usize::try_from(bytes).unwrap_or(0);
+        let mut found = vec![0; len(area.end - area.start)];
+        let size = u64::from(geometry.sector);
+        let last = (geometry.image_bytes / size).saturating_sub(1);
+        let Some(first) = self.backup_first(last, geometry.sector).filter(|_| self.header.alternate == last) else {
+            return found;
+        };
+        let header = self.header_for(head, geometry.sector, last, first);
+        let backup = self.backup(&header, &head[self.array.clone()], geometry.sector, last, first);
+        let old = first * size..(last + 1) * size;
+        let (start, end) = (old.start.max(area.start), old.end.min(area.end));
+        if start < end {
+            let from = len(start - old.start);
+            found[len(start - area.start)..len(end - area.start)]
+                .copy_from_slice(&backup[from..from + len(end - start)]);
+        }
+        found
     }
 
     fn put_header(&self, head: &mut [u8], header: &[u8], sector: u32, last: u64) {

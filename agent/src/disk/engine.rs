@@ -158,6 +158,8 @@ pub enum Event {
         kept: u32,
         /// How much was read once more before the head was written, and how many blocks that were.
         last_look: (LookedAt, u32),
+        /// What the operator should know all the same; empty: nothing.
+        note: String,
     },
 }
 

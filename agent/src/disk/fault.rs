@@ -26,6 +26,8 @@ pub(super) enum Object {
     SectorZero,
     Backup,
     Unused,
+    /// A place behind the image on a larger target.
+    Behind,
     /// A test pattern.
     Probe,
     /// Something that was verified before.
@@ -41,6 +43,7 @@ impl fmt::Display for Object {
             Self::SectorZero => f.write_str("sector 0"),
             Self::Backup => f.write_str("the backup GPT"),
             Self::Unused => f.write_str("unused space"),
+            Self::Behind => f.write_str("the space behind the image"),
             Self::Verified => f.write_str("a verified place"),
             Self::Probe => f.write_str("a test pattern"),
         }

@@ -16,6 +16,7 @@
 //! | `order` | begin and finish: the order of writes that promise 5 rests on |
 //! | `writer`, `fill`, `fills`, `runs` | from a block to its writes |
 //! | `used` | what `--free zero` must leave alone |
+//! | `behind` | signatures behind the image on a larger target |
 //! | `window` | for disks with heads: writes gathered and sorted |
 //! | `readback` | what stands on the disk against the manifest |
 //! | `look` | what is read once more before the head is written |
@@ -29,6 +30,7 @@
 //! `schedule::RETAINED_LIMIT` and one window's worth; when there are more, writing waits for reading. `--free zero` takes one bit for
 //! each grain of the target. For the last look packed parts are kept, up to [`EngineOptions::ledger_bytes`], and at most 2,048 spots.
 
+mod behind;
 mod comparison;
 mod engine;
 mod fault;

@@ -6,12 +6,14 @@
 //! 3. the disk is probed: marks at its end and at powers of two are written, read back, and what stood there is put back
 //! 4. body: written, flushed and read back by the other threads; nothing of it is written before 3 is done
 //! 5. the last look: some blocks or all are read once more
-//! 6. backup table, then the head but sector 0; flush; read back
-//! 7. sector 0; flush; read back
+//! 6. zeros over old signatures behind the image on a larger disk; flush; read back
+//! 7. backup table, then the head but sector 0; flush; read back
+//! 8. sector 0; flush; read back
 //!
-//! A power cut before 1 is flushed leaves the disk as it was; from then until 7 it has the mark and no boot signature; and after 2
+//! A power cut before 1 is flushed leaves the disk as it was; from then until 8 it has the mark and no boot signature; and after 2
 //! neither a partition table in front nor one at the end until all of the body is proven.
 
+use super::behind;
 use super::fault::{Fault, Object};
 use super::fill::{Pattern, fill};
 use super::mark::Mark;
@@ -20,6 +22,7 @@ use super::schedule::{Control, Schedule};
 use super::shared::Shared;
 use crate::sys::AlignedBuf;
 use core::ops::Range;
+use slidecast_image::fit::Outcome;
 use slidecast_proto::reason::{Free, Verified, Verify};
 use std::io::IoSlice;
 
@@ -95,16 +98,9 @@ fn is_wiped(shared: &Shared) -> Result<bool, Fault> {
     }
     shared.io.drop_cache();
     let layout = &shared.layout;
-    let mut memory = AlignedBuf::new(128 << 10)?;
     for (object, range) in [(Object::Head, layout.sector..layout.head), (Object::Backup, layout.backup.clone())] {
-        let mut at = range.start;
-        while at < range.end {
-            let len = usize::try_from(range.end - at).map_or(memory.len(), |rest| rest.min(memory.len()));
-            shared.read(object, at, &mut memory[..len])?;
-            if memory[..len].iter().any(|byte| *byte != 0) {
-                return Ok(false);
-            }
-            at += len as u64;
+        if behind::first_nonzero(shared, object, range)?.is_some() {
+            return Ok(false);
         }
     }
     Ok(true)
@@ -150,22 +146,23 @@ fn clear_unused(shared: &Shared, pattern: &mut Pattern) -> Result<(), Fault> {
     shared.flush()
 }
 
-/// Steps 6 and 7. Blocks that stood on the disk before it was begun need no write at all if the head is right, too.
+/// Steps 6 to 8. Blocks that stood on the disk before it was begun need no write at all if the head is right, too.
 fn finish(shared: &Shared, begun: bool, pattern: &mut Pattern) -> Result<(), Fault> {
-    shared.shadow().fit();
+    let mut outcome = shared.shadow().fit();
     if !begun {
         shared.io.drop_cache();
-        if shadow_stands(shared)?.is_none() {
-            return end(shared);
+        if shadow_stands(shared)?.is_none() && behind::remains(shared)?.is_none() {
+            return end(shared, &outcome);
         }
         let mut shadow = shared.shadow();
         shadow.forget_rest();
         // With the rest went the backup table that was fitted above.
-        shadow.fit();
+        outcome = shadow.fit();
         drop(shadow);
         wipe(shared)?;
     }
     clear_unused(shared, pattern)?;
+    behind::clear(shared, pattern, shared.options.verify != Verify::None)?;
     if shared.is_over() {
         return Ok(());
     }
@@ -186,16 +183,20 @@ fn finish(shared: &Shared, begun: bool, pattern: &mut Pattern) -> Result<(), Fau
         // Only this machine's own view of the disk: it matters to nobody before the next boot.
         log::debug!("reading the partition table of {} again: {error}", shared.path());
     }
-    end(shared)
+    end(shared, &outcome)
 }
 
-fn end(shared: &Shared) -> Result<(), Fault> {
+fn end(shared: &Shared, outcome: &Outcome) -> Result<(), Fault> {
     let verified = match shared.options.verify {
         Verify::Full | Verify::Twice if shared.io.facts().direct => Verified::Direct,
         Verify::Full | Verify::Twice => Verified::Cached,
         Verify::Head | Verify::None => Verified::No,
     };
-    shared.with(|schedule| schedule.on_ended(verified));
+    let note = outcome.warning().unwrap_or_default();
+    if !note.is_empty() {
+        log::warn!("{}: {note}", shared.path());
+    }
+    shared.with(|schedule| schedule.on_ended(verified, note));
     Ok(())
 }
 

@@ -265,13 +265,13 @@ impl Schedule {
         }
     }
 
-    /// The disk has its head.
-    pub(super) fn on_ended(&mut self, verified: Verified) {
+    /// The disk has its head; `note` is for the operator.
+    pub(super) fn on_ended(&mut self, verified: Verified, note: String) {
         if self.phase != Phase::Over {
             let written = self.written.count();
             let kept = self.done.count().saturating_sub(written);
             let last_look = self.look.report();
-            self.events.push_back(Event::Ended { verified, written, kept, last_look });
+            self.events.push_back(Event::Ended { verified, written, kept, last_look, note });
             self.on_over();
         }
     }

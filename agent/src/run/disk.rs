@@ -48,8 +48,8 @@ impl Run {
                     self.stop_disk();
                     self.compare_nothing();
                 }
-                Event::Ended { verified, written, kept, last_look } => {
-                    self.node.on_disk_ended(DiskEnd { verified, written, kept, last_look }, "");
+                Event::Ended { verified, written, kept, last_look, note } => {
+                    self.node.on_disk_ended(DiskEnd { verified, written, kept, last_look }, &note);
                 }
             }
         }

@@ -205,8 +205,29 @@ fn what_the_image_has_where_the_backup_belongs_is_never_overwritten() {
         let (outcome, _) = fitted_as(&image, 512, 64 * MIB + 33 * 512);
         assert!(matches!(outcome, Outcome::Fitted(_)), "{at}: {outcome:?}");
         let (outcome, disk) = fitted_as(&image, 512, 64 * MIB + 8 * 512);
-        assert!(matches!(outcome, Outcome::Unfitted(Unfitted::Occupied, _)), "{at}: {outcome:?}");
-        assert!(disk[..end] == image[..]);
+        if at < end - 25 * 512 {
+            // What lies in front stays, and behind it is nothing but the old backup.
+            assert!(matches!(outcome, Outcome::Fitted(_)), "{at}: {outcome:?}");
+            assert!(disk[at] == image[at]);
+        } else {
+            assert!(matches!(outcome, Outcome::Unfitted(Unfitted::Occupied, _)), "{at}: {outcome:?}");
+            assert!(disk[..end] == image[..]);
+        }
+    }
+}
+
+#[test]
+fn what_the_image_holds_of_its_old_backup_is_no_obstacle_on_a_disk_that_is_a_little_larger() {
+    let Some((_dir, path)) = disk(64 * MIB, &["-n1:2048:+20M"]) else { return };
+    let mut image = std::fs::read(&path).unwrap();
+    let kept = image.len() - 8 * 512 * 4;
+    assert!(image[kept - 512..kept].iter().any(|byte| *byte != 0), "the first of the entries");
+    image[kept..].fill(0);
+    for more in [1, 4, 8, 31, 32, 33, 40] {
+        let (outcome, disk) = fitted_as(&image, 512, 64 * MIB + more * 512);
+        assert!(matches!(outcome, Outcome::Fitted(_)), "{more}: {outcome:?}");
+        std::fs::write(&path, disk).unwrap();
+        assert_sgdisk_finds_no_problem(&path);
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("field::a_fitted_table_keeps_guids_attributes_and_the_active_flag", Needs::Network, attributes),
     ("field::a_target_a_few_sectors_larger_gets_all_data_and_a_sound_table", Needs::Network, barely_larger),
     ("field::ext4_of_every_layout_is_sound_on_a_disk_that_was_full_of_other_data", Needs::Network, layouts),
+    ("field::no_old_signature_shows_at_the_end_of_a_larger_target", Needs::Network, behind),
     ("field::partitions_outside_the_disk_are_kept_as_they_are", Needs::Network, outside),
 ];
 
@@ -124,6 +125,30 @@ fn attributes() {
     assert_eq!(guid(&source), guid(&target));
     assert!(fs::read(&source).unwrap()[..447] == fs::read(&target).unwrap()[..447]);
     assert!(sgdisk(&target, &["-v"]).contains("No problems found"));
+}
+
+fn behind() {
+    let source = disk("behind", 24 * MIB, &["-n1:2048:+20M"]);
+    let bytes = 40 * MIB;
+    let seen = |target: &Path| tool::run("wipefs", ["-n", &text(target)]).unwrap();
+    let older = |target: &Path| {
+        // The uberblocks of the last two labels of ZFS, and md superblocks 0.90 and 1.0.
+        for label in [bytes - 512 * 1024, bytes - 256 * 1024] {
+            for uberblock in 0..128 {
+                write_at(target, label + 128 * 1024 + uberblock * 1024, b"\x0C\xB1\xBA\0\0\0\0\0");
+            }
+        }
+        write_at(target, bytes - 64 * 1024, b"\xFC\x4E\x2B\xA9");
+        write_at(target, bytes - 8 * 1024, b"\xFC\x4E\x2B\xA9\x01");
+        assert!(seen(target).contains("linux_raid_member"), "{}", seen(target));
+    };
+    let target = deployed(&source, bytes, older);
+    let said = seen(&target);
+    assert!(said.contains("gpt") && !said.contains("_member"), "{said}");
+    assert!(sgdisk(&target, &["-v"]).contains("No problems found"));
+    let target = fs::read(target).unwrap();
+    let (from, table) = (target.len() - 512 * 1024, target.len() - 33 * 512);
+    assert!(target[from..table].iter().all(|&byte| byte == 0));
 }
 
 fn barely_larger() {

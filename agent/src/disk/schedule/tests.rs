@@ -124,11 +124,17 @@ fn the_end_comes_when_all_is_read_back() {
     assert!(!rig.finishes());
     assert_eq!(rig.read(), [0, 1, 2]);
     assert!(rig.finishes());
-    rig.schedule.on_ended(Verified::Direct);
+    rig.schedule.on_ended(Verified::Direct, String::new());
     let events: Vec<Event> = core::iter::from_fn(|| rig.schedule.poll_event()).collect();
     assert_eq!(
         events.last(),
-        Some(&Event::Ended { verified: Verified::Direct, written: 3, kept: 0, last_look: SAMPLE_OF_NOTHING })
+        Some(&Event::Ended {
+            verified: Verified::Direct,
+            written: 3,
+            kept: 0,
+            last_look: SAMPLE_OF_NOTHING,
+            note: String::new()
+        })
     );
 }
 
@@ -252,11 +258,17 @@ fn what_the_disk_held_before_is_not_written() {
     schedule.on_part(part, None);
     schedule.on_finish();
     assert!(matches!(schedule.poll_control(Instant::now()), Control::Finish { begun: false }));
-    schedule.on_ended(Verified::Direct);
+    schedule.on_ended(Verified::Direct, String::new());
     let last = core::iter::from_fn(|| schedule.poll_event()).last();
     assert_eq!(
         last,
-        Some(Event::Ended { verified: Verified::Direct, written: 0, kept: 2, last_look: (LookedAt::No, 0) })
+        Some(Event::Ended {
+            verified: Verified::Direct,
+            written: 0,
+            kept: 2,
+            last_look: (LookedAt::No, 0),
+            note: String::new()
+        })
     );
 }
 

@@ -4,6 +4,7 @@ use crate::disk::Event;
 use slidecast_image::codec::Codec;
 use slidecast_image::fit::{Geometry, HEAD_BYTES, fit, tail_area};
 use slidecast_image::manifest::{Content, ManifestHeader, Part, PartEntry, PartWriter, Place, TableKind};
+use slidecast_image::signatures;
 use slidecast_proto::units::{BlockNo, Hash, PartNo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -234,9 +235,12 @@ impl TestImage {
         self.expected_on(disk)
     }
 
-    /// The disk with all that the image says, and all else as it is.
+    /// The disk with all that the image says, without old signatures behind it, and all else as it is.
     pub(super) fn expected_on(&self, mut disk: Vec<u8>) -> Vec<u8> {
         let target = disk.len() as u64;
+        for range in signatures::behind(self.header.disk_bytes, target) {
+            disk[to_usize(range.start)..to_usize(range.end)].fill(0);
+        }
         let backup = tail_area(target, self.header.sector);
         for (at, grain) in self.used() {
             disk[at..at + grain.len()].copy_from_slice(grain);

@@ -50,7 +50,16 @@ fn a_disk_that_holds_the_image_is_done_without_a_write() {
         rig.engine.finish();
         let end = rig.wait(|_| false);
         let last_look = (LookedAt::No, 0);
-        assert_eq!(end, Event::Ended { verified: Verified::Direct, written: 0, kept: image.blocks(), last_look });
+        assert_eq!(
+            end,
+            Event::Ended {
+                verified: Verified::Direct,
+                written: 0,
+                kept: image.blocks(),
+                last_look,
+                note: String::new()
+            }
+        );
         assert_eq!(writes(&target), 0);
     }
 }

@@ -5,6 +5,7 @@ use super::recorder::{Recorder, Step};
 use super::rig::{DEPLOYMENT, ROOT, Rig, deploy, options};
 use crate::disk::{EngineOptions, Event};
 use slidecast_image::fit::{HEAD_BYTES, tail_area};
+use slidecast_image::signatures;
 use slidecast_proto::reason::{Free, Verified, Verify};
 use slidecast_proto::units::BlockNo;
 
@@ -78,19 +79,22 @@ fn zeros_are_written_where_the_disk_has_no_call_for_them() {
 }
 
 #[test]
-fn unused_space_is_kept_to_the_byte() {
+fn unused_space_is_kept_to_the_byte_but_for_old_signatures() {
     let image = TestImage::random(8 * MIB, 512, 5, None);
     // A file, because the probe of a disk writes elsewhere, too, and puts back what stood there.
     let target = Recorder::new(old(16 * MIB), 512, false).file();
     deploy(&image, &target, options(Verify::Full, Free::Keep), 5);
     let used: Vec<_> = image.used().map(|(at, grain)| at..at + grain.len()).collect();
     let backup = tail_area(16 * MIB, 512);
+    let signatures = signatures::behind(8 * MIB, 16 * MIB);
     for step in &target.state().log {
         let Step::Write { at, bytes } = step else { continue };
         let (mut at, end) = (*at, at + bytes.len() as u64);
         while at < end {
-            let allowed =
-                at < HEAD_BYTES || backup.contains(&at) || used.iter().any(|range| range.contains(&to_usize(at)));
+            let allowed = at < HEAD_BYTES
+                || backup.contains(&at)
+                || signatures.iter().any(|range| range.contains(&at))
+                || used.iter().any(|range| range.contains(&to_usize(at)));
             assert!(allowed, "a write at {at}, of which the image says nothing");
             at += 512;
         }
