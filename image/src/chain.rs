@@ -29,6 +29,8 @@ pub struct LayerInfo {
     pub id: Hash,
     /// The length of the file in bytes.
     pub file_bytes: u64,
+    /// The size of the disk in bytes when the layer was made.
+    pub disk_bytes: u64,
     /// How many blocks the file holds.
     pub blocks: u32,
     /// The bytes of its payloads.
@@ -52,7 +54,6 @@ impl Image {
             let (young, old) = (&child.core.superblock, &parent.core.superblock);
             let agree = [
                 (old.depth + 1 == young.depth, "depth"),
-                (old.disk_bytes == young.disk_bytes, "disk size"),
                 (old.sector == young.sector, "sector"),
                 (old.grain == young.grain, "grain"),
                 (old.block == young.block, "block size"),
@@ -65,9 +66,10 @@ impl Image {
         layers.reverse();
         let stored: Vec<_> = layers.iter().map(|layer| layer.core.superblock.stored_grains).collect();
         let blocks: Vec<_> = layers.iter().map(|layer| layer.core.superblock.stored_blocks()).collect();
-        let mut extents = 0;
+        let (mut extents, mut parent_grains) = (0, 0);
         for (depth, layer) in layers.iter().enumerate() {
-            extents += layer.check_extents(&stored[..=depth])?;
+            extents += layer.check_extents(parent_grains, &stored[..=depth])?;
+            parent_grains = layer.core.superblock.disk_grains();
         }
         let Some(newest) = layers.last() else { return Err(ImageError::NotAnImage { path: path.into() }) };
         let live = newest.read_live(&blocks[..blocks.len() - 1])?;
@@ -119,6 +121,7 @@ impl Image {
                 path: layer.core.path.clone(),
                 id: superblock.layer,
                 file_bytes: superblock.file_bytes(),
+                disk_bytes: superblock.disk_bytes,
                 blocks: superblock.stored_blocks(),
                 stored_bytes: layer.core.rows.iter().map(|row| u64::from(row.stored_len())).sum(),
                 raw_bytes: superblock.stored_grains * u64::from(superblock.grain),

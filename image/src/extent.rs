@@ -150,8 +150,9 @@ impl<'a> MapReader<'a> {
 }
 
 /// Checks the map of the layer at depth `stored.len() - 1`: inside a disk of `disk_grains`, data inside the grains that
-/// each layer stores, and for a base every grain of the disk spoken for. Gives the number of extents.
-pub(crate) fn check(bytes: &[u8], disk_grains: u64, stored: &[u64]) -> Result<u64, Malformed> {
+/// each layer stores, and every grain mentioned that the disk of its parent, of `parent_grains`, does not have. A base
+/// has a parent without grains. Gives the number of extents.
+pub(crate) fn check(bytes: &[u8], disk_grains: u64, parent_grains: u64, stored: &[u64]) -> Result<u64, Malformed> {
     let mut reader = MapReader::new(bytes);
     let (mut count, mut end) = (0, 0);
     while let Some(extent) = reader.next()? {
@@ -161,14 +162,14 @@ pub(crate) fn check(bytes: &[u8], disk_grains: u64, stored: &[u64]) -> Result<u6
             }
             Kind::Fill(_) | Kind::Unused => true,
         };
-        let absent = extent.start > end;
-        if !inside || extent.end() > disk_grains || (absent && stored.len() == 1) {
+        let missing = extent.start > end && extent.start > parent_grains;
+        if !inside || extent.end() > disk_grains || missing {
             return Err(Malformed { what: "extent map" });
         }
         end = extent.end();
         count += 1;
     }
-    if stored.len() == 1 && end != disk_grains {
+    if end < disk_grains && disk_grains > parent_grains {
         return Err(Malformed { what: "extent map" });
     }
     Ok(count)
@@ -223,13 +224,13 @@ pub(crate) mod tests {
         #[test]
         fn maps_come_back(map in layer(2, 100, 50)) {
             let bytes = encode(&map);
-            prop_assert!(check(&bytes, 100, &[50, 50, 50]).is_ok());
+            prop_assert!(check(&bytes, 100, 100, &[50, 50, 50]).is_ok());
             prop_assert_eq!(grain_by_grain(extents(&bytes)), grain_by_grain(map.into_iter()));
         }
 
         #[test]
         fn noise_never_panics(bytes in vec(any::<u8>(), 0..100)) {
-            let _ = check(&bytes, 100, &[50, 50]);
+            let _ = check(&bytes, 100, 60, &[50, 50]);
             let _ = extents(&bytes).count();
         }
     }
@@ -248,15 +249,29 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_map_must_say_what_the_disk_of_its_parent_has_not() {
+        let map = |runs: &[(u64, u64)]| {
+            encode(
+                &runs.iter().map(|&(start, grains)| Extent { start, grains, kind: Kind::Unused }).collect::<Vec<_>>(),
+            )
+        };
+        let good = |runs: &[(u64, u64)], disk, parent| check(&map(runs), disk, parent, &[10, 10]).is_ok();
+        assert!(good(&[(1, 2), (10, 5)], 15, 10) && good(&[(8, 4), (12, 3)], 15, 10) && good(&[(0, 15)], 15, 10));
+        assert!(!good(&[], 15, 10) && !good(&[(10, 4)], 15, 10) && !good(&[(11, 4)], 15, 10));
+        assert!(!good(&[(9, 2), (12, 3)], 15, 10) && !good(&[(1, 2)], 15, 10));
+        assert!(good(&[], 8, 10) && good(&[(1, 2)], 8, 10) && !good(&[(7, 2)], 8, 10));
+    }
+
+    #[test]
     fn a_map_that_reaches_outside_is_refused() {
         let map = |start, grains, kind| encode(&[Extent { start, grains, kind }]);
         let data = |layer, grain| Kind::Data { layer, grain };
-        assert!(check(&map(0, 10, data(0, 0)), 10, &[10]).is_ok());
-        assert!(check(&map(0, 11, Kind::Unused), 10, &[10]).is_err());
-        assert!(check(&map(0, 10, data(0, 1)), 10, &[10]).is_err());
-        assert!(check(&map(0, 10, data(1, 0)), 10, &[10]).is_err());
-        assert!(check(&map(1, 9, Kind::Unused), 10, &[10]).is_err());
-        assert!(check(&map(0, 9, Kind::Unused), 10, &[10]).is_err());
-        assert!(check(&map(1, 8, Kind::Unused), 10, &[10, 0]).is_ok());
+        assert!(check(&map(0, 10, data(0, 0)), 10, 0, &[10]).is_ok());
+        assert!(check(&map(0, 11, Kind::Unused), 10, 0, &[10]).is_err());
+        assert!(check(&map(0, 10, data(0, 1)), 10, 0, &[10]).is_err());
+        assert!(check(&map(0, 10, data(1, 0)), 10, 0, &[10]).is_err());
+        assert!(check(&map(1, 9, Kind::Unused), 10, 0, &[10]).is_err());
+        assert!(check(&map(0, 9, Kind::Unused), 10, 0, &[10]).is_err());
+        assert!(check(&map(1, 8, Kind::Unused), 10, 10, &[10, 0]).is_ok());
     }
 }

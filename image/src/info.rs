@@ -16,6 +16,8 @@ pub struct LayerRow {
     pub id: String,
     /// The length of the file in bytes.
     pub file_bytes: u64,
+    /// The size of the disk when it was made.
+    pub disk_bytes: u64,
     /// How many blocks it stores.
     pub blocks: u32,
     /// The bytes of its payloads.
@@ -78,6 +80,7 @@ pub fn info(path: &Path) -> Result<ImageInfo, ImageError> {
         file: layer.path.display().to_string(),
         id: layer.id.to_string(),
         file_bytes: layer.file_bytes,
+        disk_bytes: layer.disk_bytes,
         blocks: layer.blocks,
         stored_bytes: layer.stored_bytes,
         raw_bytes: layer.raw_bytes,
@@ -158,7 +161,11 @@ impl fmt::Display for ImageInfo {
         for layer in &self.layers {
             let (stored, raw) = (Size(layer.stored_bytes), Size(layer.raw_bytes));
             let id = layer.id.get(..16).unwrap_or(&layer.id);
-            writeln!(f, "  {id}  {stored:>9} holding {raw:>9}{}  {}", Ratio(layer.ratio), one_line(&layer.file))?;
+            write!(f, "  {id}  {stored:>9} holding {raw:>9}{}  {}", Ratio(layer.ratio), one_line(&layer.file))?;
+            if layer.disk_bytes != self.disk_bytes {
+                write!(f, " (of a disk of {} bytes)", layer.disk_bytes)?;
+            }
+            writeln!(f)?;
         }
         if !self.partitions.is_empty() {
             writeln!(f, "partitions:")?;

@@ -159,9 +159,10 @@ impl Layer {
         &self.sections[kind as usize - 1]
     }
 
-    /// Checks the extents against the grains stored by each layer up to this one. Gives their number.
-    pub(crate) fn check_extents(&self, stored: &[u64]) -> Result<u64, ImageError> {
-        extent::check(&self.extents, self.core.superblock.disk_grains(), stored)
+    /// Checks the extents against the grains of the parent's disk and those stored by each layer up to this one. Gives
+    /// their number.
+    pub(crate) fn check_extents(&self, parent_grains: u64, stored: &[u64]) -> Result<u64, ImageError> {
+        extent::check(&self.extents, self.core.superblock.disk_grains(), parent_grains, stored)
             .map_err(|_| self.core.damaged("extent map", self.section(Section::ExtentMap).offset))
     }
 

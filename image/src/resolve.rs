@@ -2,8 +2,9 @@
 
 use crate::extent::Extent;
 
-/// Merges extent maps into one. `layers` are ordered newest first, each map is sorted, and the base (the last) speaks
-/// for every grain up to `disk_grains`; so does the result, without overlaps, in the order of the disk.
+/// Merges extent maps into one, without overlaps, in the order of the disk. `layers` are ordered newest first and each map
+/// is sorted. `disk_grains` is the disk of the newest layer: what an older layer says behind it counts for nothing, and
+/// where the disk has grown the newer layer says everything itself (`extent::check`), so the result has every grain.
 pub(crate) fn newest_first<I: Iterator<Item = Extent>>(
     layers: impl IntoIterator<Item = I>,
     disk_grains: u64,
@@ -11,6 +12,9 @@ pub(crate) fn newest_first<I: Iterator<Item = Extent>>(
     let mut layers: Vec<_> = layers.into_iter().map(Iterator::peekable).collect();
     let mut at = 0;
     core::iter::from_fn(move || {
+        if at >= disk_grains {
+            return None;
+        }
         let mut end = disk_grains;
         for layer in &mut layers {
             while layer.next_if(|extent| extent.end() <= at).is_some() {}
@@ -65,6 +69,29 @@ mod tests {
             }
             prop_assert_eq!(at, DISK);
             prop_assert_eq!(replay(&[merged]), replay(&layers));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_of_an_older_layer_comes_back_behind_the_end_of_a_newer_one(
+            base in layer(0, DISK, 50),
+            shrunk in layer(3, 60, 50),
+            grown in layer(0, 20, 50),
+        ) {
+            // The disk had 100 grains, then 60, then 80: the newest layer says everything from 60 on.
+            let grown: Vec<_> = grown.into_iter().map(|extent| Extent { start: extent.start + 60, ..extent }).collect();
+            let layers = [base, shrunk, grown];
+            let merged = |layers: &[Vec<Extent>], grains| {
+                newest_first(layers.iter().rev().map(|layer| layer.iter().copied()), grains).collect::<Vec<_>>()
+            };
+            let mut expected = replay(&layers[..2]);
+            prop_assert_eq!(&replay(&[merged(&layers[..2], 60)])[..60], &expected[..60]);
+            expected[60..].fill(None);
+            for (at, kind) in replay(&layers[2..]).into_iter().enumerate().skip(60) {
+                expected[at] = kind;
+            }
+            prop_assert_eq!(replay(&[merged(&layers, 80)]), expected);
         }
     }
 

@@ -87,17 +87,18 @@ proptest! {
     #[test]
     fn every_layer_gives_back_its_disk(
         first in runs(20),
-        changes in vec(runs(6), 0..4),
-        short in 0usize..8,
+        changes in vec((runs(6), 1..GRAINS * 8), 0..4),
+        sectors in GRAINS * 8 - 8..GRAINS * 8,
+        resizes in any::<bool>(),
         dedup_run in prop_oneof![Just(1u64), Just(4096), Just(16 << 10), Just(100 << 10)],
     ) {
         let bench = Bench::new();
-        let bytes = GRAINS * GRAIN - short * 512;
         let mut disk = vec![0; GRAINS * GRAIN];
         apply(&mut disk, &first);
         let mut parent = None;
-        for (no, change) in [vec![]].into_iter().chain(changes).enumerate() {
+        for (no, (change, resized)) in [(vec![], sectors)].into_iter().chain(changes).enumerate() {
             apply(&mut disk, &change);
+            let bytes = if resizes { resized } else { sectors } * 512;
             let path = bench.path("disk");
             std::fs::write(&path, &disk[..bytes]).unwrap();
             let name = format!("{no}.slide");

@@ -156,10 +156,44 @@ fn a_child_keeps_the_sizes_of_its_parent() {
     };
     let error = create(&options, |_| ()).unwrap_err();
     assert!(matches!(error, ImageError::Inherited { .. }) && error.is_usage());
-    let larger = bench.disk("larger", 5 * MIB, &[]);
-    let error = bench.child(&larger, "a.slide", "b.slide").unwrap_err();
-    assert!(matches!(error, ImageError::Unlike { what: "size", .. }), "{error}");
-    assert!(error.to_string().ends_with("its size is 5242880 bytes, that of the disk of the parent is 4194304"));
+}
+
+#[test]
+fn an_increment_of_a_disk_of_another_size_is_stored_and_written_out_at_its_own_size() {
+    let bench = Bench::new();
+    let content = [
+        (0, noise(1, 3 << 20)),
+        (5 * MIB, text(2, 1 << 20)),
+        (7 * MIB, noise(3, 100_000)),
+        (11 * MIB, noise(9, 32 << 10)),
+    ];
+    let sizes = [8 * MIB + 512, 12 * MIB + 1024, 3 * MIB + 3584, 6 * MIB, 12 * MIB];
+    for (no, bytes) in sizes.into_iter().enumerate() {
+        let inside = content.iter().filter(|(at, _)| *at < bytes).map(|(at, content)| {
+            let len = content.len().min(usize::try_from(bytes - at).unwrap());
+            (*at, content[..len].to_vec())
+        });
+        let disk = bench.disk(&format!("disk{no}"), bytes, &inside.collect::<Vec<_>>());
+        let name = format!("{no}.slide");
+        let Some(parent) = no.checked_sub(1) else {
+            bench.base(&disk, &name);
+            continue;
+        };
+        let report = bench.child(&disk, &format!("{parent}.slide"), &name).unwrap();
+        assert_eq!(report.disk_bytes, bytes);
+        assert!(
+            matches!(&report.notes[..], [note] if note.contains("since its parent was made")),
+            "{:?}",
+            report.notes
+        );
+        // What lies on both disks is not stored again, nor is what an older layer of the chain has.
+        assert_eq!(report.new_bytes, if no == 1 { 32 << 10 } else { 0 }, "{name}");
+        assert!(bench.is_equal(&name, &disk), "{name}");
+        verify(&bench.path(&name), |_| ()).unwrap();
+        let info = slidecast_image::info(&bench.path(&name)).unwrap();
+        assert_eq!((info.disk_bytes, info.layers[0].disk_bytes), (bytes, sizes[0]));
+        assert!(info.to_string().contains("(of a disk of 8389120 bytes)"), "{info}");
+    }
 }
 
 #[test]

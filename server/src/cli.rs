@@ -144,7 +144,7 @@ pub struct Create {
     /// The image to write. It appears, or replaces one of this name, when it is complete.
     #[arg(short, long, value_name = "FILE.slide")]
     pub output: PathBuf,
-    /// Store only what differs from this image, which may be an increment itself.
+    /// Store only what differs from this image, which may be an increment itself. The disk may have grown or shrunk since.
     #[arg(long, value_name = "FILE.slide")]
     pub parent: Option<PathBuf>,
     /// How much is compressed, hashed and sent as one: a power of two from 64KiB to 16MiB [default: 1MiB, or the parent's].

@@ -317,11 +317,14 @@ fn prepare(options: &CreateOptions, parent: Option<&Image>) -> Result<Job, Image
                 return Err(ImageError::Inherited { what, parent: parent.into(), asked: asked.into() });
             }
         }
-        let (size, sector) = ((source.bytes(), header.disk_bytes), (source.sector().into(), header.sector.into()));
-        for (what, (source, parent)) in [("size", size), ("sector", sector)] {
-            if source != parent {
-                return Err(ImageError::Unlike { path: path.clone(), what, source, parent });
-            }
+        if source.sector() != header.sector {
+            let (source, parent) = (source.sector().into(), header.sector.into());
+            return Err(ImageError::Unlike { path: path.clone(), what: "sector", source, parent });
+        }
+        let (before, now) = (header.disk_bytes, source.bytes());
+        if before != now {
+            let how = if now > before { "grown" } else { "shrunk" };
+            notes.push(format!("the disk has {how} since its parent was made, from {before} to {now} bytes"));
         }
     } else {
         grain = options.grain.unwrap_or(GRAIN_MIN);

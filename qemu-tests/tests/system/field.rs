@@ -19,6 +19,11 @@ pub(crate) const TESTS: &[Test] = &[
     ("field::ext4_of_every_layout_is_sound_on_a_disk_that_was_full_of_other_data", Needs::Network, layouts),
     ("field::no_old_signature_shows_at_the_end_of_a_larger_target", Needs::Network, behind),
     ("field::partitions_outside_the_disk_are_kept_as_they_are", Needs::Network, outside),
+    (
+        "field::a_disk_that_grew_and_shrank_again_is_deployed_at_the_size_of_its_newest_increment",
+        Needs::Network,
+        resized,
+    ),
 ];
 
 const MIB: u64 = 1 << 20;
@@ -201,4 +206,47 @@ fn outside() {
     write_at(&source, 9 * MIB, &noise(15 * MEBIBYTE, 6));
     let target = deployed(&source, 24 * MIB, full_of_noise);
     assert!(fs::read(&source).unwrap() == fs::read(target).unwrap());
+}
+
+fn resized() {
+    let source = disk("resized", 24 * MIB, &["-n1:2048:+18M"]);
+    let dir = source.parent().unwrap().to_path_buf();
+    write_at(&source, MIB, &noise(10 * MEBIBYTE, 7));
+    let set_len = |bytes| File::options().write(true).open(&source).unwrap().set_len(bytes).unwrap();
+    let layer = |no: usize| dir.join(format!("{no}.slide"));
+    let create = |no: usize, parent: &[&str]| {
+        let (from, to) = (text(&source), text(&layer(no)));
+        slidecast(&[&["image", "create", &from, "-o", &to], parent].concat());
+    };
+    create(0, &[]);
+    set_len(40 * MIB);
+    sgdisk(&source, &["-e", "-n2:0:+14M"]);
+    write_at(&source, 30 * MIB, &noise(3 * MEBIBYTE, 8));
+    create(1, &["--parent", &text(&layer(0))]);
+    let grown = fs::read(&source).unwrap();
+    // The second partition goes, then the end of the disk; the table moves to the new end.
+    sgdisk(&source, &["-d2"]);
+    set_len(28 * MIB);
+    sgdisk(&source, &["-e"]);
+    create(2, &["--parent", &text(&layer(1))]);
+    let shrunk = fs::read(&source).unwrap();
+    for (no, bytes, whole) in [(1, 40 * MIB, &grown), (1, 48 * MIB, &grown), (2, 28 * MIB, &shrunk)] {
+        let image = layer(no);
+        slidecast(&["image", "verify", &text(&image)]);
+        let exported = dir.join("exported");
+        slidecast(&["image", "export", &text(&image), &text(&exported)]);
+        assert!(&fs::read(&exported).unwrap() == whole, "{no} to a file");
+        let lab = Lab::new(1).unwrap();
+        let nodes = lab.nodes(2, &NodeOptions::file(bytes)).unwrap();
+        nodes.iter().for_each(|node| full_of_noise(&node.target.file));
+        deploy_to(&lab, &nodes, &image, &[]);
+        for node in &nodes {
+            let target = fs::read(&node.target.file).unwrap();
+            let same_size = target.len() == whole.len();
+            // On a larger disk the table at both ends is fitted.
+            let equal = if same_size { 0..whole.len() } else { MEBIBYTE..whole.len() - 33 * 512 };
+            assert!(target[equal.clone()] == whole[equal], "{no} on {bytes} bytes");
+            assert!(sgdisk(&node.target.file, &["-v"]).contains("No problems found"), "{no} on {bytes} bytes");
+        }
+    }
 }
