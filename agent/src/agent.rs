@@ -702,8 +702,7 @@ fn could_be_target(disk: &Disk, prepare: &Prepare, own: &Selector) -> bool {
     server.is_ok_and(|server| choose(only, &server, own, prepare.disk_bytes, prepare.sector).is_ok())
 }
 
-/// A path with all links followed, so that every name of a disk is the same disk.
+/// Every name of a disk as the kernel's own.
 pub(crate) fn follow_links(path: &str) -> String {
-    let real = std::fs::canonicalize(path).ok().and_then(|path| path.into_os_string().into_string().ok());
-    real.unwrap_or_else(|| path.to_owned())
+    inventory::true_path(&Roots::default(), path)
 }

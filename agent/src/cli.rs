@@ -52,7 +52,8 @@ pub struct Arguments {
     #[arg(long, value_name = "IF")]
     pub interface: Vec<String>,
 
-    /// The only disk that may be written: a path, or a selector such as serial=S,size=100G..1T
+    /// The only disk that may be written: a path, or a selector such as serial=S,size=100G..1T; a value
+    /// with a comma of its own stands in quotes ("model='ACME, Inc.*'") or has \ before the comma
     #[arg(long, value_name = "PATH|SELECTOR", value_parser = parse_target)]
     pub target: Option<Target>,
 

@@ -1,13 +1,16 @@
 //! What the node has: its disks, as the kernel shows them under `/sys/block`, and its memory.
 //!
-//! Nothing is opened but small text files, so that looking never disturbs a disk or another agent on the machine. Where
-//! the kernel says nothing (an attribute that a driver lacks), the field stays empty.
+//! Nothing is opened but small text files and loop devices (to ask what is behind them), so that looking never disturbs a disk
+//! or another agent on the machine. Where the kernel says nothing (an attribute that a driver lacks), the field stays empty.
 
 mod held;
+mod loops;
+mod same;
 
 use held::Users;
 use slidecast_proto::control::{Disk, Held};
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Kernel names of devices that are never targets: RAM disks, optical and floppy drives, mappings.
@@ -53,9 +56,36 @@ pub fn disks(roots: &Roots, own_target: Option<&Path>) -> Vec<Disk> {
         .filter(|name| !NEVER.iter().any(|never| name.starts_with(never)))
         .collect();
     names.sort_unstable();
-    let mut disks: Vec<Disk> = names.iter().filter_map(|name| disk(roots, &users, name)).collect();
+    let disks = names.iter().filter_map(|name| disk(roots, &users, name)).collect();
+    let mut disks = same::merge(disks, |one, other| same::is_one_loop(users.loops(), one, other));
     disks.extend(own_target.and_then(|path| regular_file(&users, path)));
     disks
+}
+
+/// A path with all links followed, and for a device node of any name or place the kernel's own name of the device: so every name
+/// of a disk is the same disk.
+#[must_use]
+pub fn true_path(roots: &Roots, path: &str) -> String {
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.into());
+    let numbers = fs::metadata(&real).ok().and_then(|meta| kernel_numbers(&meta));
+    let real = numbers.and_then(|numbers| device_path(roots, &numbers)).unwrap_or(real);
+    real.into_os_string().into_string().unwrap_or_else(|_| path.to_owned())
+}
+
+/// The device node that bears the kernel's name of the block device with these numbers.
+pub(crate) fn device_path(roots: &Roots, numbers: &str) -> Option<PathBuf> {
+    let device = fs::canonicalize(roots.sys.join("dev/block").join(numbers)).ok()?;
+    let name = device.file_name()?.to_str()?;
+    Some(roots.dev.join(name.replace('!', "/")))
+}
+
+/// `major:minor` of a block device's node, as sysfs writes it; none for anything else.
+pub(crate) fn kernel_numbers(meta: &Metadata) -> Option<String> {
+    meta.file_type().is_block_device().then(|| dev_number(meta.rdev()))
+}
+
+fn dev_number(dev: u64) -> String {
+    format!("{}:{}", nix::sys::stat::major(dev), nix::sys::stat::minor(dev))
 }
 
 /// The memory of the node; zeros when procfs is not mounted.
@@ -94,11 +124,12 @@ fn disk(roots: &Roots, users: &Users, name: &str) -> Option<Disk> {
         read_only: number(&dir.join("ro")) == Some(1),
         held: users.of(&dir, name),
         file: false,
+        other_paths: Vec::new(),
     })
 }
 
 fn regular_file(users: &Users, path: &Path) -> Option<Disk> {
-    let meta = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let meta = fs::metadata(path).ok().filter(Metadata::is_file)?;
     Some(Disk {
         path: path.to_string_lossy().into_owned(),
         model: String::new(),
@@ -111,8 +142,9 @@ fn regular_file(users: &Users, path: &Path) -> Option<Disk> {
         rotational: false,
         removable: false,
         read_only: meta.permissions().readonly(),
-        held: users.behind_loop(path).map_or(Held::No, Held::InUse),
+        held: users.behind_loop(path, &meta).map_or(Held::No, Held::InUse),
         file: true,
+        other_paths: Vec::new(),
     })
 }
 
@@ -208,6 +240,10 @@ mod tests {
             Self { dir, roots }
         }
 
+        pub(super) fn path(&self, path: &str) -> PathBuf {
+            self.dir.path().join(path)
+        }
+
         pub(super) fn write(&self, path: &str, text: &str) {
             let path = self.dir.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -259,6 +295,7 @@ mod tests {
             read_only: false,
             held: Held::No,
             file: false,
+            other_paths: Vec::new(),
         };
         assert_eq!(found, [expected]);
     }
@@ -316,6 +353,21 @@ mod tests {
         tree.disk("loop0", "virtual", "7:0", &[("loop/backing_file", path.to_str().unwrap())]);
         let found = disks(&tree.roots, Some(&path));
         assert_eq!(found[1].held, Held::InUse("it is behind loop0".into()));
+    }
+
+    #[test]
+    fn a_device_is_known_by_its_numbers_whatever_its_node_is_called() {
+        let tree = Tree::new();
+        tree.disk("cciss!c0d0", "pci0000:00/host0", "104:0", &[]);
+        fs::create_dir_all(tree.path("sys/dev/block")).unwrap();
+        symlink(tree.path("sys/devices/pci0000:00/host0/block/cciss!c0d0"), tree.path("sys/dev/block/104:0")).unwrap();
+        assert_eq!(device_path(&tree.roots, "104:0"), Some(tree.roots.dev.join("cciss/c0d0")));
+        assert_eq!(device_path(&tree.roots, "104:1"), None);
+        tree.write("some.img", "");
+        symlink(tree.path("some.img"), tree.path("link")).unwrap();
+        let real = fs::canonicalize(tree.path("some.img")).unwrap();
+        assert_eq!(true_path(&tree.roots, tree.path("link").to_str().unwrap()), real.to_str().unwrap());
+        assert_eq!(true_path(&tree.roots, "/no/such/disk"), "/no/such/disk");
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl Run {
             .map_err(|error| refused(Reason::ProtocolError, format!("the server's selector: {error}")))?;
         let chosen = choose(resources.disks, &selector, resources.own, prepare.disk_bytes, prepare.sector)
             .map_err(|refusal| refused(refusal.reason, refusal.detail))?;
-        let disk = &resources.disks[chosen];
+        let disk = &resources.disks[chosen].by_path(resources.own.path().or_else(|| selector.path()));
         // Two blocks are the least that can be received and written at the same time.
         let least = 2 * u64::from(prepare.block).next_multiple_of(4096);
         if resources.ring < least {
@@ -445,8 +445,10 @@ fn silence(acknowledged: Option<bool>) -> &'static str {
 fn describe(disk: &Disk) -> String {
     let what = [disk.model.trim(), disk.serial.trim(), disk.transport.as_str()];
     let size = Bytes(disk.bytes).to_string();
-    let words: Vec<&str> = what.into_iter().filter(|word| !word.is_empty()).chain([size.as_str()]).collect();
-    words.join(" ")
+    let others = disk.other_paths.join(" and ");
+    let also = if others.is_empty() { String::new() } else { format!("(also {others})") };
+    let words = what.into_iter().chain([size.as_str(), also.as_str()]).filter(|word| !word.is_empty());
+    words.collect::<Vec<&str>>().join(" ")
 }
 
 /// Random bytes that were never used before; `None` if the system has none, which ends the link.

@@ -3,6 +3,7 @@
 //! A block device is opened with `O_EXCL`, which the kernel refuses while it is mounted, swapped on or part of something
 //! (open(2)); a regular file is locked. Direct I/O is used where it works, found out by trying it.
 
+use crate::inventory::{self, Roots};
 use crate::sys::{AlignedBuf, blkdev};
 use core::fmt;
 use nix::errno::Errno;
@@ -15,7 +16,7 @@ use slidecast_proto::reason::Reason;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// What the disk engine knows of its target.
@@ -86,6 +87,11 @@ pub enum TargetFault {
         /// The image's.
         needs: u32,
     },
+    /// The node of that name is the node of another device.
+    Another {
+        /// Which one.
+        is: PathBuf,
+    },
     /// It is smaller than the image's disk.
     Small {
         /// Bytes of the target.
@@ -109,7 +115,7 @@ impl TargetFault {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::Missing | Self::NotADisk | Self::Changed { .. } => Reason::TargetNotFound,
+            Self::Missing | Self::NotADisk | Self::Another { .. } | Self::Changed { .. } => Reason::TargetNotFound,
             Self::Busy => Reason::TargetHeld,
             Self::ReadOnly => Reason::TargetReadOnly,
             Self::Sector { .. } => Reason::TargetSectorSize,
@@ -125,6 +131,13 @@ impl fmt::Display for TargetError {
         match &self.fault {
             TargetFault::Missing => write!(f, "opening {path}: there is no such disk"),
             TargetFault::NotADisk => write!(f, "opening {path}: neither a block device nor a regular file"),
+            TargetFault::Another { is } => {
+                write!(
+                    f,
+                    "opening {path}: its device numbers are those of {}; the node is not the disk of that name",
+                    is.display()
+                )
+            }
             TargetFault::Busy => write!(f, "opening {path}: something else uses it"),
             TargetFault::ReadOnly => write!(f, "opening {path}: it is read-only"),
             TargetFault::Sector { has, needs } => {
@@ -202,6 +215,13 @@ impl OpenTarget {
     }
 
     fn new(file: File, disk: &Disk, block_device: bool, direct: bool) -> Result<Self, TargetFault> {
+        let meta = file.metadata().map_err(TargetFault::Open)?;
+        // The disk was chosen by what the kernel says of that name; the node could be anything.
+        let numbers = inventory::kernel_numbers(&meta);
+        let is = numbers.and_then(|numbers| inventory::device_path(&Roots::default(), &numbers));
+        if let Some(is) = is.filter(|is| *is != Path::new(&disk.path)) {
+            return Err(TargetFault::Another { is });
+        }
         let bytes = size(&file, block_device).map_err(TargetFault::Open)?;
         if bytes != disk.bytes {
             return Err(TargetFault::Changed { listed: disk.bytes, has: bytes });
@@ -346,7 +366,6 @@ fn open_fault(error: io::Error, read_only: bool) -> TargetFault {
 mod tests {
     use super::*;
     use slidecast_proto::control::Held;
-    use std::path::Path;
     use tempfile::TempDir;
 
     fn file(dir: &TempDir, bytes: u64) -> PathBuf {
@@ -370,6 +389,7 @@ mod tests {
             read_only: false,
             held: Held::No,
             file: true,
+            other_paths: Vec::new(),
         }
     }
 

@@ -55,20 +55,23 @@ fn held() -> impl Strategy<Value = Held> {
 fn disk() -> impl Strategy<Value = Disk> {
     let texts = (line(1024), line(255), line(255), line(255), line(64));
     let sizes = (any::<u64>(), any::<u32>(), any::<u32>());
-    (texts, sizes, any::<[bool; 4]>(), held()).prop_map(|(texts, sizes, flags, held)| Disk {
-        path: texts.0,
-        model: texts.1,
-        serial: texts.2,
-        wwn: texts.3,
-        transport: texts.4,
-        bytes: sizes.0,
-        logical_sector: sizes.1,
-        physical_sector: sizes.2,
-        rotational: flags[0],
-        removable: flags[1],
-        read_only: flags[2],
-        held,
-        file: flags[3],
+    (texts, sizes, any::<[bool; 4]>(), held(), vec(line(1024), 0..3)).prop_map(|(texts, sizes, flags, held, paths)| {
+        Disk {
+            path: texts.0,
+            model: texts.1,
+            serial: texts.2,
+            wwn: texts.3,
+            transport: texts.4,
+            bytes: sizes.0,
+            logical_sector: sizes.1,
+            physical_sector: sizes.2,
+            rotational: flags[0],
+            removable: flags[1],
+            read_only: flags[2],
+            held,
+            file: flags[3],
+            other_paths: paths,
+        }
     })
 }
 
@@ -291,6 +294,7 @@ fn some_disk(path: &str) -> Disk {
         read_only: false,
         held: Held::No,
         file: false,
+        other_paths: Vec::new(),
     }
 }
 
@@ -309,7 +313,12 @@ fn some_hello() -> Hello {
         }],
         disks: vec![
             some_disk("/dev/nvme0n1"),
-            Disk { held: Held::Mounted("/".into()), rotational: true, ..some_disk("/dev/sda") },
+            Disk {
+                held: Held::Mounted("/".into()),
+                rotational: true,
+                other_paths: vec!["/dev/sdb".into()],
+                ..some_disk("/dev/sda")
+            },
         ],
         link_port: 7532,
         target: "size=1G".into(),
@@ -336,10 +345,13 @@ fn the_bytes_of_a_hello_are_frozen() {
         "05004d6f64656c02005331000004006e766d65",               // model, serial, world wide name, transport
         "00000040000000000002000000100000",                     // size, logical and physical sector
         "0000000000",                                           // rotational, removable, read-only, held, file
+        "00000000",                                             // further paths
         "08002f6465762f736461",                                 // path
         "05004d6f64656c02005331000004006e766d65",               // model, serial, world wide name, transport
         "00000040000000000002000000100000",                     // size, logical and physical sector
-        "0100000101002f00", // rotational, removable, read-only, held: mounted at /, file
+        "0100000101002f00",     // rotational, removable, read-only, held: mounted at /, file
+        "01000000",             // further paths
+        "08002f6465762f736462", // a path
     );
     assert_eq!(hex(&bytes), expected);
 }

@@ -139,6 +139,7 @@ pub(crate) fn hello(random: &mut Random, address: IpAddr, link_port: u16) -> Hel
         read_only: false,
         held: Held::No,
         file: false,
+        other_paths: Vec::new(),
     };
     Hello {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -256,7 +256,8 @@ pub struct Deploy {
     /// The port for discovery (UDP) and control links (TCP).
     #[arg(long, value_name = "P", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
-    /// Which disk of each node to write [default: the only eligible one].
+    /// Which disk of each node to write, as /PATH, serial=S, wwn=W, model=GLOB, size=A..B, transport=T, or several of these
+    /// with commas; a value with a comma of its own stands in quotes: "model='ACME, Inc.*'" [default: the only eligible one].
     #[arg(long, value_name = "SELECTOR", default_value = "", hide_default_value = true, value_parser = Selector::parse)]
     pub target: Selector,
     /// How much is read back and compared before a node counts as finished: everything (it is `done` then), or only the

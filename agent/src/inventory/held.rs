@@ -1,9 +1,11 @@
 //! Who else uses a disk: mounts, swap, mappings and RAID on it or on its partitions, and loop devices.
 
 use super::Roots;
+use super::loops::Loop;
+use super::same::gravest;
 use slidecast_proto::control::Held;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 
 /// How deep mappings may stand on each other (a volume on a RAID on a partition ...).
@@ -15,8 +17,7 @@ pub(super) struct Users {
     mounts: Vec<Mount>,
     /// Kernel names of swap devices.
     swaps: Vec<String>,
-    /// Loop devices with the file behind each.
-    loops: Vec<(String, PathBuf)>,
+    loops: Vec<Loop>,
 }
 
 struct Mount {
@@ -32,11 +33,6 @@ impl Users {
         let mounts = fs::read_to_string(roots.proc.join("self/mountinfo")).unwrap_or_default();
         let swaps = fs::read_to_string(roots.proc.join("swaps")).unwrap_or_default();
         let block = roots.sys.join("block");
-        let loops = children(&block).into_iter().filter(|name| name.starts_with("loop"));
-        let loops = loops.filter_map(|name| {
-            let file = fs::read_to_string(block.join(&name).join("loop/backing_file")).ok()?;
-            Some((name, PathBuf::from(file.trim_end())))
-        });
         Self {
             mounts: mounts.lines().filter_map(|line| Mount::parse(line, &roots.dev)).collect(),
             swaps: swaps
@@ -44,7 +40,7 @@ impl Users {
                 .skip(1)
                 .filter_map(|line| kernel_name(line.split_whitespace().next()?, &roots.dev))
                 .collect(),
-            loops: loops.collect(),
+            loops: Loop::all(roots),
             block,
         }
     }
@@ -52,25 +48,40 @@ impl Users {
     /// Why the disk at `dir` may not be written, the gravest reason first.
     pub(super) fn of(&self, dir: &Path, name: &str) -> Held {
         let mut found = vec![];
-        self.look(dir, name, DEPTH, &mut found);
-        let partitions = children(dir).into_iter().filter(|child| dir.join(child).join("partition").exists());
-        for partition in partitions {
-            self.look(&dir.join(&partition), &partition, DEPTH, &mut found);
+        self.look_whole(dir, name, DEPTH, &mut found);
+        let this = self.loops.iter().find(|this| this.name == name);
+        for other in this.into_iter().flat_map(|this| self.loops.iter().filter(|other| other.overlaps(this))) {
+            if this.is_some_and(|this| !this.is_same_as(other)) {
+                found.push(Held::InUse(format!("some of its bytes are behind {}, too", other.name)));
+            }
         }
-        let grave = |held: &Held| match held {
-            Held::BootMedium(_) => 0,
-            Held::Mounted(_) => 1,
-            Held::InUse(_) => 2,
-            Held::No => 3,
-        };
-        found.into_iter().min_by_key(grave).unwrap_or(Held::No)
+        gravest(found)
     }
 
-    /// The loop device that shows `file`, for people.
-    pub(super) fn behind_loop(&self, file: &Path) -> Option<String> {
-        let file = fs::canonicalize(file).ok()?;
-        let (name, _) = self.loops.iter().find(|(_, backing)| *backing == file)?;
-        Some(format!("it is behind {name}"))
+    /// The loop devices.
+    pub(super) fn loops(&self) -> &[Loop] {
+        &self.loops
+    }
+
+    #[cfg(test)]
+    pub(super) fn loops_mut(&mut self) -> &mut [Loop] {
+        &mut self.loops
+    }
+
+    /// The loop device that shows the file at `path`, for people.
+    pub(super) fn behind_loop(&self, path: &Path, meta: &Metadata) -> Option<String> {
+        let path = fs::canonicalize(path).ok()?;
+        let found = self.loops.iter().find(|found| found.shows(&path, meta))?;
+        Some(format!("it is behind {}", found.name))
+    }
+
+    /// Collects the uses of a device that may have partitions.
+    fn look_whole(&self, dir: &Path, name: &str, depth: u32, found: &mut Vec<Held>) {
+        self.look(dir, name, depth, found);
+        let partitions = children(dir).into_iter().filter(|child| dir.join(child).join("partition").exists());
+        for partition in partitions {
+            self.look(&dir.join(&partition), &partition, depth, found);
+        }
     }
 
     /// Collects the uses of one device (a disk, a partition or a mapping) and of what stands on it.
@@ -95,6 +106,12 @@ impl Users {
             found.push(Held::InUse(format!("{name} is part of {holder}{title}")));
             if depth > 0 {
                 self.look(&above, &holder, depth - 1, found);
+            }
+        }
+        for over in self.loops.iter().filter(|over| over.shows_device(dev.trim())) {
+            found.push(Held::InUse(format!("{name} is behind {}", over.name)));
+            if depth > 0 {
+                self.look_whole(&self.block.join(&over.name), &over.name, depth - 1, found);
             }
         }
     }
@@ -127,7 +144,7 @@ fn unescape(text: &str) -> String {
         .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
 }
 
-fn children(dir: &Path) -> Vec<String> {
+pub(super) fn children(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     names.sort_unstable();

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 
 mod raw {
+    use super::LoopInfo64;
     use core::ffi::c_int;
     use nix::{ioctl_none_bad, ioctl_read, ioctl_read_bad, ioctl_write_ptr_bad, request_code_none};
 
@@ -33,6 +34,46 @@ mod raw {
         /// BLKZEROOUT: start and length in bytes.
         zero_out, request_code_none!(0x12, 127), [u64; 2]
     );
+    ioctl_read_bad!(
+        /// LOOP_GET_STATUS64: what is behind a loop device.
+        get_loop_status, 0x4c05, LoopInfo64
+    );
+}
+
+/// `struct loop_info64` of `linux/loop.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct LoopInfo64 {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    /// Offset, limit; number and kind of encryption; length of the key and flags.
+    shape: [u64; 4],
+    /// Name of the file and of the encryption, 64 bytes each.
+    names: [[u64; 8]; 2],
+    key: [u64; 4],
+    init: [u64; 2],
+}
+
+const _: () = assert!(size_of::<LoopInfo64>() == 232, "the kernel writes so many bytes");
+
+/// What is behind a loop device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LoopStatus {
+    /// The device that the file is on.
+    pub(crate) device: u64,
+    /// The inode of the file.
+    pub(crate) inode: u64,
+    /// If the file is a device node: of which device; else 0.
+    pub(crate) rdevice: u64,
+}
+
+/// What is behind a loop device.
+pub(crate) fn loop_status(device: &File) -> Result<LoopStatus> {
+    let mut info = LoopInfo64::default();
+    // SAFETY: the call writes one loop_info64, 232 bytes of plain numbers, to the address, which is a valid one of that size.
+    unsafe { raw::get_loop_status(device.as_raw_fd(), &raw mut info) }?;
+    Ok(LoopStatus { device: info.device, inode: info.inode, rdevice: info.rdevice })
 }
 
 /// The size of a block device in bytes.

@@ -1,7 +1,7 @@
 //! What a node is made of: its network cards and disks.
 
 use super::fields::{address, line, put_address, put_line};
-use super::{MAX_ADDRESSES, MAX_DISKS, MAX_LABEL, MAX_LINE, MAX_MESSAGE, MAX_NAME};
+use super::{MAX_ADDRESSES, MAX_DISKS, MAX_LABEL, MAX_LINE, MAX_MESSAGE, MAX_NAME, MAX_PATHS};
 use crate::quantity::Bytes;
 use crate::wire::{Parsed, array, flag, list, put_list};
 use core::fmt;
@@ -71,9 +71,27 @@ pub struct Disk {
     pub held: Held,
     /// It is a regular file.
     pub file: bool,
+    /// Further device nodes that lead to the same disk: other paths of a multipath disk, other loop devices over its file.
+    pub other_paths: Vec<String>,
 }
 
 impl Disk {
+    /// The same disk, reached by `asked` if that is one of its paths.
+    #[must_use]
+    pub fn by_path(&self, asked: Option<&str>) -> Self {
+        let mut disk = self.clone();
+        if let Some(other) = disk.other_paths.iter_mut().find(|other| asked == Some(other.as_str())) {
+            core::mem::swap(&mut disk.path, other);
+        }
+        disk
+    }
+
+    /// Whether this path leads to the disk.
+    #[must_use]
+    pub fn is_at(&self, path: &str) -> bool {
+        self.path == path || self.other_paths.iter().any(|other| other == path)
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         put_line(out, &self.path, MAX_LINE);
         put_line(out, &self.model, MAX_LABEL);
@@ -86,14 +104,15 @@ impl Disk {
         out.extend([self.rotational, self.removable, self.read_only].map(u8::from));
         self.held.put(out);
         out.push(self.file.into());
+        put_list(out, &self.other_paths, MAX_PATHS, |out, path| put_line(out, path, MAX_LINE));
     }
 
     pub(super) fn read(input: &[u8]) -> Parsed<'_, Self> {
         let texts = (line(MAX_LINE), line(MAX_LABEL), line(MAX_LABEL), line(MAX_LABEL), line(MAX_NAME));
         let sizes = (le_u64, le_u32, le_u32);
         map(
-            (texts, sizes, flag, flag, flag, Held::read, flag),
-            |(texts, sizes, rotational, removable, read_only, held, file)| {
+            (texts, sizes, flag, flag, flag, Held::read, flag, list(MAX_PATHS, line(MAX_LINE))),
+            |(texts, sizes, rotational, removable, read_only, held, file, other_paths)| {
                 let (path, model, serial, wwn, transport) = texts;
                 let (bytes, logical_sector, physical_sector) = sizes;
                 Self {
@@ -110,6 +129,7 @@ impl Disk {
                     read_only,
                     held,
                     file,
+                    other_paths,
                 }
             },
         )
@@ -135,7 +155,7 @@ impl Disk {
 }
 
 impl fmt::Display for Disk {
-    /// Path, model, serial and size, by which a person tells disks apart.
+    /// Path, model, serial, size and further paths, by which a person tells disks apart.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (", self.path)?;
         if !self.model.trim().is_empty() {
@@ -144,7 +164,11 @@ impl fmt::Display for Disk {
         if !self.serial.trim().is_empty() {
             write!(f, "serial {}, ", self.serial.trim())?;
         }
-        write!(f, "{})", Bytes(self.bytes))
+        write!(f, "{}", Bytes(self.bytes))?;
+        if !self.other_paths.is_empty() {
+            write!(f, ", also {}", self.other_paths.join(" and "))?;
+        }
+        f.write_str(")")
     }
 }
 

@@ -26,6 +26,8 @@ pub const MAX_CARDS: u32 = 32;
 pub const MAX_ADDRESSES: u32 = 8;
 /// The most disks in a hello; fewer where their texts are so long that the message would be over [`MAX_MESSAGE`].
 pub const MAX_DISKS: u32 = 256;
+/// The most further paths that a disk is listed with.
+pub const MAX_PATHS: u32 = 16;
 /// The most ranges in one progress.
 pub const MAX_RANGES: u32 = 4096;
 /// The longest name of a card, a version or a transport, in bytes.

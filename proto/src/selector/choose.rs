@@ -141,6 +141,7 @@ pub(super) mod tests {
             read_only: false,
             held: Held::No,
             file: false,
+            other_paths: Vec::new(),
         }
     }
 

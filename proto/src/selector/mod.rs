@@ -6,6 +6,7 @@
 
 mod choose;
 mod glob;
+mod text;
 
 pub use choose::{Refusal, choose};
 
@@ -14,9 +15,11 @@ use crate::quantity::parse_bytes;
 use core::fmt;
 use core::ops::RangeInclusive;
 use core::str::FromStr;
+use text::Written;
 
 /// What a target must be: `/dev/PATH`, `serial=S`, `wwn=W`, `model=GLOB`, `size=A..B`, `transport=T`, with a comma for
-/// "and". The empty one is any disk.
+/// "and". The empty one is any disk. A value with a comma of its own stands in quotes (`model='ACME, Inc.*'`) or has a
+/// backslash before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
     parts: Vec<Part>,
@@ -43,6 +46,12 @@ pub enum SelectorError {
     Repeated(&'static str),
     /// This is no range of sizes.
     Size(String),
+    /// The quote before this text is not closed.
+    OpenQuote(String),
+    /// Something other than a comma stands behind the quotes around this text.
+    AfterQuote(String),
+    /// A backslash stands before this, which makes no character.
+    Escape(String),
     /// It is longer than [`MAX_LINE`] bytes.
     TooLong,
     /// It has control characters.
@@ -58,6 +67,15 @@ impl fmt::Display for SelectorError {
             Self::Empty(part) => write!(f, "{part} is empty"),
             Self::Repeated(part) => write!(f, "{part} is given twice"),
             Self::Size(range) => write!(f, "{range:?} is no range of sizes such as 100G..1T, 100G.. or ..1T"),
+            Self::OpenQuote(text) => write!(f, "the quote before {text:?} is not closed"),
+            Self::AfterQuote(text) => write!(f, "only a comma may follow the quotes around {text:?}"),
+            Self::Escape(text) if text.is_empty() => f.write_str("a backslash at the end stands for nothing"),
+            Self::Escape(text) => {
+                write!(
+                    f,
+                    "\\{text} is no character; expected \\xHH with 20 to 7e, or \\ before a comma or another character"
+                )
+            }
             Self::TooLong => write!(f, "a selector has at most {MAX_LINE} bytes"),
             Self::ControlCharacter => f.write_str("a selector has no control characters"),
         }
@@ -78,30 +96,29 @@ impl Part {
         }
     }
 
-    fn parse(text: &str) -> Result<Self, SelectorError> {
-        if text.is_empty() {
-            return Err(SelectorError::Empty("a part"));
-        }
-        if text.starts_with('/') {
-            return Ok(Self::Path(text.to_owned()));
-        }
-        let unknown = || SelectorError::UnknownPart(text.to_owned());
-        let (name, value) = text.split_once('=').ok_or_else(unknown)?;
-        let value = value.trim();
-        let part = match name.trim() {
-            "serial" => Self::Serial(value.to_owned()),
-            "wwn" => Self::Wwn(value.to_owned()),
-            "model" => Self::Model(value.to_owned()),
-            "size" => Self::Size(parse_range(value)?, value.to_owned()),
-            "transport" => Self::Transport(value.to_owned()),
-            _ => return Err(unknown()),
+    fn read(written: Written) -> Result<Self, SelectorError> {
+        let Written { name, value } = written;
+        let Some(name) = name else {
+            return match &value[..] {
+                "" => Err(SelectorError::Empty("a part")),
+                path if path.starts_with('/') => Ok(Self::Path(value)),
+                _ => Err(SelectorError::UnknownPart(value)),
+            };
+        };
+        let part = match &name[..] {
+            "serial" => Self::Serial(value.clone()),
+            "wwn" => Self::Wwn(value.clone()),
+            "model" => Self::Model(value.clone()),
+            "size" => Self::Size(parse_range(&value)?, value.clone()),
+            "transport" => Self::Transport(value.clone()),
+            _ => return Err(SelectorError::UnknownPart(format!("{name}={value}"))),
         };
         if value.is_empty() { Err(SelectorError::Empty(part.name())) } else { Ok(part) }
     }
 
     fn matches(&self, disk: &Disk) -> bool {
         match self {
-            Self::Path(path) => disk.path == *path,
+            Self::Path(path) => disk.is_at(path),
             Self::Serial(serial) => disk.serial.trim() == serial,
             Self::Wwn(wwn) => !disk.wwn.is_empty() && bare_wwn(&disk.wwn).eq_ignore_ascii_case(bare_wwn(wwn)),
             Self::Model(model) => glob::matches(model, disk.model.trim()),
@@ -144,14 +161,12 @@ impl Selector {
             return Err(SelectorError::ControlCharacter);
         }
         let mut parts = Vec::<Part>::new();
-        if !text.trim().is_empty() {
-            for part in text.split(',') {
-                let part = Part::parse(part.trim())?;
-                if parts.iter().any(|other| other.name() == part.name()) {
-                    return Err(SelectorError::Repeated(part.name()));
-                }
-                parts.push(part);
+        for written in text::parts(text)? {
+            let part = Part::read(written)?;
+            if parts.iter().any(|other| other.name() == part.name()) {
+                return Err(SelectorError::Repeated(part.name()));
             }
+            parts.push(part);
         }
         Ok(Self { parts })
     }
@@ -203,12 +218,18 @@ impl fmt::Display for Selector {
         for (no, part) in self.parts.iter().enumerate() {
             let comma = if no == 0 { "" } else { "," };
             match part {
-                Part::Path(path) => write!(f, "{comma}{path}")?,
+                Part::Path(path) => {
+                    f.write_str(comma)?;
+                    text::write(f, path)?;
+                }
                 Part::Serial(value)
                 | Part::Wwn(value)
                 | Part::Model(value)
                 | Part::Size(_, value)
-                | Part::Transport(value) => write!(f, "{comma}{}={value}", part.name())?,
+                | Part::Transport(value) => {
+                    write!(f, "{comma}{}=", part.name())?;
+                    text::write(f, value)?;
+                }
             }
         }
         Ok(())
@@ -296,6 +317,23 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_with_two_paths_is_found_by_either() {
+        let disk = Disk { other_paths: vec!["/dev/sdb".into()], ..disk("/dev/sda") };
+        assert!(matches("/dev/sda", &disk) && matches("/dev/sdb", &disk) && !matches("/dev/sdc", &disk));
+        assert_eq!(disk.by_path(Some("/dev/sdb")).path, "/dev/sdb");
+        assert_eq!(disk.by_path(Some("/dev/sdb")).other_paths, ["/dev/sda"]);
+        assert_eq!((disk.by_path(None), disk.by_path(Some("/dev/sdc"))), (disk.clone(), disk));
+    }
+
+    #[test]
+    fn a_model_with_a_comma_can_be_asked_for() {
+        let disk = Disk { model: "ACME, Inc. Fast".into(), ..disk("/dev/sda") };
+        for yes in ["model='ACME, Inc.*',/dev/sda", r"model=acme\, inc. fast", r"transport=sata,model=ACME\x2c?Inc*"] {
+            assert!(matches(yes, &disk), "{yes}");
+        }
+    }
+
+    #[test]
     fn a_path_is_followed_by_whoever_can() {
         let selector = Selector::parse("serial=S1,/dev/disk/by-id/x").unwrap();
         assert_eq!(selector.path(), Some("/dev/disk/by-id/x"));
@@ -305,7 +343,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_selector_survives_its_text(text in "((serial|wwn|model|transport)=[a-zA-Z0-9*?. -]{1,9},?|/dev/[a-z]{1,4},?|size=[0-9]{1,3}[GT]?(\\.\\.)?,?){0,3}") {
+        fn a_selector_survives_its_text(text in "((serial|wwn|model|transport)=([a-zA-Z0-9*?. -]|\\\\[,'x2c]|\\\\x2[0-9a-f]|['\\\"]){1,9},?|/dev/[a-z]{1,4},?|size=[0-9]{1,3}[GT]?(\\.\\.)?,?){0,3}") {
             if let Ok(selector) = Selector::parse(&text) {
                 prop_assert_eq!(Selector::parse(&selector.to_string()), Ok(selector));
             }

@@ -37,6 +37,8 @@ pub struct Disk {
     pub faults: Option<PathBuf>,
     /// It cannot be written.
     pub read_only: bool,
+    /// Its world wide name, if it has one; then other paths may lead to its file, too. On SCSI only.
+    pub wwn: Option<u64>,
 }
 
 impl Disk {
@@ -51,6 +53,7 @@ impl Disk {
             write_rate: None,
             faults: None,
             read_only: false,
+            wwn: None,
         }
     }
 
@@ -92,6 +95,12 @@ impl Disk {
         Ok(Self { faults: Some(file), ..self })
     }
 
+    /// Two paths to the same disk: two SCSI host adapters.
+    #[must_use]
+    pub fn by_two_paths(self, wwn: u64) -> Vec<Self> {
+        vec![Self { bus: Bus::Scsi, wwn: Some(wwn), ..self }; 2]
+    }
+
     /// The words for QEMU of disk number `n`; firmware tries the lowest `turn` first.
     pub(super) fn words(&self, n: usize, turn: Option<usize>) -> Vec<String> {
         let file = self.file.display();
@@ -108,6 +117,9 @@ impl Disk {
         if self.read_only {
             drive += ",readonly=on";
         }
+        if self.wwn.is_some() {
+            drive += ",file.locking=off";
+        }
         let (host, device) = match self.bus {
             Bus::Virtio => (None, "virtio-blk-pci"),
             Bus::Scsi => (Some(format!("virtio-scsi-pci,id=host{n}")), "scsi-hd"),
@@ -118,6 +130,9 @@ impl Disk {
         let mut device = format!("{device},drive=disk{n},serial={}", self.serial);
         if host.is_some() {
             device += &format!(",bus=host{n}.0");
+        }
+        if let Some(wwn) = self.wwn {
+            device += &format!(",share-rw=on,wwn={wwn:#x}");
         }
         if self.bus == Bus::Usb {
             device += ",removable=on";

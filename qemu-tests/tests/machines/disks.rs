@@ -10,6 +10,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("disks::nvme_sata_and_scsi_are_written_and_a_disk_of_large_sectors_is_refused", kinds),
     ("disks::disks_of_large_sectors_get_the_image_of_such_a_disk", large_sectors),
     ("disks::of_two_disks_none_is_taken_until_somebody_picks_one", two_disks),
+    ("disks::two_paths_to_one_disk_are_one_disk_and_both_are_named", two_paths),
 ];
 
 fn kinds() {
@@ -79,4 +80,20 @@ fn two_disks() {
     for disk in others {
         assert!(compare::data_ranges(&disk.file).unwrap().is_empty(), "{} was written", disk.file.display());
     }
+}
+
+fn two_paths() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let _dhcp = lab.dhcp(&[]).unwrap();
+    let mut deploy = fixtures.deploy(&lab, 1, &["--then", "poweroff", "--progress", "json"]);
+    let disk = fixtures.disk(&lab, "san");
+    let options = Options::new(fixtures.kernel(), disk.clone().by_two_paths(0x5000_c500_a1b2_c3d4));
+    let mut machine = lab.machine(options).unwrap();
+    machine.wait_for("(also /dev/sdb)", BOOT).unwrap();
+    let (exit, report) = deploy.wait(LONG).unwrap();
+    assert_eq!(exit, Exit::Code(0), "{report:?}");
+    assert!(deploy.process.said().contains("(also /dev/sdb)"), "{}", deploy.process.tail());
+    machine.wait_until_off(SOON).unwrap();
+    fixtures.assert_holds_image(&disk.file);
 }

@@ -4,7 +4,6 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use slidecast_lab::target::attach;
 use slidecast_lab::{Exit, Lab, Node, NodeOptions, Process, TargetKind, tool};
 
 use crate::fixtures::{Fixtures, LONG, SOON, start_agents};
@@ -22,7 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// The agent's `--target` on this node is refused with this reason; the disk stays as it was.
-fn assert_refused(lab: &Lab, node: &Node, target: &str, reason: &str) {
+pub(crate) fn assert_refused(lab: &Lab, node: &Node, target: &str, reason: &str) {
     let before = fs::read(&node.target.file).unwrap();
     let mut deploy = lab.deploy(&Fixtures::get().base, 1, &["--timeout", "10s"]).unwrap();
     let key = lab.key().unwrap().with_extension("key.pub").display().to_string();
@@ -94,11 +93,8 @@ fn read_only() {
 fn held() {
     let lab = Lab::new(1).unwrap();
     let node = loop_node(&lab, Fixtures::get().bytes(), 512);
-    // A loop device over it opens it as any user of a disk does; O_EXCL is what file systems and mappings add.
-    let _over = attach(&node.target.path, 512).unwrap();
     let _holder = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&node.target.path).unwrap();
     assert_refused(&lab, &node, &path(&node), "target-held");
-    tool::run("losetup", ["-d".as_ref(), _over.as_os_str()]).unwrap();
 }
 
 fn others_go_on() {

@@ -19,6 +19,7 @@ mod fixtures;
 mod harness;
 mod keys;
 mod lab;
+mod names;
 mod power_cut;
 mod redeploy;
 mod repair;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         bad_images::TESTS,
         bad_targets::TESTS,
+        names::TESTS,
         bad_peers::TESTS,
         power_cut::TESTS,
         repair::TESTS,

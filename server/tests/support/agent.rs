@@ -84,6 +84,7 @@ impl Agent {
             read_only: false,
             held: Held::No,
             file: false,
+            other_paths: Vec::new(),
         };
         let mut boot = [0; 16];
         getrandom::fill(&mut boot).unwrap();

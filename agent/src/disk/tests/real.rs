@@ -63,6 +63,7 @@ fn listed(path: &Path, bytes: u64, rotational: bool) -> Disk {
         read_only: false,
         held: Held::No,
         file: false,
+        other_paths: Vec::new(),
     }
 }
 
