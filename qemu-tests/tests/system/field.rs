@@ -5,9 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use slidecast_lab::disk::random;
-use slidecast_lab::{Lab, NodeOptions, tool};
+use slidecast_lab::{Exit, Lab, NodeOptions, tool};
 
-use crate::fixtures::{Fixtures, deploy_to, slidecast};
+use crate::fixtures::{Fixtures, LONG, SOON, deploy_to, says, slidecast};
 use crate::harness::{Needs, Test};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("field::a_target_a_few_sectors_larger_gets_all_data_and_a_sound_table", Needs::Network, barely_larger),
     ("field::ext4_of_every_layout_is_sound_on_a_disk_that_was_full_of_other_data", Needs::Network, layouts),
     ("field::no_old_signature_shows_at_the_end_of_a_larger_target", Needs::Network, behind),
+    ("field::a_table_that_is_not_fitted_is_told_by_the_agent_and_in_the_report", Needs::Network, unfitted),
     ("field::partitions_outside_the_disk_are_kept_as_they_are", Needs::Network, outside),
     (
         "field::a_disk_that_grew_and_shrank_again_is_deployed_at_the_size_of_its_newest_increment",
@@ -167,6 +168,31 @@ fn barely_larger() {
         let target = deployed(&source, 24 * MIB + more, full_of_noise);
         assert!(fs::read(&target).unwrap()[MEBIBYTE..end] == whole[MEBIBYTE..end], "{more} bytes larger");
         assert!(sgdisk(&target, &["-v"]).contains("No problems found"), "{more} bytes larger");
+    }
+}
+
+fn unfitted() {
+    let many = disk("unfitted-many", 32 * MIB, &["-S2048", "-n1:2048:+10M"]);
+    let damaged = disk("unfitted-damaged", 32 * MIB, &["-n1:2048:+10M"]);
+    // A byte of the primary header that its checksum covers.
+    write_at(&damaged, 512 + 56, &[0xAA]);
+    let grown = "the GPT was not fitted to the disk of 41943040 bytes";
+    for (source, why) in [(&many, "it has more than 1024 entries"), (&damaged, "do not match their checksums")] {
+        let slide = source.with_extension("slide");
+        slidecast(&["image", "create", &text(source), "-o", &text(&slide)]);
+        let lab = Lab::new(1).unwrap();
+        let node = lab.node(0, &NodeOptions::file(40 * MIB)).unwrap();
+        let mut deploy = lab.deploy(&slide, 1, &["--progress", "plain"]).unwrap();
+        let mut agent = lab.agent(&node).unwrap();
+        let (exit, report) = deploy.wait(LONG).unwrap();
+        assert_eq!((exit, agent.wait_exit(SOON).unwrap()), (Exit::Code(0), Exit::Code(0)), "{report:?}");
+        let entry = report.node(&node.address).unwrap();
+        assert!(entry.state == "done" && entry.detail.contains(grown) && entry.detail.contains(why), "{entry:?}");
+        for process in [&agent, &deploy.process] {
+            assert!(says(process, &[grown, why]), "{}", process.tail());
+        }
+        // The image stands as it is.
+        assert!(fs::read(&node.target.file).unwrap()[..32 << 20] == fs::read(source).unwrap()[..]);
     }
 }
 
