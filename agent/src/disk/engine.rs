@@ -28,10 +28,14 @@ use std::thread;
 /// Unpacked blocks that a disk with heads gathers, in bytes.
 const SORT_WINDOW: u64 = 32 << 20;
 
-/// Packed parts that are kept to read all again: for about 300 GB of data in blocks of 1 MiB.
-const LEDGER_BYTES: usize = 16 << 20;
-/// The same where all is read twice in any case.
-const LEDGER_BYTES_TWICE: usize = 128 << 20;
+/// Packed parts that are kept to read all again, at least: for about 300 GB of data in blocks of 1 MiB.
+const LEDGER_LEAST: usize = 16 << 20;
+/// The same at most: for about 4.8 TB.
+const LEDGER_MOST: usize = 256 << 20;
+/// The least where all is read twice in any case.
+const LEDGER_TWICE: usize = 128 << 20;
+/// Packed parts may take this part of the memory that the node can spare.
+const LEDGER_SHARE: u64 = 16;
 
 /// How the engine is to work.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +77,15 @@ impl EngineOptions {
             flush_bytes: 256 << 20,
             flush_after: Duration::from_secs(2),
             seed: crate::run::fresh().map_or(0, u64::from_le_bytes),
-            ledger_bytes: if verify == Verify::Twice { LEDGER_BYTES_TWICE } else { LEDGER_BYTES },
+            ledger_bytes: if verify == Verify::Twice { LEDGER_TWICE } else { LEDGER_LEAST },
         }
+    }
+
+    /// The same on a node that has so much memory to spare: more of the manifest is kept where there is room.
+    #[must_use]
+    pub fn with_memory(self, available: u64) -> Self {
+        let share = usize::try_from(available / LEDGER_SHARE).unwrap_or(LEDGER_MOST).min(LEDGER_MOST);
+        Self { ledger_bytes: self.ledger_bytes.max(share), ..self }
     }
 
     /// Writers, readers, and those who compare. Large blocks leave room for fewer threads.

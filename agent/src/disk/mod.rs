@@ -28,7 +28,8 @@
 //! Fixed when the engine starts, see [`EngineOptions::buffer_bytes`]: with 1 MiB blocks, two writers and two readers 6 MiB, or 37 MiB
 //! for a disk with heads (one reader, and a sort window of 32 MiB). Besides, manifest parts with blocks that are not read back yet are held, up to
 //! `schedule::RETAINED_LIMIT` and one window's worth; when there are more, writing waits for reading. `--free zero` takes one bit for
-//! each grain of the target. For the last look packed parts are kept, up to [`EngineOptions::ledger_bytes`], and at most 2,048 spots.
+//! each grain of the target. For the last look packed parts are kept, up to [`EngineOptions::ledger_bytes`]
+//! (16 MiB, or a sixteenth of the memory that the node can spare and at most 256 MiB), and at most 2,048 spots.
 
 mod behind;
 mod comparison;

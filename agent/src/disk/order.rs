@@ -5,7 +5,7 @@
 //! 2. the rest of the head and the backup table are zeroed; flush
 //! 3. the disk is probed: marks at its end and at powers of two are written, read back, and what stood there is put back
 //! 4. body: written, flushed and read back by the other threads; nothing of it is written before 3 is done
-//! 5. the last look: some blocks or all are read once more
+//! 5. the last look: head and backup table must still be as 1 and 2 left them; some blocks or all are read once more
 //! 6. zeros over old signatures behind the image on a larger disk; flush; read back
 //! 7. backup table, then the head but sector 0; flush; read back
 //! 8. sector 0; flush; read back
@@ -25,12 +25,14 @@ use core::ops::Range;
 use slidecast_image::fit::Outcome;
 use slidecast_proto::reason::{Free, Verified, Verify};
 use std::io::IoSlice;
+use std::time::Instant;
 
 /// Unused space is zeroed and discarded in pieces, to notice an abort.
 const PIECE: u64 = 256 << 20;
 
 /// The thread's loop.
 pub(super) fn run(shared: &Shared, mut pattern: Pattern) {
+    let mut look_since = None;
     while let Some(step) = shared.next_control() {
         let done = match step {
             Control::Begin => begin(shared),
@@ -38,8 +40,16 @@ pub(super) fn run(shared: &Shared, mut pattern: Pattern) {
                 shared.io.drop_cache();
                 shared.with(|schedule| schedule.on_flushed(batch));
             }),
-            Control::Settle => settle(shared, &mut pattern),
-            Control::Finish { begun } => finish(shared, begun, &mut pattern),
+            Control::Settle => clear_unused(shared, &mut pattern).and_then(|()| {
+                look_since.get_or_insert_with(Instant::now);
+                settle(shared)
+            }),
+            Control::Finish { begun } => {
+                if let Some(since) = look_since.take() {
+                    log::info!("the last look at {} took {:.3} s", shared.path(), since.elapsed().as_secs_f64());
+                }
+                finish(shared, begun, &mut pattern)
+            }
             Control::Wait(_) | Control::Exit => Ok(()),
         };
         if let Err(fault) = done {
@@ -125,11 +135,27 @@ fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
 }
 
 /// Before the last look: nothing is written behind its back.
-fn settle(shared: &Shared, pattern: &mut Pattern) -> Result<(), Fault> {
-    clear_unused(shared, pattern)?;
+fn settle(shared: &Shared) -> Result<(), Fault> {
     shared.flush()?;
     shared.io.drop_cache();
+    // Nothing was written to head and backup table since they were wiped. If something stands there, a block landed where it does
+    // not belong, or the disk wraps and the head would land on a block. Wiped again, in the second case they destroy that
+    // block before everything is read once more: it cannot come to an end.
+    if shared.options.verify.reads_back() && !(is_wiped(shared)? && is_marked(shared)?) {
+        log::warn!("the head or the end of {} is not as it was left, so that all is read again", shared.path());
+        wipe(shared)?;
+        shared.io.drop_cache();
+        shared.with(|schedule| schedule.on_doubt());
+    }
     shared.with(Schedule::on_settled)
+}
+
+/// Whether sector 0 is the mark of this deployment.
+fn is_marked(shared: &Shared) -> Result<bool, Fault> {
+    let mut memory = AlignedBuf::new(usize::try_from(shared.layout.sector).unwrap_or(512))?;
+    shared.read(Object::Mark, 0, &mut memory)?;
+    let (root, deployment) = (shared.root, shared.options.deployment);
+    Ok(Mark::parse(&memory).is_some_and(|mark| (mark.root, mark.deployment) == (root, deployment)))
 }
 
 /// With `--free zero`, once: zeros where the image uses nothing.

@@ -2,6 +2,7 @@
 
 use super::{DiskState, Run};
 use crate::disk::{BlockJob, DiskFailure, Engine, EngineOptions, Event};
+use crate::inventory::{Roots, memory};
 use crate::parts::Parts;
 use crate::ring::Span;
 use slidecast_image::codec::Codec;
@@ -93,7 +94,8 @@ impl Run {
                     log::error!("waking the net thread: {error}");
                 }
             };
-            let options = EngineOptions::new(announced.deployment, announced.verify, announced.free);
+            let options = EngineOptions::new(announced.deployment, announced.verify, announced.free)
+                .with_memory(memory(&Roots::default()).available);
             match Engine::start(target, Arc::clone(&header), announced.root, options, wake) {
                 Ok(engine) => self.disk = DiskState::Engine(engine),
                 Err(failure) => {

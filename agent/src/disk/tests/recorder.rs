@@ -185,7 +185,11 @@ impl TargetIo for Recorder {
         }
         state.zero_calls += 1;
         if !state.faults.zero_lies {
-            state.disk[range(&bytes)].fill(0);
+            if let Some(wraps_at) = state.faults.wraps_at {
+                bytes.clone().for_each(|no| state.disk[usize::try_from(no % wraps_at).unwrap()] = 0);
+            } else {
+                state.disk[range(&bytes)].fill(0);
+            }
             state.log.push(Step::Write { at: offset, bytes: vec![0; usize::try_from(len).unwrap()] });
         }
         Ok(true)

@@ -75,6 +75,26 @@ fn a_disk_whose_addresses_wrap_is_refused_before_a_block_is_written() {
     }
 }
 
+/// No place of the probe is another one there, so that the blocks themselves have to show it.
+#[test]
+fn a_full_disk_that_wraps_at_any_size_is_never_done() {
+    let mut reasons = [0; 2];
+    for seed in 0..40 {
+        let image = image(seed);
+        let target = target(false, Faults::default());
+        let wraps_at = 2 * MIB + 512 * Dice::new(seed + 100).roll(5 * MIB / 512 - 40);
+        target.state().faults.wraps_at = Some(wraps_at);
+        let (end, _) = in_order(&image, &target, options(Verify::Full, Free::Keep));
+        let Event::Failed(DiskFailure { reason, detail }) = end else { panic!("wraps at {wraps_at}: {end:?}") };
+        match reason {
+            Reason::DiskWraps => reasons[0] += 1,
+            Reason::DiskMismatch => reasons[1] += 1,
+            other => panic!("wraps at {wraps_at}: {other}: {detail}"),
+        }
+    }
+    assert!(reasons[1] > 30, "{reasons:?}");
+}
+
 #[test]
 fn the_probe_leaves_unused_space_and_kept_blocks_as_they_were() {
     let image = image(7);
