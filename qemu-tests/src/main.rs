@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use slidecast_lab::chaos::{self, liar, proxy, stranger};
+use slidecast_lab::chaos::{self, liar, misplace, proxy, stranger};
 use slidecast_lab::demo::Demo;
 use slidecast_lab::{
     Lab, LabError, NodeOptions, Result, TargetKind, disk, forge, machine, noise, privilege, programs, pxe, run, target,
@@ -75,6 +75,12 @@ enum Command {
         server: std::net::SocketAddr,
         /// The file with the server's public key
         key: PathBuf,
+    },
+    /// Show a file as a disk that puts writes in the wrong place; for the chaos cases
+    #[command(hide = true)]
+    Misplace {
+        #[command(flatten)]
+        what: misplace::Misplacing,
     },
     /// Flood a server or a node as a stranger without a secret
     #[command(hide = true)]
@@ -210,6 +216,7 @@ fn obey(command: Command) -> Result<()> {
             let key = text.split_whitespace().find_map(|word| word.parse().ok()).ok_or(LabError::Unable { why })?;
             liar::run(lie, server, key).map_err(LabError::io("passing on at", format!("port {}", liar::PORT)))
         }
+        Command::Misplace { what } => misplace::run(&what, &mut misplace::say),
         Command::Stranger { flood } => {
             stranger::run(&flood).map_err(LabError::io("flooding", flood.server.to_string()))
         }

@@ -86,6 +86,12 @@ pub enum Kind {
     HelloFlood,
     /// A stranger says sixty hellos a second to the node, of which every twelfth has the right numbers.
     FalseHello,
+    /// One write to its disk lands lower than it should, once, and the disk says that all went well.
+    Misdirect,
+    /// Its disk has half the size that it says: what is written beyond lands at the beginning.
+    Wrap,
+    /// The same at a size that is no part of what it says, and no power of two.
+    WrapOdd,
 }
 
 /// What becomes of the struck nodes.
@@ -110,11 +116,13 @@ pub enum Needs {
     Firewall,
     /// Loop devices over a file that QEMU's storage daemon shows.
     FaultyDisk,
+    /// Loop devices over a file that the lab itself shows.
+    MisplacingDisk,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 41] = [
         Self::Kill,
         Self::Restart,
         Self::Stop,
@@ -153,6 +161,9 @@ impl Kind {
         Self::SpoofFlood,
         Self::HelloFlood,
         Self::FalseHello,
+        Self::Misdirect,
+        Self::Wrap,
+        Self::WrapOdd,
     ];
 
     /// Its word in a case's name.
@@ -196,6 +207,9 @@ impl Kind {
             Self::SpoofFlood => "spoof-flood",
             Self::HelloFlood => "hello-flood",
             Self::FalseHello => "false-hello",
+            Self::Misdirect => "misdirect",
+            Self::Wrap => "wrap",
+            Self::WrapOdd => "wrap-odd",
         }
     }
 
@@ -219,6 +233,7 @@ impl Kind {
             Self::WriteError | Self::FlushError | Self::ReadError | Self::DiskGone | Self::DiskHangs => {
                 Needs::FaultyDisk
             }
+            Self::Misdirect | Self::Wrap | Self::WrapOdd => Needs::MisplacingDisk,
             _ => Needs::Network,
         }
     }
@@ -267,6 +282,9 @@ impl Kind {
             Self::DiskFull | Self::WriteError => End::Failed(&["disk-write"]),
             Self::FlushError => End::Failed(&["disk-flush"]),
             Self::ReadError => End::Failed(&["disk-read"]),
+            Self::Misdirect => End::Either(&["disk-mismatch", "disk-wraps"]),
+            Self::Wrap => End::Failed(&["disk-wraps"]),
+            Self::WrapOdd => End::Failed(&["disk-wraps", "disk-mismatch"]),
             Self::DiskGone => End::Failed(&["disk-open", "disk-write", "disk-flush", "disk-read"]),
             Self::Blip
             | Self::HalfOpen
@@ -313,7 +331,11 @@ impl Kind {
 
     /// How much later than usual the survivors may be done, in seconds, where that is judged.
     pub fn patience(self) -> Option<f64> {
-        let judged = self.is_outward() || self.lie().is_some() || self.by_stranger() || self == Self::StuckTail;
+        let judged = self.is_outward()
+            || self.needs() == Needs::MisplacingDisk
+            || self.lie().is_some()
+            || self.by_stranger()
+            || self == Self::StuckTail;
         judged.then_some(20.0)
     }
 
@@ -431,10 +453,11 @@ impl Case {
     }
 
     /// A disk on which every block stands needs no more room, and its node takes nothing more; what is said by a liar or a
-    /// stranger then comes too late. A tail sends nothing down. The manifest comes first.
+    /// stranger then comes too late. A tail sends nothing down. The manifest comes first. A disk has one size.
     fn can_be(&self) -> bool {
         match self.kind {
             Kind::DiskFull | Kind::StuckTail => self.phase != Phase::Finishing,
+            Kind::Wrap | Kind::WrapOdd => self.phase == Phase::Opening,
             kind if kind.lie().is_some() || kind.by_stranger() => self.phase != Phase::Finishing,
             Kind::PartOut | Kind::HeaderOut => self.position != Position::Tail && self.phase == Phase::Opening,
             kind if kind.is_outward() => self.position != Position::Tail,

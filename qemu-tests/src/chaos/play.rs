@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::case::{Case, End, Kind, Needs};
 use super::disk::FaultyDisk;
 use super::judge::{Ended, judge, survivors_took};
+use super::misplace::MisplacingDisk;
 use super::proxy;
 use super::rig::{Rig, Setting, Usual};
 use super::strike::{Strike, strike};
@@ -52,6 +53,7 @@ pub struct Measured {
 pub struct Able {
     firewall: bool,
     faulty_disk: bool,
+    misplacing_disk: bool,
 }
 
 impl Able {
@@ -59,7 +61,11 @@ impl Able {
     pub fn look() -> Self {
         let rules = proxy::redirect();
         let try_rules = || tool::feed("unshare", ["--net", "nft", "-f", "-"], &rules).is_ok();
-        Self { firewall: tool::have("nft") && try_rules(), faulty_disk: FaultyDisk::can_be() }
+        Self {
+            firewall: tool::have("nft") && try_rules(),
+            faulty_disk: FaultyDisk::can_be(),
+            misplacing_disk: MisplacingDisk::can_be(),
+        }
     }
 
     /// Why a kind cannot be played here, if so.
@@ -68,6 +74,9 @@ impl Able {
             Needs::Firewall if !self.firewall => Some("nftables is not to be had here"),
             Needs::FaultyDisk if !self.faulty_disk => {
                 Some("a faulty disk is not to be had here (loop devices, FUSE, QEMU)")
+            }
+            Needs::MisplacingDisk if !self.misplacing_disk => {
+                Some("a disk that misplaces writes is not to be had here (loop devices, FUSE)")
             }
             _ => None,
         }
@@ -101,6 +110,9 @@ fn attempt(case: &Case, random: &mut Random) -> Result<Option<Outcome>> {
         Ok(ended) => ended,
         Err(error) => return Ok(Some(Outcome::Failed { wrong: vec![error.to_string()], said: rig.tails() })),
     };
+    if case.kind == Kind::Misdirect && !rig.misplacing.as_ref().is_some_and(MisplacingDisk::has_struck) {
+        return Ok(None);
+    }
     let wrong = judge(&mut rig, case, &ended, undone, &usual)?;
     if !wrong.is_empty() {
         let repairs: Vec<String> = ended.report.repair_log.iter().map(|repair| format!("{repair:?}\n")).collect();

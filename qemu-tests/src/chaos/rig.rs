@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::case::{Case, Kind, Needs, Phase};
 use super::disk::FaultyDisk;
 use super::liar::{self, Lie};
+use super::misplace::MisplacingDisk;
 use super::proxy::{self, Fault};
 use crate::disk::random::{self, Random};
 use crate::error::{LabError, Result};
@@ -102,6 +103,7 @@ pub(super) struct Usual {
 pub(super) struct Rig {
     // First: whoever waits for it is let go when it goes.
     pub(super) disk: Option<FaultyDisk>,
+    pub(super) misplacing: Option<MisplacingDisk>,
     pub(super) proxy: Option<Process>,
     pub(super) liar: Option<Process>,
     /// A machine that is no node, and what it does.
@@ -134,7 +136,7 @@ impl Rig {
         if old {
             nodes.iter().try_for_each(|node| age(&node.target.file, &image))?;
         }
-        let (mut disk, mut proxy, mut liar, mut stranger) = (None, None, None, None);
+        let (mut disk, mut misplacing, mut proxy, mut liar, mut stranger) = (None, None, None, None, None);
         if let Some((case, usual)) = case {
             let node = &mut nodes[struck.start];
             if case.kind == Kind::DiskFull {
@@ -144,6 +146,12 @@ impl Rig {
                 let faulty = FaultyDisk::new(&lab, &node.name, &node.target.file)?;
                 node.target.path.clone_from(&faulty.device);
                 disk = Some(faulty);
+            }
+            if case.kind.needs() == Needs::MisplacingDisk {
+                let args = misplacement(case, random);
+                let made = MisplacingDisk::new(&lab, &node.name, &node.target.file, args)?;
+                node.target.path.clone_from(&made.device);
+                misplacing = Some(made);
             }
             if case.kind.by_proxy() {
                 proxy = Some(start_proxy(&lab, node, case, usual, random)?);
@@ -161,6 +169,7 @@ impl Rig {
         let planned = Instant::now();
         let mut rig = Self {
             disk,
+            misplacing,
             proxy,
             liar,
             stranger,
@@ -212,6 +221,7 @@ impl Rig {
             .chain(&self.agents)
             .chain(&self.proxy)
             .chain(&self.liar)
+            .chain(self.misplacing.as_ref().map(MisplacingDisk::server))
             .chain(&self.floods);
         let one = |process: &Process| {
             // The progress of a second is a long line, and not what is looked for.
@@ -251,6 +261,32 @@ fn start_liar(lab: &Lab, node: &Node, lie: Lie) -> Result<Process> {
         lab.on_node(node, &format!("{}-liar", node.name), &programs::lab()?.display().to_string(), args)?;
     process.wait_for(liar::READY, SOON)?;
     Ok(process)
+}
+
+/// What is wrong with a disk that misplaces: the arguments of `slidecast-lab misplace`.
+fn misplacement(case: &Case, random: &mut Random) -> Vec<String> {
+    const PAGE: u64 = 4096;
+    // Never sector 0, and never as low as the mark.
+    let lower = |most: u64, random: &mut Random| PAGE * (1 + random.below(most / PAGE - 1));
+    let once = |at: u64, lower: u64| vec![format!("--at={at}"), format!("--lower={lower}")];
+    match (case.kind, case.phase) {
+        (Kind::Wrap, _) => vec![format!("--wrap={}", BYTES / 2)],
+        // From a quarter of the size up to all of it but a page; an odd number of sectors.
+        (Kind::WrapOdd, _) => {
+            vec![format!("--wrap={}", BYTES / 4 + 512 * (1 + 2 * random.below(BYTES / 4 * 3 / 1024 - 8)))]
+        }
+        // Marks of the probe, and the wipe of the backup table.
+        (_, Phase::Opening) => once(PAGE << random.below(12), PAGE),
+        (_, Phase::Finishing) => {
+            let mut args = once(BYTES / 2, lower(BYTES / 2, random));
+            args.push("--told".to_owned());
+            args
+        }
+        (_, phase) => {
+            let at = BYTES / 1000 * phase.at(random);
+            once(at, lower(at, random))
+        }
+    }
 }
 
 /// What [`age`] puts in the place of the image's bytes.

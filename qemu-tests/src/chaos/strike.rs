@@ -30,6 +30,10 @@ pub(super) fn strike(rig: &mut Rig, case: &Case, random: &mut Random) -> Result<
     if rig.proxy.is_some() {
         return by_proxy(rig, case, random);
     }
+    if rig.misplacing.is_some() && case.phase != Phase::Finishing {
+        // It strikes by itself; whoever plays the case asks it afterwards.
+        return Ok(Strike::Struck(None));
+    }
     if case.phase == Phase::Opening {
         // Links are made within milliseconds, old disks compared in some ten.
         std::thread::sleep(Duration::from_millis(random.below(60)));
@@ -137,6 +141,8 @@ pub(super) fn strike(rig: &mut Rig, case: &Case, random: &mut Random) -> Result<
             floods::calls(rig)?;
         }
         Kind::FalseHello => floods::hellos(rig, 60)?,
+        Kind::Misdirect => rig.misplacing.as_ref().expect("made for this kind").arm(),
+        Kind::Wrap | Kind::WrapOdd => {}
         Kind::Flip | Kind::FlipUp | Kind::Garble | Kind::Reset | Kind::Close => {}
         Kind::FlipOut | Kind::GarbleOut | Kind::PartOut | Kind::HeaderOut | Kind::StuckTail => {}
     }
