@@ -10,6 +10,7 @@ pub mod boot_size;
 pub mod cpu;
 pub mod create;
 pub mod incompressible;
+pub mod last_look;
 pub mod memory;
 pub mod redeploy;
 pub mod repair;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use slidecast_benches::setup::Setup;
 use slidecast_benches::table::Table;
-use slidecast_benches::{boot, boot_size, cpu, create, incompressible, memory, redeploy, repair, system};
+use slidecast_benches::{boot, boot_size, cpu, create, incompressible, last_look, memory, redeploy, repair, system};
 use slidecast_lab::{Result, privilege};
 
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ enum Name {
     System,
     /// Random bytes on 1 Gbit/s links, N = 1, 4, 8
     Incompressible,
+    /// What is read once more before the head is written, on 1 Gbit/s links
+    LastLook,
     /// Processor time beside an mbuffer chain
     Cpu,
     /// Peak memory of agent and server
@@ -67,6 +69,7 @@ fn measure(cli: &Cli) -> Result<()> {
         match name {
             Name::System => system::run(&setup, &mut table)?,
             Name::Incompressible => incompressible::run(&setup, &mut table)?,
+            Name::LastLook => last_look::run(&setup, &mut table)?,
             Name::Cpu => cpu::run(&setup, &mut table)?,
             Name::Memory => memory::run(&setup, &mut table)?,
             Name::Redeploy => redeploy::run(&setup, &mut table)?,

@@ -188,6 +188,23 @@ impl Bench {
     /// # Errors
     /// When the deployment fails.
     pub fn deploy(&self, image: &Image, args: &[&str], watch: impl FnOnce(&Process, &[Process])) -> Result<Report> {
+        self.run(image, args, watch).map(|(report, _)| report)
+    }
+
+    /// The same; gives the agents, too, for what they said.
+    ///
+    /// # Errors
+    /// When the deployment fails.
+    pub fn deploy_and_hear(&self, image: &Image, args: &[&str]) -> Result<(Report, Vec<Process>)> {
+        self.run(image, args, |_, _| ())
+    }
+
+    fn run(
+        &self,
+        image: &Image,
+        args: &[&str],
+        watch: impl FnOnce(&Process, &[Process]),
+    ) -> Result<(Report, Vec<Process>)> {
         // Agents are up already when the clock starts, as machines are.
         let mut agents: Vec<Process> = self.nodes.iter().map(|node| self.lab.agent(node)).collect::<Result<_>>()?;
         let args = [&["--progress", "none"], args].concat();
@@ -214,7 +231,7 @@ impl Bench {
                 return Err(LabError::Differs { disk: node.target.path.clone(), with: "image export".into(), how });
             }
         }
-        Ok(report)
+        Ok((report, agents))
     }
 
     /// Processor time that server and nodes have used so far, in seconds.

@@ -77,6 +77,9 @@ pub struct Node {
     pub blocks_written: u64,
     /// Blocks its disk already had.
     pub blocks_kept: u64,
+    /// Blocks of which something was read once more before the head was written.
+    #[serde(default)]
+    pub last_look_blocks: u64,
     /// How often its chain was closed around a neighbour.
     pub repairs: u32,
     /// Whether it was moved behind the tail.
