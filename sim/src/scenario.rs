@@ -245,7 +245,7 @@ impl Scenario {
                 3..=5 => Fault::PowerOff(agent, back),
                 6 => Fault::Hang(agent, MS * rng.between_u32(100, 9000)),
                 7 if rng.chance(50) => Fault::RestartServer(MS * rng.between_u32(20, 9000), rng.chance(50)),
-                7 => Fault::HangServer(MS * rng.between_u32(50, 1800)),
+                7 => Fault::HangServer(MS * rng.between_u32(50, 6000)),
                 8 | 9 => Fault::ResetUpstream(agent),
                 10 => Fault::ResetControl(agent),
                 11 | 12 => Fault::HalfOpen(agent, rng.pick(&[0, 1, 2])),

@@ -89,12 +89,12 @@ impl Deployment {
         let Some(head) = self.chains.get(usize::from(chain)).and_then(|state| state.nodes().first().copied()) else {
             return;
         };
-        let Some(node) = self.nodes.get_mut(&head) else { return };
+        let Some(node) = self.nodes.get(&head) else { return };
         let said = format!("its feed says: {detail}");
-        if !node.connected {
+        if self.is_cut_off(node, now) {
             return self.lose(head, &format!("its control link is gone, and {said}"), now);
         }
-        node.blamed = Some((now, said));
+        self.nodes.entry(head).and_modify(|node| node.blamed = Some((now, said)));
         if damaged {
             self.on_damage(head, NodeId::SERVER, now);
         }

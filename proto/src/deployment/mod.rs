@@ -14,6 +14,7 @@ mod record;
 mod repair;
 mod resume;
 mod slow;
+mod stalls;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ use blame::Blame;
 use chains::ChainState;
 use core::time::Duration;
 use resume::{Away, Resumed};
+use stalls::Attention;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
@@ -170,8 +172,7 @@ pub struct Deployment {
     /// When consequences were drawn last, and whether a report has come since.
     settled: Time,
     unsettled: bool,
-    /// When anything was last brought to this machine.
-    looked: Time,
+    attention: Attention,
     /// Of another run of the server, whose agents may come back.
     saved: Option<Saved>,
     resumed: Option<Resumed>,
@@ -201,7 +202,7 @@ impl Deployment {
             beat: now,
             settled: now,
             unsettled: false,
-            looked: now,
+            attention: Attention::new(now),
             saved: None,
             resumed: None,
             unsaved: false,
@@ -474,14 +475,6 @@ impl Deployment {
             }
             Stage::Over { .. } => {}
         }
-    }
-
-    /// If the server itself stood still, silence of others means nothing: they may have said a lot that was not read yet.
-    fn look_up(&mut self, now: Time) {
-        if now.since(self.looked) >= BEAT * 3 / 2 {
-            self.nodes.values_mut().for_each(|node| (node.heard, node.reported) = (now, now));
-        }
-        self.looked = now;
     }
 
     /// Lets time pass.

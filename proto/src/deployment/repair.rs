@@ -13,7 +13,7 @@ use crate::units::{Epoch, NodeId, Time};
 use core::time::Duration;
 
 /// How long a running node may be without its control link before it counts as lost.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// How long nothing may move on a node whose links live.
 const STALL: Duration = Duration::from_secs(120);
 /// How much longer nothing may move below a node that was given up for that.
@@ -160,7 +160,7 @@ impl Deployment {
 
     /// Whether nothing is heard of a node over its own control link.
     pub(super) fn is_quiet(&self, id: NodeId, now: Time) -> bool {
-        self.nodes.get(&id).is_none_or(|node| !node.connected || now.since(node.heard) >= SUSPECT)
+        self.nodes.get(&id).is_none_or(|node| self.is_cut_off(node, now) || now.since(node.heard) >= SUSPECT)
     }
 
     /// A node says that a link is gone, or stands again.
@@ -186,7 +186,7 @@ impl Deployment {
     fn believed_dead(&self, now: Time) -> Vec<(NodeId, String)> {
         let believed = |node: &NodeRecord| {
             let (span, said) = node.suspected.as_ref()?;
-            let quiet = !node.connected || now.since(node.heard) >= *span;
+            let quiet = self.is_cut_off(node, now) || now.since(node.heard) >= *span;
             (node.chain.is_some() && quiet).then(|| (node.id, said.clone()))
         };
         self.nodes().filter_map(believed).collect()
@@ -197,6 +197,7 @@ impl Deployment {
         let blamed = self.nodes.get(&id).filter(|node| node.chain.is_some()).and_then(|node| node.blamed.clone());
         if let Some((at, said)) = blamed
             && now.since(at) < BLAMED
+            && !self.attention.is_dazed(now)
         {
             self.lose(id, &format!("{detail}, and {said}"), now);
         }
@@ -275,7 +276,7 @@ impl Deployment {
     }
 
     fn is_dead_quiet(&self, id: NodeId, now: Time) -> bool {
-        self.nodes.get(&id).is_some_and(|node| !node.connected || now.since(node.heard) >= DEAD_QUIET)
+        self.nodes.get(&id).is_some_and(|node| self.is_cut_off(node, now) || now.since(node.heard) >= DEAD_QUIET)
     }
 
     fn lose_one(&mut self, id: NodeId, detail: &str, now: Time) {

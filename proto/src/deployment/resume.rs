@@ -5,6 +5,7 @@
 //! formed anew in a pass above all that came before, so that every order outweighs those that the agents know; links get new
 //! keys, and say what is lacking, as always.
 
+use super::stalls::Attention;
 use super::{Deployment, DeploymentEvent, NodeRecord, Outcome, Place, Stage, Standing};
 use crate::bug::{self, Bug};
 use crate::control::{HOLD, Hello, Ready, ToServer};
@@ -18,6 +19,9 @@ use std::net::IpAddr;
 
 /// How long to wait for all that were at work before chains are formed.
 const GATHER: Duration = Duration::from_secs(5);
+/// How far above the pass that was kept the next one is numbered. A pass can begin before its number is kept where keeping takes
+/// longer than half a second; agents would not obey another one with a number that they know. There are at most four in a second.
+const UNKEPT: u32 = 64;
 /// How long an agent that calls again may take to say what it holds.
 const SAY: Duration = Duration::from_secs(3);
 
@@ -102,6 +106,13 @@ pub(super) struct Resumed {
     until: Time,
 }
 
+impl Resumed {
+    /// The server stood still for so long: whoever is awaited gets that time on top.
+    pub(super) fn forgive(&mut self, pause: Duration) {
+        (self.gather, self.until) = (self.gather.after(pause), self.until.after(pause));
+    }
+}
+
 impl SavedNode {
     fn of(node: &NodeRecord, fixed: Time) -> Option<Self> {
         let (ready, end) = match &node.standing {
@@ -165,6 +176,7 @@ impl Deployment {
     /// Another run of the server began this deployment. It goes on as soon as one of its agents is heard that kept its state,
     /// or `at_once`. The time must be able to reach back to its beginning: `now` at least [`Saved::elapsed`].
     pub fn expect_back(&mut self, saved: Saved, at_once: bool, now: Time) {
+        self.attention = Attention::new(now);
         self.last_id = self.last_id.max(saved.last_id);
         self.saved = Some(saved);
         if at_once {
@@ -274,7 +286,8 @@ impl Deployment {
         // Slow ones follow, as before.
         let here = |node: &&NodeRecord| node.is_running() && node.connected && !node.moved;
         let nodes: Vec<_> = self.nodes().filter(here).filter_map(|node| self.plan_node(node.id)).collect();
-        (self.pass, self.passed) = (self.pass + u32::from(!bug::is(Bug::ResumedPassNotRaised)), now);
+        let above = if bug::is(Bug::ResumedPassNotRaised) { 0 } else { UNKEPT };
+        (self.pass, self.passed) = (self.pass + above, now);
         for planned in plan(&self.config.cards, &nodes, &self.config.limits).chains {
             let ids = planned.nodes.clone();
             let chain = self.new_chain(planned.card, planned.nodes, BlockSet::full(self.config.blocks), self.pass, now);

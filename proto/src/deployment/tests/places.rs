@@ -93,3 +93,22 @@ fn a_server_that_stood_still_for_five_seconds_gives_every_node_its_time_again() 
         assert_eq!(world.reasons(), [None, None, None], "{first}");
     }
 }
+
+#[test]
+fn after_a_stall_of_six_seconds_a_closed_control_link_shows_nothing_until_the_node_had_time_to_call() {
+    let (mut world, ids) = World::running();
+    world.later(2);
+    world.machine.on_gone(ids[1], "it hung up", world.now);
+    world.now = world.now.after(Duration::from_secs(6));
+    ids.iter().for_each(|id| world.machine.on_gone(*id, "it hung up", world.now));
+    let down = FeedEvent::Down("no complete handshake within 2 s".to_owned());
+    world.machine.on_feed(0, down, world.now);
+    world.machine.on_time(world.now);
+    assert_eq!(world.reasons(), [None, None, None]);
+    world.join(1);
+    world.join(2);
+    world.later(1);
+    assert_eq!(world.reasons(), [None, None, None]);
+    world.later(2);
+    assert_eq!(world.reasons(), [None, None, Some(Reason::NodeLost)], "the one that does not call is lost");
+}

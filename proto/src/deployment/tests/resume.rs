@@ -32,7 +32,9 @@ fn agents_that_kept_their_state_find_their_deployment_again_above_all_epochs() {
     world.say(c, ended(EndState::Done));
     let joins = joins(world.orders());
     assert_eq!(joins.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [b, a]);
-    assert!(joins.iter().all(|(_, join)| join.pass == 2 && join.epoch > Epoch(1_u64 << 32 | u64::from(u32::MAX))));
+    assert!(
+        joins.iter().all(|(_, join)| join.pass > saved.pass && join.epoch > Epoch(1_u64 << 32 | u64::from(u32::MAX)))
+    );
     let events = world.events();
     let [DeploymentEvent::PlanFixed(plan), DeploymentEvent::Resumed, DeploymentEvent::StartFeed { terms, .. }] =
         &events[..]
@@ -42,6 +44,19 @@ fn agents_that_kept_their_state_find_their_deployment_again_above_all_epochs() {
     assert_eq!((plan.chains[0].nodes.as_slice(), terms.to), (&[a, b, c][..], a));
     [a, b].into_iter().for_each(|id| world.say(id, ended(EndState::Done)));
     assert_eq!(world.machine.exit_code(), Some(0));
+}
+
+#[test]
+fn orders_of_a_resumed_server_outweigh_those_of_passes_that_were_not_kept() {
+    let (mut world, saved, [a, b, _]) = restarted(false);
+    world.join(1);
+    world.say(a, progress(4));
+    world.join(2);
+    world.say(b, progress(5));
+    world.later(6);
+    let unkept = u64::from(saved.pass + 50) << 32;
+    let joins = joins(world.orders());
+    assert!(!joins.is_empty() && joins.iter().all(|(_, join)| join.epoch.0 > unkept), "{joins:?}");
 }
 
 #[test]
