@@ -4,6 +4,7 @@
 use super::News;
 use super::answer::Answerer;
 use super::checker::Checker;
+use super::holding::{Holding, Wait};
 use super::link::{Broken, ControlLink, Standing};
 use super::log_limit::{LogLimit, Said};
 use super::signals::Signals;
@@ -24,7 +25,7 @@ use slidecast_proto::noise::{Channel, ChannelError, Mode, SecretKey};
 use slidecast_proto::plan::{CardId, Plan};
 use slidecast_proto::reason::EndState;
 use slidecast_proto::units::{NodeId, Time};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -46,8 +47,6 @@ const SHOW_EVERY: Duration = Duration::from_millis(200);
 const SHOW_AT_LEAST: Duration = Duration::from_secs(1);
 /// How often the state of a running deployment is kept although nothing happened: it tells when the server was alive.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
-/// How long orders wait at most for the state that they follow from to be kept.
-const KEEP_WITHIN: Duration = Duration::from_millis(500);
 /// How long the end waits for agents to take their last orders.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long to leave callers waiting when the system has no room for them.
@@ -95,17 +94,18 @@ enum Deed {
 }
 
 impl Deed {
-    /// Whether a server that was started again would have to know of it.
-    fn waits(&self) -> bool {
+    /// How long it waits for the state: would a server that was started again have to know of it?
+    fn wait(&self) -> Wait {
         match self {
-            Self::Send(_, order) => !matches!(order, ToAgent::Heartbeat | ToAgent::Welcome(_) | ToAgent::Prepare(_)),
-            Self::Act(event) => !matches!(
-                event,
+            Self::Send(_, ToAgent::Heartbeat | ToAgent::Welcome(_) | ToAgent::Prepare(_)) => Wait::Not,
+            Self::Act(
                 DeploymentEvent::NodeChanged(_)
-                    | DeploymentEvent::Note(_)
-                    | DeploymentEvent::CheckBlock(_)
-                    | DeploymentEvent::Forgotten { .. }
-            ),
+                | DeploymentEvent::Note(_)
+                | DeploymentEvent::CheckBlock(_)
+                | DeploymentEvent::Forgotten { .. },
+            ) => Wait::Not,
+            Self::Send(_, ToAgent::Finish(_)) | Self::Act(DeploymentEvent::Over) => Wait::Long,
+            Self::Send(..) | Self::Act(_) => Wait::Short,
         }
     }
 }
@@ -127,9 +127,8 @@ pub(super) struct EventLoop {
     began: Time,
     /// When the state was kept last.
     kept: Time,
-    /// What waits until a state is kept, and the state and the time that it waits for.
-    held: VecDeque<Deed>,
-    hold: Option<(u64, Time)>,
+    /// What waits until a state is kept.
+    holding: Holding<Deed>,
     shown: Time,
     changed: bool,
     accept_at: Option<Time>,
@@ -152,8 +151,7 @@ impl EventLoop {
             log_limit: LogLimit::default(),
             began,
             kept: began,
-            held: VecDeque::new(),
-            hold: None,
+            holding: Holding::default(),
             shown: Time(0),
             changed: true,
             accept_at: None,
@@ -198,7 +196,7 @@ impl EventLoop {
         let waiting = self.links.values().filter(|link| !matches!(link.standing, Standing::Node(_)));
         let deadlines = waiting.map(|link| link.since.after(HELLO_WITHIN));
         let deadlines = deadlines
-            .chain(self.hold.map(|(_, until)| until))
+            .chain(self.holding.deadline())
             .chain(self.accept_at)
             .chain(self.over.map(|over| over.after(LAST_WORDS)));
         let first = deadlines.chain([show, self.parts.deployment.deadline()]).min().unwrap_or(now);
@@ -505,36 +503,26 @@ impl EventLoop {
         }
     }
 
-    /// Sends the orders and does what the machine asks for. What another run of the server must know of waits until the state is
-    /// kept, though not for long: nodes that wait for an order matter more than a server that may lose its power.
+    /// Sends the orders and does what the machine asks for, each when the state that it follows from is kept.
     fn carry_out(&mut self, now: Time) {
         loop {
             if self.parts.deployment.take_unsaved() {
                 let number = self.keep(true, now);
-                self.hold = number.map(|number| (number, now.after(KEEP_WITHIN)));
+                self.holding.on_keep(number, now);
             }
-            self.release(now);
+            let keeper = self.parts.keeper.as_ref();
+            let is_kept = |number| keeper.is_none_or(|keeper| keeper.is_kept(number));
+            if let Some(deed) = self.holding.poll(is_kept, now) {
+                self.perform(deed, now);
+                continue;
+            }
             let order = self.parts.deployment.poll_order().map(|(node, order)| Deed::Send(node, order));
-            let deed = order.or_else(|| self.parts.deployment.poll_event().map(Deed::Act));
-            match deed {
-                Some(deed) if deed.waits() && (self.hold.is_some() || !self.held.is_empty()) => {
-                    self.held.push_back(deed);
-                }
-                Some(deed) => self.perform(deed, now),
-                None if self.hold.is_some() => return,
-                None => match self.held.pop_front() {
-                    Some(deed) => self.perform(deed, now),
-                    None => return,
-                },
+            let Some(deed) = order.or_else(|| self.parts.deployment.poll_event().map(Deed::Act)) else { return };
+            let wait = deed.wait();
+            if let Some(deed) = self.holding.enter(deed, wait, is_kept, now) {
+                self.perform(deed, now);
             }
         }
-    }
-
-    /// Whether what waits for the state to be kept need not wait any longer.
-    fn release(&mut self, now: Time) {
-        let keeper = self.parts.keeper.as_ref();
-        let kept = |number| keeper.is_none_or(|keeper| keeper.is_kept(number));
-        self.hold.take_if(|(number, until)| *until <= now || kept(*number));
     }
 
     fn perform(&mut self, deed: Deed, now: Time) {
@@ -597,6 +585,12 @@ impl EventLoop {
                 self.tell_left_out();
                 self.parts.keeper.iter_mut().for_each(Keeper::remove);
                 // Orders that are still waiting go out first; parting comes last.
+                let waiting: Vec<Deed> = self.holding.drain().collect();
+                for deed in waiting {
+                    if let Deed::Send(node, order) = deed {
+                        self.send(node, &order, now);
+                    }
+                }
                 while let Some((node, order)) = self.parts.deployment.poll_order() {
                     self.send(node, &order, now);
                 }

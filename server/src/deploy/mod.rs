@@ -4,6 +4,7 @@ mod answer;
 mod boot;
 mod checker;
 mod event_loop;
+mod holding;
 mod link;
 mod log_limit;
 pub(crate) mod signals;
