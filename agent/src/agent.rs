@@ -3,7 +3,7 @@
 use crate::boot::KernelLog;
 use crate::callers::{Callers, Calling};
 use crate::cards;
-use crate::cli::{Arguments, Exit, Trust};
+use crate::cli::{Arguments, Exit, Target, Trust};
 use crate::control::{Control, Lost};
 use crate::dial::Server;
 use crate::discover::{Search, TRIES, TRY_FOR};
@@ -13,7 +13,8 @@ use crate::event_loop::{CONTROL, DISCOVERY, EventLoop, TRIALS, callers};
 use crate::inventory::{self, Roots};
 use crate::logging::Line;
 use crate::machine::Machine;
-use crate::run::{Resources, Run, fresh};
+use crate::preparation::{Preparation, Prepared, Wanted};
+use crate::run::{Run, fresh};
 use crate::status::Board;
 use mio::Token;
 use mio::event::Event;
@@ -25,7 +26,7 @@ use slidecast_proto::units::{DeploymentId, NodeId, Time};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The pause between two tries to reach a server that was lost in the middle of a deployment.
 const RECONNECT: Duration = Duration::from_millis(250);
@@ -86,6 +87,8 @@ struct Agent<'a> {
     strangers: Strangers,
     /// A disk that may not be closed yet.
     stopping: Option<Stopping>,
+    /// The target is being opened, perhaps for a server that was left since.
+    preparation: Option<Preparation>,
     secret: SecretKey,
     boot: [u8; 16],
     /// What the exit code would be.
@@ -118,6 +121,7 @@ impl<'a> Agent<'a> {
             callers,
             strangers,
             stopping: None,
+            preparation: None,
             secret,
             boot,
             exit,
@@ -153,7 +157,7 @@ impl<'a> Agent<'a> {
         self.board().inspect(|board| board.on_search());
         let now = self.events.now();
         let mut search = match self.arguments.server_name() {
-            Ok(Some((host, port))) => Search::of_name(host, port, self.trust, now),
+            Ok(Some((host, port))) => Search::of_name(host, port, self.trust, self.events.waker(), now),
             _ => {
                 let nonce = fresh().ok_or(AgentError::NoRandomness)?;
                 let only = self.arguments.interface.clone();
@@ -197,6 +201,7 @@ impl<'a> Agent<'a> {
 
     /// Stays with a server until it is gone or, with `--once`, all is over.
     fn serve(&mut self, control: Control) -> Result<Next, AgentError> {
+        self.preparation.iter_mut().for_each(Preparation::abandon);
         let mut visit = Visit::new(control, self.arguments.patience, self.machine.as_ref());
         // Its neighbours are where the server is.
         if self.machine.is_some()
@@ -222,9 +227,16 @@ impl<'a> Agent<'a> {
             }
             if let Some(answer) = self.machine.as_ref().and_then(Machine::poll_answer)
                 && let Some((prepare, disks)) = visit.question.take()
-                && let Some(picked) = disks.get(answer)
+                && let Some(picked) = disks.get(answer).cloned()
             {
-                self.prepare(&mut visit, prepare, Some(picked), now)?;
+                self.prepare(&mut visit, prepare, Some(picked));
+            }
+            if let Some(answer) = self.preparation.as_ref().and_then(Preparation::poll)
+                && self.preparation.take().is_some_and(|preparation| preparation.is_wanted())
+                && self.on_prepared(&mut visit, answer) == Some(Next::Exit)
+            {
+                visit.close();
+                return Ok(Next::Exit);
             }
             if visit.may_greet() {
                 let hello = self.hello()?;
@@ -296,18 +308,7 @@ impl<'a> Agent<'a> {
         if self.held().is_some() {
             return Vec::new();
         }
-        let own = self.own_selector();
-        let mut disks = inventory::disks(&Roots::default(), own.path().map(Path::new));
-        if self.machine.is_some() {
-            crate::boot::hold_boot_medium(&mut disks);
-        }
-        disks
-    }
-
-    /// The agent's own `--target`, links in its path followed.
-    fn own_selector(&self) -> Selector {
-        let selector = self.arguments.target.as_ref().map(|target| target.selector.clone());
-        selector.unwrap_or_default().map_path(follow_links)
+        disks(&own_selector(self.arguments.target.as_ref()), self.machine.is_some())
     }
 
     /// Obeys an order; gives what is next if the server is to be left.
@@ -318,13 +319,14 @@ impl<'a> Agent<'a> {
                 log::info!("the server (version {}) calls this node {}", welcome.server_version, welcome.node);
                 visit.node = welcome.node;
             }
-            ToAgent::Prepare(prepare) => return self.prepare(visit, prepare, None, now),
+            ToAgent::Prepare(prepare) => self.prepare(visit, prepare, None),
             ToAgent::Join(join) => match &mut visit.run {
                 Some(run) if run.deployment() == join.deployment => run.on_join(&join, now),
                 _ => log::warn!("order to join deployment {}, which was never prepared", join.deployment),
             },
             ToAgent::Resend(resend) => log::debug!("block {} is good at the server", resend.block),
             ToAgent::Finish(finish) => {
+                self.preparation.iter_mut().for_each(|preparation| preparation.abandon_for(finish.deployment));
                 let Some(run) = visit.take_run(finish.deployment) else { return Ok(None) };
                 self.exit = run.exit();
                 log::info!("deployment {} is over for this node", finish.deployment);
@@ -344,6 +346,7 @@ impl<'a> Agent<'a> {
             ToAgent::Abort(abort) => {
                 log::error!("{}: the server ended the deployment: {}", abort.reason, abort.detail);
                 visit.question = None;
+                self.preparation.iter_mut().for_each(|preparation| preparation.abandon_for(abort.deployment));
                 if let Some(run) = visit.take_run(abort.deployment) {
                     self.exit = run.exit();
                     self.stopping = run.stop();
@@ -356,63 +359,66 @@ impl<'a> Agent<'a> {
         Ok(None)
     }
 
-    /// Opens the target for a deployment: the one disk that was `picked`, if somebody did.
-    fn prepare(
-        &mut self,
-        visit: &mut Visit,
-        prepare: Prepare,
-        picked: Option<&Disk>,
-        now: Time,
-    ) -> Result<Option<Next>, AgentError> {
+    /// Has the target opened for a deployment: the one disk that was `picked`, if somebody did.
+    fn prepare(&mut self, visit: &mut Visit, prepare: Prepare, picked: Option<Disk>) {
         visit.question = None;
+        let deployment = prepare.deployment;
         if let Some(why) = self.held() {
-            let (deployment, reason, detail) = (prepare.deployment, Reason::TargetRefused, why.to_owned());
+            let (reason, detail) = (Reason::TargetRefused, why.to_owned());
             log::error!("{reason}: {detail}");
             visit.say(&ToServer::Refused(Refused { deployment, reason, detail }));
             // The order has cleared what the screen shows.
             self.board().inspect(|board| board.hold(why));
-            return Ok(None);
+            return;
         }
         if let Some(old) = visit.run.take() {
             self.stopping = old.stop();
         }
-        // The disk of a deployment that was given up is closed when its last system call is through.
-        let patient_until = Instant::now() + LAST_WORDS;
-        while self.stopping.as_ref().is_some_and(|stopping| !stopping.is_over()) && Instant::now() < patient_until {
-            std::thread::sleep(Duration::from_millis(10));
+        let wanted = Wanted {
+            prepare,
+            picked,
+            target: self.arguments.target.clone(),
+            ring: self.arguments.ring,
+            node: visit.node,
+            card: visit.server.card.clone(),
+            machine: self.machine.is_some(),
+            stopping: self.stopping.take(),
+        };
+        match Preparation::start(wanted, self.preparation.take(), self.events.clock(), self.events.waker()) {
+            Ok(preparation) => self.preparation = Some(preparation),
+            Err(refused) => {
+                log::error!("{}: {}", refused.reason, refused.detail);
+                visit.say(&ToServer::Refused(refused));
+            }
         }
-        let available = inventory::memory(&Roots::default()).available;
-        let ring = if available == 0 { self.arguments.ring } else { self.arguments.ring.min(available / 4) };
-        let mut disks = self.disks();
-        if let Some(picked) = picked {
-            disks.retain(|disk| disk.path == picked.path && disk.serial == picked.serial);
-        }
-        let own = self.own_selector();
-        let question = self.machine.as_ref().filter(|machine| machine.is_attended());
-        let question = question.map(|machine| (machine.board().clone(), prepare.clone()));
-        let (node, card, waker) = (visit.node, visit.server.card.as_deref(), self.events.waker());
-        let resources = Resources { node, disks: &disks, own: &own, ring, card, waker };
-        match Run::prepare(prepare, &resources, now) {
-            Ok((run, ready)) => {
+    }
+
+    /// The target is open, or is not to be had.
+    fn on_prepared(&mut self, visit: &mut Visit, answer: Result<Prepared, Refused>) -> Option<Next> {
+        let refused = match answer {
+            Ok(Prepared { result: Ok((run, ready)), .. }) => {
                 visit.run = Some(run);
                 (visit.target, visit.explanation) = (ready.target.clone(), None);
                 visit.say(&ToServer::Ready(ready));
-                Ok(None)
+                return None;
             }
-            Err(refused) => {
-                if let (Reason::TargetAmbiguous, Some((board, prepare))) = (refused.reason, question) {
+            Ok(Prepared { result: Err(refused), prepare, mut disks, own }) => {
+                let attended = self.machine.as_ref().filter(|machine| machine.is_attended());
+                if let (Reason::TargetAmbiguous, Some(machine)) = (refused.reason, attended) {
                     log::warn!("{}: {}", refused.reason, refused.detail);
                     disks.retain(|disk| could_be_target(disk, &prepare, &own));
-                    board.ask(&disks);
+                    machine.board().ask(&disks);
                     visit.question = Some((prepare, disks));
-                    return Ok(None);
+                    return None;
                 }
-                log::error!("{}: {}", refused.reason, refused.detail);
-                self.exit = Exit::NotStarted;
-                visit.say(&ToServer::Refused(refused));
-                Ok(self.arguments.once.then_some(Next::Exit))
+                refused
             }
-        }
+            Err(refused) => refused,
+        };
+        log::error!("{}: {}", refused.reason, refused.detail);
+        self.exit = Exit::NotStarted;
+        visit.say(&ToServer::Refused(refused));
+        self.arguments.once.then_some(Next::Exit)
     }
 
     /// Ends a deployment from this side.
@@ -481,6 +487,9 @@ impl Tries {
 
     /// Goes on with all of them; gives the first that has proven itself. What failed is told to the search.
     fn advance(&mut self, search: &mut Search, now: Time) -> Option<Control> {
+        if self.free().is_none() {
+            self.make_room(search, now);
+        }
         let crowded = self.free().is_none() && search.has_untried(now);
         let mut at = 0;
         while let Some((_, control)) = self.controls.get_mut(at) {
@@ -499,6 +508,15 @@ impl Tries {
             }
         }
         None
+    }
+
+    /// Gives up the oldest try of a server that only claims to be ours, if one waits that has proven it.
+    fn make_room(&mut self, search: &mut Search, now: Time) {
+        self.controls.sort_by_key(|(_, control)| control.opened());
+        if let Some(at) = search.makes_room(self.controls.iter().map(|(_, control)| control.server()), now) {
+            let (_, control) = self.controls.remove(at);
+            search.on_failure(control.server(), Reason::ServerLost, "a proven offer comes first", now);
+        }
     }
 
     fn deadline(&self, search: &Search, now: Time) -> Time {
@@ -693,6 +711,20 @@ impl Strangers {
             more => log::warn!("call from {peer}: {why}; hung up (and on {more} others before)"),
         }
     }
+}
+
+/// The disks there are now; on a machine that is the agent's own, the one that it was booted from is held.
+pub(crate) fn disks(own: &Selector, machine: bool) -> Vec<Disk> {
+    let mut disks = inventory::disks(&Roots::default(), own.path().map(Path::new));
+    if machine {
+        crate::boot::hold_boot_medium(&mut disks);
+    }
+    disks
+}
+
+/// The agent's own `--target`, links in its path followed.
+pub(crate) fn own_selector(target: Option<&Target>) -> Selector {
+    target.map(|target| target.selector.clone()).unwrap_or_default().map_path(follow_links)
 }
 
 /// Whether this disk would be the target if there were no other.

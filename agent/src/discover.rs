@@ -7,10 +7,11 @@ use crate::cards;
 use crate::cli::Trust;
 use crate::dial::{Server, keep_to};
 use crate::error::AgentError;
+use crate::lookup::Lookup;
 use crate::names;
 use mio::event::Event;
 use mio::net::UdpSocket;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry, Token, Waker};
 use pnet_datalink::NetworkInterface;
 use slidecast_proto::discovery::{DATAGRAM_LEN, Offer, OfferError, Recognition, Seek};
 use slidecast_proto::noise::{PublicKey, SecretKey};
@@ -18,12 +19,14 @@ use slidecast_proto::reason::Reason;
 use slidecast_proto::units::Time;
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// The pause after the first seek; it doubles up to [`SEEK_MOST`].
-const SEEK_FIRST: Duration = Duration::from_millis(250);
-/// The longest pause between two seeks.
+/// The pause after the first seek. Each one is a quarter longer than the one before, up to [`SEEK_MOST`]: eight or nine seeks in the
+/// first second, so that a server which loses most of them in a flood still hears one.
+const SEEK_FIRST: Duration = Duration::from_millis(50);
+/// The longest pause between two seeks, [`jitter`] aside.
 const SEEK_MOST: Duration = Duration::from_secs(2);
 /// When an address that did not answer is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -72,9 +75,22 @@ struct Candidate {
 #[derive(Debug)]
 enum Ground {
     /// `--server`: this name, and nowhere else.
-    Named { host: String, port: u16, ask_at: Time, complaint: Option<(String, Time)> },
+    Named(Named),
     /// Every card, or those named.
     Cards(Cards),
+}
+
+/// The search for a name.
+#[derive(Debug)]
+struct Named {
+    host: String,
+    port: u16,
+    ask_at: Time,
+    /// The name is being looked up.
+    lookup: Option<Lookup>,
+    complaint: Option<(String, Time)>,
+    /// What wakes the net thread when it was.
+    waker: Arc<Waker>,
 }
 
 /// The search on cards.
@@ -89,6 +105,8 @@ struct Cards {
     seek: Seek,
     shout_at: Time,
     pause: Duration,
+    /// Seeks so far.
+    shouts: usize,
 }
 
 /// The socket on one card.
@@ -127,8 +145,9 @@ pub struct Search {
 impl Search {
     /// A search for the server that `--server` names.
     #[must_use]
-    pub fn of_name(host: String, port: u16, trust: &Trust, now: Time) -> Self {
-        Self::new(Ground::Named { host, port, ask_at: now, complaint: None }, trust, 0, now)
+    pub fn of_name(host: String, port: u16, trust: &Trust, waker: Arc<Waker>, now: Time) -> Self {
+        let named = Named { host, port, ask_at: now, lookup: None, complaint: None, waker };
+        Self::new(Ground::Named(named), trust, 0, now)
     }
 
     /// A search on every card, or on those named. With `keep` a server is reached by the card that its offer came by.
@@ -148,7 +167,7 @@ impl Search {
             Trust::Insecure => None,
         };
         let seek = Seek { key: recognition.as_ref().map(Recognition::public), ..Seek::new(nonce) };
-        let cards = Cards { only, port, keep, voices: Vec::new(), seek, shout_at: now, pause: SEEK_FIRST };
+        let cards = Cards { only, port, keep, voices: Vec::new(), seek, shout_at: now, pause: SEEK_FIRST, shouts: 0 };
         Self { recognition, ..Self::new(Ground::Cards(cards), trust, first_token, now) }
     }
 
@@ -185,27 +204,18 @@ impl Search {
     /// [`AgentError::NoSuchInterface`].
     pub fn advance(&mut self, registry: &Registry, now: Time) -> Result<(), AgentError> {
         match &mut self.ground {
-            Ground::Named { host, port, ask_at, complaint } if *ask_at <= now => {
-                *ask_at = now.after(SEEK_MOST);
-                match (host.as_str(), *port).to_socket_addrs() {
-                    Ok(addresses) => addresses.for_each(|address| self.add(address.into(), Rank::Proven, now)),
-                    Err(error) => {
-                        let servers = std::fs::read_to_string(names::RESOLV_CONF).unwrap_or_default();
-                        let text = names::explain(host, &error.to_string(), &servers);
-                        if complaint.as_ref().is_none_or(|(said, at)| *said != text || now.since(*at) >= SAY_AGAIN) {
-                            log::warn!("{text}");
-                            *complaint = Some((text, now));
-                        }
-                    }
+            Ground::Named(named) => {
+                for address in named.advance(now) {
+                    self.add(address.into(), Rank::Proven, now);
                 }
             }
-            Ground::Named { .. } => {}
-            Ground::Cards(Cards { only, port, keep, voices, seek, shout_at, pause }) => {
+            Ground::Cards(Cards { only, port, keep, voices, seek, shout_at, pause, shouts }) => {
                 if *shout_at <= now {
                     renew(voices, cards::interfaces(only)?, registry, self.first_token);
                     voices.iter().for_each(|voice| voice.shout(*seek, *port));
-                    *shout_at = now.after(*pause);
-                    *pause = (*pause * 2).min(SEEK_MOST);
+                    *shout_at = now.after(*pause + jitter(*pause, seek.nonce, *shouts));
+                    *shouts = shouts.wrapping_add(1);
+                    *pause = (*pause * 5 / 4).min(SEEK_MOST);
                 }
                 let (nonce, keep) = (seek.nonce, *keep);
                 let mut heard = Vec::new();
@@ -225,7 +235,7 @@ impl Search {
     /// What is being waited for.
     fn describe(&self) -> String {
         match &self.ground {
-            Ground::Named { host, port, .. } => format!("waiting for the server at {host}:{port}"),
+            Ground::Named(Named { host, port, .. }) => format!("waiting for the server at {host}:{port}"),
             Ground::Cards(Cards { voices, only, .. }) if voices.is_empty() => match &only[..] {
                 [] => "waiting for a network card that is up and has an IPv4 address".to_owned(),
                 names => format!("waiting for {} to be up and have an IPv4 address", names.join(", ")),
@@ -309,6 +319,15 @@ impl Search {
         self.candidates.iter().any(|candidate| !candidate.tried && candidate.try_at <= now)
     }
 
+    /// Which of the servers that are being `tried` makes room when all tries are taken: the first whose offer is not proven, if
+    /// a server whose offer is proven waits.
+    pub fn makes_room<'a>(&self, tried: impl IntoIterator<Item = &'a Server>, now: Time) -> Option<usize> {
+        let proven = |candidate: &&Candidate| candidate.rank == Rank::Proven;
+        self.candidates.iter().filter(proven).find(|candidate| !candidate.trying && candidate.try_at <= now)?;
+        let is_proven = |server: &Server| self.candidates.iter().filter(proven).any(|known| known.server == *server);
+        tried.into_iter().position(|server| !is_proven(server))
+    }
+
     /// This server is not to be had. Says so, unless it was said a moment ago.
     pub fn on_failure(&mut self, server: &Server, reason: Reason, text: &str, now: Time) {
         let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.server == *server) else { return };
@@ -334,7 +353,9 @@ impl Search {
     #[must_use]
     pub fn ask_at(&self) -> Time {
         let ask = match &self.ground {
-            Ground::Named { ask_at, .. } => *ask_at,
+            // The look-up wakes whoever waits.
+            Ground::Named(Named { lookup: Some(_), .. }) => Time(u64::MAX),
+            Ground::Named(Named { ask_at, .. }) => *ask_at,
             Ground::Cards(cards) if cards.voices.iter().any(|voice| voice.readable) => Time::default(),
             Ground::Cards(cards) => cards.shout_at,
         };
@@ -348,6 +369,41 @@ impl Search {
         let waiting = self.candidates.iter().filter(|candidate| !candidate.trying);
         waiting.map(|candidate| candidate.try_at).min().map_or(ask, |try_at| try_at.min(ask))
     }
+}
+
+impl Named {
+    /// Has the name looked up when it is time; gives the addresses that were found just now.
+    fn advance(&mut self, now: Time) -> Vec<SocketAddr> {
+        if self.lookup.is_none() && self.ask_at <= now {
+            match Lookup::start(&self.host, self.port, Arc::clone(&self.waker)) {
+                Ok(lookup) => self.lookup = Some(lookup),
+                Err(error) => self.complain(&format!("starting to look up {}: {error}", self.host), now),
+            }
+            self.ask_at = now.after(SEEK_MOST);
+        }
+        let Some(found) = self.lookup.as_ref().and_then(Lookup::poll) else { return Vec::new() };
+        self.lookup = None;
+        match found {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                let servers = std::fs::read_to_string(names::RESOLV_CONF).unwrap_or_default();
+                self.complain(&names::explain(&self.host, &error.to_string(), &servers), now);
+                Vec::new()
+            }
+        }
+    }
+
+    fn complain(&mut self, text: &str, now: Time) {
+        if self.complaint.as_ref().is_none_or(|(said, at)| said != text || now.since(*at) >= SAY_AGAIN) {
+            log::warn!("{text}");
+            self.complaint = Some((text.to_owned(), now));
+        }
+    }
+}
+
+/// What is added to a pause, at most a quarter of it: machines that are switched on together must not keep asking together.
+fn jitter(pause: Duration, nonce: [u8; 8], shouts: usize) -> Duration {
+    pause * u32::from(nonce[shouts % nonce.len()]) / 1024
 }
 
 /// Keeps the sockets of cards that are as they were, drops those of others, opens new ones.
@@ -479,14 +535,26 @@ mod tests {
     fn seeks_become_rarer_but_never_stop() {
         let poll = Poll::new().unwrap();
         let mut search = search(&Trust::Insecure);
-        let mut gaps = Vec::new();
+        let mut times = Vec::new();
         let mut now = Time(0);
-        for _ in 0..6 {
+        for _ in 0..40 {
             search.advance(poll.registry(), now).unwrap();
-            gaps.push(search.deadline().since(now).as_millis());
-            now = search.deadline();
+            times.push(now);
+            let Ground::Cards(cards) = &search.ground else { panic!() };
+            now = cards.shout_at;
         }
-        assert_eq!(gaps, [250, 500, 1000, 2000, 2000, 2000]);
+        let in_a_second = times.iter().filter(|time| **time < Time(1_000_000)).count();
+        assert!((8..=9).contains(&in_a_second), "{in_a_second}");
+        let gaps: Vec<_> = times.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+        assert!(gaps.iter().all(|gap| *gap <= SEEK_MOST * 5 / 4));
+        assert!(gaps.iter().rev().take(20).all(|gap| *gap >= SEEK_MOST));
+    }
+
+    #[test]
+    fn two_agents_that_begin_together_do_not_go_on_together() {
+        let pause = Duration::from_secs(1);
+        assert_ne!(jitter(pause, [7; 8], 0), jitter(pause, [8; 8], 0));
+        assert!((0..20).all(|shouts| jitter(pause, [255; 8], shouts) < pause / 4));
     }
 
     #[test]
@@ -529,8 +597,15 @@ mod tests {
         let mut responder = Responder::new(true_offer, Some(secret));
         let seek = cards.seek.encode();
         let answer = responder.on_datagram([10, 0, 0, 9].into(), at(1).ip(), &seek, now).unwrap();
+        assert_eq!(search.makes_room(&tried, now), None);
         search.on_datagram(at(1), None, &answer.bytes, NONCE, now);
         search.on_datagram(at(2), None, &answer.bytes, NONCE, now);
+        assert_eq!(search.makes_room(&tried, now), Some(0));
+        assert_eq!(
+            search.makes_room(&[Server::from(SocketAddr::new(at(1).ip(), 4000))], now),
+            None,
+            "it is proven, too"
+        );
         assert_eq!(search.poll(now).map(|found| found.address.ip()), Some(at(1).ip()));
         assert_eq!(search.candidates.len(), CANDIDATES);
     }
@@ -582,8 +657,10 @@ mod tests {
 
     #[test]
     fn a_server_with_a_wrong_key_is_tried_again_later_than_one_that_is_not_up_yet() {
-        let mut search = Search::of_name("127.0.0.1".to_owned(), 5, &Trust::Insecure, Time(0));
-        search.advance(Poll::new().unwrap().registry(), Time(0)).unwrap();
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let mut search = Search::of_name("127.0.0.1".to_owned(), 5, &Trust::Insecure, waker, Time(0));
+        search.advance(poll.registry(), Time(0)).unwrap();
         let server = search.poll(Time(0)).unwrap();
         search.on_failure(&server, Reason::ServerLost, "connection refused", Time(0));
         assert_eq!(search.poll(Time(0).after(RETRY)), Some(server.clone()));

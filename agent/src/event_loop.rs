@@ -106,6 +106,12 @@ impl EventLoop {
         self.clock.now()
     }
 
+    /// The clock, for another thread.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// What wakes this thread from another.
     #[must_use]
     pub fn waker(&self) -> Arc<Waker> {
