@@ -11,6 +11,7 @@ pub mod compare;
 pub mod demo;
 pub mod disk;
 pub mod error;
+pub mod floods;
 pub mod forge;
 pub mod lab;
 pub mod machine;

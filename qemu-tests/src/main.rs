@@ -7,7 +7,8 @@ use clap::{Parser, Subcommand};
 use slidecast_lab::chaos::{self, liar, misplace, proxy, stranger};
 use slidecast_lab::demo::Demo;
 use slidecast_lab::{
-    Lab, LabError, NodeOptions, Result, TargetKind, disk, forge, machine, noise, privilege, programs, pxe, run, target,
+    Lab, LabError, NodeOptions, Result, TargetKind, disk, floods, forge, machine, noise, privilege, programs, pxe, run,
+    target,
 };
 
 #[derive(Debug, Parser)]
@@ -87,6 +88,21 @@ enum Command {
     Stranger {
         #[command(flatten)]
         flood: stranger::Flood,
+    },
+    /// Flood a deployment as a stranger without a secret, and measure how long agents take to get their place meanwhile
+    Floods {
+        /// What the stranger does; may be given again [default: all of it]
+        #[arg(long = "deed")]
+        deeds: Vec<stranger::Deed>,
+        /// Datagrams or connections a second that are asked for
+        #[arg(long, default_value_t = 10_000)]
+        rate: u32,
+        /// How long, in seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Agents that are started at the beginning, after a fifth and after three quarters of that time
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=16))]
+        tries: u32,
     },
     /// Play peers whose bytes are right and whose meaning is wrong against real agents and real servers
     Forge {
@@ -219,6 +235,13 @@ fn obey(command: Command) -> Result<()> {
         Command::Misplace { what } => misplace::run(&what, &mut misplace::say),
         Command::Stranger { flood } => {
             stranger::run(&flood).map_err(LabError::io("flooding", flood.server.to_string()))
+        }
+        Command::Floods { deeds, rate, seconds, tries } => {
+            privilege::enter()?;
+            let tries = usize::try_from(tries).expect("at most 16 by the command line");
+            let good = floods::run(&floods::Options { deeds, rate, seconds, tries }, &|line| println!("{line}"))?;
+            run::remove_all();
+            if good { Ok(()) } else { Err(LabError::Unable { why: "some nodes are not done".to_owned() }) }
         }
         Command::Forge { runs, seed, jobs } => {
             privilege::enter()?;

@@ -31,7 +31,7 @@ pub(super) enum Request {
 
 /// The disk.
 #[derive(Debug)]
-pub(super) struct FaultyDisk {
+pub struct FaultyDisk {
     /// The loop device.
     pub device: PathBuf,
     socket: PathBuf,
@@ -40,7 +40,7 @@ pub(super) struct FaultyDisk {
 
 impl FaultyDisk {
     /// Whether this machine can have one.
-    pub(super) fn can_be() -> bool {
+    pub fn can_be() -> bool {
         crate::target::loops_work()
             && tool::have("qemu-storage-daemon")
             && tool::have("fusermount3")
@@ -51,7 +51,7 @@ impl FaultyDisk {
     ///
     /// # Errors
     /// When the daemon does not start or there is no loop device.
-    pub(super) fn new(lab: &Lab, name: &str, file: &Path) -> Result<Self> {
+    pub fn new(lab: &Lab, name: &str, file: &Path) -> Result<Self> {
         let (export, socket) = (lab.path(&format!("{name}.export")), lab.path(&format!("{name}.qmp")));
         File::create(&export).map_err(LabError::io("creating", &export))?;
         let bytes = crate::compare::length(file)?;
@@ -102,12 +102,12 @@ impl FaultyDisk {
     }
 
     /// From now on nothing is answered, until [`FaultyDisk::go_on`].
-    pub(super) fn hang(&self) {
+    pub fn hang(&self) {
         self.daemon.signal(Signal::SIGSTOP);
     }
 
     /// Ends [`FaultyDisk::hang`].
-    pub(super) fn go_on(&self) {
+    pub fn go_on(&self) {
         self.daemon.signal(Signal::SIGCONT);
     }
 

@@ -17,6 +17,9 @@ pub(super) fn spoof(rig: &mut Rig) -> Result<()> {
     let net = format!("{SPOOFED}/16");
     let here = ["route", "add", "local", &net, "dev", "lo"];
     rig.lab.on_node(stranger, "route-out", "ip", here)?.wait_exit(SOON)?;
+    // The kernel answers for the addresses of its card alone.
+    let silence = ["-c", "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore"];
+    rig.lab.on_node(stranger, "silence", "sh", silence)?.wait_exit(SOON)?;
     // Else the server could not answer them, as a server with a default route can.
     rig.lab.on_server("route-back", "ip", ["route", "add", &net, "dev", "eth0"])?.wait_exit(SOON)?;
     start(rig, "seeks", &["--rate=5000".to_owned()])
@@ -54,7 +57,7 @@ fn start(rig: &mut Rig, deed: &str, more: &[String]) -> Result<()> {
 }
 
 /// The numbers of the first chain's nodes, head first, in what `deploy --progress json` printed.
-fn planned(out: &str) -> Option<Vec<u64>> {
+pub(crate) fn planned(out: &str) -> Option<Vec<u64>> {
     let line = out.lines().find(|line| line.contains("\"event\":\"plan\""))?;
     let plan: serde_json::Value = serde_json::from_str(line).ok()?;
     plan["chains"][0]["nodes"].as_array()?.iter().map(serde_json::Value::as_u64).collect()
@@ -62,7 +65,7 @@ fn planned(out: &str) -> Option<Vec<u64>> {
 
 /// The first port that is listened on, in the kernel's tables of TCP sockets (proc_pid_net(5)): field 1 is the local end, 3
 /// the state, 0A is LISTEN.
-fn listens(table: &str) -> Option<u16> {
+pub(crate) fn listens(table: &str) -> Option<u16> {
     table.lines().find_map(|line| {
         let row: Vec<&str> = line.split_whitespace().take(4).collect();
         let [_, local, _, "0A"] = row.as_slice() else { return None };

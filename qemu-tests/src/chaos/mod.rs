@@ -6,8 +6,8 @@
 
 mod case;
 mod cover;
-mod disk;
-mod floods;
+pub mod disk;
+pub(crate) mod floods;
 mod frames;
 mod fuse;
 mod judge;

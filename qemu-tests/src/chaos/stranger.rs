@@ -1,13 +1,14 @@
 //! A stranger on the wire, without a secret, that floods a server or a node at a rate that is told.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use slidecast_proto::control::ToServer;
-use slidecast_proto::discovery::Seek;
+use slidecast_proto::discovery::{DATAGRAM_LEN, Offer, Seek};
 use slidecast_proto::link::{Sender, Terms};
 use slidecast_proto::noise::PublicKey;
 use slidecast_proto::reason::LinkClass;
@@ -34,6 +35,8 @@ pub enum Deed {
     Hellos,
     /// Hellos of a control link, each as another machine.
     Calls,
+    /// Offers to whoever seeks: the server's key and port, each from another address, without a proof.
+    Offers,
 }
 
 /// What is done to whom, and how fast.
@@ -72,12 +75,14 @@ fn say(text: &str) {
 pub fn run(flood: &Flood) -> io::Result<()> {
     let offer = ask(SocketAddr::V4(flood.server), Duration::from_secs(5))?;
     let sent = AtomicU64::new(0);
+    let seekers = Seekers::listen(flood)?;
     let one: &(dyn Fn(u64) -> io::Result<()> + Sync) = match flood.deed {
         Deed::Seeks => &|number| seek(flood.server, number),
         Deed::Hellos => &|number| greet(flood, offer.deployment, number),
         Deed::Calls => &|number| call(flood.server, offer.server, number),
+        Deed::Offers => &|number| seekers.answer(offer, number),
     };
-    let threads = if flood.deed == Deed::Seeks { 1 } else { THREADS };
+    let threads = if matches!(flood.deed, Deed::Seeks | Deed::Offers) { 1 } else { THREADS };
     say(STRUCK);
     let pace = |thread: u32| {
         let rate = f64::from(flood.rate) / f64::from(threads);
@@ -88,24 +93,63 @@ pub fn run(flood: &Flood) -> io::Result<()> {
                 std::thread::sleep(Duration::from_millis(1));
                 continue;
             }
-            // A refused connection is an answer, too.
-            let _ = one(number);
+            // A refused connection is an answer, too; where nobody seeks there is nobody to answer.
+            if one(number).is_ok() || flood.deed != Deed::Offers {
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
             number += u64::from(threads);
             done += 1;
-            sent.fetch_add(1, Ordering::Relaxed);
         }
     };
     std::thread::scope(|scope| (0..threads).for_each(|thread| drop(scope.spawn(move || pace(thread)))));
-    say(&format!("{} of {:?}", sent.load(Ordering::Relaxed), flood.deed));
+    say(&format!("{} sent", sent.load(Ordering::Relaxed)));
     Ok(())
 }
 
-/// A seek from an address that is not this machine's; the firewall of a switch might stop it, this network has none.
-fn seek(server: SocketAddrV4, number: u64) -> io::Result<()> {
+/// A datagram from an address that is not this machine's; the firewall of a switch might stop it, this network has none.
+fn spoof(to: impl Into<SocketAddr>, number: u64, bytes: &[u8]) -> io::Result<()> {
     let offset = u32::try_from(number % 65_536).expect("below 65,536");
-    let source = Ipv4Addr::from(u32::from(SPOOFED) + offset);
-    let socket = UdpSocket::bind((source, 0))?;
-    socket.send_to(&Seek::new(number.to_le_bytes()).encode(), server).map(drop)
+    let socket = UdpSocket::bind((Ipv4Addr::from(u32::from(SPOOFED) + offset), 0))?;
+    socket.send_to(bytes, to.into()).map(drop)
+}
+
+fn seek(server: SocketAddrV4, number: u64) -> io::Result<()> {
+    spoof(server, number, &Seek::new(number.to_le_bytes()).encode())
+}
+
+/// Agents whose seeks were heard, each with the nonce of its search.
+#[derive(Debug)]
+struct Seekers {
+    socket: UdpSocket,
+    heard: Mutex<Vec<(SocketAddr, [u8; 8])>>,
+}
+
+impl Seekers {
+    /// Hears seeks that are broadcast to the server's port.
+    fn listen(flood: &Flood) -> io::Result<Self> {
+        // Several strangers may be on one machine, of which one can hear.
+        let port = if flood.deed == Deed::Offers { flood.server.port() } else { 0 };
+        let socket = UdpSocket::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, heard: Mutex::new(Vec::new()) })
+    }
+
+    /// A forged offer to one of them, in turn; they are few.
+    fn answer(&self, offer: Offer, number: u64) -> io::Result<()> {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = [0; DATAGRAM_LEN];
+        while let Ok((len, from)) = self.socket.recv_from(&mut bytes) {
+            if let Ok(seek) = Seek::parse(&bytes[..len])
+                && !heard.contains(&(from, seek.nonce))
+            {
+                heard.push((from, seek.nonce));
+            }
+        }
+        let turn = usize::try_from(number).unwrap_or(0) % heard.len().max(1);
+        let Some((to, nonce)) = heard.get(turn).copied() else { return Err(io::ErrorKind::WouldBlock.into()) };
+        drop(heard);
+        spoof(to, number, &offer.encode(nonce))
+    }
 }
 
 /// A hello of a chain link as the node's upstream says it. Which epoch and pass are right is soon found by trying.

@@ -23,6 +23,7 @@ mod names;
 mod power_cut;
 mod redeploy;
 mod repair;
+mod stalls;
 mod strangers;
 
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         redeploy::TESTS,
         boot::TESTS,
         keys::TESTS,
+        stalls::TESTS,
         strangers::TESTS,
         field::TESTS,
     ];
