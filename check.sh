@@ -14,7 +14,8 @@
 #   bench    the figures, beside peers measured in the same run: ./check.sh bench [NAME...]
 #   chaos    faults of every kind, at every position of a chain, in every phase, with the real programs: some ten minutes;
 #            ./check.sh chaos [--rounds N] [--seed S] [--case NAME]...
-#   fuzz     the property tests with many more cases
+#   fuzz     every reader of bytes from outside, a minute each, and the property tests with many more cases;
+#            ./check.sh fuzz TARGET [--seconds N] [ARGUMENT OF libFuzzer]... runs one
 #
 # Without arguments: all but bench, chaos and fuzz. The last line is the total.
 set -euo pipefail
@@ -24,7 +25,9 @@ cd "$(dirname "$0")"
 passed=0 failed=0 skipped=0
 target_dir=${CARGO_TARGET_DIR:-$PWD/target}
 logs=$target_dir/check
-LAB_TOOLS=(ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat mcopy sgdisk socat iperf3)
+LAB_TOOLS=(ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat mcopy sgdisk sfdisk mkntfs ntfscp socat iperf3)
+# For the inputs that fuzzing starts from.
+FUZZ_TOOLS=(mke2fs mkfs.vfat mkntfs mkswap sgdisk)
 # For network boot.
 BOOT_TOOLS=(dnsmasq /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi curl)
 # For the log of everything that reaches a disk.
@@ -36,6 +39,7 @@ fmt() {
     need_rust
     need_tools shellcheck
     cargo fmt --all --check
+    cargo fmt --manifest-path fuzz/Cargo.toml --check
     git ls-files --cached --others --exclude-standard '*.sh' .ci/run | xargs shellcheck --external-sources --source-path=SCRIPTDIR
 }
 
@@ -106,8 +110,28 @@ qemu() {
     SLIDECAST_AGENT=$(static_agent) cargo test --quiet --workspace --test machines
 }
 
-fuzz() {
+fuzz_target() {
+    local target=$1 seconds=60
+    shift
+    if [ "${1:-}" = --seconds ]; then seconds=$2; shift 2; fi
+    printf '%s:\n' "$target"
+    # The code under test is safe Rust: without a sanitizer the stable compiler will do, and twice as many inputs are tried.
+    cargo fuzz run --sanitizer none "$target" -- -max_total_time="$seconds" -max_len=65536 -timeout=20 \
+        -print_final_stats=1 "$@" 2>&1 | grep -v '^#.* \(REDUCE\|NEW\) \|NEW_FUNC'
+}
+
+fuzz_ready() {
     need_rust
+    need_tools c++ "${FUZZ_TOOLS[@]}"
+    need_cargo_fuzz
+    # The seeds need what only a build for fuzzing has.
+    RUSTFLAGS='--cfg fuzzing' cargo run --quiet --manifest-path fuzz/Cargo.toml --example seeds -- fuzz/corpus
+}
+
+fuzz() {
+    local target
+    fuzz_ready
+    for target in $(cargo fuzz list); do fuzz_target "$target"; done
     PROPTEST_CASES=${PROPTEST_CASES:-20000} cargo test --quiet --release --workspace --lib --no-fail-fast
 }
 
@@ -171,6 +195,7 @@ case ${1:-} in
     -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"; exit ;;
     bench) shift; bench "$@"; exit ;;
     chaos) shift; chaos "$@"; exit ;;
+    fuzz) if [ $# -gt 1 ]; then shift; fuzz_ready; fuzz_target "$@"; exit; fi ;;
     sim) if [ $# -gt 1 ]; then shift; sim "$@"; exit; fi ;;
 esac
 [ $# = 0 ] || tiers=("$@")

@@ -25,11 +25,13 @@ die() {
 package_of() {
     case $1 in
         cc) echo gcc ;;
+        c++) echo g++ ;;
         ip | tc) echo iproute2 ;;
         mount | losetup | unshare | setpriv | mkswap) echo mount util-linux ;;
         mke2fs | debugfs | dumpe2fs | e2fsck) echo e2fsprogs ;;
         nft) echo nftables ;;
         mkfs.vfat) echo dosfstools ;;
+        mkntfs | ntfscp) echo ntfs-3g ;;
         mcopy | mmd) echo mtools ;;
         dnsmasq) echo dnsmasq-base ;;
         */undionly.kpxe | */snponly.efi) echo ipxe ;;
@@ -43,6 +45,7 @@ package_of() {
         */ldlinux.c32) echo syslinux-common ;;
         */linuxx64.efi.stub) echo systemd-boot-efi ;;
         sgdisk) echo gdisk ;;
+        sfdisk) echo fdisk ;;
         musl-gcc) echo musl-tools ;;
         fusermount3) echo fuse3 ;;
         qemu-storage-daemon) echo qemu-system-common ;;
@@ -111,4 +114,12 @@ need_static_target() {
     [ -d "$(rustc --print target-libdir --target "$target")" ] && return
     command -v rustup >/dev/null || die "the Rust target $target is needed: this system's package for it, or rustup target add $target"
     rustup --quiet target add "$target" || die "rustup target add $target failed"
+}
+
+# cargo-fuzz, for what is in fuzz/: kept with what is built here.
+need_cargo_fuzz() {
+    local tools=${CARGO_TARGET_DIR:-$PWD/target}/tools
+    export PATH="$PATH:$tools/bin"
+    command -v cargo-fuzz >/dev/null ||
+        cargo install --quiet --locked --version 0.13.1 --root "$tools" cargo-fuzz >&2 || die "cargo install cargo-fuzz failed"
 }

@@ -23,6 +23,8 @@ pub mod disk;
 pub mod error;
 pub mod event_loop;
 pub mod framing;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod inventory;
 pub mod logging;
 mod lookup;

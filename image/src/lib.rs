@@ -13,6 +13,8 @@ pub mod export;
 mod extent;
 pub mod fit;
 mod format;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod info;
 mod layer;
 mod le;

@@ -16,6 +16,8 @@
 
 mod console;
 mod dhcp;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod init;
 mod kmsg;
 mod line;

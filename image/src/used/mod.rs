@@ -10,6 +10,8 @@
 //! No number read from the disk sizes an allocation or a loop without a bound, and nothing here writes.
 
 mod bitmap;
+#[cfg(any(fuzzing, test))]
+mod each;
 mod ext;
 mod ext_sums;
 mod fat;
@@ -24,4 +26,8 @@ mod volume;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(fuzzing, test))]
+pub use each::FileSystem;
+#[cfg(any(fuzzing, test))]
+pub(crate) use each::{crc32c, unused_of};
 pub use scan::{DiskReport, scan};

@@ -1,0 +1,119 @@
+//! Makes the inputs that fuzzing starts from, in FOLDER/TARGET/: file systems by the programs that make them, layers by
+//! `create`, and texts. What a missing program would make is left out.
+//!
+//! Usage: `cargo run --example seeds -- FOLDER`
+
+use slidecast_image::{CreateOptions, create};
+use slidecast_proto::frame::{Header, Kind};
+use slidecast_proto::units::DeploymentId;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const MIB: u64 = 1 << 20;
+
+/// Target, name, size of the volume, program, and its arguments before the volume.
+const VOLUMES: [(&str, &str, u64, &str, &[&str]); 15] = [
+    ("ext", "ext2", MIB, "mke2fs", &["-q", "-F", "-t", "ext2", "-b", "1024"]),
+    ("ext", "ext4", 4 * MIB, "mke2fs", &["-q", "-F", "-t", "ext4", "-N", "64"]),
+    ("ext", "uninit", 4 * MIB, "mke2fs", &["-q", "-F", "-t", "ext4", "-N", "64", "-O", "^metadata_csum,uninit_bg"]),
+    ("ext", "plain", 4 * MIB, "mke2fs", &["-q", "-F", "-t", "ext4", "-N", "64", "-O", "^metadata_csum,^uninit_bg"]),
+    ("ext", "bigalloc", 16 * MIB, "mke2fs", &["-q", "-F", "-t", "ext4", "-b", "1024", "-O", "^metadata_csum,bigalloc"]),
+    ("ext", "meta_bg", 32 * MIB, "mke2fs", &["-q", "-F", "-b", "1024", "-g", "1024", "-O", "meta_bg,^resize_inode"]),
+    ("ext", "two_backups", 32 * MIB, "mke2fs", &["-q", "-F", "-b", "1024", "-O", "sparse_super2,^resize_inode"]),
+    ("fat", "fat12", 2 * MIB, "mkfs.vfat", &["-F", "12"]),
+    ("fat", "fat16", 16 * MIB, "mkfs.vfat", &["-F", "16"]),
+    ("fat", "fat32", 64 * MIB, "mkfs.vfat", &["-F", "32"]),
+    ("ntfs", "ntfs", 2 * MIB, "mkntfs", &["-q", "-F", "-Q"]),
+    ("swap", "swap", MIB, "mkswap", &["-q"]),
+    ("partition_table", "gpt", 8 * MIB, "sgdisk", &["-n", "1:64:+1M", "-n", "2:0:0"]),
+    ("partition_table", "gpt_of_4", MIB, "sgdisk", &["-S", "4", "-n", "1:0:0"]),
+    ("partition_table", "mbr", 8 * MIB, "sgdisk", &["-n", "1:64:+1M", "-n", "2:0:0", "-m", "1:2"]),
+];
+
+const LINES: [&[u8]; 4] = [
+    b"BOOT_IMAGE=vmlinuz quiet slidecast.server=10.0.0.1:7531 slidecast.target=/dev/sda slidecast.attended=1",
+    b"slidecast.key=insecure slidecast.shell=0 BOOTIF=01-52-54-00-12-34-56 ip=dhcp",
+    b"ip=10.0.0.9::10.0.0.1:255.255.255.0:host:eth0:off:10.0.0.1 \"quoted words\" console=ttyS0",
+    b"slidecast.target=\"model=Samsung SSD*,size=100GiB..1TiB\" slidecast.server=host slidecast.sever=x",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let folder = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: seeds FOLDER")?);
+    let scratch = folder.join("scratch");
+    fs::create_dir_all(&scratch)?;
+    for (target, name, bytes, program, arguments) in VOLUMES {
+        let volume = scratch.join(name);
+        fs::File::create(&volume)?.set_len(bytes)?;
+        if !run(program, arguments, &volume) {
+            eprintln!("seeds: no {name}: {program} is missing or failed");
+            continue;
+        }
+        let mut content = fs::read(&volume)?;
+        clear_upper_case(&mut content);
+        let description = slidecast_image::fuzzing::encode(&content);
+        // The byte in front says whether checksums are put right.
+        let flags: &[u8] = if target == "partition_table" { &[1] } else { &[] };
+        put(&folder, target, name, &[flags, &description].concat())?;
+        put(&folder, "disk", name, &description)?;
+    }
+    for (name, block) in [("small", Some(64 << 10)), ("usual", None)] {
+        let (disk, layer) = (scratch.join("disk"), scratch.join("layer.slide"));
+        let content: Vec<u8> = (0..300_u32 << 10).map(|at| if at < 200 << 10 { (at >> 12) as u8 } else { 0 }).collect();
+        fs::write(&disk, content)?;
+        create(&CreateOptions { block, ..CreateOptions::new(&disk, &layer) }, |_| ())?;
+        put(&folder, "layer", name, &[&[1_u8][..], &fs::read(&layer)?].concat())?;
+        fs::remove_file(&layer)?;
+    }
+    for (no, line) in LINES.into_iter().enumerate() {
+        put(&folder, "kernel_command_line", &format!("line{no}"), line)?;
+    }
+    for kind in [Kind::Hello, Kind::Lacks, Kind::Ack, Kind::Again] {
+        put(&folder, "frame", &format!("{kind:?}"), &Header::bare(kind, DeploymentId([1; 16]), 7).encode())?;
+    }
+    put(&folder, "dhcp", "lease", &dhcp())?;
+    fs::remove_dir_all(&scratch)?;
+    Ok(())
+}
+
+/// NTFS has a table of capital letters of 128 KiB, which no reader looks at: without it an input is a fifth as long.
+fn clear_upper_case(volume: &mut [u8]) {
+    const BYTES: usize = 128 << 10;
+    let front: Vec<u8> = (0..32_u16).flat_map(u16::to_le_bytes).collect();
+    let found = (0..volume.len()).step_by(512).find(|at| volume[*at..].starts_with(&front));
+    if let Some(table) = found.and_then(|at| volume.get_mut(at..at + BYTES)) {
+        table.fill(0);
+    }
+}
+
+fn put(folder: &Path, target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = folder.join(target);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join(name), bytes)
+}
+
+fn run(program: &str, arguments: &[&str], volume: &Path) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let mut command = Command::new(program);
+    command.args(arguments).arg(volume).env("PATH", path).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// An offer and its confirmation, each with the flags and the length that the target expects in front.
+fn dhcp() -> Vec<u8> {
+    let mut out = Vec::new();
+    for kind in [2, 5, 5] {
+        let mut reply = vec![2, 1, 6, 0];
+        reply.resize(16, 0);
+        reply.extend([10, 0, 0, 9]);
+        reply.resize(236, 0);
+        reply.extend([99, 130, 83, 99, 53, 1, kind, 54, 4, 10, 0, 0, 1, 1, 4, 255, 255, 255, 0, 3, 4, 10, 0, 0, 1]);
+        reply.extend([51, 4, 0, 0, 3, 232, 6, 4, 10, 0, 0, 1, 12, 4, b'h', b'o', b's', b't', 26, 2, 5, 220]);
+        reply.extend(b"\x77\x0e\x03lab\x04test\x00\x01x\xc0\x04\x79\x08\x18\x0a\x01\x01\x0a\x00\x00\x01\xff");
+        out.push(1 | 9 << 1);
+        out.extend(u16::try_from(reply.len()).unwrap_or(0).to_le_bytes());
+        out.extend(reply);
+    }
+    out
+}

@@ -1,0 +1,106 @@
+//! Puts the checksums of an input right: a fuzzer cannot guess them, and behind each stands most of a reader.
+
+use super::SparseDisk;
+use crate::format::{FOOTER_BYTES, SUPERBLOCK_BYTES, Section};
+use crate::le::{u16_at, u32_at, u64_at};
+use crate::source::ReadAt as _;
+use crate::used::crc32c;
+use slidecast_proto::units::Hash;
+
+/// The checksums of the primary header of a GPT and of its entries.
+pub(super) fn gpt(disk: &mut SparseDisk<'_>, sector: u32) {
+    let own = u64::from(sector);
+    let mut header = vec![0; sector as usize];
+    if disk.read_at(own, &mut header).is_err() {
+        return;
+    }
+    let entries = u64_at(&header, 72).and_then(|first| first.checked_mul(own));
+    let bytes = u32_at(&header, 80).zip(u32_at(&header, 84)).and_then(|(count, bytes)| count.checked_mul(bytes));
+    if let (Some(at), Some(bytes @ 0..=0x10_0000)) = (entries, bytes) {
+        let mut array = vec![0; bytes as usize];
+        if disk.read_at(at, &mut array).is_ok() {
+            header[88..92].copy_from_slice(&crc32fast::hash(&array).to_le_bytes());
+        }
+    }
+    header[16..20].fill(0);
+    let len = u32_at(&header, 12).map_or(0, |len| len as usize).clamp(92, header.len());
+    let crc = crc32fast::hash(&header[..len]);
+    header[16..20].copy_from_slice(&crc.to_le_bytes());
+    disk.put(own, &header[..92]);
+}
+
+/// The checksum of the superblock of ext4, where it has one.
+pub(super) fn ext(disk: &mut SparseDisk<'_>) {
+    let mut raw = [0; 1024];
+    if disk.read_at(1024, &mut raw).is_ok() && u16_at(&raw, 0x38) == Some(0xEF53) {
+        disk.put(1024 + 0x3FC, &crc32c(!0, &raw[..0x3FC]).to_le_bytes());
+    }
+}
+
+/// The hashes of the sections, the id of the layer, and the hashes of superblock and footer.
+pub(super) fn layer(file: &mut [u8]) {
+    const HASHED: usize = 4096 - 32;
+    const ENTRY: usize = 8 + 8 + 8 + 32;
+    /// Behind the footer's magic and the layer id.
+    const ENTRIES: usize = 8 + 32;
+    /// Behind the fields that the id covers and the place of the footer.
+    const LAYER: usize = 88;
+    let Some(footer_at) = file.len().checked_sub(usize::try_from(FOOTER_BYTES).unwrap_or(0)) else { return };
+    if footer_at < usize::try_from(SUPERBLOCK_BYTES).unwrap_or(0) {
+        return;
+    }
+    let (body, footer) = file.split_at_mut(footer_at);
+    body[LAYER - 8..LAYER].copy_from_slice(&(footer_at as u64).to_le_bytes());
+    let mut id = body[..LAYER - 8].to_vec();
+    for (index, kind) in Section::ALL.into_iter().enumerate() {
+        let entry = &mut footer[ENTRIES + index * ENTRY..][..ENTRY];
+        let range = u64_at(entry, 8).zip(u64_at(entry, 16)).and_then(|(at, bytes)| {
+            let start = usize::try_from(at).ok()?;
+            body.get(start..start.checked_add(usize::try_from(bytes).ok()?)?)
+        });
+        if let Some(bytes) = range {
+            entry[24..].copy_from_slice(&Hash::of(bytes).0);
+        }
+        if kind != Section::Manifest {
+            id.push(kind as u8);
+            id.extend_from_slice(&entry[16..]);
+        }
+    }
+    let id = Hash::of(&id).0;
+    body[LAYER..LAYER + 32].copy_from_slice(&id);
+    footer[8..40].copy_from_slice(&id);
+    for part in [&mut body[..4096], footer] {
+        let hash = Hash::of(&part[..HASHED]).0;
+        part[HASHED..].copy_from_slice(&hash);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CreateOptions, Image, create};
+
+    #[test]
+    fn a_layer_that_create_made_is_sealed_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, path) = (folder.path().join("disk"), folder.path().join("a.slide"));
+        std::fs::write(
+            &disk,
+            (0..200_000_u32).map(|at| u8::try_from(at / 7 % 251).unwrap()).chain([0; 4800]).collect::<Vec<_>>(),
+        )
+        .unwrap();
+        create(&CreateOptions::new(&disk, &path), |_| ()).unwrap();
+        let made = std::fs::read(&path).unwrap();
+        let mut sealed = made.clone();
+        layer(&mut sealed);
+        assert!(sealed == made);
+        sealed[5000] ^= 1;
+        let harmed = sealed.len() - 4096 - 1;
+        sealed[harmed] ^= 1;
+        std::fs::write(&path, &sealed).unwrap();
+        assert!(Image::open(&path).is_err());
+        layer(&mut sealed);
+        std::fs::write(&path, &sealed).unwrap();
+        assert!(Image::open(&path).unwrap().resolve().is_err(), "only the manifest does not follow from the rest");
+    }
+}

@@ -1,0 +1,38 @@
+//! The readers one by one, for the fuzz targets: a disk chooses its reader by its signatures, a target by its name.
+
+pub(crate) use super::ext_sums::crc32c;
+use super::volume::Volume;
+use super::{ext, fat, ntfs, swap};
+use crate::source::ReadAt;
+use core::ops::Range;
+
+/// A reader of free space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// ext2, ext3 and ext4.
+    Ext,
+    /// FAT12, FAT16 and FAT32.
+    Fat,
+    /// NTFS.
+    Ntfs,
+    /// Linux swap.
+    Swap,
+}
+
+impl FileSystem {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Ext, Self::Fat, Self::Ntfs, Self::Swap];
+}
+
+/// The free bytes of a volume that is all of `source`; `None` where it is kept as a whole.
+pub(crate) fn unused_of(kind: FileSystem, source: &dyn ReadAt, bytes: u64) -> Option<Vec<Range<u64>>> {
+    let volume = Volume::new(source, 0, bytes);
+    let head = volume.bytes_at(0, usize::try_from(bytes.min(256 << 10)).unwrap_or(0)).ok()?;
+    let unused = match kind {
+        FileSystem::Ext => ext::unused(&volume),
+        FileSystem::Fat => fat::unused(&volume, &head),
+        FileSystem::Ntfs => ntfs::unused(&volume, &head),
+        FileSystem::Swap => swap::unused(&volume, &head),
+    };
+    Some(unused.ok()?.ranges().to_vec())
+}
