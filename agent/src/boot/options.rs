@@ -15,10 +15,10 @@ use std::net::Ipv4Addr;
 const LINE_MOST: usize = 2047;
 /// What all words of ours begin with.
 const OURS: &str = "slidecast.";
-/// The words that restrict what is written or who is obeyed. Where one of them stands in the middle of another word, a space before it got lost.
+/// The words that restrict which disk is written and which server is obeyed. If one of them stands in the middle of another word, a space before it is missing.
 const RESTRICTING: [&str; 3] = ["target", "server", "key"];
 
-/// What was asked for, and what could not be understood.
+/// The options on the line, and what was not understood.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     /// `slidecast.server=`: HOST or HOST:PORT.
@@ -35,9 +35,9 @@ pub(crate) struct Options {
     pub(crate) boot_card: Option<[u8; 6]>,
     /// `ip=`.
     pub(crate) ip: Ip,
-    /// One line for each thing that makes no sense and does no harm.
+    /// One line for each word that is not understood and restricts nothing.
     pub(crate) complaints: Vec<String>,
-    /// What keeps the machine from writing anything.
+    /// Reasons why the machine must not write anything.
     pub(crate) faults: Vec<Fault>,
 }
 
@@ -71,16 +71,16 @@ pub(crate) struct Static {
     pub(crate) address: Ipv4Addr,
     /// How many bits of it are the network.
     pub(crate) prefix: u8,
-    /// Where what is for elsewhere is sent.
+    /// The default gateway.
     pub(crate) gateway: Option<Ipv4Addr>,
-    /// What the machine is called.
+    /// The host name.
     pub(crate) host_name: Option<String>,
-    /// Servers of names.
+    /// Name servers.
     pub(crate) dns: Vec<Ipv4Addr>,
 }
 
 impl Options {
-    /// Reads the whole line. What is not ours is left alone; what is and makes no sense is a fault.
+    /// Reads the whole line. Words of others are ignored; a word of ours that is not understood is a fault.
     pub(crate) fn parse(line: &[u8]) -> Self {
         let mut options = Self::default();
         let mut seen = BTreeSet::new();
@@ -94,7 +94,7 @@ impl Options {
         options
     }
 
-    /// A machine on which the line can't be read.
+    /// The options of a machine on which the line cannot be read.
     pub(crate) fn unread(why: &str) -> Self {
         let fault = Fault { text: format!("reading /proc/cmdline: {why}"), hides_server: true };
         Self { faults: vec![fault], ..Self::default() }
@@ -109,7 +109,7 @@ impl Options {
         let value = word.value.as_deref().map(str::from_utf8);
         match name {
             "BOOTIF" | "ip" => {
-                let value = value.and_then(Result::ok).ok_or_else(|| "this is no text".to_owned());
+                let value = value.and_then(Result::ok).ok_or_else(|| "not valid UTF-8".to_owned());
                 let taken = match value {
                     Ok(value) => self.take_network(name, value),
                     Err(wrong) => Err(format!("{}: {wrong}", word.shown())),
@@ -119,7 +119,9 @@ impl Options {
             _ if is_ours(name, word.value.is_some()) => {
                 let taken = match value {
                     Some(Err(_)) => Err(format!("{}: the value is not UTF-8", word.shown())),
-                    _ if !seen.insert(name.to_owned()) => Err(format!("{}: {name} is given twice", word.shown())),
+                    _ if !seen.insert(name.to_owned()) => {
+                        Err(format!("{}: {} is given twice", word.shown(), shown(&word.name)))
+                    }
                     value => self.take_ours(name, value.and_then(Result::ok)),
                 };
                 if let Err(text) = taken {
@@ -136,7 +138,7 @@ impl Options {
             self.ip = ip(value)?;
             return Ok(());
         }
-        let wrong = || format!("BOOTIF={}: no hardware address", shown(value.as_bytes()));
+        let wrong = || format!("BOOTIF={}: not a hardware address", shown(value.as_bytes()));
         self.boot_card = Some(hardware_address(value).ok_or_else(wrong)?);
         Ok(())
     }
@@ -187,7 +189,7 @@ fn switch(name: &str, value: Option<&str>) -> Result<bool, String> {
     match value {
         None | Some("1" | "yes" | "on" | "true") => Ok(true),
         Some("0" | "no" | "off" | "false") => Ok(false),
-        Some(other) => Err(format!("{name}={other}: expected 1 or 0")),
+        Some(other) => Err(format!("{name}={}: expected 1 or 0", shown(other.as_bytes()))),
     }
 }
 
@@ -213,7 +215,8 @@ fn hardware_address(text: &str) -> Option<[u8; 6]> {
 
 /// As in the kernel's own documentation (admin-guide/nfs/nfsroot), and `CARD:dhcp` besides.
 fn ip(text: &str) -> Result<Ip, String> {
-    let wrong = |what: &str| format!("ip={text}: {what}");
+    let shown = |text: &str| shown(text.as_bytes());
+    let wrong = |what: &str| format!("ip={}: {what}", shown(text));
     let fields: Vec<&str> = text.split(':').collect();
     let field = |at: usize| fields.get(at).copied().filter(|field| !field.is_empty());
     let is_auto = |word: &str| matches!(word, "dhcp" | "on" | "any" | "both" | "bootp");
@@ -228,14 +231,15 @@ fn ip(text: &str) -> Result<Ip, String> {
             Some("off" | "none") => Ok(Ip::LinkLocal),
             None => Ok(Ip::Dhcp),
             Some(how) if is_auto(how) => Ok(Ip::Dhcp),
-            Some(how) => Err(wrong(&format!("{how} is no way to get an address"))),
+            Some(how) => Err(wrong(&format!("{} is not a known method of address configuration", shown(how)))),
         };
     };
-    let address = |text: &str| text.parse::<Ipv4Addr>().map_err(|_| wrong(&format!("{text} is no IPv4 address")));
+    let address =
+        |text: &str| text.parse::<Ipv4Addr>().map_err(|_| wrong(&format!("{} is not an IPv4 address", shown(text))));
     let own = address(first)?;
     let prefix = match field(3) {
         None => default_prefix(own),
-        Some(mask) => prefix(mask).ok_or_else(|| wrong(&format!("{mask} is no network mask")))?,
+        Some(mask) => prefix(mask).ok_or_else(|| wrong(&format!("{} is not a network mask", shown(mask))))?,
     };
     let dns = [field(7), field(8)].into_iter().flatten().map(address).collect::<Result<_, _>>()?;
     Ok(Ip::Static(Static {
@@ -404,6 +408,16 @@ mod tests {
         #[test]
         fn no_line_makes_the_parser_panic(line in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = Options::parse(&line);
+        }
+
+        #[test]
+        fn nothing_that_is_said_of_a_line_acts_on_a_terminal(rubbish in proptest::collection::vec(any::<u8>(), 0..20)) {
+            for word in [&b"ip="[..], b"ip=10.0.0.9:::", b"BOOTIF=", b"slidecast.attended=", b"slidecast.shell=1 slidecast."] {
+                let line = [word, &rubbish, b" ", word, &rubbish].concat();
+                let options = Options::parse(&line);
+                let faults = options.faults.iter().map(|fault| &fault.text);
+                prop_assert!(options.complaints.iter().chain(faults).all(|text| !text.contains(char::is_control)));
+            }
         }
 
         #[test]
