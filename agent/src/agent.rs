@@ -324,7 +324,6 @@ impl<'a> Agent<'a> {
                 Some(run) if run.deployment() == join.deployment => run.on_join(&join, now),
                 _ => log::warn!("order to join deployment {}, which was never prepared", join.deployment),
             },
-            ToAgent::Resend(resend) => log::debug!("block {} is good at the server", resend.block),
             ToAgent::Finish(finish) => {
                 self.preparation.iter_mut().for_each(|preparation| preparation.abandon_for(finish.deployment));
                 let Some(run) = visit.take_run(finish.deployment) else { return Ok(None) };

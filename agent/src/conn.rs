@@ -2,19 +2,18 @@
 
 use crate::dial::dial;
 use crate::framing::{Arrival, FrameReader, FrameWriter, Outgoing, ReadError};
-use crate::sys::{bound_unsent, wake_at};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use slidecast_proto::units::Time;
 use std::io;
+use std::mem::offset_of;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// How much the kernel may hold that it could not send yet, in bytes: a beat is never further behind than this.
-const UNSENT: usize = 512 << 10;
+const UNSENT: u32 = 512 << 10;
 /// How long the kernel tries to get bytes acknowledged: the back-stop behind the silence that the link machine measures.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -28,14 +27,29 @@ pub const LIVELY: Duration = Duration::from_secs(1);
 /// at again, after 200, 600 and 1400 ms (RFC 6298 with Linux's least time-out).
 pub const LIVELY_OF_LATE: Duration = Duration::from_millis(650);
 
-/// The first 26 words of `struct tcp_info`, which every kernel in use has (tcp(7), linux/tcp.h).
+/// The word of `struct tcp_info` that has the milliseconds since the last acknowledgement.
+const LAST_ACK: usize = offset_of!(libc::tcp_info, tcpi_last_ack_recv) / size_of::<u32>();
+
+/// `TCP_INFO`, tcp(7), up to that word. The whole structure grows with the kernel, and an older one fills less of it than `libc`
+/// knows, which the wrapper takes for a mistake.
 #[derive(Clone, Copy, Debug)]
 struct TcpInfo;
 
-nix::getsockopt_impl!(TcpInfo, libc::IPPROTO_TCP, libc::TCP_INFO, [u32; 26], sockopt::GetStruct<[u32; 26]>);
+type Words = [u32; LAST_ACK + 1];
+nix::getsockopt_impl!(TcpInfo, libc::IPPROTO_TCP, libc::TCP_INFO, Words, sockopt::GetStruct<Words>);
 
-/// Milliseconds since the last acknowledgement: `tcpi_last_ack_recv`, after eight bytes and twelve words.
-const LAST_ACK: usize = 14;
+/// `TCP_NOTSENT_LOWAT`, tcp(7): the kernel takes no more for a socket that holds so many unsent bytes, so that what is said next
+/// is never far behind.
+#[derive(Clone, Debug)]
+struct NotSentLowat;
+
+nix::setsockopt_impl!(NotSentLowat, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, u32, sockopt::SetStruct<'_, u32>);
+
+/// `SO_RCVLOWAT`, socket(7): the kernel reports a socket as readable once so many bytes have come, or when it was closed.
+#[derive(Clone, Debug)]
+struct ReceiveLowat;
+
+nix::setsockopt_impl!(ReceiveLowat, libc::SOL_SOCKET, libc::SO_RCVLOWAT, u32, sockopt::SetStruct<'_, u32>);
 
 /// One end of a chain link.
 #[derive(Debug)]
@@ -83,7 +97,7 @@ impl Conn {
         let results = [
             self.stream.set_nodelay(true),
             setsockopt(&self.stream, sockopt::TcpUserTimeout, &timeout).map_err(io::Error::from),
-            bound_unsent(self.stream.as_fd(), UNSENT),
+            setsockopt(&self.stream, NotSentLowat, &UNSENT).map_err(io::Error::from),
         ];
         if let Some(error) = results.into_iter().find_map(Result::err) {
             log::debug!("setting socket options: {error}");
@@ -176,7 +190,8 @@ impl Conn {
     /// comes too slowly for that.
     fn wait_for_more(&mut self) {
         let threshold = self.reader.left().clamp(1, WAKE_AT);
-        if threshold != self.threshold && wake_at(self.stream.as_fd(), threshold).is_ok() {
+        let bytes = u32::try_from(threshold).unwrap_or(u32::MAX);
+        if threshold != self.threshold && setsockopt(&self.stream, ReceiveLowat, &bytes).is_ok() {
             self.threshold = threshold;
         }
     }

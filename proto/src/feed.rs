@@ -6,7 +6,6 @@ use crate::link::{BEAT, LinkFault, Sender, SenderEvent, Terms};
 use crate::node::Shape;
 use crate::set::BlockSet;
 use crate::units::{BlockNo, PartNo, Time};
-use core::time::Duration;
 use std::sync::Arc;
 
 /// How a stored block looks on the wire.
@@ -80,7 +79,7 @@ impl Feed {
         }
     }
 
-    /// Whether the head has proven who it is.
+    /// Whether the head has proven its link key.
     #[must_use]
     pub fn is_proven(&self) -> bool {
         self.sender.is_proven()
@@ -90,12 +89,6 @@ impl Feed {
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.end_sent && self.sender.has_no_again()
-    }
-
-    /// The next block in line, for reading ahead.
-    #[must_use]
-    pub fn position(&self) -> BlockNo {
-        self.cursor
     }
 
     /// Any byte that arrives proves that the head lives.
@@ -126,18 +119,12 @@ impl Feed {
     /// # Errors
     /// [`LinkFault`]: the caller closes the link.
     pub fn on_time(&mut self, now: Time) -> Result<(), LinkFault> {
-        // Whoever stood still has not heard what was said meanwhile: the silence is its own.
+        // If this side stood still, it has not read what was sent meanwhile: the silence is its own.
         if now.since(self.looked) >= BEAT * 3 {
             self.sender.on_alive(now);
         }
         self.looked = now;
         self.sender.on_time(now)
-    }
-
-    /// How long the head was not heard.
-    #[must_use]
-    pub fn silence(&self, now: Time) -> Duration {
-        self.sender.silence(now)
     }
 
     /// When [`Self::on_time`] must be called at the latest.

@@ -220,7 +220,7 @@ fn to_agent() -> impl Strategy<Value = ToAgent> {
         (node(), line(64)).prop_map(|(node, server_version)| ToAgent::Welcome(Welcome { node, server_version })),
         prepare(),
         join(),
-        (deployment(), block()).prop_map(|(deployment, block)| ToAgent::Resend(Resend { deployment, block })),
+        (deployment(), line(1024)).prop_map(|(deployment, detail)| ToAgent::Notice(Notice { deployment, detail })),
         (deployment(), select(Then::ALL)).prop_map(|(deployment, then)| ToAgent::Finish(Finish { deployment, then })),
         (deployment(), reason(), line(1024)).prop_map(|(deployment, reason, detail)| ToAgent::Abort(Abort {
             deployment,

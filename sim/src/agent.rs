@@ -298,7 +298,7 @@ impl Agent {
                     run.on_join(&join, core);
                 }
             }
-            ToAgent::Resend(_) | ToAgent::Heartbeat | ToAgent::Notice(_) => {}
+            ToAgent::Heartbeat | ToAgent::Notice(_) => {}
             ToAgent::Finish(_) | ToAgent::Abort(_) => {
                 self.report(core);
                 self.drop_run(core);
@@ -333,7 +333,7 @@ impl Agent {
     fn say(&mut self, message: &ToServer, core: &mut Core) {
         let Some(control) = &mut self.control else { return };
         if core.network.backlog(control.conn, CALLER) > BACKLOG {
-            return self.on_lost("it does not read what is sent", core);
+            return self.on_lost("send backlog full: the server is not reading", core);
         }
         if control.open {
             control.said = core.now;

@@ -1,4 +1,4 @@
-//! The only place with unsafe code: memory maps, and the system calls of block devices, sockets and network cards.
+//! The only place with unsafe code: memory maps, and the system calls of block devices, terminals and network cards.
 //!
 //! Everything here gives a safe interface; nothing here decides anything.
 
@@ -7,10 +7,8 @@ mod memory;
 mod mirror_map;
 pub(crate) mod packet;
 pub(crate) mod rtnetlink;
-mod socket;
 pub(crate) mod tty;
 
 pub(crate) use memory::AlignedBuf;
 pub use mirror_map::MapError;
 pub(crate) use mirror_map::Piece;
-pub(crate) use socket::{bound_unsent, wake_at};

@@ -13,7 +13,7 @@ use core::time::Duration;
 
 pub use crate::reason::{LinkClass, LinkState, Side};
 pub use inventory::{Card, Disk, Held};
-pub use to_agent::{Abort, Finish, Join, LinkSpec, Notice, Prepare, Resend, ToAgent, Welcome};
+pub use to_agent::{Abort, Finish, Join, LinkSpec, Notice, Prepare, ToAgent, Welcome};
 pub use to_server::{BadBlock, Ended, Hello, LinkEvent, LogLine, Progress, Ready, Refused, ToServer};
 
 /// How long an agent that writes, or has written, keeps its state without a server; then it acts by itself.

@@ -1,11 +1,9 @@
 //! Messages from the server to an agent.
 
-use super::fields::{block, deployment, epoch, line, node, put_line, put_socket_address, socket_address};
+use super::fields::{deployment, epoch, line, node, put_line, put_socket_address, socket_address};
 use super::{MAX_LINE, MAX_NAME};
 use crate::reason::{Free, LinkClass, Reason, Then, Verify};
-use crate::units::{
-    BLOCK_MAX, BLOCK_MIN, BlockNo, DeploymentId, Epoch, GRAIN_MIN, Hash, LinkKey, MAX_DISK_BYTES, NodeId,
-};
+use crate::units::{BLOCK_MAX, BLOCK_MIN, DeploymentId, Epoch, GRAIN_MIN, Hash, LinkKey, MAX_DISK_BYTES, NodeId};
 use crate::wire::{Malformed, Parsed, array, flag, hash, whole};
 use nom::Parser;
 use nom::combinator::{cond, fail, map, verify};
@@ -21,15 +19,13 @@ pub enum ToAgent {
     Prepare(Prepare),
     /// Take this place in a chain.
     Join(Join),
-    /// The block is good on the server: fetch it again.
-    Resend(Resend),
     /// Nobody needs the node any more: finish the disk and end.
     Finish(Finish),
     /// Stop; the disk stays marked.
     Abort(Abort),
     /// Nothing but a sign of life.
     Heartbeat,
-    /// Something about this node that whoever looks at its console should know.
+    /// A text for the console of this node.
     Notice(Notice),
 }
 
@@ -42,7 +38,6 @@ impl ToAgent {
             Self::Welcome(welcome) => welcome.put(&mut out),
             Self::Prepare(prepare) => prepare.put(&mut out),
             Self::Join(join) => join.put(&mut out),
-            Self::Resend(resend) => resend.put(&mut out),
             Self::Finish(finish) => finish.put(&mut out),
             Self::Abort(abort) => abort.put(&mut out),
             Self::Heartbeat => out.push(0x87),
@@ -64,7 +59,6 @@ impl ToAgent {
             (input, 0x81) => map(Welcome::read, Self::Welcome).parse(input),
             (input, 0x82) => map(Prepare::read, Self::Prepare).parse(input),
             (input, 0x83) => map(Join::read, Self::Join).parse(input),
-            (input, 0x84) => map(Resend::read, Self::Resend).parse(input),
             (input, 0x85) => map(Finish::read, Self::Finish).parse(input),
             (input, 0x86) => map(Abort::read, Self::Abort).parse(input),
             (input, 0x87) => Ok((input, Self::Heartbeat)),
@@ -206,7 +200,7 @@ pub struct Join {
     pub position: u16,
     /// How many nodes the chain has.
     pub chain_len: u16,
-    /// Who will connect to the node.
+    /// The neighbour that will connect to the node.
     pub upstream: LinkSpec,
     /// Whom the node connects to; nobody for the tail.
     pub downstream: Option<LinkSpec>,
@@ -234,27 +228,6 @@ impl Join {
             (deployment, epoch, le_u32, place, LinkSpec::read, flag).parse(input)?;
         let (input, downstream) = cond(more, LinkSpec::read).parse(input)?;
         Ok((input, Self { deployment, epoch, pass, chain, position, chain_len, upstream, downstream }))
-    }
-}
-
-/// The block is good on the server: fetch it again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resend {
-    /// The deployment.
-    pub deployment: DeploymentId,
-    /// The block.
-    pub block: BlockNo,
-}
-
-impl Resend {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(0x84);
-        out.extend_from_slice(&self.deployment.0);
-        out.extend_from_slice(&self.block.0.to_le_bytes());
-    }
-
-    fn read(input: &[u8]) -> Parsed<'_, Self> {
-        map((deployment, block), |(deployment, block)| Self { deployment, block }).parse(input)
     }
 }
 
@@ -308,7 +281,7 @@ impl Abort {
     }
 }
 
-/// Something about this node that whoever looks at its console should know; nothing follows from it.
+/// A text for the console of this node; the agent does not act on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// The deployment.

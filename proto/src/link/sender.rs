@@ -265,12 +265,6 @@ impl Sender {
         self.spent += header.charge();
     }
 
-    /// How many block frames were sent on this link.
-    #[must_use]
-    pub fn frames_sent(&self) -> u64 {
-        self.frames_sent
-    }
-
     /// How many of them the downstream has, and how many its own downstream has too.
     #[must_use]
     pub fn received(&self) -> (u64, u64) {

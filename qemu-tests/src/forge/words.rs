@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use slidecast_proto::control::{
-    Abort, BadBlock, Ended, Join, LinkEvent, LinkSpec, LogLine, Prepare, Progress, Ready, Refused, Resend, ToAgent,
+    Abort, BadBlock, Ended, Join, LinkEvent, LinkSpec, LogLine, Notice, Prepare, Progress, Ready, Refused, ToAgent,
     ToServer, Welcome,
 };
 use slidecast_proto::reason::{EndState, Free, LinkClass, LinkState, LookedAt, Phase, Reason, Side, Verified, Verify};
@@ -124,7 +124,7 @@ pub(super) fn to_agent(random: &mut Random, right: &Prepare, join: &Join) -> ToA
         }),
         1 => ToAgent::Prepare(prepare(random, right)),
         2..=4 => ToAgent::Join(wrong_join(random, join)),
-        5 => ToAgent::Resend(Resend { deployment, block: BlockNo(number(random, 32)) }),
+        5 => ToAgent::Notice(Notice { deployment, detail: text(random) }),
         6 if random.below(3) == 0 => {
             ToAgent::Abort(Abort { deployment, reason: of(random, Reason::ALL), detail: text(random) })
         }
