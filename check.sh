@@ -3,7 +3,7 @@
 #
 #   fmt      formatting of Rust, and shellcheck of the scripts
 #   clippy   lints of all targets, warnings are errors
-#   doc      the documentation builds, without a broken link
+#   doc      the documentation builds, without a broken link; the examples run
 #   unit     unit, property and documentation tests of the workspace
 #   sim      the machines in virtual time: 2,000 seeds with faults, 1,000 nodes of which some die, and bugs on purpose
 #            that must be caught;
@@ -53,6 +53,8 @@ clippy() {
 doc() {
     need_rust
     RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --quiet --workspace --no-deps --document-private-items
+    cargo run --quiet -p slidecast-proto --example link
+    cargo run --quiet -p slidecast-image --example layers
 }
 
 unit() {
