@@ -46,7 +46,7 @@ pub enum Lost {
     Channel(ChannelError),
     /// A message that can't be understood.
     Malformed(Malformed),
-    /// The server does not read what is sent.
+    /// The send backlog is full: the server is not reading.
     Backlog,
 }
 
@@ -73,7 +73,7 @@ impl std::fmt::Display for Lost {
             Self::Handshake => write!(f, "no complete handshake within {} s", HANDSHAKE.as_secs()),
             Self::Channel(error) => error.fmt(f),
             Self::Malformed(error) => error.fmt(f),
-            Self::Backlog => f.write_str("it does not read what is sent"),
+            Self::Backlog => f.write_str("send backlog full: the server is not reading"),
         }
     }
 }
@@ -324,7 +324,7 @@ mod tests {
 
     const WELCOME: ToAgent = ToAgent::Welcome(Welcome { node: NodeId(7), server_version: String::new() });
 
-    /// Says hello to whoever listens until the link is lost; gives the orders that came, and why it was lost.
+    /// Says hello to the listener until the link is lost; returns the orders received, and why it was lost.
     fn visit(server: SocketAddr, key: Option<PublicKey>) -> (Vec<ToAgent>, Lost) {
         let mut poll = Poll::new().unwrap();
         let mut events = Events::with_capacity(4);

@@ -1,7 +1,7 @@
 //! Connections that leave by one network card, whatever the routes say.
 //!
 //! A machine whose cards have addresses of the same network, as they all have where nobody gives out any, has several routes
-//! to whoever answered one of them. Only the card that the answer came by is known to lead there.
+//! to the server that answered on one of them. Only the card that the answer came by is known to lead there.
 
 use mio::net::TcpStream;
 use nix::errno::Errno;

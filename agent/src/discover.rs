@@ -1,6 +1,6 @@
 //! Finding the server: seeks go out by broadcast on every network card, offers come back and say where to connect.
 //!
-//! An offer proves nothing. Whoever made it, it only puts an address on the list of those to be tried; the handshake of the
+//! An offer proves nothing: it only puts an address on the list of those to be tried; the handshake of the
 //! control link decides.
 
 use crate::cards;
@@ -198,7 +198,7 @@ impl Search {
         }
     }
 
-    /// Asks whoever may know, when it is time, and listens to answers. Says now and then what it is waiting for.
+    /// Sends seeks when they are due, reads answers, and now and then logs what it is waiting for.
     ///
     /// # Errors
     /// [`AgentError::NoSuchInterface`].

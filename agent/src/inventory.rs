@@ -207,7 +207,7 @@ fn first_text(dir: &Path, names: &[&str]) -> String {
     texts.map(|text| clean(&String::from_utf8_lossy(&text))).find(|text| !text.is_empty()).unwrap_or_default()
 }
 
-/// One line of printable characters: device texts come padded, and from whoever made the device.
+/// One line of printable characters: device texts come padded, and may hold any bytes.
 fn clean(text: &str) -> String {
     let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     printable.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(80).collect()

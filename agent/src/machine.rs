@@ -20,14 +20,14 @@ pub(crate) struct Machine {
     waker: Arc<OnceLock<Arc<Waker>>>,
 }
 
-/// The side of whoever sits in front of it.
+/// The console side: screen and keyboard.
 #[derive(Clone, Debug)]
 pub(crate) struct Operator {
     answers: SyncSender<usize>,
     waker: Arc<OnceLock<Arc<Waker>>>,
 }
 
-/// A machine that shows what it does on `board`, and whoever sits in front of it.
+/// A machine that shows its status on `board`, and its console.
 pub(crate) fn pair(board: Board, attended: bool) -> (Machine, Operator) {
     let (sender, answers) = sync_channel(1);
     let waker = Arc::new(OnceLock::new());

@@ -174,7 +174,7 @@ impl fmt::Debug for Slot {
     }
 }
 
-/// Received bytes in the ring, shared by whoever still needs them.
+/// Received bytes in the ring, shared by all their users.
 #[derive(Clone)]
 pub struct Span {
     holder: Holder,

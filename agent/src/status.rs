@@ -1,4 +1,4 @@
-//! Where this node stands, for whoever watches: the console of a machine that belongs to the agent.
+//! The status of this node, for the console of a machine that belongs to the agent.
 //!
 //! What is known is taken from the words between agent and server as they pass.
 

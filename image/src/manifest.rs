@@ -1,7 +1,7 @@
 //! The manifest: what a resolved image is, as one header that is trusted and parts that are checked against it.
 //!
-//! The header names the hash of every part, and the BLAKE3 hash of the encoded header is the **root**: who knows the
-//! root can accept header and parts from anybody. Blocks are numbered in a canonical order (by the lowest grain of the
+//! The header names the hash of every part, and the BLAKE3 hash of the encoded header is the **root**: with the
+//! root, header and parts can be accepted from anybody. Blocks are numbered in a canonical order (by the lowest grain of the
 //! disk that they reach), so that the same layers give the same root everywhere.
 
 pub use crate::part::{BlockInfo, Content, Part, PartWriter, Place};
@@ -220,7 +220,7 @@ impl ManifestHeader {
         Hash::of(encoded)
     }
 
-    /// How the manifest is cut, for those who pass it on.
+    /// The sizes of the parts, for nodes that pass them on.
     #[must_use]
     pub fn shape(&self) -> Shape {
         let part = |part: &PartEntry| PartShape { first: part.first.0, hash: part.hash };

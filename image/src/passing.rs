@@ -1,4 +1,4 @@
-//! A file that gets its name when it is complete. Until then it has none, and goes with whoever makes it, even if that is
+//! A file that gets its name when it is complete. Until then it has none, and disappears with the process that makes it, even if that is
 //! killed (open(2), `O_TMPFILE`); where a file system knows no such files it has a passing name in the same folder.
 
 use crate::error::{ImageError, Operation};

@@ -2,7 +2,7 @@
 //!
 //! What a file system calls unused may still hold the superblock of what was there before. A probe that finds it takes the
 //! disk for something else than the image, so these places are never left as they are: `create` maps them as zeros
-//! where they are unused, and whoever writes the image to a larger disk clears those that lie behind the image.
+//! where they are unused, and the program that writes the image to a larger disk clears those that lie behind the image.
 //!
 //! The places are those of the probes of libblkid 2.38.1 (superblocks and partition tables), of `mdadm --examine`
 //! (0.90, 1.0, 1.1, 1.2, and the formats of firmware RAID), of `pvck` and `zdb -l`; the ranges are wider than what each

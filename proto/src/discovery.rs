@@ -1,6 +1,6 @@
 //! How an agent finds the server: it broadcasts a seek, servers answer with an offer.
 //!
-//! An offer is only a hint where to connect; who is there shows in the handshake ([`crate::noise`]). An agent that knows the server's
+//! An offer is only a hint where to connect; the handshake proves the identity of the server ([`crate::noise`]). An agent that knows the server's
 //! key puts a key of its own into the seek, and the server proves with both that the offer is its own and where it can be reached:
 //! such offers are tried before all others, however many of those there are. Both datagrams have
 //! the same length, so nobody can make the server send more than he sent himself. The server keeps a table of fixed size
@@ -208,7 +208,7 @@ impl Recognition {
     pub fn is_of_server(&self, offer: &[u8], source: IpAddr) -> bool {
         let Ok(offer) = <&[u8; DATAGRAM_LEN]>::try_from(offer) else { return false };
         let right = proof(&self.key, offer, source);
-        // Whoever guesses has one try for each datagram, and learns nothing of the time that this takes.
+        // An attacker has one guess per datagram, and learns nothing from the time that this takes.
         let differs = right.iter().zip(&offer[DATAGRAM_LEN - PROOF_LEN..]).fold(0, |sum, (a, b)| sum | (a ^ b));
         differs == 0
     }

@@ -23,13 +23,13 @@ const MAGIC: [u8; 4] = *b"SLDF";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Upstream opens: who is calling whom, epoch, nonce.
+    /// Upstream opens: ids of both ends, epoch, nonce.
     Hello = 1,
     /// Downstream answers: nonce and proof.
     Accept = 2,
     /// Upstream's proof.
     Proof = 3,
-    /// Either end says why it hangs up.
+    /// Either end hangs up and gives the reason.
     Refuse = 4,
     /// The manifest header.
     Manifest = 16,
@@ -45,7 +45,7 @@ pub enum Kind {
     Ack = 33,
     /// Block `number` is wanted again.
     Again = 34,
-    /// Nothing to say, but alive.
+    /// Heartbeat: nothing to say, but alive.
     Beat = 48,
 }
 
@@ -108,7 +108,7 @@ pub struct Header {
 /// Why 48 bytes are no frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderError {
-    /// The first bytes are not ours: a stranger's connection.
+    /// The first bytes are not the magic number: not a SlideCast peer.
     Magic,
     /// Another version of the chain link.
     Version(u8),

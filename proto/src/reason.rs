@@ -84,7 +84,7 @@ macro_rules! closed_list {
     };
 }
 closed_list! {
-    /// Why something failed: the closed list of the report. Grouped by who must act.
+    /// Why something failed: the closed list of the report. Grouped by where to act.
     Reason {
         /// Nothing failed.
         None = 0 "none",

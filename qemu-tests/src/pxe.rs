@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const COOKIE: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
 const OPTIONS_AT: usize = 240;
 
-/// Who asks.
+/// The client.
 #[derive(Debug, Clone)]
 pub struct Asker {
     /// The card to ask on.
@@ -32,7 +32,7 @@ pub struct Asker {
 /// What a server answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Who answered.
+    /// The server that answered.
     pub server: Ipv4Addr,
     /// The address that is offered, unspecified if none is.
     pub address: Ipv4Addr,

@@ -1,6 +1,6 @@
 //! The exit codes of `slidecast`, the same for every sub-command. `docs/DEPLOY.md` has this table too.
 
-/// How a run ended, for whoever called the program.
+/// The exit codes of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {

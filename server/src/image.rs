@@ -80,7 +80,7 @@ fn run_info(args: &Info) -> Result<ExitCode, Failure> {
     if args.json {
         say(&serde_json::to_string_pretty(&info).expect("it has only numbers, texts and lists"));
     } else {
-        // Names of partitions come from whoever made the disk.
+        // Names of partitions come from the disk and may hold anything.
         info.to_string().lines().for_each(|line| say(&shown(line)));
     }
     Ok(ExitCode::Done)

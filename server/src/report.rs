@@ -163,7 +163,7 @@ impl Report {
     }
 }
 
-/// How a node ended. Whoever took no part has failed too: nothing was put on its disk.
+/// How a node ended. A node that took no part has failed too: its disk was not written.
 fn verdict(node: &NodeRecord, stage: Stage) -> (EndState, Reason, &str) {
     match &node.standing {
         Standing::Ended(end) => (end.state, end.reason, &end.detail),

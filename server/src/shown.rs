@@ -1,4 +1,4 @@
-//! Text from agents, made fit for a terminal, a log or a report: whoever sends it must not be able to move a cursor,
+//! Text from agents, made fit for a terminal, a log or a report: no sender may move a cursor,
 //! rewrite a line or fill a screen.
 
 use std::fmt::Write;

@@ -276,7 +276,7 @@ impl Server {
         if core.network.backlog(conn, CALLED) > BACKLOG {
             self.links.remove(&conn);
             core.close(conn, CALLED);
-            return self.gone(Some(node), "it does not read what is sent", core);
+            return self.gone(Some(node), "send backlog full: the agent is not reading", core);
         }
         core.start(conn, CALLED, Frame::Message(order.encode()));
     }

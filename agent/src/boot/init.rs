@@ -202,7 +202,7 @@ fn mount_one(kind: &str, point: &str) -> Result<(), String> {
         flags |= MsFlags::MS_NODEV;
     }
     match mount(Some(kind), point, Some(kind), flags, Some("")) {
-        // The kernel, or who packed the boot image, was faster.
+        // The kernel or the boot image has mounted it already.
         Ok(()) | Err(Errno::EBUSY) => Ok(()),
         Err(error) => Err(wrong(error.into())),
     }

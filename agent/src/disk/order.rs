@@ -7,7 +7,7 @@
 //! 4. body: written, flushed and read back by the other threads; nothing of it is written before 3 is done
 //! 5. the last look: head and backup table must still be as 1 and 2 left them; some blocks or all are read once more
 //! 6. zeros over old signatures behind the image on a larger disk; flush; read back
-//! 7. backup table, then the head but sector 0; flush; read back
+//! 7. backup table, then the head except sector 0; flush; read back
 //! 8. sector 0; flush; read back
 //!
 //! A power cut before 1 is flushed leaves the disk as it was; from then until 8 it has the mark and no boot signature; and after 2

@@ -1,4 +1,4 @@
-//! Who else uses a disk: mounts, swap, mappings and RAID on it or on its partitions, and loop devices.
+//! Other users of a disk: mounts, swap, mappings and RAID on it or on its partitions, and loop devices.
 
 use super::Roots;
 use super::loops::Loop;

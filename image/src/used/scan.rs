@@ -94,7 +94,7 @@ pub fn scan(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> DiskReport {
             Err(None) => report.notes.push("the end of the disk is kept as it is: it cannot be read".to_owned()),
         }
     }
-    // An old signature in free space would be found by the probes of whoever uses the disk next.
+    // An old signature in free space would be found by the next program that probes the disk.
     let mut places = signatures::places(0, disk_bytes);
     places.extend(table.partitions.iter().flat_map(|found| signatures::places(found.start, found.bytes)));
     let unused = signatures::joined(unused);

@@ -8,7 +8,7 @@ use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
-/// Text of one line: no control characters, so that whoever shows it needs no second thought.
+/// Text of one line: no control characters, so that it can be shown anywhere.
 pub(super) fn line<'a>(limit: u16) -> impl FnMut(&'a [u8]) -> Parsed<'a, String> {
     move |input| verify(text(limit), |text: &str| !text.chars().any(char::is_control)).parse(input)
 }

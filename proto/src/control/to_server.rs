@@ -12,7 +12,7 @@ use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
 /// Anything an agent says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToServer {
-    /// The first message: who and what the node is.
+    /// The first message: the identity and the hardware of the node.
     Hello(Hello),
     /// The target is found, may be written and is open.
     Ready(Ready),
@@ -24,7 +24,7 @@ pub enum ToServer {
     Link(LinkEvent),
     /// A block's content was not what the manifest says.
     BadBlock(BadBlock),
-    /// The node is finished, in the one way or the other.
+    /// The node is finished, successfully or not.
     Ended(Ended),
     /// A line of the agent's log.
     Log(LogLine),
@@ -76,7 +76,7 @@ impl ToServer {
     }
 }
 
-/// Who and what a node is.
+/// The identity and the hardware of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The version of the agent.
@@ -314,7 +314,7 @@ pub struct LinkEvent {
     pub deployment: DeploymentId,
     /// The epoch of the link.
     pub epoch: Epoch,
-    /// Who is at its other end.
+    /// The node at its other end.
     pub peer: NodeId,
     /// Which side that is.
     pub side: Side,
@@ -360,7 +360,7 @@ pub struct BadBlock {
     pub deployment: DeploymentId,
     /// The block.
     pub block: BlockNo,
-    /// Who sent it.
+    /// The node that sent it.
     pub from: NodeId,
     /// What was wrong, for people.
     pub detail: String,
@@ -386,7 +386,7 @@ impl BadBlock {
     }
 }
 
-/// The node is finished, in the one way or the other.
+/// The node is finished, successfully or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// The deployment.

@@ -25,7 +25,7 @@ impl Deployment {
         };
         let said = format!("node {id} says: {}", event.detail);
         if event.peer != NodeId::SERVER && self.is_quiet(event.peer, now) {
-            return self.lose(event.peer, &format!("nothing is heard of it, and {said}"), now);
+            return self.lose(event.peer, &format!("no contact with it, and {said}"), now);
         }
         if !self.are_neighbours(upper, lower) {
             return;
@@ -77,7 +77,7 @@ impl Deployment {
             return;
         }
         if self.is_quiet(head, now) {
-            return self.lose(head, &format!("nothing is heard of it, and its feed says: {detail}"), now);
+            return self.lose(head, &format!("no contact with it, and its feed says: {detail}"), now);
         }
         let (upper, teller) = (NodeId::SERVER, NodeId::SERVER);
         let broke = Break { at: now, upper, lower: head, teller, cause: Cause::Broken };

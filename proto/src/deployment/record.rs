@@ -296,7 +296,7 @@ impl NodeRecord {
     pub(super) fn waits_for(&self) -> &'static str {
         match &self.progress {
             None => "it never reported",
-            Some(_) if self.waits_for_disk() => "its disk takes nothing",
+            Some(_) if self.waits_for_disk() => "its disk does not accept writes",
             Some(progress) if progress.wait_downstream_ms > progress.wait_upstream_ms => "it waits for its downstream",
             Some(_) => "it waits for its upstream",
         }

@@ -206,7 +206,7 @@ impl Deployment {
     /// Gives up nodes whose control link is gone for too long, and nodes on which nothing moves.
     pub(super) fn find_lost(&mut self, now: Time) {
         for (id, said) in self.believed_dead(now) {
-            self.lose(id, &format!("nothing is heard of it, and {said}"), now);
+            self.lose(id, &format!("no contact with it, and {said}"), now);
         }
         let lost: Vec<NodeId> = self
             .nodes()
@@ -222,14 +222,14 @@ impl Deployment {
             .filter(|node| node.is_running() && node.connected && now.since(node.moved_on) >= STALL)
             .filter(|node| !self.is_comparing(node) && !self.waits_for_pass(node))
             .collect();
-        // Of those who wait for one another the one is to blame that waits for its own disk.
+        // Of nodes that wait for each other, the one that waits for its own disk is to blame.
         let by_disk = |node: &&&NodeRecord| node.waits_for_disk();
         let guilty: Vec<NodeId> = stalled.iter().filter(by_disk).map(|node| node.id).collect();
         let chains: Vec<Option<usize>> = stalled.iter().filter(by_disk).map(|node| node.chain).collect();
         let excused = |node: &&NodeRecord| node.chain.is_some() && chains.contains(&node.chain);
         let (with_guilty, alone): (Vec<&NodeRecord>, Vec<&NodeRecord>) = stalled.into_iter().partition(excused);
         let excused: Vec<NodeId> = with_guilty.iter().map(|node| node.id).filter(|id| !guilty.contains(id)).collect();
-        let mut ends: Vec<(NodeId, &str)> = guilty.iter().map(|id| (*id, "its disk takes nothing")).collect();
+        let mut ends: Vec<(NodeId, &str)> = guilty.iter().map(|id| (*id, "its disk does not accept writes")).collect();
         let alone: Vec<&NodeRecord> = alone.into_iter().filter(|node| !guilty.contains(&node.id)).collect();
         // Those below the first one of a chain wait for it, and have some time when it is gone.
         let (first, below): (Vec<&NodeRecord>, Vec<&NodeRecord>) = alone.iter().partition(|node| {
@@ -240,7 +240,7 @@ impl Deployment {
         let below: Vec<NodeId> = below.iter().map(|node| node.id).collect();
         ends.extend(first.iter().map(|node| (node.id, node.waits_for())));
         for (id, waits) in ends {
-            let detail = format!("nothing has moved for {} s though it can be heard: {waits}", STALL.as_secs());
+            let detail = format!("no progress for {} s although it responds: {waits}", STALL.as_secs());
             self.fail(id, Reason::TimedOut, detail, now);
         }
         for id in excused {
@@ -251,7 +251,7 @@ impl Deployment {
         }
     }
 
-    /// A node is dead, and with it whoever next to it is as quiet: the chain closes around them.
+    /// A node is dead, and so is every neighbour that is as silent: the chain closes around them.
     pub(super) fn lose(&mut self, id: NodeId, detail: &str, now: Time) {
         let near = |this: &Self| -> Vec<NodeId> {
             let Some(chain) = this.nodes.get(&id).and_then(|node| node.chain) else { return Vec::new() };
@@ -262,14 +262,14 @@ impl Deployment {
         };
         let around = near(self);
         self.lose_one(id, detail, now);
-        let said = format!("nor of node {id} next to it");
+        let said = format!("nor with its neighbour, node {id}");
         for other in around {
             let dead = self.is_dead_quiet(other, now);
             let Some(node) = self.nodes.get_mut(&other).filter(|node| node.chain.is_some()) else { continue };
             if dead {
-                self.lose(other, &format!("nothing is heard of it, {said}"), now);
+                self.lose(other, &format!("no contact with it, {said}"), now);
             } else if now.since(node.heard) >= DEAF && node.suspected.is_none() {
-                // Between two dead ones nobody is left to complain of it.
+                // Between two dead nodes no live neighbour is left to report it.
                 node.suspected = Some((DEAD_QUIET, said.clone()));
             }
         }
@@ -287,7 +287,7 @@ impl Deployment {
         // Whatever comes from it after this shows that it is back.
         (node.gone, node.connected) = (node.gone.or(Some(now)), false);
         (node.blamed, node.suspected) = (None, None);
-        // Who was let go may hang up: that is no loss.
+        // A node that was told to finish may hang up: that is no loss.
         let (label, was, let_go) = (node.label(), node.is_running(), node.finished);
         self.end_node(id, Reason::NodeLost, detail.to_owned(), now);
         if let Some((chain, successor)) = self.splice_out(id, now)

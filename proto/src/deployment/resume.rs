@@ -255,11 +255,11 @@ impl Deployment {
         self.ready().into_iter().for_each(|id| self.replace_lost(id, now));
     }
 
-    /// Forms chains of those who are back, once all are or it takes too long. Gives whether there is still to be waited.
+    /// Forms chains of the nodes that are back, once all are or it takes too long. Returns whether to wait longer.
     pub(super) fn gather(&mut self, now: Time) -> bool {
         let Some(resumed) = self.resumed else { return false };
         if !resumed.gathered {
-            // Who has ended may be gone for good; only where all have, they are waited for to be let go.
+            // Do not wait for finished nodes, unless all are finished and must be released.
             let over = self.nodes().all(|node| node.outcome().is_some());
             let waits = self.nodes().any(|node| node.away != Away::No && (over || node.outcome().is_none()));
             if waits && now < resumed.gather {

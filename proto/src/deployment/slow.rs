@@ -21,7 +21,7 @@ const WINDOW: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(8);
 /// The least time between two moves in a chain.
 const REST: Duration = Duration::from_secs(10);
-/// A node that takes nothing at all is moved after this time ...
+/// A node that accepts no data at all is moved after this time ...
 const PATIENCE_STUCK: Duration = Duration::from_secs(2);
 /// ... and so long after the last move.
 const REST_STUCK: Duration = Duration::from_secs(5);
@@ -176,7 +176,7 @@ struct Slow {
     could: f64,
     /// The upper end of the link, if it is a link.
     above: Option<NodeId>,
-    /// It takes nothing at all.
+    /// It accepts no data at all.
     stuck: bool,
     /// That it could do more is only what cards claim.
     claimed: bool,

@@ -63,7 +63,7 @@ pub enum LinkFault {
     Deployment,
     /// A caller that is not the one the order named, or of another epoch.
     Stranger {
-        /// Who calls.
+        /// The caller.
         from: NodeId,
         /// Its epoch.
         epoch: Epoch,
@@ -157,9 +157,9 @@ impl From<Malformed> for LinkFault {
 /// What a Hello says, before anything of it is proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Greeting {
-    /// Who calls.
+    /// The caller.
     pub from: NodeId,
-    /// Whom it wants.
+    /// The node that it calls.
     pub to: NodeId,
     /// The epoch of its order.
     pub epoch: Epoch,

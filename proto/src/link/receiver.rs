@@ -21,7 +21,7 @@ const ACK_BYTES: u64 = 1 << 20;
 pub enum ReceiverEvent {
     /// Nothing to act on.
     Nothing,
-    /// The upstream is who the server said it is.
+    /// The upstream has proven the link key.
     Proven,
     /// The payload is the manifest header.
     Manifest,

@@ -227,7 +227,7 @@ struct Waits {
     disk: u32,
 }
 
-/// In which way a block was wrong: each says something else, and is counted apart.
+/// Why a block was rejected; each reason is counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wrong {
     /// What was read back from the disk.

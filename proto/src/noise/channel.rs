@@ -8,7 +8,7 @@ use core::fmt;
 use snow::{Builder, HandshakeState, TransportState};
 use std::collections::VecDeque;
 
-/// How many bytes of messages may wait for [`Channel::poll_message`]. Who polls after every [`Channel::on_bytes`] of at
+/// How many bytes of messages may wait for [`Channel::poll_message`]. A caller that polls after every [`Channel::on_bytes`] of at
 /// most half of it never gets near.
 pub const MAX_QUEUED: usize = 1 << 20;
 /// How many bytes may wait for [`Channel::poll_transmit`].
@@ -346,7 +346,7 @@ impl Channel {
                 self.state = self.go_on(noise, SEALED_KEY)?;
                 Ok(())
             }
-            // Who pinned another key sealed its first message for that key; the answer is sealed by the key it was for.
+            // A caller that pinned another key sealed its first message for that key; the answer is sealed by the key it was for.
             Err(snow::Error::Decrypt) if self.mode == Mode::Pinned && message.len() == SEALED_NOTHING => {
                 if self.end == End::Server {
                     put_message(&mut self.unsent, &[]);

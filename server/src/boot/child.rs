@@ -37,9 +37,9 @@ exit "$code""#;
 const START_WITHIN: Duration = Duration::from_secs(10);
 /// How long it may take to end.
 const END_WITHIN: Duration = Duration::from_secs(2);
-/// Who lived for so long was well.
+/// After this uptime the restart counter is reset.
 const WELL: Duration = Duration::from_secs(60);
-/// How often it is started again without having been well in between.
+/// The most restarts without such an uptime in between.
 const MOST_STARTS: u32 = 6;
 /// The longest line that is read.
 const LONGEST: u64 = 4096;

@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 const SIGNALS: Token = Token(0);
 const EVENT: Token = Token(1);
-/// Events that may wait before those who bring them do.
+/// How many events may be queued before their senders block.
 const WAITING: usize = 256;
 
 /// Runs the boot server until it is stopped.
@@ -31,7 +31,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         uefi: args.uefi,
     };
     let poll = Poll::new().map_err(BootError::system("starting the event loop"))?;
-    // Before anything starts, so that whoever stops us early leaves nothing behind.
+    // Before anything starts, so that an early signal leaves nothing behind.
     let mut signals = Signals::take().map_err(BootError::system("taking over signals"))?;
     let registered = poll.registry().register(signals.receiver(), SIGNALS, Interest::READABLE);
     registered.map_err(BootError::system("starting the event loop"))?;
@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let server = BootServer::start(&options, |_| Vec::new(), Arc::default(), tell)?;
     say(&server.describe());
     let ended = serve(poll, &mut signals, &told).map_err(BootError::system("waiting for events"))?;
-    // First, so that whoever has news does not wait for somebody to take it.
+    // First, so that senders of events do not wait for a receiver.
     drop(told);
     drop(server);
     Ok(match ended {

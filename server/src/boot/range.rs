@@ -61,7 +61,7 @@ impl fmt::Display for DhcpRange {
     }
 }
 
-/// Who gives out addresses where `deploy` boots machines: `proxy` or a range.
+/// What gives out addresses where `deploy` boots machines: the network's own DHCP server (`proxy`), or us from a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BootMode {
     /// The net's own DHCP server.

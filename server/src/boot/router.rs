@@ -73,7 +73,7 @@ fn advertise(socket: &UdpSocket, index: u32, packet: &[u8], stop: &AtomicBool) {
         let pause = if asked { AT_MOST_EVERY } else { EVERY };
         if sent.is_none_or(|sent| sent.elapsed() >= pause) {
             sent = Some(Instant::now());
-            // Such as before the card has an address of its own; whoever needs it asks again.
+            // Such as before the card has an address of its own; a machine that needs it asks again.
             if let Err(error) = socket.send_to(packet, to) {
                 log::debug!("router advertisement: {error}");
             }

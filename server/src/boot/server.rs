@@ -58,7 +58,7 @@ pub struct Options {
 /// A running boot server. Dropping it ends everything that it started.
 #[derive(Debug)]
 pub struct BootServer {
-    // dnsmasq goes first: who has been told of files must be able to fetch them.
+    // dnsmasq goes first: machines that were told of files must be able to fetch them.
     _dnsmasq: Dnsmasq,
     _router: Option<Router>,
     _http: HttpServer,
@@ -134,7 +134,7 @@ fn path_of(name: &str) -> &'static str {
     }
 }
 
-/// dnsmasq's log has neither a file's size nor who an address is.
+/// The log of dnsmasq has neither the size of a file nor the machine behind an address.
 fn with_sizes(sizes: HashMap<String, u64>, tell: Tell) -> Tell {
     Arc::new(move |event| {
         tell(match event {

@@ -1,4 +1,4 @@
-//! Machines that are through. They are sent on to their own disk when they boot from the network again: whoever is to
+//! Machines that have booted and were written. They are sent on to their own disk when they boot from the network again: whoever is to
 //! restart when it is done would otherwise come back as an agent for ever.
 
 use super::event::Mac;

@@ -26,7 +26,7 @@ const VERSION: u32 = 1;
 const UNFINISHED: &str = ".deploy";
 /// A file without a port may be in use by an older version until it is this old: each is there for less than a second.
 const DEAD_AFTER: Duration = Duration::from_secs(3600);
-/// A file longer than this is none of ours, in bytes.
+/// The longest state file that is read, in bytes.
 const LONGEST: u64 = 256 << 20;
 
 /// The keys that the agents of each run have proven to have.
@@ -39,11 +39,11 @@ pub(super) enum StateError {
     Io { operation: &'static str, path: PathBuf, source: io::Error },
     /// No deployment was left unfinished.
     Nothing { path: PathBuf },
-    /// Another deployment that runs keeps its state there.
+    /// A running deployment keeps its state there.
     Busy { path: PathBuf },
-    /// The file can't be understood.
+    /// The file is not a state that this version wrote.
     Malformed { path: PathBuf, what: String },
-    /// The unfinished deployment is another one.
+    /// The saved deployment differs in what was asked for.
     Other { image: String, what: &'static str },
     /// Its agents have given up.
     Old { image: String, seconds: u64 },
@@ -54,10 +54,12 @@ impl fmt::Display for StateError {
         match self {
             Self::Io { operation, path, .. } => write!(f, "{operation} {}", path.display()),
             Self::Nothing { path } => write!(f, "nothing to resume: there is no {}", path.display()),
-            Self::Busy { path } => write!(f, "another deployment that runs has {}", path.display()),
-            Self::Malformed { path, what } => write!(f, "{} is no unfinished deployment: {what}", path.display()),
+            Self::Busy { path } => write!(f, "a running deployment uses {} already", path.display()),
+            Self::Malformed { path, what } => {
+                write!(f, "{} is not a valid deployment state file: {what}", path.display())
+            }
             Self::Other { image, what } => {
-                write!(f, "the unfinished deployment is another one: of {image}, with another {what}")
+                write!(f, "cannot resume: the saved deployment of {image} used a different {what}")
             }
             Self::Old { image, seconds } => write!(
                 f,
@@ -596,7 +598,7 @@ mod tests {
             let keeper = open(dir.path(), asked()).unwrap();
             assert!(matches!(keeper.find(false, SystemTime::now()), Ok(Found::Superseded(_))));
             let error = keeper.find(true, SystemTime::now()).unwrap_err();
-            assert!(one_line(&error).contains("deploy-7531.json is no unfinished deployment"), "{error}");
+            assert!(one_line(&error).contains("deploy-7531.json is not a valid deployment state file"), "{error}");
         }
         fs::remove_file(&path).unwrap();
         let keeper = open(dir.path(), asked()).unwrap();

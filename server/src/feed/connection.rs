@@ -127,7 +127,7 @@ impl Connection {
         &mut self.socket
     }
 
-    /// Whether the head has proven who it is.
+    /// Whether the head has proven its link key.
     pub(crate) fn is_proven(&self) -> bool {
         self.machine.is_proven()
     }

@@ -162,7 +162,7 @@ impl Worker {
                 ConnectionError::Image { block, detail } => {
                     return self.say(FeedNews::ImageCorrupt { block, detail });
                 }
-                // Whose kernel answers and who says nothing itself won't answer the next call either.
+                // If the kernel acknowledges but the agent is silent, another attempt will not help.
                 error if now >= give_up || matches!(error, ConnectionError::Fault(LinkFault::Handshake)) => {
                     let detail = format!("link to node {} at {}: {error}", terms.to, self.order.address);
                     return self.say(FeedNews::Down { detail });

@@ -21,7 +21,7 @@ use table::Table;
 
 /// The most lines that wait to be written; beyond that the oldest go.
 const MAX_LINES: usize = 200;
-/// How long the end waits for a terminal that takes nothing.
+/// How long the end waits for a terminal that is blocked.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// One of the ways of showing.
@@ -138,7 +138,7 @@ impl Progress {
     pub fn end(self, snapshot: Snapshot, code: u8) {
         self.leave(|mailbox| (mailbox.snapshot, mailbox.end) = (Some(Box::new(snapshot)), Some(code)));
         if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(LAST_WORDS) {
-            log::debug!("standard output takes nothing; the end was not shown");
+            log::debug!("standard output is blocked; the last update was not shown");
         }
     }
 }

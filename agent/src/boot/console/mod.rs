@@ -107,7 +107,7 @@ impl Log for ConsoleLog {
             Level::Info | Level::Error => text,
             level => format!("{}: {text}", level.as_str().to_ascii_lowercase()),
         };
-        // Who logs must never wait for a slow line.
+        // Logging must never wait for a slow serial line.
         let _ = self.words.try_send(Word::Line(line));
     }
 

@@ -46,7 +46,7 @@ mod option {
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
-    /// DHCPDISCOVER: who has an address?
+    /// DHCPDISCOVER: look for servers.
     Discover,
     /// DHCPREQUEST of what was offered.
     Select { address: Ipv4Addr, server: Ipv4Addr },
@@ -123,7 +123,7 @@ pub(crate) struct Lease {
     pub(crate) address: Ipv4Addr,
     /// How many bits of it are the network.
     pub(crate) prefix: u8,
-    /// Where what is for elsewhere is sent.
+    /// Routes to other networks.
     pub(crate) routes: Vec<Route>,
     /// Servers of names.
     pub(crate) dns: Vec<Ipv4Addr>,
@@ -133,7 +133,7 @@ pub(crate) struct Lease {
     pub(crate) mtu: Option<u16>,
     /// What the machine is called.
     pub(crate) host_name: Option<String>,
-    /// Who gave it.
+    /// The server that gave it.
     pub(crate) server: Ipv4Addr,
     /// How long it may be used; `None` for ever.
     pub(crate) time: Option<Duration>,

@@ -1,4 +1,4 @@
-//! The kernel's own words, for whoever can't see the machine's console: what it says of disks, cards, machine checks and memory
+//! Kernel messages, for operators without a view of the machine's console: what it says of disks, cards, machine checks and memory
 //! goes to the log and so to the server, and the last words about a disk stand beside the reason for which it failed.
 //!
 //! Only the agent that is the whole machine does this. As a plain program it is one of many on somebody's system, which has

@@ -57,7 +57,7 @@ impl LinkLocal {
         if arp.sender == self.mac {
             return;
         }
-        // Until the address is ours, somebody else who asks for it wants it too.
+        // Until the address is ours, another host that probes for it wants it too.
         let wanted = !self.claimed && arp.sender_ip.is_unspecified() && arp.target_ip == self.address;
         if arp.sender_ip != self.address && !wanted {
             return;

@@ -35,7 +35,7 @@ struct Shared {
     names: Mutex<Names>,
 }
 
-/// Who set what there is only one of on a machine, and may be overruled by the card that it was booted from.
+/// The card that set the settings of which a machine has one each; the card that it was booted from may overrule it.
 #[derive(Debug, Default)]
 struct Names {
     host: Option<bool>,

@@ -1,4 +1,4 @@
-//! Who is connected, and who makes room for the next one.
+//! The connections there are, and which one is closed to make room for the next.
 
 use super::Shared;
 use std::collections::HashMap;
@@ -38,7 +38,7 @@ struct Caller {
     leaving: bool,
 }
 
-/// How little a caller has made of its time, the least first: who has taken nothing by how long it has been there, then the others by
+/// How little a caller has made of its time, the least first: callers that have taken nothing by how long they have been there, then the others by
 /// bytes a second.
 fn worth(sent: u64, here: Duration) -> (u128, u128) {
     let millis = here.as_millis().max(1);

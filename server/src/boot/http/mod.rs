@@ -41,7 +41,7 @@ pub(super) type Contents = HashMap<&'static str, Content>;
 /// What all connections share.
 struct Shared {
     contents: Contents,
-    /// Who gets nothing any more.
+    /// Callers that are refused.
     through: Arc<Through>,
     tell: Tell,
     callers: Callers,
