@@ -567,8 +567,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         leave(dir.path());
         for (other, what) in [
-            (Asked { root: "cd".to_owned(), ..asked() }, "with another image"),
-            (Asked { fresh: true, ..asked() }, "with another --fresh"),
+            (Asked { root: "cd".to_owned(), ..asked() }, "used a different image"),
+            (Asked { fresh: true, ..asked() }, "used a different --fresh"),
         ] {
             let keeper = open(dir.path(), other).unwrap();
             let now = SystemTime::now();
