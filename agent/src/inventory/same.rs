@@ -7,6 +7,8 @@
 //!   USB disk has one port, so two of them with one name are two disks;
 //! - both have the same world wide name and the same serial number, and neither is a filler (one character over and over,
 //!   fewer than four characters): makers of cheap disks give all of them one;
+//! - the name is one that a registered maker gave: NAA 2, 5 or 6, or no NAA name. NAA 3 is given locally; a software target
+//!   numbers its disks with it, each server from one;
 //! - model, size, sectors and the flags of removable and read-only are the same.
 //!
 //! Everything else stays two disks, and so an ambiguity for a person.
@@ -59,7 +61,7 @@ pub(super) fn gravest(held: impl IntoIterator<Item = Held>) -> Held {
 }
 
 fn is_one_disk(one: &Disk, other: &Disk) -> bool {
-    let named = is_sure(&one.wwn) && is_sure(&one.serial);
+    let named = is_sure(&one.wwn) && is_registered(&one.wwn) && is_sure(&one.serial);
     let several = SEVERAL_PATHS.contains(&one.transport.as_str()) && !one.file && !other.file;
     let names = |disk: &Disk| (disk.wwn.to_ascii_lowercase(), disk.serial.clone(), disk.model.clone());
     let shape = |disk: &Disk| {
@@ -76,6 +78,11 @@ fn is_sure(name: &str) -> bool {
     let mut chars = digits.chars().filter(|c| c.is_alphanumeric());
     let first = chars.next();
     digits.len() >= LEAST_NAME && chars.any(|c| Some(c) != first)
+}
+
+/// Whether a world wide name is not one that anybody may give (SPC-4, 7.8.6.6: the first digit is the kind).
+fn is_registered(wwn: &str) -> bool {
+    wwn.strip_prefix("0x").is_none_or(|digits| digits.starts_with(['2', '5', '6']))
 }
 
 #[cfg(test)]
@@ -138,6 +145,7 @@ mod tests {
             ("device/wwid", ""),
             ("device/wwid", "naa.0000000000000000"),
             ("device/wwid", "eui.ffffffffffffffff"),
+            ("device/wwid", "naa.3000000100000001"),
             ("device/wwid", "t10.ATA LOGICAL VOLUME PEYHB0ARH9"),
         ] {
             assert_eq!(found(FC, &[(file, text)], &[(file, text)]).len(), 2, "{file}={text}");
