@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +45,12 @@ pub struct Misplacing {
     /// ... by so many bytes
     #[arg(long)]
     pub lower: Option<u64>,
+    /// Only one that begins before this byte
+    #[arg(long, default_value_t = u64::MAX)]
+    pub until: u64,
+    /// Only one of at least so many bytes
+    #[arg(long, default_value_t = 1)]
+    pub least: usize,
     /// Nothing happens before SIGUSR1
     #[arg(long)]
     pub told: bool,
@@ -61,7 +68,7 @@ pub fn run(what: &Misplacing, say: &mut dyn FnMut(&str)) -> Result<()> {
         .map_err(LabError::io("waiting for SIGUSR1 at", &what.file))?;
     let mounted = Mounted::on(&what.point).map_err(LabError::io("mounting on", &what.point))?;
     say(READY);
-    let once = what.at.zip(what.lower);
+    let once = what.at.zip(what.lower).map(|(at, lower)| Once { within: at..what.until, least: what.least, lower });
     let mut disk = Disk { file, bytes, wrap: what.wrap.unwrap_or(bytes), once, armed, say };
     mounted.serve(&mut disk).map_err(LabError::io("serving", &what.point))
 }
@@ -71,13 +78,20 @@ struct Disk<'a> {
     bytes: u64,
     /// Its true size.
     wrap: u64,
-    once: Option<(u64, u64)>,
+    once: Option<Once>,
     armed: Arc<AtomicBool>,
     say: &'a mut dyn FnMut(&str),
 }
 
+/// Which write lands elsewhere.
+struct Once {
+    within: Range<u64>,
+    least: usize,
+    lower: u64,
+}
+
 /// The pieces of a range on a disk of `wrap` bytes that says it has more: where each is, and which bytes of the range it has.
-fn pieces(at: u64, len: usize, wrap: u64) -> Vec<(u64, std::ops::Range<usize>)> {
+fn pieces(at: u64, len: usize, wrap: u64) -> Vec<(u64, Range<usize>)> {
     let mut pieces = Vec::new();
     let mut done = 0;
     while done < len {
@@ -88,6 +102,12 @@ fn pieces(at: u64, len: usize, wrap: u64) -> Vec<(u64, std::ops::Range<usize>)> 
         done = end;
     }
     pieces
+}
+
+impl Once {
+    fn is(&self, at: u64, len: usize) -> bool {
+        self.within.contains(&at) && at >= self.lower && len >= self.least
+    }
 }
 
 impl Content for Disk<'_> {
@@ -102,10 +122,10 @@ impl Content for Disk<'_> {
 
     fn write(&mut self, mut at: u64, data: &[u8]) -> io::Result<()> {
         if self.armed.load(Ordering::Relaxed)
-            && let Some((_, lower)) = self.once.take_if(|(from, lower)| at >= *from && at >= *lower)
+            && let Some(once) = self.once.take_if(|once| once.is(at, data.len()))
         {
-            (self.say)(&format!("{STRUCK} {at} {} {lower}", data.len()));
-            at -= lower;
+            (self.say)(&format!("{STRUCK} {at} {} {}", data.len(), once.lower));
+            at -= once.lower;
         }
         let pieces = pieces(at, data.len(), self.wrap);
         pieces.into_iter().try_for_each(|(place, range)| self.file.write_all_at(&data[range], place))
@@ -203,10 +223,12 @@ mod tests {
         let mut said = Vec::new();
         let mut say = |line: &str| said.push(line.to_owned());
         let opened = File::options().read(true).write(true).open(&file).unwrap();
-        let mut disk =
-            Disk { file: opened, bytes: 64, wrap: 64, once: Some((32, 16)), armed: Arc::clone(&armed), say: &mut say };
+        let once = Some(Once { within: 32..60, least: 4, lower: 16 });
+        let mut disk = Disk { file: opened, bytes: 64, wrap: 64, once, armed: Arc::clone(&armed), say: &mut say };
         disk.write(40, &[1; 4]).unwrap();
         armed.store(true, Ordering::Relaxed);
+        disk.write(60, &[9; 4]).unwrap();
+        disk.write(36, &[9; 2]).unwrap();
         for (at, byte) in [(8, 2), (50, 3), (56, 4)] {
             disk.write(at, &[byte; 4]).unwrap();
         }

@@ -283,8 +283,11 @@ fn misplacement(case: &Case, random: &mut Random) -> Vec<String> {
             args
         }
         (_, phase) => {
+            // A block, in a stretch in which one must begin; not the backup table or a mark of the probe, which come first.
             let at = BYTES / 1000 * phase.at(random);
-            once(at, lower(at, random))
+            let mut args = once(at, lower(at, random));
+            args.extend([format!("--until={}", at + (5 << 18)), format!("--least={}", 64 << 10)]);
+            args
         }
     }
 }
