@@ -64,7 +64,7 @@ impl fmt::Display for BlockFault {
             Self::Crc => "the checksum of the payload is wrong",
             Self::Unpack => "the payload does not unpack",
             Self::Hash => "the content is not what was stored",
-            Self::LiveHash => "the hash over its live grains is wrong",
+            Self::LiveHash => "the newest layer has a wrong hash over its live grains",
             Self::GrainHash => "a grain is not what its hash says",
         })
     }
@@ -246,6 +246,15 @@ pub enum ImageError {
         /// Why not.
         error: FitError,
     },
+    /// There is surely no room for a new file.
+    NoRoom {
+        /// Which file.
+        path: PathBuf,
+        /// The room on its file system, in bytes.
+        free: u64,
+        /// The least that is needed, in bytes.
+        least: u64,
+    },
     /// The source was written to while it was read.
     Changed {
         /// Which file or device.
@@ -343,6 +352,12 @@ impl fmt::Display for ImageError {
                 write!(f, "{} ({bytes} bytes, sectors of {sector}): {what}", path.display())
             }
             Self::Table { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::NoRoom { path, free, least } => write!(
+                f,
+                "{}: there is no room for it: its file system has {free} bytes left, and at least {least} are needed; \
+                 nothing was written",
+                path.display()
+            ),
             Self::Changed { path, what: "size" } => write!(
                 f,
                 "{}: its size changed while it was read, and no image was made; try again when it is at rest",

@@ -356,8 +356,13 @@ pub(crate) fn parse_footer(superblock: &Superblock, bytes: &[u8]) -> Result<Vec<
 
 /// Whether the file at `path` begins as a layer does.
 pub(crate) fn is_layer(path: &std::path::Path) -> bool {
+    std::fs::File::open(path).is_ok_and(|file| begins_as_layer(&file))
+}
+
+/// Whether an open file begins as a layer does, complete or not.
+pub(crate) fn begins_as_layer(file: &std::fs::File) -> bool {
     let mut magic = [0; 8];
-    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut magic));
+    let read = std::os::unix::fs::FileExt::read_exact_at(file, &mut magic, 0);
     read.is_ok() && magic == *MAGIC
 }
 

@@ -24,6 +24,8 @@ mod passing;
 mod report;
 mod resolve;
 mod resolved;
+mod room;
+mod sector;
 pub mod signatures;
 pub mod source;
 mod table;

@@ -1,5 +1,6 @@
 //! What an image is made of: a raw file or a block device, read at any place, with its size, sector and holes.
 
+use crate::sector::{self, Proof};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{Whence, lseek};
@@ -16,6 +17,8 @@ pub struct Source {
     path: PathBuf,
     bytes: u64,
     sector: u32,
+    /// What proves the sector of a disk in a file, if anything does.
+    proof: Option<Proof>,
     device: bool,
     opened_as: Stamp,
 }
@@ -41,8 +44,7 @@ impl Stamp {
 impl Source {
     /// Opens a regular file or a block device.
     ///
-    /// The sector of a device is the kernel's word; that of a file is 512, or 4096 if a GPT stands where only such a
-    /// disk has it.
+    /// The sector of a device is the kernel's word; that of a file is 512, unless what lies in it proves 4096.
     ///
     /// # Errors
     /// The error of the system; [`io::ErrorKind::InvalidInput`] for anything that is neither file nor device.
@@ -55,23 +57,15 @@ impl Source {
         }
         let file = File::open(path)?;
         let opened_as = Stamp::of(&file, device)?;
-        let mut source = Self { file, path: path.to_owned(), bytes: opened_as.bytes, sector: 512, device, opened_as };
-        source.sector = if device { device_sector(metadata.rdev())? } else { source.file_sector()? };
-        Ok(source)
-    }
-
-    /// The sector of a disk in a file: where its GPT header begins.
-    fn file_sector(&self) -> io::Result<u32> {
-        let mut signature = [0; 8];
-        for sector in [512, 4096] {
-            if u64::from(sector) + 8 <= self.bytes {
-                self.read_at(u64::from(sector), &mut signature)?;
-                if signature == *b"EFI PART" && self.bytes.is_multiple_of(u64::from(sector)) {
-                    return Ok(sector);
-                }
-            }
+        let bytes = opened_as.bytes;
+        let mut source = Self { file, path: path.to_owned(), bytes, sector: 512, proof: None, device, opened_as };
+        if device {
+            source.sector = device_sector(metadata.rdev())?;
+        } else {
+            source.proof = sector::proven(&source, bytes)?;
+            source.sector = source.proof.map_or(512, |proof| proof.sector);
         }
-        Ok(512)
+        Ok(source)
     }
 
     /// The path it was opened by.
@@ -127,6 +121,11 @@ impl Source {
             then if then != now => Some("content"),
             _ => None,
         })
+    }
+
+    /// What proves the sector of a disk in a file; `None` if nothing does, and for a device.
+    pub(crate) fn proof(&self) -> Option<Proof> {
+        self.proof
     }
 
     /// Takes the disk to have sectors of `sector` bytes, whatever was guessed. Only a file can be told so.
@@ -243,7 +242,6 @@ fn device_sector(device: u64) -> io::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn holes_of_a_file_are_found() {
@@ -268,15 +266,6 @@ mod tests {
         file.as_file().set_len(8 << 20).unwrap();
         assert_eq!(source.change().unwrap(), Some("size"));
         assert_eq!(source.next_data(9 << 20).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn a_gpt_at_4096_means_sectors_of_4096() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(&[0; 4096]).unwrap();
-        file.write_all(b"EFI PART").unwrap();
-        file.as_file().set_len(1 << 20).unwrap();
-        assert_eq!(Source::open(file.path()).unwrap().sector(), 4096);
     }
 
     #[test]

@@ -159,7 +159,7 @@ pub struct Create {
     /// Content that repeats for less than this, 1 byte to 16MiB, is stored again: every place is a seek on a hard disk.
     #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = dedup_run)]
     pub dedup_run: u64,
-    /// The sector in bytes of the disk in a file, 512 or 4096 [default: what its GPT says, else 512].
+    /// The sector in bytes of the disk in a file, 512 or 4096 [default: what its partition table proves, or its parent has, else 512].
     #[arg(long, value_name = "BYTES", value_parser = sector_size)]
     pub sector: Option<u32>,
     /// Takes a file that looks like qcow2, gzip or another container to be a raw disk all the same.

@@ -27,6 +27,8 @@ use crate::manifest::check_geometry;
 use crate::part::live_runs;
 use crate::report::Report;
 use crate::resolved::{BlockReader, Resolved};
+use crate::room;
+use crate::sector::Proof;
 use crate::source::{Source, is_same_file, names_a_device};
 use crate::used::{self, DiskReport};
 use core::ops::Range;
@@ -50,6 +52,11 @@ pub const DEFAULT_BLOCK: u32 = 1 << 20;
 pub const DEFAULT_DEDUP_RUN: u64 = 16 << 10;
 /// The longest such run that may be asked for, in bytes.
 pub const MAX_DEDUP_RUN: u64 = 16 << 20;
+
+/// The least that any image takes: superblock, manifest and footer.
+const LEAST_FILE: u64 = 3 * 4096;
+/// The sector of a disk in a file of which nothing proves another.
+const DEFAULT_SECTOR: u32 = 512;
 
 /// The longest name of a new file: with what it is called while it passes, no name is longer than 255 bytes.
 const MAX_OUTPUT_NAME: usize = 220;
@@ -76,7 +83,7 @@ pub struct CreateOptions {
     pub codec: Packing,
     /// Shorter runs of repeated grains, in bytes, are stored again.
     pub dedup_run: u64,
-    /// The sector in bytes of the disk in a file, 512 or 4096; guessed from its GPT where none is given.
+    /// The sector in bytes of the disk in a file, 512 or 4096; what its table proves, its parent's, or 512 where none is given.
     pub sector: Option<u32>,
     /// A file in a container format is imaged as it is.
     pub raw: bool,
@@ -181,6 +188,8 @@ pub fn create(options: &CreateOptions, progress: impl Fn(CreateProgress)) -> Res
     if depth >= MAX_LAYERS {
         return Err(ImageError::TooMany { what: "layers" });
     }
+    // What repeats, or packs well, takes next to nothing: the frame of the file is all that is surely needed.
+    room::check(&options.output, false, LEAST_FILE, LEAST_FILE + job.most * u64::from(job.sizes.grain))?;
     let known = parent::index(layers, parent_resolved.as_ref(), job.most)?;
     let walk = (!layers.is_empty()).then(|| Parent::new(layers));
     let mapper = Mapper::new(job.sizes, depth, walk, known);
@@ -293,15 +302,33 @@ fn prepare(options: &CreateOptions, parent: Option<&Image>) -> Result<Job, Image
             return Err(ImageError::Container { path: path.clone(), format });
         }
     }
-    match options.sector {
-        Some(sector) if source.is_device() && sector != source.sector() => {
+    let mut sector_note = None;
+    match (options.sector, source.proof()) {
+        (Some(sector), _) if source.is_device() && sector != source.sector() => {
             return Err(ImageError::Size { what: "the sectors of a device are those that the kernel says" });
         }
-        Some(sector) => source.set_sector(sector),
-        None => {}
+        (Some(sector), proof) => {
+            source.set_sector(sector);
+            if let Some(Proof { sector: proven, by }) = proof.filter(|proof| proof.sector != sector) {
+                sector_note =
+                    Some(format!("sectors of {sector} bytes, as asked for; {proven} would be taken because of {by}"));
+            }
+        }
+        (None, Some(Proof { sector, by })) if sector != DEFAULT_SECTOR => {
+            sector_note =
+                Some(format!("{} is taken to have sectors of {sector} bytes because of {by}", path.display()));
+        }
+        (None, None) if !source.is_device() => {
+            // Nothing says anything else: it is the disk of its parent.
+            if let Some(sector) = parent.map(|parent| parent.header().sector) {
+                source.set_sector(sector);
+            }
+        }
+        (None, _) => {}
     }
     let survey = used::scan(&source, source.bytes(), source.sector());
     let mut notes = survey.all_notes();
+    notes.extend(sector_note);
     if source.is_in_use() {
         notes.push(format!(
             "{} is in use: if it is written to meanwhile, the image mixes older and newer content",

@@ -1,12 +1,15 @@
 //! Writing out to a regular file.
 
-use super::{Disk, ExportProgress, ExportReport, device, to_len, write_blocks, write_pattern};
+use super::{Disk, ExportProgress, ExportReport, device, on_disk, to_len, write_blocks, write_pattern};
 use crate::chain::Image;
 use crate::error::{ImageError, Operation};
 use crate::fit::{Geometry, HEAD_BYTES, Outcome, fit, tail_area};
+use crate::manifest::Content;
 use crate::passing::PassingFile;
 use crate::resolved::Resolved;
+use crate::room;
 use core::ops::Range;
+use slidecast_proto::units::BlockNo;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -48,6 +51,8 @@ pub(super) fn export(
     progress: impl Fn(ExportProgress),
 ) -> Result<ExportReport, ImageError> {
     let resolved = image.resolve()?;
+    let landing = landing_bytes(&resolved);
+    room::check(to, true, landing, landing)?;
     let mut file = open(to, resolved.header().disk_bytes)?;
     let written = write(&resolved, &file, to, verify, progress);
     let written = written.and_then(|report| match &mut file {
@@ -58,6 +63,15 @@ pub(super) fn export(
         let _ = std::fs::remove_file(to);
     }
     written
+}
+
+/// The bytes that the file will hold: all but zeros and unused space, which are holes.
+fn landing_bytes(resolved: &Resolved) -> u64 {
+    let header = resolved.header();
+    let lands = |block: &BlockNo| resolved.content(*block) != Content::Fill { pattern: 0 };
+    let blocks = (0..header.blocks).map(BlockNo).filter(lands);
+    let ranges = blocks.flat_map(|block| resolved.block_places(block)).map(|place| on_disk(header, place));
+    ranges.map(|range| range.end - range.start).sum()
 }
 
 /// A file of that size with nothing in it.

@@ -103,6 +103,11 @@ pub fn scan(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> DiskReport {
     report
 }
 
+/// Whether the `bytes` bytes from `start` on begin or end like anything known. What cannot be read might.
+pub(crate) fn is_anything(source: &dyn ReadAt, start: u64, bytes: u64) -> bool {
+    !Signs::find(&Volume::new(source, start, bytes)).is_ok_and(|signs| signs.name().is_empty())
+}
+
 /// Looks into one partition; what is unused of it is added to `unused`, as bytes of the disk.
 fn partition(
     found: &Partition,
