@@ -1,9 +1,11 @@
 //! The resolved image: all blocks of the disk by number, where each lies in which file, and the manifest made from it.
 //!
 //! Memory: 48 bytes for each block of the files and 12 for each block of the disk, 16 for each piece of an extent that
-//! lies in one block. Parts of the manifest are made when asked for.
+//! lies in one block. Parts of the manifest are made when asked for. Few bytes of a file can claim many blocks and pieces,
+//! as fills of a huge disk and as long runs that are repeated; both are bounded before memory is taken for them.
 
 use crate::codec::{Codec, Decoder};
+use crate::create::live_hash;
 use crate::error::{BlockFault, ImageError};
 use crate::extent::{Kind, extents};
 use crate::format::Row;
@@ -57,6 +59,10 @@ impl Piece {
         (self.block, self.run >> RUN_BITS, self.target)
     }
 }
+
+/// The most fill blocks that an image may have because fills are cut at [`MAX_FILL_BYTES`]: 512 TiB of them. They take
+/// 16 MiB of memory.
+const MAX_FULL_FILLS: u64 = 1 << 19;
 
 /// What a block of the disk is.
 #[derive(Clone, Copy, Debug)]
@@ -151,7 +157,9 @@ impl Resolved {
         let total = self.before.last().copied().unwrap_or(0) + superblock.stored_blocks();
         let mut numbers = vec![UNSEEN; total as usize];
         let mut fills: HashMap<u64, OpenFill> = HashMap::new();
-        let (mut raw_grains, mut short) = (0, 0);
+        let (mut raw_grains, mut short, mut full_fills) = (0, 0, 0);
+        // The pieces of each block so far, by its number: none gets so many that only the manifest would notice.
+        let mut piece_counts: Vec<u32> = Vec::new();
         let maps = layers.iter().rev().map(|layer| extents(&layer.extents));
         for extent in newest_first(maps, superblock.disk_grains()) {
             let (mut target, end) = (extent.start, extent.end());
@@ -170,7 +178,12 @@ impl Resolved {
                     }
                     Kind::Fill(pattern) => {
                         let full = |open: &OpenFill| open.grains >= fill_grains || open.places >= MAX_BLOCK_PLACES;
-                        if fills.get(&pattern).is_none_or(full) {
+                        let open = fills.get(&pattern);
+                        if open.is_none_or(full) {
+                            full_fills += u64::from(open.is_some_and(|open| open.grains >= fill_grains));
+                            if full_fills > MAX_FULL_FILLS {
+                                return Err(too_many("fill blocks: more than 512 TiB of fills"));
+                            }
                             let block = narrow(self.blocks.len() as u64);
                             self.blocks.push((FILL | narrow(self.patterns.len() as u64), 0));
                             self.patterns.push(pattern);
@@ -195,6 +208,11 @@ impl Resolved {
                         last.run += narrow(grains);
                     }
                     _ => {
+                        piece_counts.resize(self.blocks.len(), 0);
+                        piece_counts[block as usize] += 1;
+                        if piece_counts[block as usize] > MAX_BLOCK_PLACES {
+                            return Err(too_many("places of one block"));
+                        }
                         self.pieces.push(Piece { block, run: source << RUN_BITS | narrow(grains), target });
                         if self.pieces.len() >= u32::MAX as usize {
                             return Err(too_many("extents"));
@@ -402,16 +420,23 @@ impl Resolved {
         }
     }
 
-    /// Reads `block` from its file and checks it: checksum, unpacking, BLAKE3. Fills are always good.
+    /// Reads `block` from its file and checks it: checksum, unpacking, BLAKE3, and the hash over its live grains, which the
+    /// manifest has where only some are live. Fills are always good.
     ///
     /// # Errors
     /// [`ImageError::Block`] naming the file and what is wrong, or the error of the system.
-    pub fn check_block(&self, block: BlockNo) -> Result<(), ImageError> {
-        match self.what(block.0) {
-            What::Fill { .. } => Ok(()),
-            What::Stored { layer, block } => {
-                BlockReader::default().read(&self.layers[usize::from(layer)], block).map(|_| ())
+    pub fn check_block(&self, number: BlockNo) -> Result<(), ImageError> {
+        let What::Stored { layer, block } = self.what(number.0) else { return Ok(()) };
+        let file = &self.layers[usize::from(layer)];
+        let mut reader = BlockReader::default();
+        let raw = reader.read(file, block)?;
+        match self.content(number) {
+            Content::Stored { hash, live, .. }
+                if live != hash && live != live_hash(raw, self.header.grain, live_runs(self.places(number.0))) =>
+            {
+                Err(file.block_error(block, BlockFault::LiveHash))
             }
+            _ => Ok(()),
         }
     }
 

@@ -90,6 +90,41 @@ fn a_rotten_block_is_named_with_its_file() {
 }
 
 #[test]
+fn a_wrong_hash_over_live_grains_is_found_though_all_checksums_are_right() {
+    let bench = Bench::new();
+    let (_, child) = two_layers(&bench);
+    common::forge::wrong_live_hash(&child);
+    let resolved = Image::open(&child).unwrap().resolve().unwrap();
+    let blocks = (0..resolved.header().blocks).map(slidecast_proto::units::BlockNo);
+    let bad: Vec<_> = blocks.filter_map(|block| resolved.check_block(block).err()).collect();
+    let is_told = |error: &ImageError| error.to_string().contains("a wrong hash over its live grains");
+    assert!(matches!(&bad[..], [error] if is_told(error)), "{bad:?}");
+    assert!(is_told(&verify(&child, |_| ()).unwrap_err()));
+}
+
+/// A file whose disk is all zeros, and which claims that it has `bytes` of them.
+fn zeros(bench: &Bench, name: &str, bytes: u64) -> PathBuf {
+    let disk = bench.disk("zeros", MIB, &[]);
+    bench.base(&disk, name);
+    let path = bench.path(name);
+    common::forge::claim_zeros(&path, bytes);
+    path
+}
+
+#[test]
+fn more_fills_than_512_tebibytes_are_refused_before_they_take_memory() {
+    let bench = Bench::new();
+    for bytes in [1 << 60, (1 << 49) + (2 << 30)] {
+        let path = zeros(&bench, "huge.slide", bytes);
+        let error = Image::open(&path).unwrap().resolve().unwrap_err();
+        assert!(
+            matches!(error, ImageError::TooMany { .. }) && error.to_string().contains("512 TiB of fills"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn foreign_files_are_no_images() {
     let bench = Bench::new();
     for (name, bytes) in [("empty", vec![]), ("zeros", vec![0; 10_000]), ("short", b"SLIDE".to_vec())] {

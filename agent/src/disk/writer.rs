@@ -49,7 +49,7 @@ impl Writer {
 
     fn block(&mut self, shared: &Shared, job: BlockJob) -> Result<(), Fault> {
         let block = job.block;
-        let expected = job.part.block(block).and_then(|info| Expected::of(&info, shared, &job));
+        let expected = job.part.block(block).and_then(|info| Expected::of(info, shared, &job));
         let Some((info, expected)) = job.part.block(block).zip(expected) else {
             shared.with(|schedule| schedule.on_bad_content(block));
             return Ok(());
@@ -118,32 +118,55 @@ impl Writer {
 
 /// What a payload has to unpack to.
 #[derive(Clone, Copy)]
-struct Expected {
+struct Expected<'a> {
     len: usize,
     hash: Hash,
+    /// What must be read back from the disk, where only some grains of the block are live, and the block it is of. A
+    /// manifest in which it is wrong would else look like a disk that loses what is written to it.
+    live: Option<(Hash, BlockInfo<'a>)>,
+    grain: usize,
 }
 
-impl Expected {
-    fn of(info: &BlockInfo<'_>, shared: &Shared, job: &BlockJob) -> Option<Self> {
-        let Content::Stored { grains, hash, .. } = info.content else { return None };
+impl<'a> Expected<'a> {
+    fn of(info: BlockInfo<'a>, shared: &Shared, job: &BlockJob) -> Option<Self> {
+        let Content::Stored { grains, hash, live } = info.content else { return None };
         let len = grains.checked_mul(shared.header.grain)?;
-        (len == job.raw_len).then_some(Self { len: len as usize, hash })
+        let live = (live != hash).then_some((live, info));
+        let grain = shared.header.grain as usize;
+        (len == job.raw_len).then_some(Self { len: len as usize, hash, live, grain })
+    }
+
+    /// Whether `raw`, which has the right length, is the block.
+    fn is(&self, raw: &[u8]) -> bool {
+        Hash::of(raw) == self.hash
+            && self.live.as_ref().is_none_or(|(live, info)| {
+                let mut hasher = blake3::Hasher::new();
+                for run in info.live_runs() {
+                    hasher.update(&raw[run.start as usize * self.grain..run.end as usize * self.grain]);
+                }
+                *hasher.finalize().as_bytes() == live.0
+            })
     }
 }
 
 /// The unpacked block, if it is what the manifest says: the payload itself when it isn't packed, else in `raw`.
-fn unpack<'a>(decoder: &mut Decoder, job: &'a BlockJob, expected: Expected, raw: &'a mut [u8]) -> Option<&'a [u8]> {
+fn unpack<'a>(decoder: &mut Decoder, job: &'a BlockJob, expected: Expected<'_>, raw: &'a mut [u8]) -> Option<&'a [u8]> {
     if job.codec == Codec::Stored {
         let payload = &job.payload[..];
-        return (payload.len() == expected.len && Hash::of(payload) == expected.hash).then_some(payload);
+        return (payload.len() == expected.len && expected.is(payload)).then_some(payload);
     }
     unpack_into(decoder, job, expected, raw)
 }
 
-fn unpack_into<'a>(decoder: &mut Decoder, job: &BlockJob, expected: Expected, raw: &'a mut [u8]) -> Option<&'a [u8]> {
+fn unpack_into<'a>(
+    decoder: &mut Decoder,
+    job: &BlockJob,
+    expected: Expected<'_>,
+    raw: &'a mut [u8],
+) -> Option<&'a [u8]> {
     let raw = raw.get_mut(..expected.len)?;
     decoder.decode(job.codec, &job.payload, raw).ok()?;
-    (Hash::of(raw) == expected.hash).then_some(raw)
+    expected.is(raw).then_some(raw)
 }
 
 fn plan_with_shadow(shared: &Shared, info: &BlockInfo<'_>, data: &[u8], runs: &mut Vec<Run>) {

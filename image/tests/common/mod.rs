@@ -1,6 +1,8 @@
 //! Disks made up for the tests.
 #![allow(clippy::unwrap_used, unreachable_pub, dead_code, reason = "helpers of tests; not every test uses each")]
 
+pub mod forge;
+
 use slidecast_image::{CreateOptions, CreateReport, ExportOptions, ExportReport, ImageError, create, export};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

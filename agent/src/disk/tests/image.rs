@@ -252,6 +252,36 @@ impl TestImage {
         disk
     }
 
+    /// The same with a wrong hash over the live grains of a block, and everything else right; and that block.
+    /// `None` where no block is partly live.
+    pub(super) fn with_wrong_live_hash(mut self) -> Option<(Self, BlockNo)> {
+        let mut header = (*self.header).clone();
+        for (no, part) in self.parts.iter_mut().enumerate() {
+            let blocks: Vec<BlockNo> = (part.first().0..part.first().0 + part.len()).map(BlockNo).collect();
+            let content = |block: BlockNo| part.block(block).unwrap().content;
+            let partly =
+                |block: &BlockNo| matches!(content(*block), Content::Stored { hash, live, .. } if hash != live);
+            let Some(chosen) = blocks.iter().copied().find(partly) else { continue };
+            let mut writer = PartWriter::new(part.first());
+            for block in blocks {
+                let info = part.block(block).unwrap();
+                let content = match info.content {
+                    Content::Stored { grains, hash, .. } if block == chosen => {
+                        Content::Stored { grains, hash, live: Hash([9; 32]) }
+                    }
+                    content => content,
+                };
+                writer.push(content, info.places.len(), info.places.iter().copied());
+            }
+            let bytes = writer.finish();
+            header.parts[no].hash = Hash::of(&bytes);
+            *part = Arc::new(Part::parse(&header, PartNo(u32::try_from(no).unwrap()), &bytes).unwrap());
+            self.header = Arc::new(header);
+            return Some((self, chosen));
+        }
+        None
+    }
+
     /// What the image says: offset and bytes, the last one cut at the end of the disk.
     pub(super) fn used(&self) -> impl Iterator<Item = (usize, &[u8])> {
         let end = to_usize(self.header.disk_bytes);

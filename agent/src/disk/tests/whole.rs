@@ -163,6 +163,23 @@ fn a_block_that_is_not_what_the_manifest_says_is_never_written() {
 }
 
 #[test]
+fn a_wrong_hash_over_live_grains_is_bad_content_and_not_the_fault_of_the_disk() {
+    for rotational in [false, true] {
+        let image = |seed| TestImage::random(4 * MIB, 512, seed, None).with_wrong_live_hash();
+        let (image, block) = (0..50).find_map(image).unwrap();
+        let target = Recorder::new(old(4 * MIB), 512, rotational);
+        let mut rig = Rig::new(&image, &target, options(Verify::Full, Free::Keep));
+        rig.engine.begin();
+        rig.wait(|event| *event == Event::Began);
+        let before = target.state().disk.clone();
+        let job = rig.job(block);
+        rig.engine.block(job);
+        assert_eq!(rig.wait(|event| matches!(event, Event::BadContent(_))), Event::BadContent(block));
+        assert!(target.state().disk == before);
+    }
+}
+
+#[test]
 fn an_abandoned_disk_keeps_its_mark_and_is_closed() {
     let image = TestImage::random(4 * MIB, 512, 10, None);
     let target = Recorder::new(old(4 * MIB), 512, true);
