@@ -1,5 +1,6 @@
 //! Images that must not be deployed: one clear line, exit code 1, no disk touched.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -19,6 +20,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("bad_images::creating_an_image_that_is_killed_leaves_no_image", Needs::Network, half_made),
     ("bad_images::an_increment_without_its_parent_is_refused", Needs::Network, no_parent),
     ("bad_images::an_increment_beside_another_parent_of_the_same_name_is_refused", Needs::Network, other_parent),
+    ("bad_images::a_wrong_hash_over_live_grains_ends_as_image_corrupt_on_every_node", Needs::Network, wrong_live),
+    ("bad_images::what_killed_creates_left_is_collected_and_what_runs_is_not", Needs::Network, left_over),
     ("bad_images::a_block_that_rots_on_the_server_ends_as_image_corrupt_with_file_and_block", Needs::Network, rotten),
 ];
 
@@ -130,4 +133,69 @@ fn rotten() {
     for agent in &mut agents {
         assert_ne!(agent.wait_exit(Duration::from_secs(20)).unwrap(), Exit::Code(0));
     }
+}
+
+fn wrong_live() {
+    let fixtures = Fixtures::get();
+    let dir = fixtures.folder("wrong-live");
+    let image = dir.join("wrong.slide");
+    fs::copy(&fixtures.base, dir.join("base.slide")).unwrap();
+    fs::copy(&fixtures.increment, &image).unwrap();
+    crate::false_images::wrong_live_hash(&image);
+    let lab = Lab::new(1).unwrap();
+    let nodes = lab.nodes(2, &fixtures.node()).unwrap();
+    let mut deploy = lab.deploy(&image, 2, &[]).unwrap();
+    let mut agents = start_agents(&lab, &nodes);
+    let (exit, report) = deploy.wait(LONG).unwrap();
+    assert_eq!(exit, Exit::Code(3), "{report:?}");
+    for node in report.nodes.iter() {
+        // The disks are innocent.
+        assert_eq!((node.state.as_str(), node.reason.as_str()), ("failed", "image-corrupt"), "{node:?}");
+        assert!(node.detail.contains("wrong hash over its live grains"), "{}", node.detail);
+    }
+    for agent in &mut agents {
+        assert_ne!(agent.wait_exit(SOON).unwrap(), Exit::Code(0));
+    }
+}
+
+fn left_over() {
+    let lab = Lab::new(1).unwrap();
+    let dir = lab.path("folder");
+    fs::create_dir(&dir).unwrap();
+    let source = lab.path("source.img");
+    random::write_file(&source, 128 << 20, 8).unwrap();
+    let start = |name: &str| {
+        // Without /proc no file without a name can be given one, as where the file system knows none.
+        let words = ["--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"].map(OsString::from);
+        let program = programs::server().unwrap().into_os_string();
+        let command = ["image", "create", "--codec", "zstd:19"].map(OsString::from);
+        let files = [source.clone().into_os_string(), "-o".into(), dir.join(name).into_os_string()];
+        let args = words.into_iter().chain([program]).chain(command).chain(files);
+        let mut create = Process::start(name, &lab.path(""), &Place::default(), Path::new("unshare"), args).unwrap();
+        let begins = format!(".{name}.");
+        let begun = |_: &Process| partial(&dir).iter().any(|found| found.starts_with(&begins));
+        create.wait_until("having begun its file", LONG, begun).unwrap();
+        create
+    };
+    let mut killed = start("killed.slide");
+    killed.kill();
+    assert_eq!(partial(&dir).len(), 1, "{:?}", partial(&dir));
+    let stopped = start("stopped.slide");
+    // What was left is gone; what is being made stays, even if its maker stands still.
+    let names = partial(&dir);
+    assert!(matches!(&names[..], [name] if name.starts_with(".stopped.slide.")), "{names:?}");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(stopped.pid().cast_signed()), nix::sys::signal::Signal::SIGSTOP)
+        .unwrap();
+    let small = lab.path("small.img");
+    random::write_file(&small, 1 << 20, 9).unwrap();
+    let to = dir.join("small.slide").display().to_string();
+    slidecast(&["image", "create", &small.display().to_string(), "-o", &to]);
+    assert_eq!(partial(&dir), names);
+    drop(stopped);
+}
+
+/// The passing names in a folder.
+fn partial(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".partial")).collect()
 }

@@ -13,6 +13,9 @@ mod chains;
 mod chaos;
 mod devices;
 mod end_to_end;
+mod exports;
+#[path = "../../../image/tests/common/forge.rs"]
+mod false_images;
 mod faults;
 mod field;
 mod fixtures;
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         end_to_end::TESTS,
         chains::TESTS,
         devices::TESTS,
+        exports::TESTS,
         faults::TESTS,
         bad_images::TESTS,
         bad_targets::TESTS,
