@@ -134,12 +134,15 @@ impl Flood<'_> {
         let all = chain.len() + coming.len();
         let [first, second, third] = &parts[..] else { return Err(LabError::Unable { why: "no parts".to_owned() }) };
         let line = format!(
-            "{}: {} in {} s; s from the start of an agent to its place: at the start {first}; after a fifth {second}; after three quarters {third}; {done} of {all} done, {} repairs",
+            "{}: {} in {} s; s from the start of an agent to its place: at the start {first}; after a fifth {second}; after three quarters {third}; {done} of {all} done",
             self.name(),
             flood.out().lines().last().unwrap_or_default(),
             self.options.seconds,
-            report.repair_log.iter().filter(|repair| repair.kind != "late").count(),
         );
+        let repairs = report.repair_log.iter().filter(|repair| repair.kind != "late");
+        let line = repairs.fold(line, |line, repair| {
+            format!("{line}; {:.1} s: node {} {}: {}", repair.at, repair.node, repair.kind, repair.detail)
+        });
         Ok((line, exit == Exit::Code(0) && done == all))
     }
 
