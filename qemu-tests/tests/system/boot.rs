@@ -14,6 +14,7 @@ use crate::harness::{Needs, Test};
 pub(crate) const TESTS: &[Test] = &[
     ("boot::an_isolated_net_gets_addresses_and_the_boot_file_of_each_firmware", Needs::NetworkBoot, isolated),
     ("boot::beside_a_dhcp_server_only_the_boot_file_is_ours", Needs::NetworkBoot, beside),
+    ("boot::a_proxy_is_silent_to_an_architecture_without_files_and_says_so_once", Needs::NetworkBoot, unserved),
     ("boot::files_are_fetched_over_tftp_and_http_and_told", Needs::NetworkBoot, fetched),
     ("boot::the_uki_goes_over_tftp_where_that_was_asked_for", Needs::NetworkBoot, uki_over_tftp),
     ("boot::on_a_net_of_our_own_a_router_is_advertised_that_is_none", Needs::NetworkBoot, router),
@@ -145,6 +146,25 @@ fn beside() {
     }
     let told = |server: &Process| says(server, &["02:51:1d:e0:00:07", "asked for boot (UEFI)"]);
     server.wait_until("telling who asked", SOON, told).unwrap();
+}
+
+fn unserved() {
+    let (lab, node) = lab();
+    let mut server = boot_server(&lab, &[]);
+    let told = |server: &Process, what: &str| server.out().lines().filter(|line| line.contains(what)).count();
+    let to_us = format!(" --server {}", lab.server_address(0));
+    for (arch, more) in
+        [("11", ""), ("11", " --ipxe"), ("11", to_us.as_str()), ("6", ""), ("19", " --class HTTPClient")]
+    {
+        assert_eq!(ask(&lab, &node, &format!("--arch {arch}{more}")), "", "{arch}{more} was answered");
+    }
+    // What comes later in dnsmasq's log has been read, so everything before it was.
+    assert!(ask(&lab, &node, "--arch 7").contains("class=\"PXEClient\""), "others are answered as before");
+    server.wait_until("telling who asked", SOON, |server| says(server, &["asked for boot (UEFI)"])).unwrap();
+    for arch in ["architecture 11, 64-bit ARM UEFI)", "architecture 6, 32-bit x86 UEFI)", "architecture 19, "] {
+        assert_eq!(told(&server, arch), 1, "{arch}: {}", server.out());
+    }
+    assert_eq!(told(&server, "gets no answer"), 3, "{}", server.out());
 }
 
 fn curl(lab: &Lab, node: &Node, url: &str, to: &Path) -> String {

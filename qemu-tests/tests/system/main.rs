@@ -9,6 +9,7 @@ mod bad_images;
 mod bad_peers;
 mod bad_targets;
 mod boot;
+mod boot_doc;
 mod chains;
 mod chaos;
 mod devices;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         repair::TESTS,
         redeploy::TESTS,
         boot::TESTS,
+        boot_doc::TESTS,
         keys::TESTS,
         stalls::TESTS,
         strangers::TESTS,

@@ -60,6 +60,14 @@ impl Setup<'_> {
             }
             None => {
                 writeln!(text, "dhcp-range={},proxy,{}", card.network(), card.mask())?;
+                // A machine whose architecture has no file here gets no answer: another server may have one for it. Firmware
+                // that names no architecture (option 93) is an old BIOS.
+                writeln!(
+                    text,
+                    "tag-if=set:served,tag:bios,tag:!http-class\ntag-if=set:served,tag:uefi,tag:!http-class"
+                )?;
+                writeln!(text, "tag-if=set:served,tag:http\ndhcp-match=set:arch,option:client-arch")?;
+                writeln!(text, "tag-if=set:foreign,tag:arch,tag:!served\ndhcp-ignore=tag:foreign")?;
                 // dnsmasq answers a proxy question only if its vendor class is listed, and with that class.
                 writeln!(text, "dhcp-pxe-vendor=PXEClient,HTTPClient\npxe-prompt=\"SlideCast\",0")?;
                 writeln!(text, "pxe-service=tag:!ipxe,x86PC,\"SlideCast\",{BIOS_STAGE}")?;
@@ -109,6 +117,12 @@ dhcp-boot=tag:http,http://10.0.0.1:7580/slidecast.efi
     #[test]
     fn beside_another_server_no_address_is_given_out() {
         let expected = "dhcp-range=10.0.0.0,proxy,255.255.255.0
+tag-if=set:served,tag:bios,tag:!http-class
+tag-if=set:served,tag:uefi,tag:!http-class
+tag-if=set:served,tag:http
+dhcp-match=set:arch,option:client-arch
+tag-if=set:foreign,tag:arch,tag:!served
+dhcp-ignore=tag:foreign
 dhcp-pxe-vendor=PXEClient,HTTPClient
 pxe-prompt=\"SlideCast\",0
 pxe-service=tag:!ipxe,x86PC,\"SlideCast\",undionly.kpxe

@@ -42,7 +42,33 @@ pub enum Firmware {
     /// iPXE, on whatever firmware.
     Ipxe,
     /// An architecture that there are no boot files for.
-    Other(u16),
+    Other(Architecture),
+}
+
+/// A client architecture (option 93), as IANA's registry of processor architecture types numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Architecture(pub u16);
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            0 => "BIOS",
+            2 => "Itanium",
+            6 => "32-bit x86 UEFI",
+            7 | 9 => "64-bit x86 UEFI",
+            10 => "32-bit ARM UEFI",
+            11 => "64-bit ARM UEFI",
+            15 => "32-bit x86 UEFI HTTP Boot",
+            16 => "64-bit x86 UEFI HTTP Boot",
+            18 => "32-bit ARM UEFI HTTP Boot",
+            19 => "64-bit ARM UEFI HTTP Boot",
+            20 => "BIOS HTTP Boot",
+            27 => "64-bit RISC-V UEFI",
+            28 => "64-bit RISC-V UEFI HTTP Boot",
+            _ => return write!(f, "architecture {}", self.0),
+        };
+        write!(f, "architecture {}, {name}", self.0)
+    }
 }
 
 impl fmt::Display for Firmware {
@@ -52,7 +78,7 @@ impl fmt::Display for Firmware {
             Self::Uefi => f.write_str("UEFI"),
             Self::UefiHttp => f.write_str("UEFI HTTP Boot"),
             Self::Ipxe => f.write_str("iPXE"),
-            Self::Other(arch) => write!(f, "architecture {arch}, for which there are no boot files"),
+            Self::Other(arch) => write!(f, "{arch}, for which there are no boot files"),
         }
     }
 }
@@ -86,6 +112,13 @@ pub enum BootEvent {
         address: Option<Ipv4Addr>,
         /// What asked.
         firmware: Firmware,
+    },
+    /// A machine of an architecture without boot files asked, and was left to other servers. Told once per architecture.
+    Unserved {
+        /// Its card.
+        mac: Mac,
+        /// What it is.
+        architecture: Architecture,
     },
     /// A machine fetched a file, or gave up on it.
     Fetched {
@@ -125,6 +158,11 @@ impl fmt::Display for BootEvent {
                 }
                 write!(f, " asked for boot ({firmware})")
             }
+            Self::Unserved { mac, architecture } => write!(
+                f,
+                "{mac} asked for boot ({architecture}) and gets no answer: there are no boot files for it here; \
+                 further machines of its kind are not told"
+            ),
             Self::Fetched { mac, address, file, bytes, over, whole } => {
                 if let Some(mac) = mac {
                     write!(f, "{mac} ")?;
@@ -161,8 +199,11 @@ mod tests {
         let address = Ipv4Addr::from([10, 0, 0, 7]);
         let asked = BootEvent::Asked { mac: MAC, address: Some(address), firmware: Firmware::Bios };
         assert_eq!(asked.to_string(), "52:54:00:12:34:af 10.0.0.7 asked for boot (BIOS)");
-        let asked = BootEvent::Asked { mac: MAC, address: None, firmware: Firmware::Other(11) };
-        assert!(asked.to_string().ends_with(" asked for boot (architecture 11, for which there are no boot files)"));
+        let asked = BootEvent::Asked { mac: MAC, address: None, firmware: Firmware::Other(Architecture(99)) };
+        assert!(asked.to_string().ends_with(" asked for boot (architecture 99, for which there are no boot files)"));
+        let unserved = BootEvent::Unserved { mac: MAC, architecture: Architecture(11) };
+        let said = "52:54:00:12:34:af asked for boot (architecture 11, 64-bit ARM UEFI) and gets no answer: ";
+        assert!(unserved.to_string().starts_with(said), "{unserved}");
         let (file, over) = ("vmlinuz".to_owned(), Protocol::Http);
         let fetched = BootEvent::Fetched { mac: Some(MAC), address, file, bytes: 8 << 20, over, whole: true };
         assert_eq!(fetched.to_string(), "52:54:00:12:34:af 10.0.0.7 fetched vmlinuz (8 MiB over HTTP)");

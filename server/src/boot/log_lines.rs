@@ -3,7 +3,7 @@
 //! Lines look like `dnsmasq-dhcp[313]: 554040207 vendor class: PXEClient:Arch:00000:UNDI:002001`. The number is the
 //! transaction's; what belongs together comes in several lines with the same one.
 
-use super::event::{BootEvent, Firmware, Mac, Protocol};
+use super::event::{Architecture, BootEvent, Firmware, Mac, Protocol};
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const TALKS: usize = 128;
 /// Machines whose last question is remembered.
 const ASKERS: usize = 512;
+/// Architectures without boot files that are told. The registry knows some forty; a stranger may invent the others.
+const UNSERVED: usize = 48;
 /// The same question from the same machine within so long is told once.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -29,6 +31,7 @@ pub(super) enum Said {
 #[derive(Debug)]
 struct Talk {
     id: u32,
+    architecture: Option<Architecture>,
     firmware: Option<Firmware>,
     ipxe: bool,
 }
@@ -38,6 +41,7 @@ struct Talk {
 pub(super) struct LogReader {
     talks: VecDeque<Talk>,
     asked: VecDeque<(Mac, Firmware, Instant)>,
+    unserved: Vec<Architecture>,
 }
 
 impl LogReader {
@@ -60,7 +64,7 @@ impl LogReader {
         if let Some(class) = text.strip_prefix("vendor class: ") {
             // The first line about a question; some firmware numbers all its questions 0.
             let talk = self.talk(id);
-            (talk.firmware, talk.ipxe) = (firmware(class), false);
+            (talk.architecture, talk.firmware, talk.ipxe) = (architecture(class), firmware(class), false);
             return None;
         }
         if text == "user class: iPXE" {
@@ -74,9 +78,11 @@ impl LogReader {
             (address, first) = (Some(known).filter(|known| !known.is_unspecified()), words.next()?);
         }
         let mac = Mac::parse(first)?;
+        let said = words.collect::<Vec<_>>().join(" ");
         match verb {
+            "PXE" if said == "proxy-ignored" => self.unserved(id, mac),
             "DHCPACK" | "PXE" => self.asked(id, mac, address, now),
-            "DHCPDISCOVER" if words.collect::<Vec<_>>().join(" ") == "no address available" => {
+            "DHCPDISCOVER" if said == "no address available" => {
                 Some(BootEvent::Trouble(format!("{mac} gets no address: all of the range are given out")))
             }
             _ => None,
@@ -90,7 +96,7 @@ impl LogReader {
         if self.talks.len() == TALKS {
             self.talks.pop_back();
         }
-        self.talks.push_front(Talk { id, firmware: None, ipxe: false });
+        self.talks.push_front(Talk { id, architecture: None, firmware: None, ipxe: false });
         &mut self.talks[0]
     }
 
@@ -107,21 +113,36 @@ impl LogReader {
         self.asked.push_front((mac, firmware, now));
         Some(BootEvent::Asked { mac, address, firmware })
     }
+
+    /// A question that dnsmasq was told not to answer: news only if it is the first of its architecture.
+    fn unserved(&mut self, id: u32, mac: Mac) -> Option<BootEvent> {
+        let talk = self.talks.iter().find(|talk| talk.id == id)?;
+        let architecture = talk.architecture?;
+        if self.unserved.contains(&architecture) || self.unserved.len() == UNSERVED {
+            return None;
+        }
+        self.unserved.push(architecture);
+        Some(BootEvent::Unserved { mac, architecture })
+    }
+}
+
+/// The architecture in a vendor class such as `PXEClient:Arch:00007:UNDI:003016`.
+fn architecture(class: &str) -> Option<Architecture> {
+    let mut parts = class.split(':').skip(1);
+    match (parts.next(), parts.next()) {
+        (Some("Arch"), Some(number)) => number.parse().ok().map(Architecture),
+        _ => None,
+    }
 }
 
 /// What asks, by its vendor class; none: no machine that wants to boot.
 fn firmware(class: &str) -> Option<Firmware> {
-    let mut parts = class.split(':');
-    let kind = parts.next()?;
-    let arch = match (parts.next(), parts.next()) {
-        (Some("Arch"), Some(number)) => number.parse().ok()?,
-        _ => return None,
-    };
-    match (kind, arch) {
+    let architecture = architecture(class)?;
+    match (class.split(':').next()?, architecture.0) {
         ("PXEClient", 0) => Some(Firmware::Bios),
         ("PXEClient", 7 | 9) => Some(Firmware::Uefi),
         ("HTTPClient", 16) => Some(Firmware::UefiHttp),
-        ("PXEClient" | "HTTPClient", other) => Some(Firmware::Other(other)),
+        ("PXEClient" | "HTTPClient", _) => Some(Firmware::Other(architecture)),
         _ => None,
     }
 }
@@ -180,6 +201,28 @@ dnsmasq-dhcp[313]: 92229399 PXE(e0) 10.99.0.5 52:54:00:99:aa:07 boot.ipxe
         let http = BootEvent::Asked { mac: MAC, address: None, firmware: Firmware::UefiHttp };
         let ipxe = BootEvent::Asked { mac: MAC, address: Some([10, 99, 0, 5].into()), firmware: Firmware::Ipxe };
         assert_eq!(told, [http, ipxe]);
+    }
+
+    #[test]
+    fn an_architecture_without_boot_files_is_told_once() {
+        let mut reader = LogReader::default();
+        let question = |id: u32, arch: u16| {
+            format!(
+                "dnsmasq-dhcp[1]: {id} vendor class: PXEClient:Arch:{arch:05}:UNDI:003001\n\
+                 dnsmasq-dhcp[1]: {id} PXE(e0) {MAC} proxy-ignored"
+            )
+        };
+        let told = |arch| vec![BootEvent::Unserved { mac: MAC, architecture: Architecture(arch) }];
+        let now = Instant::now();
+        assert_eq!(events(&mut reader, &question(1, 11), now), told(11));
+        assert_eq!(events(&mut reader, &question(2, 11), now + Duration::from_secs(3600)), []);
+        assert_eq!(events(&mut reader, &question(3, 6), now), told(6));
+        let invented: usize = (100..60_000).map(|arch| events(&mut reader, &question(4, arch), now).len()).sum();
+        assert_eq!(invented, UNSERVED - 2, "a stranger's numbers fill no log");
+        // Firmware that does not say what it is has nothing to be told about.
+        let silent =
+            "dnsmasq-dhcp[1]: 5 vendor class: PXEClient\ndnsmasq-dhcp[1]: 5 PXE(e0) 52:54:00:99:aa:07 proxy-ignored";
+        assert_eq!(events(&mut reader, silent, now), []);
     }
 
     #[test]

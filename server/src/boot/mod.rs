@@ -32,7 +32,7 @@ mod uki;
 
 pub use command::run;
 pub use error::BootError;
-pub use event::{BootEvent, Firmware, Mac, Protocol};
+pub use event::{Architecture, BootEvent, Firmware, Mac, Protocol};
 pub use range::{BootMode, DhcpRange};
 pub use server::{BootServer, Options, Tell, UefiStage};
 pub use through::Through;
