@@ -16,8 +16,10 @@
 #            ./check.sh chaos [--rounds N] [--seed S] [--case NAME]...
 #   fuzz     every reader of bytes from outside, a minute each, and the property tests with many more cases;
 #            ./check.sh fuzz TARGET [--seconds N] [ARGUMENT OF libFuzzer]... runs one
+#   hosts    mkimage.sh, the tiers static, unit and lab, and demo.sh --lab on Debian 13 and Ubuntu 24.04, in chroots (root):
+#            ./check.sh hosts [SUITE [COMMAND...]], see qemu-tests/hosts.sh
 #
-# Without arguments: all but bench, chaos and fuzz. The last line is the total.
+# Without arguments: all but bench, chaos, fuzz and hosts. The last line is the total.
 set -euo pipefail
 cd "$(dirname "$0")"
 . qemu-tests/need.sh
@@ -37,7 +39,7 @@ FAULT_TOOLS=(nft fusermount3 qemu-storage-daemon)
 
 fmt() {
     need_rust
-    need_tools shellcheck
+    need_tools git shellcheck
     cargo fmt --all --check
     cargo fmt --manifest-path fuzz/Cargo.toml --check
     git ls-files --cached --others --exclude-standard '*.sh' .ci/run | xargs shellcheck --external-sources --source-path=SCRIPTDIR
@@ -97,7 +99,7 @@ static() {
 }
 
 lab() {
-    need_tools "${LAB_TOOLS[@]}" "${BOOT_TOOLS[@]}" "${LOG_TOOLS[@]}" "${FAULT_TOOLS[@]}"
+    need_tools "${LAB_TOOLS[@]}" "${BOOT_TOOLS[@]}" "${LOG_TOOLS[@]}" "${FAULT_TOOLS[@]}" "${IMAGE_TOOLS[@]}"
     build_static
     cargo build --quiet --workspace --bins
     SLIDECAST_AGENT=$(static_agent) cargo test --quiet --workspace --test system
@@ -154,6 +156,13 @@ chaos() {
     SLIDECAST_AGENT=$(static_agent) "$target_dir/debug/slidecast-lab" chaos "$@"
 }
 
+hosts() {
+    if [ $# -gt 0 ]; then qemu-tests/hosts.sh "$@"; return; fi
+    local suite status=0
+    for suite in trixie noble; do qemu-tests/hosts.sh "$suite" || status=1; done
+    return $status
+}
+
 # Adds up the test runner's closing lines; a tier without any counts as one test.
 count() {
     local log=$1 status=$2 ok bad ignored
@@ -198,13 +207,14 @@ case ${1:-} in
     bench) shift; bench "$@"; exit ;;
     chaos) shift; chaos "$@"; exit ;;
     fuzz) if [ $# -gt 1 ]; then shift; fuzz_ready; fuzz_target "$@"; exit; fi ;;
+    hosts) shift; hosts "$@"; exit ;;
     sim) if [ $# -gt 1 ]; then shift; sim "$@"; exit; fi ;;
 esac
 [ $# = 0 ] || tiers=("$@")
 for tier in "${tiers[@]}"; do
     case $tier in
         fmt | clippy | doc | unit | sim | static | lab | qemu | fuzz) ;;
-        *) die "no tier is called $tier (fmt clippy doc unit sim static lab qemu bench chaos fuzz)" ;;
+        *) die "no tier is called $tier (fmt clippy doc unit sim static lab qemu bench chaos fuzz hosts)" ;;
     esac
 done
 need_rust

@@ -4,8 +4,8 @@
 # Builds the programs and a sample disk with a Debian system. Then N virtual machines (3) with empty disks boot from the
 # network, are written, restart from their own disks and show their login. With --lab there are no virtual machines: N
 # nodes (4) in network namespaces behind two server cards get the sample disk (or IMAGE-SOURCE: a disk, a disk image or
-# a .slide file), then an increment, and every disk is compared. Nothing outside this folder and the cache folder is
-# changed; a few minutes the first time.
+# a .slide file), then an increment, and every disk is compared. Packages that are missing are installed; nothing else
+# outside this folder and the cache folder is changed. A few minutes the first time.
 set -euo pipefail
 case ${1:-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"; exit ;; esac
 here=$(cd "$(dirname "$0")" && pwd)

@@ -5,7 +5,7 @@
 #                          line brings it; insecure: agents obey any server [default: that of this user's state folder]
 #   --modules SET          drivers: virtio, common (wired PCs and servers) or all [default: common]
 #   --cmdline WORDS        further words of the kernel command line, say 'slidecast.attended=1'
-#   --kernel FILE --kernel-modules DIR   another kernel, and its lib/modules/VERSION [default: Debian's current one]
+#   --kernel FILE --kernel-modules DIR   another kernel, and its lib/modules/VERSION [default: the current one of this Debian or Ubuntu]
 #   --add DIR              what is to lie in the initramfs as well: lib/firmware, or bin/busybox for slidecast.shell=1
 #   --agent FILE           the static agent [default: built here]
 #   --sign KEY CERT        signs the UKI for Secure Boot (PEM files)
@@ -16,6 +16,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/qemu-tests/need.sh"
+. "$here/initramfs/kernel.sh"
 umask 022
 # FAT knows no time before 1980.
 export LC_ALL=C TZ=UTC SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-315532800}
@@ -54,12 +55,14 @@ if [ -f "$key" ]; then
 fi
 case "$key $extra" in *slidecast-secret-key-v1:*) secret '' ;; esac
 key=${key#slidecast-public-key-v1:}
+# A name that is mistyped is shown; what may be a part of a key is not.
+[ -n "$named" ] || [[ $key =~ [0-9a-f]{16} ]] || named=$key
 [[ $key =~ ^([0-9a-f]{64}|none|insecure)$ ]] || die "--key${named:+ $named}: no such file, nor a public key of 64 hexadecimal digits"
 [ "$key" != insecure ] || extra="slidecast.key=insecure $extra"
 read -r cmdline <<<"console=tty0 console=ttyS0,115200 quiet panic=60 $extra"
 
 isolinux=/usr/lib/ISOLINUX ldlinux=/usr/lib/syslinux/modules/bios/ldlinux.c32 stub=/usr/lib/systemd/boot/efi/linuxx64.efi.stub
-need_tools cpio zstd xz depmod objcopy mkfs.vfat mmd xorriso $isolinux/isolinux.bin $ldlinux $stub ${sign[0]:+sbsign}
+need_tools "${IMAGE_TOOLS[@]}" ${sign[0]:+sbsign}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -71,20 +74,7 @@ if [ -z "$agent" ]; then
 fi
 step agent "$("$agent" --version)"
 if [ -z "$kernel" ]; then
-    package=$(apt-cache depends linux-image-amd64 2>/dev/null | awk '/Depends: linux-image-/ { print $2; exit }')
-    [ -n "$package" ] || die 'apt knows no linux-image-amd64 here: give --kernel and --kernel-modules'
-    cache=${SLIDECAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slidecast}/kernel
-    deb=$cache/$(apt-cache show --no-all-versions "$package" | sed -n 's|^Filename: .*/||p')
-    if [ ! -f "$deb" ]; then
-        step kernel "fetching $package"
-        mkdir -p "$cache" "$work/get"
-        (cd "$work/get" && apt-get -qq download "$package" 2>"$work/said") || die "apt-get download $package: $(<"$work/said")"
-        mv "$work/get/"*.deb "$deb"
-    fi
-    dpkg-deb -x "$deb" "$work/package"
-    # Debian 12 packs lib/modules, Debian 13 usr/lib/modules.
-    kernel=$(find "$work/package/boot" -name 'vmlinuz-*') modules=$(find "$work"/package/{,usr/}lib/modules -mindepth 1 -maxdepth 1 2>/dev/null) || true
-    if [ ! -f "$kernel" ] || [ ! -d "$modules" ]; then die "$deb holds no kernel, or no modules, where they are looked for"; fi
+    fetch_kernel "${SLIDECAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slidecast}/kernel" "$work/package"
 fi
 modules=$(realpath "$modules") version=${modules##*/}
 step kernel "$version"
@@ -118,7 +108,8 @@ if [ -d "$work/tree/usr/lib/firmware" ]; then
     cp -r "$work/tree/usr/lib/firmware/." "$work/tree/lib/firmware"
     rm -r "$work/tree/usr/lib/firmware"
 fi
-mkdir -p "$out" && cp -L "$kernel" "$out/vmlinuz"
+# Ubuntu's kernel can be read by root alone; what is made here is for other programs to serve.
+mkdir -p "$out" && install -m 644 "$kernel" "$out/vmlinuz"
 find "$work/tree" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
 (cd "$work/tree" && find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0 --reproducible) | zstd -q -19 -T0 >"$out/initramfs.img"
 

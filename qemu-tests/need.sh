@@ -1,18 +1,18 @@
 # shellcheck shell=bash
 # What check.sh and demo.sh need of a machine, and how they get it. To be sourced.
 
-# QEMU's own boot ROMs: Debian 12 and Ubuntu 24.04 have them with iPXE, Debian 13 with QEMU.
-qemu_rom=/usr/lib/ipxe/qemu/pxe-virtio.rom
-[ -e "$qemu_rom" ] || [ ! -e /usr/share/qemu/pxe-virtio.rom ] || qemu_rom=/usr/share/qemu/pxe-virtio.rom
-
 # shellcheck disable=SC2034
 {
     # For a sample disk that boots.
     SAMPLE_TOOLS=(mmdebstrap syslinux /usr/lib/syslinux/mbr/gptmbr.bin /usr/lib/systemd/boot/efi/linuxx64.efi.stub)
+    # For boot files.
+    IMAGE_TOOLS=(cpio zstd xz depmod objcopy mkfs.vfat mmd xorriso /usr/lib/ISOLINUX/isolinux.bin
+        /usr/lib/syslinux/modules/bios/ldlinux.c32 /usr/lib/systemd/boot/efi/linuxx64.efi.stub)
     # For virtual machines, their firmware, network boot and boot files.
-    MACHINE_TOOLS=(qemu-system-x86_64 /usr/share/OVMF/OVMF_CODE_4M.fd "$qemu_rom"
-        dnsmasq /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi
-        cpio zstd xz depmod objcopy xorriso /usr/lib/ISOLINUX/isolinux.bin /usr/lib/systemd/boot/efi/linuxx64.efi.stub)
+    # QEMU's own boot ROMs: Debian 12 and Ubuntu 24.04 have them with iPXE, Debian 13 with QEMU.
+    MACHINE_TOOLS=(qemu-system-x86_64 /usr/share/OVMF/OVMF_CODE_4M.fd
+        '/usr/lib/ipxe/qemu/pxe-virtio.rom|/usr/share/qemu/pxe-virtio.rom'
+        dnsmasq /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi "${IMAGE_TOOLS[@]}")
 }
 
 # Says one line and ends.
@@ -21,9 +21,9 @@ die() {
     exit 1
 }
 
-# The Debian or Ubuntu package that has a command.
+# The Debian or Ubuntu packages that have a command or a file; of several places of a file, the first is asked for.
 package_of() {
-    case $1 in
+    case ${1%%|*} in
         cc) echo gcc ;;
         c++) echo g++ ;;
         ip | tc) echo iproute2 ;;
@@ -48,7 +48,8 @@ package_of() {
         sfdisk) echo fdisk ;;
         musl-gcc) echo musl-tools ;;
         fusermount3) echo fuse3 ;;
-        qemu-storage-daemon) echo qemu-system-common ;;
+        # Debian 12 has it beside the emulator, later releases and Ubuntu 24.04 beside qemu-img.
+        qemu-storage-daemon) if [ "$(release)" = debian-12 ]; then echo qemu-system-common; else echo qemu-utils; fi ;;
         qemu-system-x86_64) echo qemu-system-x86 ;;
         */pxe-virtio.rom) echo ipxe-qemu ;;
         */OVMF_CODE_4M.fd) echo ovmf ;;
@@ -59,28 +60,59 @@ package_of() {
     esac
 }
 
+# This system and its version, as in debian-12 or ubuntu-24.04.
+release() {
+    (
+        ID='' VERSION_ID=''
+        # shellcheck disable=SC1091
+        [ ! -r /etc/os-release ] || . /etc/os-release
+        echo "$ID-$VERSION_ID"
+    )
+}
+
+# Whether a command or a file is here; of a file there may be several places, with | between them.
+have_tool() {
+    local place places
+    IFS='|' read -ra places <<<"$1"
+    for place in "${places[@]}"; do
+        if command -v "$place" >/dev/null || [ -e "$place" ]; then return 0; fi
+    done
+    return 1
+}
+
+# Which of the arguments are missing, one a line.
+missing_of() {
+    local tool
+    for tool; do have_tool "$tool" || echo "$tool"; done
+}
+
+# as_root COMMAND...: by sudo where we are not root. Without either it fails.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else command -v sudo >/dev/null && sudo "$@"; fi
+}
+
 # need_tools COMMAND|FILE...: installs what is missing.
 need_tools() {
-    local tool found missing=() packages=() sudo=()
+    local tool found missing=() packages=()
     export PATH="$PATH:/usr/sbin:/sbin"
-    for tool; do
-        command -v "$tool" >/dev/null || [ -e "$tool" ] || {
-            missing+=("$tool")
-            read -ra found < <(package_of "$tool")
-            packages+=("${found[@]}")
-        }
-    done
+    mapfile -t missing < <(missing_of "$@")
     [ ${#missing[@]} -gt 0 ] || return 0
+    for tool in "${missing[@]}"; do
+        read -ra found < <(package_of "$tool")
+        packages+=("${found[@]}")
+    done
     command -v apt-get >/dev/null || die "missing: ${missing[*]} (no apt-get here: install them with this system's own tool)"
-    [ "$(id -u)" = 0 ] || sudo=(sudo)
-    if [ ${#sudo[@]} -gt 0 ] && ! command -v sudo >/dev/null; then
+    if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
         die "missing: ${missing[*]} (as root: apt-get install ${packages[*]})"
     fi
     printf 'installing: %s\n' "${packages[*]}" >&2
     export DEBIAN_FRONTEND=noninteractive
-    "${sudo[@]}" apt-get -qq update >&2 || true
-    "${sudo[@]}" apt-get -qq install -y --no-install-recommends "${packages[@]}" >/dev/null ||
+    as_root apt-get -qq update >&2 || true
+    as_root apt-get -qq install -y --no-install-recommends "${packages[@]}" >/dev/null ||
         die "apt-get install ${packages[*]} failed"
+    # A package that has moved a file would be installed again at each run, and what needs the file be left out silently.
+    mapfile -t missing < <(missing_of "${missing[@]}")
+    [ ${#missing[@]} = 0 ] || die "still missing after apt-get install ${packages[*]}: ${missing[*]} (another package has it on $(release))"
 }
 
 # The first two numbers of a version as one that can be compared.

@@ -62,34 +62,37 @@ fn drivers() {
     }
 }
 
-/// The kernel package that the boot files were made of, unpacked to `dir`: its `vmlinuz` and its `lib/modules/VERSION`.
-fn unpack_kernel(fixtures: &Fixtures, dir: &Path) -> (PathBuf, PathBuf) {
-    let vmlinuz = std::fs::read(fixtures.boot.file("vmlinuz")).unwrap();
-    let debs = std::fs::read_dir(debian::cache().join("kernel")).unwrap();
-    for deb in debs.map(|deb| deb.unwrap().path()) {
-        let (deb, to) = (deb.display(), dir.display());
-        sh(&format!("rm -rf '{to}'; dpkg-deb -x '{deb}' '{to}'"));
-        let one = |path: String| PathBuf::from(sh(&format!("echo {path}")).trim());
-        let (kernel, modules) = (
-            one(format!("{to}/boot/vmlinuz-*")),
-            one(format!("$(ls -d {to}/lib/modules/* {to}/usr/lib/modules/* 2>/dev/null)")),
-        );
-        if std::fs::read(&kernel).unwrap() == vmlinuz {
-            return (kernel, modules);
-        }
-    }
-    panic!("the kernel package is not in the cache");
+/// The kernel that the boot files were made of, unpacked to `dir` as `mkimage.sh` does it: its `vmlinuz` and its modules.
+fn unpack_kernel(dir: &Path) -> (PathBuf, PathBuf) {
+    let (root, cache) = (Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), debian::cache().join("kernel"));
+    let line = format!(
+        "cd '{}'; . qemu-tests/need.sh; . initramfs/kernel.sh; fetch_kernel '{}' '{}'; echo \"$kernel\"; echo \"$modules\"",
+        root.display(),
+        cache.display(),
+        dir.display()
+    );
+    let said = tool::run("bash", ["-ec", &line]).unwrap();
+    let mut paths = said.lines().map(PathBuf::from);
+    (paths.next().unwrap(), paths.next().unwrap())
 }
 
 fn packed() {
     let fixtures = Fixtures::get();
     let lab = Lab::new(1).unwrap();
-    let (kernel, modules) = unpack_kernel(fixtures, &lab.path("kernel"));
-    // All three ways of packing, among the modules of this set.
+    let (kernel, modules) = unpack_kernel(&lab.path("kernel"));
+    // All three ways of packing, among the modules of this set. A distribution may have packed them already.
     let folder = modules.join("kernel").display().to_string();
-    sh(&format!("cd '{folder}'; xz drivers/virtio/*.ko; gzip net/core/failover.ko drivers/net/net_failover.ko"));
     sh(&format!(
-        "cd '{folder}/drivers'; zstd -q --rm scsi/s*.ko scsi/virtio_scsi.ko block/virtio_blk.ko net/virtio_net.ko"
+        "cd '{folder}'
+        unpack() {{ find \"$@\" -name '*.ko.xz' -exec xz -d {{}} + -o -name '*.ko.zst' -exec zstd -qd --rm {{}} +; }}
+        pack() {{ from=$1; shift; find $from -maxdepth 1 -name '*.ko' -exec \"$@\" {{}} +; }}
+        unpack drivers/virtio drivers/block drivers/scsi net/core
+        unpack drivers/net -maxdepth 1
+        pack drivers/virtio xz
+        pack net/core gzip
+        pack drivers/net gzip
+        pack drivers/scsi zstd -q --rm
+        pack drivers/block zstd -q --rm"
     ));
     let key = public_key(fixtures);
     let (kernel, modules) = (kernel.display().to_string(), modules.display().to_string());

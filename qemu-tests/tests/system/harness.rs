@@ -18,6 +18,8 @@ pub(crate) enum Needs {
     LoggedDisk,
     /// dnsmasq, iPXE's first stages and curl.
     NetworkBoot,
+    /// Debian's packages, and what boot files are made with.
+    Packages,
     /// Control groups that count processor time.
     Cgroups,
 }
@@ -45,6 +47,13 @@ pub(crate) fn main(groups: &[&[Test]], more: fn() -> Vec<Trial>) -> ExitCode {
         Needs::NetworkBoot => {
             let stages = ["undionly.kpxe", "snponly.efi"].map(|name| Path::new("/usr/lib/ipxe").join(name).exists());
             tool::have("dnsmasq") && tool::have("curl") && stages == [true; 2]
+        }
+        Needs::Packages => {
+            let files =
+                ["ISOLINUX/isolinux.bin", "syslinux/modules/bios/ldlinux.c32", "systemd/boot/efi/linuxx64.efi.stub"];
+            let programs = ["dpkg-deb", "cc", "cpio", "zstd", "xz", "depmod", "objcopy", "mkfs.vfat", "mmd", "xorriso"];
+            programs.iter().all(|program| tool::have(program))
+                && files.iter().all(|name| Path::new("/usr/lib").join(name).exists())
         }
         Needs::Cgroups => cgroups,
     };

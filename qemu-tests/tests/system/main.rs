@@ -21,6 +21,7 @@ mod faults;
 mod field;
 mod fixtures;
 mod harness;
+mod hosts;
 mod keys;
 mod lab;
 mod names;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         redeploy::TESTS,
         boot::TESTS,
         boot_doc::TESTS,
+        hosts::TESTS,
         keys::TESTS,
         stalls::TESTS,
         strangers::TESTS,
