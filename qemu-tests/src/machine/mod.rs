@@ -16,5 +16,5 @@ pub mod screen;
 
 pub use boot_files::BootFiles;
 pub use disk::{Bus, Disk};
-pub use options::{Boot, Card, Firmware, Options};
+pub use options::{Boot, Card, Firmware, Options, mac};
 pub use running::Machine;

@@ -1,7 +1,7 @@
 //! How machines come to their addresses: fixed, leased and renewed, or without anybody who gives any.
 
 use nix::sys::signal::Signal;
-use slidecast_lab::machine::{Card, Machine, Options};
+use slidecast_lab::machine::{Card, Machine, Options, mac};
 use slidecast_lab::{Exit, Lab, Process};
 
 use crate::Test;
@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("addresses::a_lease_is_renewed_with_its_server", renewed),
     ("addresses::a_lease_of_one_address_with_classless_routes_and_a_short_name_lead_to_a_server_elsewhere", elsewhere),
     ("addresses::a_router_outside_of_a_lease_of_one_address_is_used_and_failed_names_are_explained", outside),
+    ("addresses::classless_routes_of_any_order_lead_to_a_server_elsewhere_and_a_missing_default_is_told", routes),
     ("addresses::a_lease_of_two_addresses_finds_its_server_by_broadcast", two),
     (
         "addresses::without_dhcp_cards_take_link_local_addresses_and_all_goes_by_the_one_that_leads_to_the_server",
@@ -104,6 +105,39 @@ fn outside() {
     machine.wait_for("no usable answer in time from name server 10.99.0.1", SOON).unwrap();
     names.signal(Signal::SIGCONT);
     assert!(!machine.console().contains("route to"), "{}", machine.console());
+}
+
+/// The leases of three reports: the router that is in the machine's own network gets a route all the same; the default route
+/// comes before the one that leads to its router; there are routes without a default, so that option 3 counts for nothing.
+fn routes() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    add_far_address(&lab);
+    let hosts: Vec<String> = (1..=3).map(|n| format!("--dhcp-host={},set:m{n}", mac(n, 0))).collect();
+    let options = [
+        "--dhcp-option=tag:m1,3,10.77.0.66",
+        "--dhcp-option=tag:m1,121,10.77.0.1/32,0.0.0.0,0.0.0.0/0,10.77.0.1",
+        "--dhcp-option=tag:m2,1,255.255.255.255",
+        "--dhcp-option=tag:m2,121,0.0.0.0/0,10.77.0.1,10.77.0.1/32,0.0.0.0",
+        "--dhcp-option=tag:m3,3,10.77.0.1",
+        "--dhcp-option=tag:m3,121,10.5.1.0/24,10.77.0.8",
+    ];
+    let all: Vec<&str> = hosts.iter().map(String::as_str).chain(options).collect();
+    let _dhcp = lab.dhcp(&all).unwrap();
+    let deploy = fixtures.deploy(&lab, 2, &["--then", "poweroff"]);
+    let boot = fixtures.boot.kernel("slidecast.server=10.99.0.1").unwrap();
+    let start = |n: usize| {
+        let disk = fixtures.disk(&lab, &format!("d{n}"));
+        lab.machine(Options::new(boot.clone(), vec![disk])).unwrap()
+    };
+    let mut machines: Vec<Machine> = (1..=3).map(start).collect();
+    for (machine, lease) in machines.iter_mut().zip(["/24 (dhcp)", "/32 (dhcp)", "/24 (dhcp)"]) {
+        machine.wait_for(lease, BOOT).unwrap();
+    }
+    let mut lost = machines.pop().unwrap();
+    lost.wait_for("server at 10.99.0.1:7531: no connection: Network unreachable", SOON).unwrap();
+    all_done(deploy, 2);
+    finish(fixtures, &mut machines);
 }
 
 /// RFC 3021. There is no broadcast in such a network but the one to everybody on the wire.

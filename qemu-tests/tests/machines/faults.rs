@@ -3,7 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use slidecast_lab::machine::{Boot, Machine, Options};
+use serde_json::json;
+use slidecast_lab::machine::{Boot, Bus, Machine, Options};
 use slidecast_lab::{Exit, Lab};
 
 use crate::Test;
@@ -13,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("faults::a_disk_that_fails_to_flush_is_named_and_its_neighbours_are_done", failing_flush),
     ("faults::what_the_kernel_says_of_a_disk_that_fails_is_on_both_sides_and_in_the_report", kernel_words),
     ("faults::a_machine_whose_cable_is_cut_is_left_behind_and_the_others_are_done", cut_cable),
+    ("faults::an_nvme_disk_that_answers_no_more_is_named_in_the_kernels_words_and_the_others_are_done", stuck_nvme),
     ("faults::a_slow_disk_is_done_all_the_same", slow_disk),
     ("faults::after_a_power_cut_the_disk_does_not_boot_and_the_next_network_boot_finishes", power_cut),
 ];
@@ -83,6 +85,32 @@ fn cut_cable() {
     assert_eq!(exit, Exit::Code(3), "{report:?}");
     assert_eq!(report.nodes.iter().filter(|node| node.state == "done").count(), 2, "{report:?}");
     assert!(report.nodes.iter().any(|node| node.reason == "node-lost"), "{report:?}");
+    finish(fixtures, &mut machines);
+}
+
+fn stuck_nvme() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let _dhcp = lab.dhcp(&[]).unwrap();
+    let mut deploy = fixtures.deploy(&lab, 3, &["--then", "poweroff"]);
+    let start = |name: &str| {
+        let disk = fixtures.disk(&lab, name).on(Bus::Nvme).writing_at(SLOW);
+        lab.machine(Options::new(fixtures.kernel(), vec![disk])).unwrap()
+    };
+    let mut machines: Vec<Machine> = ["bad", "d1", "d2"].map(start).into();
+    wait_until_written(&mut machines[0], 8 << 20);
+    // The controller lives, and no request ends any more.
+    let limits =
+        json!({ "device": "disk0", "bps": 0, "bps_rd": 1, "bps_wr": 1, "iops": 0, "iops_rd": 0, "iops_wr": 0 });
+    machines[0].qmp("block_set_io_throttle", &limits).unwrap();
+    machines[0].wait_for("warning: kernel: nvme nvme0: I/O", LONG).unwrap();
+    let (exit, report) = deploy.wait(LONG).unwrap();
+    eprintln!("{exit:?} {report:#?}\n{}\n{}", machines[0].console(), deploy.process.tail());
+    assert_eq!(exit, Exit::Code(3), "{report:?}");
+    assert_eq!(report.nodes.iter().filter(|node| node.state == "done").count(), 2, "{report:?}");
+    let bad = report.nodes.iter().find(|node| node.state != "done").unwrap();
+    assert!(bad.detail.contains("nvme0"), "{report:?}");
+    machines.remove(0).cut_power();
     finish(fixtures, &mut machines);
 }
 
