@@ -1,5 +1,7 @@
 //! Booting from the network, beside another DHCP server and without PXE. Plain PXE is in `restored`, for BIOS and UEFI.
 
+use std::path::PathBuf;
+
 use slidecast_lab::machine::{Boot, Machine, Options};
 use slidecast_lab::{Lab, NodeOptions};
 
@@ -8,6 +10,7 @@ use crate::fixtures::{BOOT, Fixtures, SOON, all_done, finish};
 
 pub(crate) const TESTS: &[Test] = &[
     ("network::machines_boot_beside_another_dhcp_server_that_knows_nothing_of_us", proxy),
+    ("network::a_bios_machine_goes_on_from_undionly_to_the_agent", undionly),
     ("network::a_uefi_machine_boots_over_http_alone", http),
     ("network::a_uefi_machine_boots_over_tftp_without_ipxe", tftp),
 ];
@@ -35,6 +38,27 @@ fn proxy() {
         let given = dhcp.said().lines().any(|line| line.contains("DHCPACK") && line.contains(&machine.mac(0)));
         assert!(given, "the other server gave no address: {}", dhcp.tail());
     }
+}
+
+/// A BIOS whose PXE is not iPXE loads `undionly.kpxe` over TFTP, which drives the card through the PXE stack that loaded it.
+/// QEMU has no such ROM: another iPXE loads it by name, with a stack of that kind below, and does nothing else.
+fn undionly() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let script = lab.path("first.ipxe");
+    let line = format!("#!ipxe\ndhcp net0 && chain tftp://{}/undionly.kpxe\n", lab.server_address(0));
+    std::fs::write(&script, line).unwrap();
+    let mut boot_server = lab.boot_server(&fixtures.boot.dir, false).unwrap();
+    let deploy = fixtures.deploy(&lab, 1, &["--then", "poweroff"]);
+    let kernel = PathBuf::from("/usr/lib/ipxe/ipxe.lkrn");
+    let first = Boot::Kernel { kernel, initramfs: script, words: String::new() };
+    let mut machines = [lab.machine(Options::new(first, vec![fixtures.disk(&lab, "d")]).memory(512)).unwrap()];
+    boot_server.wait_for("fetched undionly.kpxe", BOOT).unwrap();
+    for name in ["boot.ipxe", "vmlinuz", "initramfs.img"] {
+        boot_server.wait_for(&format!("fetched {name}"), BOOT).unwrap();
+    }
+    all_done(deploy, 1);
+    finish(fixtures, &mut machines);
 }
 
 fn http() {
