@@ -106,7 +106,7 @@ impl Layout {
     /// # Errors
     /// When `dumpe2fs` fails.
     pub fn used_ranges(&self, disk: &Path) -> Result<Vec<Range<u64>>> {
-        let text = tool::run("dumpe2fs", [self.root_device(disk)])?;
+        let text = self.dumpe2fs(disk)?;
         let size = text.lines().find_map(|line| line.strip_prefix("Block size:")?.trim().parse::<u64>().ok());
         let size = size.unwrap_or(4096);
         let mut ranges = Vec::new();
@@ -126,6 +126,19 @@ impl Layout {
         }
         ranges.push(at..self.bytes());
         Ok(ranges)
+    }
+
+    /// What `dumpe2fs` says of the root file system. Since e2fsprogs 1.47.2 it looks for a file that is called as the whole
+    /// argument, offset and all, before the offset is cut off: here there is one.
+    fn dumpe2fs(&self, disk: &Path) -> Result<String> {
+        let folder = tempfile::tempdir().map_err(LabError::io("creating a folder in", std::env::temp_dir()))?;
+        let disk = disk.canonicalize().map_err(LabError::io("finding", disk))?;
+        let link = folder.path().join("disk");
+        let with_offset = self.root_device(&link);
+        for name in [link.as_path(), Path::new(&with_offset)] {
+            std::os::unix::fs::symlink(&disk, name).map_err(LabError::io("linking", name))?;
+        }
+        tool::run("dumpe2fs", [&with_offset])
     }
 
     /// Checks the root file system of a disk.
