@@ -138,7 +138,7 @@ fn no_key() {
 
 fn port_in_use() {
     let fixtures = Fixtures::get();
-    for socket in ["TCP-LISTEN", "UDP-RECV"] {
+    for socket in ["TCP4-LISTEN", "UDP4-RECV"] {
         let lab = Lab::new(1).unwrap();
         let mut squatter = lab.on_server("squatter", "socat", ["-u", &format!("{socket}:{PORT}"), "-"]).unwrap();
         let table = if socket.starts_with("TCP") { "tcp" } else { "udp" };
@@ -175,7 +175,8 @@ fn nobody() {
 /// `socat` in a node's namespace that writes a control link's preface with this version and shows the answer in hex.
 fn preface(lab: &Lab, node: &Node, version: u8) -> Process {
     let hello = format!("SLIDECTL\\{version:03o}\\000\\000\\000\\000\\000\\000\\000");
-    let script = format!("(printf '{hello}'; sleep 2) | socat - TCP:{}:{PORT} | od -An -tx1 -v", lab.server_address(0));
+    let script =
+        format!("(printf '{hello}'; sleep 2) | socat - TCP4:{}:{PORT} | od -An -tx1 -v", lab.server_address(0));
     lab.on_node(node, "preface", "sh", ["-c", &script]).unwrap()
 }
 
@@ -206,7 +207,7 @@ fn other_server() {
     let preface = r"head -c 16 >/dev/null; printf 'SLIDECTL\143\000\001\000\000\000\000\000'; sleep 1";
     fs::write(&script, preface).unwrap();
     let answer = format!("EXEC:sh {}", script.display());
-    let listen = format!("TCP-LISTEN:{PORT},reuseaddr,fork");
+    let listen = format!("TCP4-LISTEN:{PORT},reuseaddr,fork");
     let mut server = lab.on_server("odd-server", "socat", [listen, answer]).unwrap();
     server.wait_for_tcp(PORT, SOON).unwrap();
     let address = format!("{}:{PORT}", lab.server_address(0));

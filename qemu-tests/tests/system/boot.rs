@@ -307,12 +307,12 @@ fn wrong() {
 
     for (port, what) in [(67, "DHCP"), (69, "TFTP"), (4011, "PXE")] {
         let mut squatter =
-            lab.on_server("squatter", "socat", ["-u".to_owned(), format!("UDP-RECV:{port}"), "-".to_owned()]).unwrap();
+            lab.on_server("squatter", "socat", ["-u".to_owned(), format!("UDP4-RECV:{port}"), "-".to_owned()]).unwrap();
         squatter.wait_until("binding", SOON, |squatter| bound(squatter, port)).unwrap();
         refused(&on("eth0"), 1, &[&format!("UDP port {port} is in use on eth0"), what]);
         squatter.kill();
     }
-    let mut squatter = lab.on_server("squatter", "socat", [format!("TCP-LISTEN:{HTTP}"), "-".to_owned()]).unwrap();
+    let mut squatter = lab.on_server("squatter", "socat", [format!("TCP4-LISTEN:{HTTP}"), "-".to_owned()]).unwrap();
     squatter.wait_for_tcp(HTTP, SOON).unwrap();
     refused(&on("eth0"), 1, &["TCP port 7580 is in use", "--http-port"]);
     squatter.kill();
