@@ -1,5 +1,6 @@
 //! The life of an agent: find the server, say who and what it is, obey, and begin again.
 
+use crate::approval::Approving;
 use crate::boot::KernelLog;
 use crate::callers::{Callers, Calling};
 use crate::cards;
@@ -106,7 +107,10 @@ impl<'a> Agent<'a> {
         lines: Receiver<Line>,
         machine: Option<Machine>,
     ) -> Result<Self, AgentError> {
-        let secret = SecretKey::generate().map_err(|_| AgentError::NoRandomness)?;
+        let secret = match &arguments.own_key {
+            Some(secret) => secret.clone(),
+            None => SecretKey::generate().map_err(|_| AgentError::NoRandomness)?,
+        };
         let boot = fresh().ok_or(AgentError::NoRandomness)?;
         let events = EventLoop::new()?;
         if let Some(machine) = &machine {
@@ -318,7 +322,16 @@ impl<'a> Agent<'a> {
             ToAgent::Welcome(welcome) => {
                 log::info!("the server (version {}) calls this node {}", welcome.server_version, welcome.node);
                 visit.node = welcome.node;
+                if visit.approving.on_welcome() {
+                    // What was said meanwhile was not heard.
+                    visit.run.iter_mut().for_each(Run::on_server_back);
+                }
             }
+            ToAgent::NotApproved(said) => {
+                let answer = visit.control.as_ref().map(|control| visit.approving.on_not_approved(said, control));
+                answer.flatten().into_iter().for_each(|answer| visit.say(&answer));
+            }
+            ToAgent::ApprovalShare(share) => visit.approving.on_share(share, visit.board.as_ref()),
             ToAgent::Prepare(prepare) => self.prepare(visit, prepare, None),
             ToAgent::Join(join) => match &mut visit.run {
                 Some(run) if run.deployment() == join.deployment => run.on_join(&join, now),
@@ -546,6 +559,8 @@ struct Visit {
     patience: Duration,
     call_at: Time,
     node: NodeId,
+    /// Whether somebody has to approve this agent first.
+    approving: Approving,
     run: Option<Run>,
     /// The order that waits for somebody to pick one of these disks.
     question: Option<(Prepare, Vec<Disk>)>,
@@ -568,6 +583,7 @@ impl Visit {
             patience,
             call_at,
             node,
+            approving: Approving::default(),
             run: None,
             question: None,
             board: machine.map(|machine| machine.board().clone()),
@@ -616,7 +632,7 @@ impl Visit {
 
     fn on_lost(&mut self, lost: &Lost, now: Time) {
         let reconnecting = self.lost.is_some();
-        (self.control, self.greeted) = (None, false);
+        (self.control, self.greeted, self.approving) = (None, false, Approving::default());
         self.call_at = now.after(RECONNECT);
         if reconnecting {
             log::debug!("server at {}: {lost}", self.server);

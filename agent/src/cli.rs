@@ -1,14 +1,16 @@
 //! The command line: what may be asked of the agent, and what its exit code says.
 
 use crate::error::AgentError;
+use crate::target::plain;
 use crate::{agent, boot, cards, logging};
 use clap::Parser;
 use clap::error::ErrorKind;
 use slidecast_proto::discovery::DEFAULT_PORT;
-use slidecast_proto::noise::{KeyError, PUBLIC_TAG, PublicKey};
+use slidecast_proto::noise::{KeyError, PUBLIC_TAG, PublicKey, SecretKey};
 use slidecast_proto::quantity::{parse_bytes, parse_duration, parse_mbits};
 use slidecast_proto::selector::Selector;
 use std::ffi::OsString;
+use std::io::Read;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +18,8 @@ use std::time::Duration;
 
 const RING_MIN: u64 = 4 << 20;
 const RING_MAX: u64 = 64 << 30;
+/// A key file is one line; whatever is longer is none.
+const LONGEST_KEY: u64 = 256;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,6 +68,15 @@ pub struct Arguments {
     /// Take orders from any server on the network that is insecure too (for tests)
     #[arg(long)]
     insecure: bool,
+
+    /// This agent's own secret key, as `slidecast key new` makes it; a server may approve agents by
+    /// its public part. Without one, a new key is drawn at each start
+    #[arg(long, value_name = "F", conflicts_with = "insecure")]
+    key_file: Option<PathBuf>,
+
+    /// The key in that file
+    #[arg(skip)]
+    pub own_key: Option<SecretKey>,
 
     /// Memory for blocks on their way; never more than a quarter of what is available
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_ring)]
@@ -175,7 +188,7 @@ enum Stop {
 
 /// Parses the command line, and reads the key file if one is named.
 fn understand(arguments: impl IntoIterator<Item = OsString>) -> Result<(Arguments, Trust), Stop> {
-    let arguments = Arguments::try_parse_from(arguments).map_err(|error| match error.kind() {
+    let mut arguments = Arguments::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Text(error),
         _ => Stop::Wrong(one_line(&error.to_string())),
     })?;
@@ -189,6 +202,7 @@ fn understand(arguments: impl IntoIterator<Item = OsString>) -> Result<(Argument
     };
     let trust = trust.map_err(Stop::Wrong)?;
     arguments.server_name().map_err(Stop::Wrong)?;
+    arguments.own_key = arguments.key_file.as_deref().map(read_own_key).transpose().map_err(Stop::Wrong)?;
     Ok((arguments, trust))
 }
 
@@ -259,6 +273,15 @@ fn read_key(text: &str) -> Result<PublicKey, String> {
         return Err(secret());
     }
     Ok(key)
+}
+
+fn read_own_key(path: &Path) -> Result<SecretKey, String> {
+    let wrong = |what: &dyn std::fmt::Display| format!("--key-file {}: {what}", path.display());
+    let mut text = zeroize::Zeroizing::new(String::new());
+    let file = std::fs::File::open(path);
+    let read = file.and_then(|file| file.take(LONGEST_KEY).read_to_string(&mut text));
+    read.map_err(|error| wrong(&plain(&error)))?;
+    text.trim().parse().map_err(|error: KeyError| wrong(&error))
 }
 
 fn parse_target(text: &str) -> Result<Target, String> {
@@ -363,6 +386,21 @@ mod tests {
             assert!(line.contains("secret key") && !line.contains(&secret), "{line}");
         }
         assert!(wrong(&format!("--server-key {}", path("new"))).ends_with("new.pub"));
+    }
+
+    #[test]
+    fn an_agent_may_have_a_key_of_its_own_and_that_is_a_secret_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let secret = SecretKey::generate().unwrap();
+        std::fs::write(path("pc7"), format!("{}\n", *secret.to_line())).unwrap();
+        std::fs::write(path("pc7.pub"), format!("{}\n", secret.public().to_line())).unwrap();
+        let own = |name: &str| format!("--server-key {KEY} --key-file {}", path(name));
+        assert_eq!(parse(&own("pc7")).unwrap().0.own_key, Some(secret));
+        assert_eq!(parse(&format!("--server-key {KEY}")).unwrap().0.own_key, None);
+        assert!(wrong(&own("pc7.pub")).ends_with("pc7.pub: this is a public key; the secret one is meant"));
+        assert!(wrong(&own("none")).contains("No such file"));
+        wrong(&format!("--insecure --key-file {}", path("pc7")));
     }
 
     #[test]

@@ -153,6 +153,12 @@ impl Control {
         self.channel.is_open()
     }
 
+    /// The hash of the handshake, once the server has proven itself.
+    #[must_use]
+    pub fn handshake_hash(&self) -> Option<[u8; 32]> {
+        self.channel.handshake_hash()
+    }
+
     /// Takes note of what the kernel says.
     pub fn on_event(&mut self, event: &Event) {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();

@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 mod agent;
+mod approval;
 mod boot;
 pub mod callers;
 pub mod cards;

@@ -2,6 +2,7 @@
 //!
 //! What is known is taken from the words between agent and server as they pass.
 
+use slidecast_proto::approval::Code;
 use slidecast_proto::control::{Disk, ToAgent, ToServer};
 use slidecast_proto::quantity::Bytes;
 use slidecast_proto::reason::{EndState, Phase, Reason, Then};
@@ -20,6 +21,8 @@ pub(crate) enum Stage {
     Searching,
     /// There is a server, but no deployment yet.
     Waiting,
+    /// The server takes only machines that somebody approves.
+    Approving,
     /// Somebody has to pick a disk.
     Asking,
     /// The target is open, the others are not ready yet.
@@ -62,6 +65,8 @@ pub(crate) struct Status {
     pub(crate) server: Option<SocketAddr>,
     /// What the server calls this node.
     pub(crate) node: Option<u32>,
+    /// The code by which this machine is approved at the server.
+    pub(crate) code: Option<Code>,
     pub(crate) image: String,
     pub(crate) target: String,
     /// Position in the chain, and its length.
@@ -101,7 +106,7 @@ impl Board {
     pub(crate) fn on_search(&self) {
         log::info!("waiting for server");
         self.update(|status| {
-            status.server = None;
+            (status.server, status.code) = (None, None);
             status.question.clear();
             // What came of the last deployment stays in sight.
             if !matches!(status.stage, Stage::Done(_) | Stage::Failed) {
@@ -124,7 +129,14 @@ impl Board {
     /// Hears an order of the server.
     pub(crate) fn on_order(&self, order: &ToAgent) {
         match order {
-            ToAgent::Welcome(welcome) => self.update(|status| status.node = Some(welcome.node.0)),
+            ToAgent::Welcome(welcome) => self.update(|status| {
+                (status.node, status.code) = (Some(welcome.node.0), None);
+                if status.stage == Stage::Approving {
+                    status.stage = Stage::Waiting;
+                }
+            }),
+            // Also where another deployment was done or failed: somebody has to see it now.
+            ToAgent::NotApproved(_) => self.update(|status| (status.stage, status.code) = (Stage::Approving, None)),
             ToAgent::Prepare(prepare) => self.update(|status| {
                 status.image = format!("{} ({})", prepare.image, Bytes(prepare.disk_bytes));
                 (status.position, status.figures, status.began, status.failure) =
@@ -175,6 +187,11 @@ impl Board {
         }
     }
 
+    /// The code by which this machine is approved at the server.
+    pub(crate) fn show_code(&self, code: Code) {
+        self.update(|status| status.code = Some(code));
+    }
+
     fn has_ended(&self) -> bool {
         matches!(self.lock().stage, Stage::Done(_) | Stage::Failed)
     }
@@ -213,9 +230,9 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slidecast_proto::control::{Abort, Ended, Refused};
+    use slidecast_proto::control::{Abort, Ended, NotApproved, Refused, Welcome};
     use slidecast_proto::reason::{LookedAt, Verified};
-    use slidecast_proto::units::{DeploymentId, Hash};
+    use slidecast_proto::units::{DeploymentId, Hash, NodeId};
 
     const DEPLOYMENT: DeploymentId = DeploymentId([1; 16]);
 
@@ -245,6 +262,24 @@ mod tests {
         board.on_order(&abort());
         board.on_search();
         assert_eq!(board.read().stage, Stage::Done(EndState::Done));
+    }
+
+    #[test]
+    fn a_machine_that_is_not_approved_shows_its_code_until_it_is() {
+        let board = Board::default();
+        board.on_said(&ended(EndState::Done), Some(5));
+        board.on_order(&ToAgent::NotApproved(NotApproved { commitment: None }));
+        let code: Code = "ABC234".parse().unwrap();
+        board.show_code(code);
+        assert_eq!((board.read().stage, board.read().code), (Stage::Approving, Some(code)));
+        let (node, server_version) = (NodeId(1), String::new());
+        board.on_order(&ToAgent::Welcome(Welcome { node, server_version }));
+        assert_eq!((board.read().stage, board.read().code), (Stage::Waiting, None));
+        // A link that is made anew has another code.
+        board.on_order(&ToAgent::NotApproved(NotApproved { commitment: None }));
+        board.show_code(code);
+        board.on_search();
+        assert_eq!((board.read().stage, board.read().code), (Stage::Searching, None));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! parameters, bytes and orders go out. `docs/WIRE.md` has the byte tables.
 #![forbid(unsafe_code)]
 
+pub mod approval;
 pub mod book;
 #[cfg(slidecast_bugs)]
 pub mod bug;

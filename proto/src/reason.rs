@@ -152,6 +152,8 @@ closed_list! {
         Internal = 31 "internal",
         /// The disk is not as large as it says: what is written in one place appears in another.
         DiskWraps = 32 "disk-wraps",
+        /// The server takes only machines that are approved, and nobody approved this one.
+        NotApproved = 33 "not-approved",
     }
 }
 
@@ -298,14 +300,14 @@ mod tests {
                      disk-open disk-write disk-flush disk-read disk-mismatch image-corrupt manifest-mismatch \
                      upstream-lost downstream-lost node-lost server-lost link-corrupt protocol-error \
                      version-mismatch key-mismatch insecure-mismatch aborted joined-too-late timed-out internal \
-                     disk-wraps";
+                     disk-wraps not-approved";
         assert_eq!(Reason::WORDS, words.split_whitespace().collect::<Vec<_>>());
         for (code, reason) in (0..).zip(Reason::ALL) {
             assert_eq!(reason.code(), code);
             assert_eq!(Reason::from_code(code), Some(*reason));
             assert_eq!(reason.as_str().parse(), Ok(*reason));
         }
-        assert_eq!(Reason::from_code(33), None);
+        assert_eq!(Reason::from_code(34), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
+use slidecast_proto::approval::{Commitment, Share};
 use slidecast_proto::control::*;
 use slidecast_proto::reason::{EndState, Free, LookedAt, Phase, Reason, Then, Verified, Verify};
 use slidecast_proto::units::{BlockNo, DeploymentId, Epoch, Hash, LinkKey, MAX_BLOCKS, NodeId};
@@ -168,6 +169,7 @@ fn to_server() -> impl Strategy<Value = ToServer> {
         ended(),
         (1..=5_u8, line(1024)).prop_map(|(level, text)| ToServer::Log(LogLine { level, text })),
         Just(ToServer::Heartbeat),
+        any::<[u8; 16]>().prop_map(|share| ToServer::ApprovalShare(Share(share))),
     ]
 }
 
@@ -228,6 +230,10 @@ fn to_agent() -> impl Strategy<Value = ToAgent> {
             detail
         })),
         Just(ToAgent::Heartbeat),
+        (deployment(), line(1024)).prop_map(|(deployment, detail)| ToAgent::Notice(Notice { deployment, detail })),
+        option::of(any::<[u8; 32]>())
+            .prop_map(|bytes| { ToAgent::NotApproved(NotApproved { commitment: bytes.map(Commitment) }) }),
+        any::<[u8; 16]>().prop_map(|share| ToAgent::ApprovalShare(Share(share))),
     ]
 }
 
@@ -514,4 +520,13 @@ fn a_link_key_is_not_shown() {
     };
     assert!(!format!("{spec:?}").contains("171"));
     assert!(!format!("{spec:?}").contains("ab, "));
+}
+
+#[test]
+fn the_bytes_of_an_approval_are_frozen() {
+    assert_eq!(hex(&ToAgent::NotApproved(NotApproved { commitment: None }).encode()), "8900");
+    let commitment = Some(Commitment([0xab; 32]));
+    assert_eq!(hex(&ToAgent::NotApproved(NotApproved { commitment }).encode()), format!("8901{}", "ab".repeat(32)));
+    assert_eq!(hex(&ToServer::ApprovalShare(Share([1; 16])).encode()), format!("0a{}", "01".repeat(16)));
+    assert_eq!(hex(&ToAgent::ApprovalShare(Share([2; 16])).encode()), format!("8a{}", "02".repeat(16)));
 }

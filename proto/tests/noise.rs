@@ -57,6 +57,17 @@ fn an_insecure_channel_opens_and_nobody_knows_anybody() {
 }
 
 #[test]
+fn both_ends_of_a_channel_and_no_other_have_its_handshake_hash() {
+    for ends in [pinned, insecure] {
+        assert_eq!(ends().0.handshake_hash(), None);
+        let ((agent, server), (other, _)) = (open(ends()), open(ends()));
+        assert!(agent.handshake_hash().is_some_and(|hash| hash != [0; 32]));
+        assert_eq!(agent.handshake_hash(), server.handshake_hash());
+        assert_ne!(agent.handshake_hash(), other.handshake_hash());
+    }
+}
+
+#[test]
 fn the_longest_message_passes_and_a_longer_one_is_refused() {
     for (mut agent, mut server) in [open(pinned()), open(insecure())] {
         let message = vec![7; MAX_MESSAGE];

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -217,6 +218,22 @@ impl Lab {
     /// When it cannot be started.
     pub fn deploy_shown(&self, name: &str, image: &Path, wait_for: usize, args: &[&str]) -> Result<Deploy> {
         self.start_deploy(&Place { shown: true, ..self.server.clone() }, name, image, wait_for, args)
+    }
+
+    /// As [`Lab::deploy_as`], where somebody types: what is written to the file that comes with it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn deploy_typed(&self, name: &str, image: &Path, wait_for: usize, args: &[&str]) -> Result<(Deploy, File)> {
+        let input = self.path(&format!("{name}.in"));
+        if !input.exists() {
+            let made = nix::unistd::mkfifo(&input, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR);
+            made.map_err(|errno| LabError::io("making", &input)(errno.into()))?;
+        }
+        // Open for reading, too: neither end waits for the other, and the input does not end before this is dropped.
+        let typing = File::options().read(true).write(true).open(&input).map_err(LabError::io("opening", &input))?;
+        let place = Place { input: Some(input), ..self.server.clone() };
+        Ok((self.start_deploy(&place, name, image, wait_for, args)?, typing))
     }
 
     /// Starts a DHCP server in the server's namespace that gives addresses and nothing else, on every card.

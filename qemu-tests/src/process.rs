@@ -27,6 +27,8 @@ pub struct Place {
     pub bound: Vec<(PathBuf, PathBuf)>,
     /// The control group's `cgroup.procs`.
     pub group: Option<PathBuf>,
+    /// What it reads as its standard input; nothing where there is none.
+    pub input: Option<PathBuf>,
     /// Extra environment.
     pub env: Vec<(String, String)>,
     /// Standard output and standard error are those of the lab, for a person to see, and not kept in files.
@@ -89,7 +91,11 @@ impl Process {
         command.arg(program).args(args.into_iter().map(Into::into));
         command.env("LAB_INNER", INNER).env("LAB_HOSTNAME", place.hostname.as_deref().unwrap_or_default());
         command.envs(place.env.iter().map(|(key, value)| (key, value)));
-        command.stdin(Stdio::null()).process_group(0);
+        let stdin = match &place.input {
+            Some(path) => File::open(path).map_err(LabError::io("opening", path))?.into(),
+            None => Stdio::null(),
+        };
+        command.stdin(stdin).process_group(0);
         if !place.shown {
             command.stdout(stdout).stderr(stderr);
         }

@@ -1,8 +1,9 @@
 //! The command line. What is listed here is a contract: scripts call it.
 
+use crate::approve::ApproveBy;
 use crate::boot::{BootMode, DEFAULT_HTTP_PORT, DhcpRange, UefiStage};
 use crate::nic::CardSpeed;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slidecast_image::codec::Packing;
 use slidecast_image::create::MAX_DEDUP_RUN;
@@ -72,6 +73,7 @@ Examples:
   slidecast deploy base.slide --wait-for 1 --target serial=S4EVNX0R --then reboot
   slidecast deploy base.slide --wait-for 8 --progress json --report report.json
   slidecast deploy base.slide --wait-for 30 --interface eth1 --boot --then reboot
+  slidecast deploy base.slide --wait-for 20 --approve room7.txt --approve code
 
 Selectors: a path (/dev/sda), or one or more of serial=S, wwn=W, model=GLOB, size=A..B and
 transport=T, with a comma for \"and\". Without one, a node must have exactly one eligible disk.
@@ -290,6 +292,10 @@ pub struct Deploy {
     /// Do without a key: anybody may pose as this server. Agents must be told so, too.
     #[arg(long, conflicts_with = "key_file")]
     pub insecure: bool,
+    /// Only machines that are approved take part: those on the list in FILE (a hardware address, serial=S of a disk or key=K of an agent on each
+    /// line), or with the word `code` those whose code, shown on their screens, is typed here. May be given several times.
+    #[arg(long, value_name = "FILE|code", value_parser = OsStringValueParser::new().map(ApproveBy::from))]
+    pub approve: Vec<ApproveBy>,
     /// Boot machines from the network meanwhile, on each --interface: beside its DHCP server (proxy), or give out the addresses of a RANGE such as 10.0.0.100-10.0.0.200. Needs root.
     #[arg(long, value_name = "proxy|RANGE", num_args = 0..=1, require_equals = true, default_missing_value = "proxy", requires = "interface", value_parser = BootMode::from_str)]
     pub boot: Option<BootMode>,
@@ -409,7 +415,13 @@ mod tests {
         let deploy = deploy(&[]).unwrap();
         assert_eq!((deploy.verify, deploy.free, deploy.then), (Verify::Full, Free::Keep, Then::Hold));
         assert_eq!((deploy.port, deploy.wait_for, deploy.timeout), (7531, 2, None));
-        assert!(deploy.interface.is_empty() && !deploy.insecure && !deploy.fresh && !deploy.resume);
+        assert!(
+            deploy.interface.is_empty()
+                && deploy.approve.is_empty()
+                && !deploy.insecure
+                && !deploy.fresh
+                && !deploy.resume
+        );
         assert_eq!(deploy.progress, ProgressStyle::Auto);
     }
 
@@ -417,12 +429,13 @@ mod tests {
     fn every_flag_of_deploy_is_understood() {
         let args = "--timeout 5m --interface eth1 --interface eth2 --port 7000 --target serial=X --verify head \
                     --free zero --then reboot --fresh --resume --join-window 1m --state /s --key-file k --progress json --report r.json \
-                    --card-speed eth1=10G";
+                    --card-speed eth1=10G --approve code --approve room7.txt";
         let deploy = deploy(&args.split_whitespace().collect::<Vec<_>>()).unwrap();
         assert_eq!((deploy.verify, deploy.free, deploy.then), (Verify::Head, Free::Zero, Then::Reboot));
         assert_eq!((deploy.timeout, deploy.port), (Some(Duration::from_secs(300)), 7000));
         assert_eq!(deploy.join_window, Some(Duration::from_secs(60)));
         assert!(deploy.resume);
+        assert_eq!(deploy.approve, [ApproveBy::Code, ApproveBy::List("room7.txt".into())]);
         assert_eq!(deploy.interface, ["eth1", "eth2"]);
         assert_eq!(deploy.card_speed, [CardSpeed { name: "eth1".to_owned(), mbits: 10_000 }]);
         assert_eq!(deploy.progress, ProgressStyle::Json);

@@ -1,5 +1,6 @@
 //! How a command fails: an exit code and one clear line.
 
+use crate::approve::ApproveError;
 use crate::config::ConfigError;
 use crate::exit_code::ExitCode;
 use crate::key::KeyFileError;
@@ -29,6 +30,12 @@ impl Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<ApproveError> for Failure {
+    fn from(error: ApproveError) -> Self {
         Self::usage(error)
     }
 }

@@ -4,6 +4,7 @@
 //! the machines of `slidecast_proto`; what is here reads files, moves bytes and shows what happens.
 #![forbid(unsafe_code)]
 
+pub mod approve;
 pub mod boot;
 pub mod cli;
 pub mod clock;

@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub ran: Option<Duration>,
     /// Bytes sent by the server.
     pub egress_bytes: u64,
+    /// How many agents wait for approval.
+    pub unapproved: usize,
     /// The nodes by number.
     pub nodes: Vec<NodeView>,
     /// The chains.
@@ -196,6 +198,7 @@ impl Tracker {
             waited: now.since(began),
             ran: fixed.map(|fixed| over.unwrap_or(now).since(fixed)),
             egress_bytes,
+            unapproved: 0,
             chains: chains.collect(),
             nodes,
         }

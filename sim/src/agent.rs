@@ -298,7 +298,7 @@ impl Agent {
                     run.on_join(&join, core);
                 }
             }
-            ToAgent::Heartbeat | ToAgent::Notice(_) => {}
+            ToAgent::Heartbeat | ToAgent::Notice(_) | ToAgent::NotApproved(_) | ToAgent::ApprovalShare(_) => {}
             ToAgent::Finish(_) | ToAgent::Abort(_) => {
                 self.report(core);
                 self.drop_run(core);

@@ -4,6 +4,7 @@
 //! encrypted channel. Encoding cuts what is over its limit, parsing refuses it: no text from a peer holds a control
 //! character, no number from a peer lies outside the limits of [`crate::units`]. `docs/WIRE.md` has the byte tables.
 
+mod approval;
 mod fields;
 mod inventory;
 mod to_agent;
@@ -12,6 +13,7 @@ mod to_server;
 use core::time::Duration;
 
 pub use crate::reason::{LinkClass, LinkState, Side};
+pub use approval::NotApproved;
 pub use inventory::{Card, Disk, Held};
 pub use to_agent::{Abort, Finish, Join, LinkSpec, Notice, Prepare, ToAgent, Welcome};
 pub use to_server::{BadBlock, Ended, Hello, LinkEvent, LogLine, Progress, Ready, Refused, ToServer};

@@ -1,7 +1,8 @@
 //! Messages from the server to an agent.
 
 use super::fields::{deployment, epoch, line, node, put_line, put_socket_address, socket_address};
-use super::{MAX_LINE, MAX_NAME};
+use super::{MAX_LINE, MAX_NAME, NotApproved};
+use crate::approval::Share;
 use crate::reason::{Free, LinkClass, Reason, Then, Verify};
 use crate::units::{BLOCK_MAX, BLOCK_MIN, DeploymentId, Epoch, GRAIN_MIN, Hash, LinkKey, MAX_DISK_BYTES, NodeId};
 use crate::wire::{Malformed, Parsed, array, flag, hash, whole};
@@ -27,6 +28,10 @@ pub enum ToAgent {
     Heartbeat,
     /// A text for the console of this node.
     Notice(Notice),
+    /// It has to be approved first.
+    NotApproved(NotApproved),
+    /// The server's part of the code that both screens show.
+    ApprovalShare(Share),
 }
 
 impl ToAgent {
@@ -42,6 +47,8 @@ impl ToAgent {
             Self::Abort(abort) => abort.put(&mut out),
             Self::Heartbeat => out.push(0x87),
             Self::Notice(notice) => notice.put(&mut out),
+            Self::NotApproved(not_approved) => not_approved.put(&mut out),
+            Self::ApprovalShare(share) => share.put(0x8a, &mut out),
         }
         out
     }
@@ -63,6 +70,8 @@ impl ToAgent {
             (input, 0x86) => map(Abort::read, Self::Abort).parse(input),
             (input, 0x87) => Ok((input, Self::Heartbeat)),
             (input, 0x88) => map(Notice::read, Self::Notice).parse(input),
+            (input, 0x89) => map(NotApproved::read, Self::NotApproved).parse(input),
+            (input, 0x8a) => map(Share::read, Self::ApprovalShare).parse(input),
             (input, _) => fail().parse(input),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::fields::{block, deployment, epoch, line, node, put_line};
 use super::{Card, Disk, MAX_CARDS, MAX_DISKS, MAX_LABEL, MAX_LINE, MAX_NAME, MAX_RANGES};
+use crate::approval::Share;
 use crate::reason::{EndState, LinkState, LookedAt, Phase, Reason, Side, Verified};
 use crate::units::{BlockNo, DeploymentId, Epoch, Hash, MAX_BLOCKS, NodeId};
 use crate::wire::{Malformed, Parsed, array, flag, hash, list, put_list, whole};
@@ -30,6 +31,8 @@ pub enum ToServer {
     Log(LogLine),
     /// Nothing but a sign of life.
     Heartbeat,
+    /// The agent's part of the code that both screens show.
+    ApprovalShare(Share),
 }
 
 impl ToServer {
@@ -48,6 +51,7 @@ impl ToServer {
             Self::Ended(ended) => ended.put(&mut out),
             Self::Log(line) => line.put(&mut out),
             Self::Heartbeat => out.push(9),
+            Self::ApprovalShare(share) => share.put(10, &mut out),
         }
         out
     }
@@ -71,6 +75,7 @@ impl ToServer {
             (input, 7) => map(Ended::read, Self::Ended).parse(input),
             (input, 8) => map(LogLine::read, Self::Log).parse(input),
             (input, 9) => Ok((input, Self::Heartbeat)),
+            (input, 10) => map(Share::read, Self::ApprovalShare).parse(input),
             (input, _) => fail().parse(input),
         }
     }

@@ -355,7 +355,7 @@ impl Deployment {
         }
         let Some(node) = self.nodes.get_mut(&id) else { return };
         match message {
-            ToServer::Hello(_) | ToServer::Heartbeat | ToServer::Log(_) => return,
+            ToServer::Hello(_) | ToServer::Heartbeat | ToServer::Log(_) | ToServer::ApprovalShare(_) => return,
             // It was told to begin, and speaks of the run that it drops for that: what this one had done counts no more.
             ToServer::Progress(_) | ToServer::Ended(_) | ToServer::BadBlock(_) | ToServer::Link(_) if node.begins => {
                 return;

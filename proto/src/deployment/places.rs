@@ -3,8 +3,10 @@
 
 use super::resume::Away;
 use super::{Deployment, DeploymentEvent, NodeRecord, Standing};
+use crate::approval::{Caller, Unapproved};
 use crate::control::Hello;
-use crate::units::NodeId;
+use crate::reason::Reason;
+use crate::units::{NodeId, Time};
 use std::net::IpAddr;
 
 /// Records of agents without a place, beyond twice the number that is waited for: to be refused, but by name.
@@ -88,6 +90,18 @@ impl Deployment {
         let id = gone.or_else(longest).map(|node| node.id).ok_or(NoRoom::Full)?;
         self.forget(id);
         Ok(())
+    }
+
+    /// An agent that nobody approved stands in the report, too. It took no part; this comes when all is over.
+    pub fn on_unapproved(&mut self, unapproved: Unapproved, now: Time) {
+        let Unapproved { caller: Caller { hello, card, address, .. }, why } = unapproved;
+        self.last_id += 1;
+        let id = NodeId(self.last_id);
+        let mut node = NodeRecord::new(id, hello, card, address, self.config.blocks, now);
+        node.standing = Standing::Refused { reason: Reason::NotApproved, detail: why };
+        (node.connected, node.gone) = (false, Some(now));
+        self.nodes.insert(id, node);
+        self.events.push_back(DeploymentEvent::NodeChanged(id));
     }
 
     /// Lets go of records of agents that are gone and took no part, but for some of them.

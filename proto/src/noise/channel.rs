@@ -118,6 +118,8 @@ pub struct Channel {
     secret: Option<SecretKey>,
     /// The peer's key: for the agent the pinned one, for the server the one it was proved.
     peer: Option<PublicKey>,
+    /// The hash of the handshake, once it is over.
+    hash: [u8; 32],
     /// Of the preface or message that is arriving, what is here. Never more than one.
     partial: Vec<u8>,
     messages: VecDeque<Vec<u8>>,
@@ -172,6 +174,7 @@ impl Channel {
             mode,
             secret,
             peer: None,
+            hash: [0; 32],
             partial: Vec::new(),
             messages: VecDeque::new(),
             queued: 0,
@@ -317,6 +320,7 @@ impl Channel {
         if self.end == End::Server {
             self.peer = noise.get_remote_static().and_then(|key| key.try_into().ok()).map(PublicKey);
         }
+        self.hash = noise.get_handshake_hash().try_into().expect("a hash of BLAKE2s has 32 bytes");
         let transport = noise.into_transport_mode().map_err(|_| ChannelError::NoRandomness)?;
         Ok(State::Open(Box::new(transport)))
     }
@@ -374,6 +378,12 @@ impl Channel {
     #[must_use]
     pub fn peer_key(&self) -> Option<PublicKey> {
         self.peer
+    }
+
+    /// The hash of the handshake: the same at both ends of one channel, another one at every other channel. None before it is over.
+    #[must_use]
+    pub fn handshake_hash(&self) -> Option<[u8; 32]> {
+        self.is_open().then_some(self.hash)
     }
 
     /// Encrypts a message for [`Self::poll_transmit`].

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use slidecast_proto::approval::{Commitment, Share};
 use slidecast_proto::control::{
-    Abort, BadBlock, Ended, Join, LinkEvent, LinkSpec, LogLine, Notice, Prepare, Progress, Ready, Refused, ToAgent,
-    ToServer, Welcome,
+    Abort, BadBlock, Ended, Join, LinkEvent, LinkSpec, LogLine, NotApproved, Notice, Prepare, Progress, Ready, Refused,
+    ToAgent, ToServer, Welcome,
 };
 use slidecast_proto::reason::{EndState, Free, LinkClass, LinkState, LookedAt, Phase, Reason, Side, Verified, Verify};
 use slidecast_proto::units::{BlockNo, DeploymentId, Epoch, Hash, LinkKey, NodeId};
@@ -45,7 +46,7 @@ fn epoch(random: &mut Random, known: Epoch) -> Epoch {
 /// What an agent should not say to a server.
 pub(super) fn to_server(random: &mut Random, known: DeploymentId, at: Epoch, root: Hash, count: u32) -> ToServer {
     let deployment = deployment(random, known);
-    match random.below(9) {
+    match random.below(10) {
         0..=2 => {
             let start = number(random, count).min((1 << 24) - 2);
             let end = start.saturating_add(number(random, count).max(1)).min(1 << 24);
@@ -96,8 +97,15 @@ pub(super) fn to_server(random: &mut Random, known: DeploymentId, at: Epoch, roo
         }),
         6 => ToServer::Refused(Refused { deployment, reason: of(random, Reason::ALL), detail: text(random) }),
         7 => ToServer::Log(LogLine { level: u8::try_from(random.below(7)).unwrap_or(0), text: text(random) }),
+        8 => ToServer::ApprovalShare(share(random)),
         _ => ToServer::Ready(ready(random, deployment)),
     }
+}
+
+fn share(random: &mut Random) -> Share {
+    let mut share = [0; 16];
+    share.copy_from_slice(&random.bytes(16));
+    Share(share)
 }
 
 /// A target that can't be as it says.
@@ -117,7 +125,7 @@ pub(super) fn ready(random: &mut Random, deployment: DeploymentId) -> Ready {
 /// What a server should not say to an agent. Nothing here restarts a machine.
 pub(super) fn to_agent(random: &mut Random, right: &Prepare, join: &Join) -> ToAgent {
     let deployment = deployment(random, right.deployment);
-    match random.below(8) {
+    match random.below(10) {
         0 => ToAgent::Welcome(Welcome {
             node: NodeId(number(random, 5)),
             server_version: text(random).chars().take(9).collect(),
@@ -128,6 +136,11 @@ pub(super) fn to_agent(random: &mut Random, right: &Prepare, join: &Join) -> ToA
         6 if random.below(3) == 0 => {
             ToAgent::Abort(Abort { deployment, reason: of(random, Reason::ALL), detail: text(random) })
         }
+        7 => {
+            let commitment = (random.below(3) > 0).then_some(Commitment([4; 32]));
+            ToAgent::NotApproved(NotApproved { commitment })
+        }
+        8 => ToAgent::ApprovalShare(share(random)),
         _ => ToAgent::Heartbeat,
     }
 }

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests, though not in functions marked as such")]
 
+mod approve;
 mod bad_images;
 mod bad_peers;
 mod bad_targets;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         keys::TESTS,
         stalls::TESTS,
         strangers::TESTS,
+        approve::TESTS,
         field::TESTS,
     ];
     let code = harness::main(&groups, chaos::trials);

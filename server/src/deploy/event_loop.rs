@@ -4,6 +4,7 @@
 use super::News;
 use super::answer::Answerer;
 use super::checker::Checker;
+use super::gate::{Admitted, Gate, GateDeed};
 use super::holding::{Holding, Wait};
 use super::link::{Broken, ControlLink, Standing};
 use super::log_limit::{LogLimit, Said};
@@ -14,17 +15,18 @@ use crate::feed::{Feed, FeedContext, FeedNews, FeedOrder};
 use crate::nic::Nics;
 use crate::progress::Progress;
 use crate::shown::shown;
-use crate::view::Tracker;
+use crate::view::{Snapshot, Tracker};
 use mio::event::Event;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
-use slidecast_proto::control::{Hello, LogLine, ToAgent, ToServer};
+use slidecast_proto::approval::{Boot, Caller};
+use slidecast_proto::control::{Abort, Hello, LogLine, ToAgent, ToServer};
 use slidecast_proto::deployment::{Deployment, DeploymentEvent, FeedEvent, Stage};
 use slidecast_proto::door::{Admission, Door, Place};
 use slidecast_proto::noise::{Channel, ChannelError, Mode, SecretKey};
 use slidecast_proto::plan::{CardId, Plan};
-use slidecast_proto::reason::EndState;
-use slidecast_proto::units::{NodeId, Time};
+use slidecast_proto::reason::{EndState, Reason};
+use slidecast_proto::units::{DeploymentId, NodeId, Time};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
@@ -73,6 +75,9 @@ pub(super) struct Parts {
     pub(super) context: Arc<FeedContext>,
     pub(super) progress: Progress,
     pub(super) deployment: Deployment,
+    pub(super) id: DeploymentId,
+    /// Who waits for approval.
+    pub(super) gate: Gate,
     /// The plan, once it is fixed.
     pub(super) plan: Plan,
     /// Of the last agent that was not let in: where it is and why.
@@ -178,6 +183,7 @@ impl EventLoop {
                 self.serve(token, now);
             }
             self.on_time(now);
+            self.carry_gate(now);
             self.carry_out(now);
             self.show(now);
         }
@@ -193,11 +199,12 @@ impl EventLoop {
             return Duration::ZERO;
         }
         let show = self.shown.after(if self.changed { SHOW_EVERY } else { SHOW_AT_LEAST });
-        let waiting = self.links.values().filter(|link| !matches!(link.standing, Standing::Node(_)));
+        let waiting = self.links.values().filter(|link| !link.standing.may_stay());
         let deadlines = waiting.map(|link| link.since.after(HELLO_WITHIN));
         let deadlines = deadlines
             .chain(self.holding.deadline())
             .chain(self.accept_at)
+            .chain(self.parts.gate.deadline().filter(|_| self.over.is_none()))
             .chain(self.over.map(|over| over.after(LAST_WORDS)));
         let first = deadlines.chain([show, self.parts.deployment.deadline()]).min().unwrap_or(now);
         self.parts.context.clock.until(first)
@@ -239,6 +246,10 @@ impl EventLoop {
                 News::Feed(serial, news) => self.on_feed_news(serial, news, now),
                 News::Kept => {}
                 News::Boot(line) => self.parts.progress.line(line),
+                News::Heard(heard) => {
+                    let lines = self.parts.gate.on_heard(&heard, now);
+                    lines.into_iter().for_each(|line| self.parts.progress.line(line));
+                }
                 News::Checked(block, fault) => {
                     self.parts.checker.done(block);
                     self.parts.deployment.on_block_checked(fault.as_deref(), now);
@@ -306,7 +317,7 @@ impl EventLoop {
         let (mut busy, mut strangers) = (Vec::new(), Vec::new());
         for (token, link) in &self.links {
             match link.standing {
-                Standing::Node(_) => {}
+                standing if standing.may_stay() => {}
                 Standing::Stranger if !link.busy => strangers.push((*token, link.place())),
                 _ => busy.push((link.since, *token)),
             }
@@ -368,7 +379,10 @@ impl EventLoop {
     fn on_broken(&mut self, token: Token, broken: &Broken, now: Time) {
         let Some(link) = self.links.get_mut(&token) else { return };
         let (address, standing) = (link.address, link.standing);
-        if let (Broken::Channel(_) | Broken::Malformed(_), Standing::Stranger | Standing::Node(_)) = (broken, standing)
+        if let (
+            Broken::Channel(_) | Broken::Malformed(_),
+            Standing::Stranger | Standing::Waiting(_) | Standing::Node(_),
+        ) = (broken, standing)
         {
             // What is wrong was put into words for the other end: it gets them before the link goes.
             link.part(now);
@@ -380,6 +394,11 @@ impl EventLoop {
                 self.nodes.remove(&node);
                 self.changed = true;
                 self.parts.deployment.on_gone(node, &shown(&broken.to_string()), now);
+            }
+            Standing::Waiting(id) => {
+                log::debug!("agent at {address} that was not approved: {broken}");
+                self.changed = true;
+                self.parts.gate.on_gone(id);
             }
             Standing::Stranger => self.tell_of_stranger(address, broken),
             Standing::Parting => {}
@@ -415,7 +434,7 @@ impl EventLoop {
         match (link.standing, message) {
             (Standing::Stranger, ToServer::Hello(hello)) => self.on_hello(token, hello, now),
             (Standing::Node(node), ToServer::Log(line)) => self.on_log(node, &line, now),
-            (Standing::Node(_), ToServer::Hello(_)) | (Standing::Stranger, _) => {
+            (Standing::Node(_) | Standing::Waiting(_), ToServer::Hello(_)) | (Standing::Stranger, _) => {
                 let out_of_turn = slidecast_proto::wire::Malformed { what: "order of messages" };
                 self.on_broken(token, &Broken::Malformed(out_of_turn), now);
             }
@@ -423,25 +442,43 @@ impl EventLoop {
                 self.changed = true;
                 self.parts.deployment.on_message(node, message, now);
             }
+            (Standing::Waiting(id), message) => self.parts.gate.on_message(id, &message, now),
             (Standing::Parting, _) => {}
         }
     }
 
     fn on_hello(&mut self, token: Token, hello: Hello, now: Time) {
         let Some(link) = self.links.get_mut(&token) else { return };
-        let (key, address) = (link.peer_key(), link.address);
-        let known = self.parts.keys.get(&hello.boot);
-        let refused = match known {
-            Some(first) if *first != key => Some("it claims to be a run of an agent that has another key".to_owned()),
-            _ => self.parts.deployment.make_room(&hello, address).err().map(|full| full.to_string()),
-        };
-        if let Some(why) = refused {
-            link.part(now);
-            self.turn_away(address, &format!("an agent at {address}"), &why);
-            return;
+        let (key, address, card) = (link.peer_key(), link.address, CardId(link.card.clone()));
+        let Some(handshake) = link.handshake_hash() else { return };
+        if self.parts.keys.get(&hello.boot).is_some_and(|first| *first != key) {
+            return self.send_away(token, address, "it claims to be a run of an agent that has another key", now);
         }
+        let caller = Caller { hello, key, handshake, address, card };
+        let Parts { gate, deployment, .. } = &mut self.parts;
+        match gate.on_hello(token, caller, &|boot| is_here(deployment, boot), now) {
+            Admitted::In(caller) => self.enter(token, *caller, now),
+            Admitted::Away => self.send_away(token, address, "too many agents wait for approval", now),
+            Admitted::Waits(id) => {
+                link.standing = Standing::Waiting(id);
+                self.changed = true;
+            }
+        }
+    }
+
+    fn send_away(&mut self, token: Token, address: IpAddr, why: &str, now: Time) {
+        self.links.get_mut(&token).into_iter().for_each(|link| link.part(now));
+        self.turn_away(address, &format!("an agent at {address}"), why);
+    }
+
+    /// An agent that may take part.
+    fn enter(&mut self, token: Token, caller: Caller, now: Time) {
+        let Caller { hello, key, address, card, .. } = caller;
+        if let Err(full) = self.parts.deployment.make_room(&hello, address) {
+            return self.send_away(token, address, &full.to_string(), now);
+        }
+        let Some(link) = self.links.get_mut(&token) else { return };
         self.parts.keys.insert(hello.boot, key);
-        let card = CardId(link.card.clone());
         let node = self.parts.deployment.on_agent(hello, card, address, now);
         link.standing = Standing::Node(node);
         self.changed = true;
@@ -449,6 +486,35 @@ impl EventLoop {
             // The same run called again: the older link is dead, whether it knows or not.
             self.drop_link(old);
         }
+    }
+
+    /// Does what the approval of agents asks for.
+    fn carry_gate(&mut self, now: Time) {
+        while let Some(deed) = self.parts.gate.poll(now) {
+            match deed {
+                GateDeed::Send(token, order) => self.send_on(token, &order, now),
+                GateDeed::Enter(token, caller) if self.over.is_none() => self.enter(token, *caller, now),
+                GateDeed::Enter(token, _) => self.drop_link(token),
+                GateDeed::Close(token, why) => {
+                    log::debug!("an agent that was not approved is sent away: {why}");
+                    self.links.get_mut(&token).into_iter().for_each(|link| link.part(now));
+                    self.changed = true;
+                }
+                GateDeed::Tell(view, left_out) => {
+                    if left_out > 0 {
+                        self.parts.progress.line(format!("{left_out} others that wait for approval were not shown"));
+                    }
+                    self.parts.progress.unapproved(view);
+                }
+            }
+        }
+    }
+
+    /// All is over: whoever still waits hears that it waits in vain.
+    fn dismiss(&mut self, now: Time) {
+        let detail = "the deployment ended before this machine was approved".to_owned();
+        let abort = ToAgent::Abort(Abort { deployment: self.parts.id, reason: Reason::NotApproved, detail });
+        self.parts.gate.all().into_iter().for_each(|token| self.send_on(token, &abort, now));
     }
 
     fn on_log(&mut self, node: NodeId, line: &LogLine, now: Time) {
@@ -492,10 +558,14 @@ impl EventLoop {
         if now >= self.parts.deployment.deadline() {
             self.parts.deployment.on_time(now);
         }
+        if self.over.is_none() {
+            let Parts { gate, deployment, .. } = &mut self.parts;
+            gate.on_time(&|boot| is_here(deployment, boot), now);
+        }
         let slow: Vec<_> = self
             .links
             .iter()
-            .filter(|(_, link)| !matches!(link.standing, Standing::Node(_)) && now.since(link.since) >= HELLO_WITHIN)
+            .filter(|(_, link)| !link.standing.may_stay() && now.since(link.since) >= HELLO_WITHIN)
             .map(|(token, _)| *token)
             .collect();
         for token in slow {
@@ -539,11 +609,14 @@ impl EventLoop {
         }
         let (keeper, saved) = (self.parts.keeper.as_mut()?, self.parts.deployment.saved(now)?);
         let egress = self.parts.context.egress.load(Ordering::Relaxed);
-        keeper.keep(&saved, &self.parts.keys, egress, sync)
+        keeper.keep(&saved, &self.parts.keys, |boot| self.parts.gate.was_typed(boot), egress, sync)
     }
 
     fn send(&mut self, node: NodeId, order: &ToAgent, now: Time) {
-        let Some(token) = self.nodes.get(&node).copied() else { return };
+        self.nodes.get(&node).copied().into_iter().for_each(|token| self.send_on(token, order, now));
+    }
+
+    fn send_on(&mut self, token: Token, order: &ToAgent, now: Time) {
         let Some(link) = self.links.get_mut(&token) else { return };
         if let Err(broken) = link.send(order).and_then(|()| link.write()) {
             self.on_broken(token, &broken, now);
@@ -594,6 +667,7 @@ impl EventLoop {
                 while let Some((node, order)) = self.parts.deployment.poll_order() {
                     self.send(node, &order, now);
                 }
+                self.dismiss(now);
                 self.nodes.clear();
                 self.links.values_mut().for_each(|link| link.part(now));
             }
@@ -629,6 +703,12 @@ impl EventLoop {
         }
         (self.shown, self.changed) = (now, false);
         let egress = self.parts.context.egress.load(Ordering::Relaxed);
-        self.parts.progress.show(self.tracker.snapshot(&self.parts.deployment, self.began, egress, now));
+        let snapshot = self.tracker.snapshot(&self.parts.deployment, self.began, egress, now);
+        self.parts.progress.show(Snapshot { unapproved: self.parts.gate.count(), ..snapshot });
     }
+}
+
+/// Whether this run of an agent takes part and is connected.
+fn is_here(deployment: &Deployment, boot: &Boot) -> bool {
+    deployment.nodes().any(|node| node.connected && node.hello.boot == *boot)
 }

@@ -1,6 +1,7 @@
 //! The server's end of one control link: a socket and the encrypted channel in it.
 
 use mio::net::TcpStream;
+use slidecast_proto::approval::HeldId;
 use slidecast_proto::control::{ToAgent, ToServer};
 use slidecast_proto::door::Place;
 use slidecast_proto::noise::{Channel, ChannelError, PublicKey, SendError};
@@ -47,10 +48,19 @@ impl fmt::Display for Broken {
 pub(super) enum Standing {
     /// It has not said hello yet.
     Stranger,
+    /// It has said hello and waits for approval.
+    Waiting(HeldId),
     /// It is this node.
     Node(NodeId),
     /// Nothing of it counts any more; the last words are on their way.
     Parting,
+}
+
+impl Standing {
+    /// Whether it may stay for as long as it is heard.
+    pub(super) fn may_stay(self) -> bool {
+        matches!(self, Self::Node(_) | Self::Waiting(_))
+    }
 }
 
 /// One control link.
@@ -104,6 +114,11 @@ impl ControlLink {
     /// The key that the agent has proven to have; none with `--insecure`.
     pub(super) fn peer_key(&self) -> Option<PublicKey> {
         self.channel.peer_key()
+    }
+
+    /// The hash of the handshake, once it is over.
+    pub(super) fn handshake_hash(&self) -> Option<[u8; 32]> {
+        self.channel.handshake_hash()
     }
 
     /// Takes some of what has come. Messages are put in `messages`, also those before an error. Gives whether more may

@@ -4,6 +4,7 @@ mod answer;
 mod boot;
 mod checker;
 mod event_loop;
+mod gate;
 mod holding;
 mod link;
 mod log_limit;
@@ -11,7 +12,8 @@ pub(crate) mod signals;
 mod state;
 mod writer;
 
-use crate::cli::Deploy;
+use crate::approve::{self, ApproveBy, Heard};
+use crate::cli::{Deploy, ProgressStyle};
 use crate::clock::Clock;
 use crate::complain;
 use crate::exit_code::ExitCode;
@@ -27,10 +29,12 @@ use crate::view::{Facts, Tracker};
 use answer::Answerer;
 use checker::Checker;
 use event_loop::{DISCOVERY, EventLoop, LISTENER, Parts, SIGNALS, WAKE};
+use gate::Gate;
 use mio::net::TcpListener;
 use mio::{Interest, Poll, Waker};
 use signals::Signals;
 use slidecast_image::{Image, Resolved};
+use slidecast_proto::approval::Approval;
 use slidecast_proto::control::Prepare;
 use slidecast_proto::deployment::{Deployment, DeploymentConfig, NodeRecord, Stage, Standing};
 use slidecast_proto::discovery::{Offer, Responder};
@@ -63,6 +67,8 @@ enum News {
     Kept,
     /// A line about machines that boot from the network.
     Boot(String),
+    /// Somebody has typed something.
+    Heard(Heard),
 }
 
 /// Why a deployment could not begin.
@@ -130,6 +136,7 @@ fn system(operation: &'static str) -> impl FnOnce(io::Error) -> DeployError {
 /// It could not begin: nothing was started and no agent was told of anything.
 pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     let nics = Nics::of_this_machine(&args.interface, &args.card_speed).map_err(Failure::usage)?;
+    let rules = approve::rules(&args.approve, args.insecure)?;
     // Also while the image can't be opened the report's place is looked at: it may be a disk.
     let report = args.report.as_deref().map(|path| report_to(args, path, &[])).transpose()?;
     // What would be refused anyway is refused before a key is made for it, and where somebody finds a port open the key
@@ -190,9 +197,18 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     let began = clock.now();
     let mut deployment = Deployment::new(config, began);
     let (mut keys, mut earlier_egress) = (Keys::new(), 0);
+    let hears_codes = rules.as_ref().is_some_and(|rules| rules.codes);
+    let mut approval = rules.map_or_else(Approval::everybody, |rules| Approval::by(rules, args.wait_for as usize));
     if let Some(unfinished) = unfinished {
+        for boot in unfinished.approved {
+            approval.expect_back(boot, unfinished.keys.get(&boot).copied().flatten());
+        }
         (keys, earlier_egress) = (unfinished.keys, unfinished.egress);
         deployment.expect_back(unfinished.saved, args.resume, began);
+    }
+    if hears_codes {
+        let tell = tell.clone();
+        approve::hear_codes(move |heard| tell(News::Heard(heard))).map_err(system("starting a thread"))?;
     }
     let mut parts = Parts {
         listener,
@@ -203,8 +219,11 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         nics,
         secret,
         context,
-        progress: Progress::start(args.progress, facts.clone()).map_err(system("starting a thread"))?,
+        progress: Progress::start(style(args.progress, hears_codes), facts.clone())
+            .map_err(system("starting a thread"))?,
         deployment,
+        id: deployment_id,
+        gate: Gate::new(approval, began),
         plan: Plan::default(),
         turned_away: None,
         keys,
@@ -219,12 +238,24 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     end(parts, &facts, began, report)
 }
 
+/// What somebody types and a table that is drawn over itself would get in each other's way.
+fn style(asked: ProgressStyle, hears_codes: bool) -> ProgressStyle {
+    match asked {
+        ProgressStyle::Auto if hears_codes => ProgressStyle::Plain,
+        asked => asked,
+    }
+}
+
 /// The place of the report, if it may be written.
 fn report_to(args: &Deploy, path: &Path, layers: &[PathBuf]) -> Result<Output, OutputError> {
     let state = key::state_folder(args.state.as_deref()).ok();
     let layers = layers.iter().map(|layer| (layer.as_path(), "a layer of the image"));
     let key = args.key_file.as_deref().map(|key| (key, "the server's key"));
-    let precious = layers.chain(key).chain([(args.file.as_path(), "the image")]).collect::<Vec<_>>();
+    let lists = args.approve.iter().filter_map(|by| match by {
+        ApproveBy::List(path) => Some((path.as_path(), "a list of machines")),
+        ApproveBy::Code => None,
+    });
+    let precious = layers.chain(lists).chain(key).chain([(args.file.as_path(), "the image")]).collect::<Vec<_>>();
     Output::check(path, state.as_deref(), &precious)
 }
 
@@ -359,7 +390,8 @@ fn register(parts: &mut Parts) -> io::Result<()> {
 
 /// Shows how it ended, writes the report and gives the exit code.
 fn end(parts: Parts, facts: &Facts, began: Time, report: Option<Output>) -> Result<ExitCode, Failure> {
-    let Parts { deployment, plan, context, progress, turned_away, .. } = parts;
+    let Parts { mut deployment, plan, context, progress, turned_away, gate, .. } = parts;
+    gate.unapproved().into_iter().for_each(|machine| deployment.on_unapproved(machine, context.clock.now()));
     let egress = context.egress.load(Ordering::Relaxed);
     let code = deployment.exit_code().unwrap_or(ExitCode::NodesFailed as u8);
     progress.end(Tracker::default().snapshot(&deployment, began, egress, context.clock.now()), code);

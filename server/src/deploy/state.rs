@@ -7,6 +7,7 @@
 use super::writer::{Store, Writer};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use slidecast_proto::approval::Boot;
 use slidecast_proto::control::{HOLD, Prepare, Ready};
 use slidecast_proto::deployment::{Place, Saved, SavedEnd, SavedNode};
 use slidecast_proto::noise::PublicKey;
@@ -155,6 +156,9 @@ struct NodeContents {
     repairs: u32,
     moved: bool,
     late: bool,
+    /// A code that was typed let it in.
+    #[serde(default)]
+    approved: bool,
     end: Option<EndContents>,
 }
 
@@ -177,6 +181,8 @@ pub(super) struct Unfinished {
     pub(super) deployment: DeploymentId,
     pub(super) saved: Saved,
     pub(super) keys: Keys,
+    /// Runs of agents that a typed code let in.
+    pub(super) approved: Vec<Boot>,
     pub(super) egress: u64,
 }
 
@@ -274,7 +280,14 @@ impl Keeper {
     }
 
     /// Has the file replaced. With `sync` it is to survive a power cut. Gives a number for [`Self::is_kept`].
-    pub(super) fn keep(&mut self, saved: &Saved, keys: &Keys, egress: u64, sync: bool) -> Option<u64> {
+    pub(super) fn keep(
+        &mut self,
+        saved: &Saved,
+        keys: &Keys,
+        was_typed: impl Fn(&Boot) -> bool,
+        egress: u64,
+        sync: bool,
+    ) -> Option<u64> {
         let contents = Contents {
             version: VERSION,
             image: self.image.clone(),
@@ -285,7 +298,7 @@ impl Keeper {
             elapsed_us: micros(saved.elapsed),
             pass: saved.pass,
             last_id: saved.last_id,
-            nodes: saved.nodes.iter().map(|node| NodeContents::of(node, keys)).collect(),
+            nodes: saved.nodes.iter().map(|node| NodeContents::of(node, keys, was_typed(&node.boot))).collect(),
         };
         self.writer.as_ref().map(|writer| writer.keep(contents, sync))
     }
@@ -376,22 +389,24 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
 impl Contents {
     fn unpack(self) -> Option<Unfinished> {
         let deployment = DeploymentId(unhex(&self.deployment)?);
-        let mut keys = Keys::new();
+        let (mut keys, mut approved) = (Keys::new(), Vec::new());
         let mut nodes = Vec::with_capacity(self.nodes.len());
         for node in self.nodes {
             let key = node.key.as_deref().map(str::parse::<PublicKey>).transpose().ok()?;
+            let was_typed = node.approved;
             let node = node.unpack(deployment)?;
             keys.insert(node.boot, key);
+            approved.extend(was_typed.then_some(node.boot));
             nodes.push(node);
         }
         let elapsed = Duration::from_micros(self.elapsed_us);
         let saved = Saved { pass: self.pass, last_id: self.last_id, elapsed, nodes };
-        Some(Unfinished { deployment, saved, keys, egress: self.egress_bytes })
+        Some(Unfinished { deployment, saved, keys, approved, egress: self.egress_bytes })
     }
 }
 
 impl NodeContents {
-    fn of(node: &SavedNode, keys: &Keys) -> Self {
+    fn of(node: &SavedNode, keys: &Keys, approved: bool) -> Self {
         let Ready { target, describe, bytes, rotational, direct, comparable, ring, .. } = node.ready.clone();
         Self {
             id: node.id.0,
@@ -412,6 +427,7 @@ impl NodeContents {
             repairs: node.repairs,
             moved: node.moved,
             late: node.late,
+            approved,
             end: node.end.as_ref().map(EndContents::of),
         }
     }
@@ -531,7 +547,7 @@ mod tests {
     }
 
     fn wait_until_kept(keeper: &mut Keeper) {
-        let number = keeper.keep(&saved(), &Keys::new(), 78, false).unwrap();
+        let number = keeper.keep(&saved(), &Keys::new(), |_| false, 78, false).unwrap();
         while !keeper.is_kept(number) {
             std::thread::yield_now();
         }
@@ -540,7 +556,7 @@ mod tests {
     /// Leaves a state as a killed server does.
     fn leave(folder: &Path) -> Keys {
         let keys = Keys::from([([3; 16], Some(PublicKey([5; 32]))), ([4; 16], None)]);
-        open(folder, asked()).unwrap().keep(&saved(), &keys, 77, true);
+        open(folder, asked()).unwrap().keep(&saved(), &keys, |boot| *boot == [4; 16], 77, true);
         keys
     }
 
@@ -551,10 +567,10 @@ mod tests {
         let mut keeper = open(dir.path(), asked()).unwrap();
         let Found::Unfinished(found) = keeper.find(false, SystemTime::now()).unwrap() else { panic!("it is there") };
         assert_eq!((found.deployment, found.saved, found.egress), (DeploymentId([7; 16]), saved(), 77));
-        assert_eq!(found.keys, keys);
+        assert_eq!((found.keys, found.approved), (keys.clone(), vec![[4; 16]]));
         keeper.remove();
         assert!(matches!(keeper.find(false, SystemTime::now()), Ok(Found::Unfinished(_))), "not before it is ours");
-        keeper.keep(&saved(), &keys, 78, false);
+        keeper.keep(&saved(), &keys, |_| false, 78, false);
         wait_until_kept(&mut keeper);
         keeper.remove();
         drop(keeper);

@@ -1,5 +1,6 @@
 //! Progress for programs: one JSON object a line. `docs/DEPLOY.md` lists the objects; keys are only ever added.
 
+use crate::approve::UnapprovedView;
 use crate::view::{Facts, NodeView, Snapshot, State};
 use serde_json::{Value, json};
 use slidecast_proto::deployment::Stage;
@@ -43,6 +44,21 @@ impl Json {
 
     pub(super) fn line(&mut self, text: &str, out: &mut dyn Write) -> io::Result<()> {
         put(out, &json!({ "event": "log", "text": text }))
+    }
+
+    pub(super) fn unapproved(&mut self, view: &UnapprovedView, out: &mut dyn Write) -> io::Result<()> {
+        let object = json!({
+            "event": "unapproved",
+            "name": view.name,
+            "address": view.address,
+            "interface": view.interface,
+            "code": view.code,
+            "detail": view.why,
+            "hardware": view.hardware,
+            "serials": view.serials,
+            "key": view.key,
+        });
+        put(out, &object)
     }
 
     pub(super) fn show(&mut self, facts: &Facts, snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {

@@ -8,6 +8,7 @@ mod plain;
 mod table;
 mod words;
 
+use crate::approve::UnapprovedView;
 use crate::cli::ProgressStyle;
 use crate::view::{Facts, Snapshot};
 use json::Json;
@@ -51,6 +52,13 @@ impl Face {
         }
     }
 
+    fn unapproved(&mut self, view: &UnapprovedView, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Json(json) => json.unapproved(view, out),
+            _ => self.line(&view.line(), out),
+        }
+    }
+
     fn show(&mut self, facts: &Facts, snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
         match self {
             Self::Table(table) => table.show(facts, snapshot, terminal(), out),
@@ -75,9 +83,16 @@ fn terminal() -> (usize, usize) {
     size.map_or((100, 40), |(columns, rows)| (usize::from(columns.0), usize::from(rows.0)))
 }
 
+/// Something that is shown once.
+#[derive(Debug)]
+enum Item {
+    Line(String),
+    Unapproved(Box<UnapprovedView>),
+}
+
 #[derive(Debug, Default)]
 struct Mailbox {
-    lines: VecDeque<String>,
+    items: VecDeque<Item>,
     snapshot: Option<Box<Snapshot>>,
     end: Option<u8>,
 }
@@ -126,10 +141,19 @@ impl Progress {
 
     /// Shows a line of text that is fit to show.
     pub fn line(&self, text: String) {
+        self.item(Item::Line(text));
+    }
+
+    /// Tells of an agent that waits for approval.
+    pub fn unapproved(&self, view: UnapprovedView) {
+        self.item(Item::Unapproved(Box::new(view)));
+    }
+
+    fn item(&self, item: Item) {
         self.leave(|mailbox| {
-            mailbox.lines.push_back(text);
-            if mailbox.lines.len() > MAX_LINES {
-                mailbox.lines.pop_front();
+            mailbox.items.push_back(item);
+            if mailbox.items.len() > MAX_LINES {
+                mailbox.items.pop_front();
             }
         });
     }
@@ -148,15 +172,18 @@ fn run(face: &mut Face, facts: &Facts, mailbox: &(Mutex<Mailbox>, Condvar)) -> i
     face.start(facts, &mut out)?;
     out.flush()?;
     loop {
-        let empty = |mailbox: &mut Mailbox| mailbox.lines.is_empty() && mailbox.snapshot.is_none();
+        let empty = |mailbox: &mut Mailbox| mailbox.items.is_empty() && mailbox.snapshot.is_none();
         let guard = mailbox.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut guard = mailbox.1.wait_while(guard, empty).unwrap_or_else(PoisonError::into_inner);
-        let Mailbox { lines, snapshot, end } = std::mem::take(&mut *guard);
+        let Mailbox { items, snapshot, end } = std::mem::take(&mut *guard);
         drop(guard);
         // Built first and written at once, so that a table never flickers.
         let mut text = Vec::new();
-        for line in lines {
-            face.line(&line, &mut text)?;
+        for item in items {
+            match item {
+                Item::Line(line) => face.line(&line, &mut text)?,
+                Item::Unapproved(view) => face.unapproved(&view, &mut text)?,
+            }
         }
         if let Some(snapshot) = snapshot {
             face.show(facts, &snapshot, &mut text)?;
@@ -224,6 +251,7 @@ mod tests {
             waited: Duration::from_secs(10),
             ran,
             egress_bytes: 5 << 20,
+            unapproved: 0,
             chains: vec![ChainView { interface: "eth1".to_owned(), nodes: nodes.iter().map(|node| node.id).collect() }],
             nodes,
         }
@@ -243,5 +271,19 @@ mod tests {
         let expected = "node 2 pc2 (10.0.0.2): failed: node-lost: silent for 3 s\n\
                         1 of 2 nodes done in 34.2 s, 5 MiB sent, 1 failed\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_end_counts_machines_that_were_not_approved() {
+        use slidecast_proto::reason::EndState;
+        let mut stranger = node(2, State::Refused);
+        (stranger.reason, stranger.place) = (Reason::NotApproved, None);
+        let nodes = vec![node(1, State::Ended(EndState::Done)), stranger];
+        let mut over = snapshot(Some(Duration::from_millis(34_200)), nodes);
+        over.stage = Stage::Over { started: true, stopped: false };
+        let mut out = Vec::new();
+        words::end(&over, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "1 of 1 nodes done in 34.2 s, 5 MiB sent, 1 machine was not approved\n");
     }
 }

@@ -81,6 +81,12 @@ fn lines(facts: &Facts, snapshot: &Snapshot, rows: usize) -> Vec<String> {
 }
 
 fn headline(facts: &Facts, snapshot: &Snapshot) -> String {
+    let unapproved =
+        if snapshot.unapproved > 0 { format!(", {} not approved", snapshot.unapproved) } else { String::new() };
+    format!("{}{unapproved}", how_far(facts, snapshot))
+}
+
+fn how_far(facts: &Facts, snapshot: &Snapshot) -> String {
     let count = |wanted: fn(&State) -> bool| snapshot.nodes.iter().filter(|node| wanted(&node.state)).count();
     match (snapshot.stage, snapshot.ran) {
         (Stage::Waiting, _) => {
@@ -149,6 +155,9 @@ mod tests {
         assert!(text.contains("waiting on port 7531: 1 of 2 nodes ready, 4:50 left"), "{text}");
         assert!(text.contains("10.0.0.1  pc1   eth1  1.1 "), "{text}");
         assert!(text.contains("/dev/sda (DISK 1 TiB)"), "{text}");
+        let strangers = Snapshot { unapproved: 3, ..snapshot(None, vec![node(1, State::Ready)]) };
+        let text = drawn(&mut Table::default(), &strangers, (120, 40));
+        assert!(text.contains("1 of 2 nodes ready, 4:50 left, 3 not approved"), "{text}");
     }
 
     #[test]

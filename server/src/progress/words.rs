@@ -4,7 +4,7 @@ pub(super) use crate::shown::count;
 use crate::view::{NodeView, Snapshot, State};
 use slidecast_proto::deployment::Stage;
 use slidecast_proto::quantity::Bytes;
-use slidecast_proto::reason::EndState;
+use slidecast_proto::reason::{EndState, Reason};
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -94,5 +94,10 @@ pub(super) fn end(snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
     let word = if placed().any(|node| node.state == State::Ended(EndState::Written)) { "written" } else { "done" };
     let sent = Bytes(snapshot.egress_bytes);
     write!(out, "{} of {all} nodes {word} in {seconds:.1} s, {sent} sent", all - bad)?;
-    writeln!(out, "{}", if bad > 0 { format!(", {bad} failed") } else { String::new() })
+    let strangers = snapshot.nodes.iter().filter(|node| node.reason == Reason::NotApproved).count();
+    let were = if strangers == 1 { "was" } else { "were" };
+    let failed = if bad > 0 { format!(", {bad} failed") } else { String::new() };
+    let strangers =
+        if strangers > 0 { format!(", {} {were} not approved", count(strangers, "machine")) } else { String::new() };
+    writeln!(out, "{failed}{strangers}")
 }

@@ -80,6 +80,7 @@ pub(super) fn stage(stage: Stage) -> &'static str {
         Stage::Starting => "STARTING",
         Stage::Searching => "NO SERVER",
         Stage::Waiting => "WAITING",
+        Stage::Approving => "NOT APPROVED",
         Stage::Asking => "PICK A DISK",
         Stage::Ready => "READY",
         Stage::Comparing => "COMPARING",

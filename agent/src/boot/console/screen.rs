@@ -79,14 +79,16 @@ fn colour(stage: Stage) -> &'static str {
     match stage {
         Stage::Done(_) => "\x1b[30;42m",
         Stage::Failed => "\x1b[37;41m",
-        Stage::Asking | Stage::Searching => "\x1b[30;43m",
+        Stage::Asking | Stage::Searching | Stage::Approving => "\x1b[30;43m",
         _ => "\x1b[37;44m",
     }
 }
 
 fn word(status: &Status, columns: usize, rows: usize) -> Vec<Line> {
     let colour = colour(status.stage);
-    let mut text = stage(status.stage).to_owned();
+    // Large, for whoever reads it off a screen across the room.
+    let code = status.code.filter(|_| status.stage == Stage::Approving);
+    let mut text = code.map_or_else(|| stage(status.stage).to_owned(), |code| code.to_string());
     if let Some(percent) = percent(status) {
         text.push_str(&format!(" {percent}%"));
     }
@@ -111,6 +113,9 @@ fn facts(status: &Status, meter: &Meter, columns: usize) -> Vec<Line> {
         let (received, written) = meter.rates();
         fact("Rate", format!("{}/s received, {}/s written", Bytes(received), Bytes(written)));
         fact("Left", meter.left(status).map_or("not known yet".to_owned(), clock));
+    }
+    if status.stage == Stage::Approving {
+        fact("Approval", "type the code at the server, or put this machine on its list".to_owned());
     }
     fact("Server", status.server.map_or("none at the moment".to_owned(), |server| server.to_string()));
     if let Some((position, length)) = status.position {
@@ -198,6 +203,17 @@ mod tests {
         let failed = Status { stage: Stage::Failed, failure, ..status() };
         let screen = draw(&failed, &Meter::default(), &VecDeque::new(), (80, 25));
         assert!(screen.contains("\x1b[37;41m") && screen.contains("disk-write: writing block 7"));
+    }
+
+    #[test]
+    fn the_code_of_a_machine_that_is_not_approved_is_large() {
+        let code: slidecast_proto::approval::Code = "ABC234".parse().unwrap();
+        let waits = Status { stage: Stage::Approving, code: Some(code), ..Status::default() };
+        let all = seen(&draw(&waits, &Meter::default(), &VecDeque::new(), (80, 25))).join("\n");
+        assert!(font::rows("ABC234", 2).iter().all(|row| all.contains(row.trim_end())), "{all}");
+        let listed = Status { code: None, ..waits };
+        let all = seen(&draw(&listed, &Meter::default(), &VecDeque::new(), (80, 25))).join("\n");
+        assert!(font::rows("NOT APPROVED", 1).iter().all(|row| all.contains(row.trim_end())), "{all}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Agents that are refused, come again and again, or only say hello; and a server that stands still.
 
 use super::*;
+use crate::approval::{Caller, Unapproved};
 use crate::control::{Card, Refused};
 
 /// A machine's hello: `run` is the run of the agent on it.
@@ -111,4 +112,20 @@ fn after_a_stall_of_six_seconds_a_closed_control_link_shows_nothing_until_the_no
     assert_eq!(world.reasons(), [None, None, None]);
     world.later(2);
     assert_eq!(world.reasons(), [None, None, Some(Reason::NodeLost)], "the one that does not call is lost");
+}
+
+#[test]
+fn an_agent_that_nobody_approved_is_in_the_report_and_counts_for_nothing() {
+    let mut world = World::new(1, None);
+    let id = world.come(of_machine(1, 1), [10, 0, 0, 1]).unwrap();
+    world.say(id, ready());
+    let (hello, card) = (of_machine(2, 2), CardId("eth0".into()));
+    let caller = Caller { hello, key: None, handshake: [0; 32], address: [10, 0, 0, 2].into(), card };
+    let why = "it is not on the list".to_owned();
+    world.machine.on_unapproved(Unapproved { caller, why: why.clone() }, world.now);
+    let node = world.machine.nodes().last().unwrap();
+    assert_eq!(node.standing, Standing::Refused { reason: Reason::NotApproved, detail: why });
+    assert!(node.id > id && node.place.is_none() && !node.connected);
+    let unapproved = node.id;
+    assert!(std::iter::from_fn(|| world.machine.poll_order()).all(|(to, _)| to != unapproved));
 }
