@@ -70,7 +70,9 @@ impl Face {
 
     fn end(&mut self, snapshot: &Snapshot, code: u8, out: &mut dyn Write) -> io::Result<()> {
         match self {
-            Self::Table(_) | Self::Plain(_) => words::end(snapshot, out),
+            // The table cuts long lines.
+            Self::Table(_) => words::end(snapshot, |_| false, out),
+            Self::Plain(plain) => words::end(snapshot, |node| plain.said(node), out),
             Self::Json(json) => json.end(snapshot, code, out),
             Self::None => Ok(()),
         }
@@ -266,11 +268,28 @@ mod tests {
         let mut over = snapshot(Some(Duration::from_millis(34_200)), nodes);
         over.stage = Stage::Over { started: true, stopped: false };
         let mut out = Vec::new();
-        words::end(&over, &mut out).unwrap();
+        words::end(&over, |_| false, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let expected = "node 2 pc2 (10.0.0.2): failed: node-lost: silent for 3 s\n\
                         1 of 2 nodes done in 34.2 s, 5 MiB sent, 1 failed\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_line_on_a_node_that_failed_is_said_once() {
+        use slidecast_proto::reason::EndState;
+        for started in [true, false] {
+            let mut failed = node(2, if started { State::Ended(EndState::Failed) } else { State::Refused });
+            (failed.reason, failed.detail) = (Reason::NodeLost, "silent for 3 s".to_owned());
+            let mut over = snapshot(started.then_some(Duration::from_secs(9)), vec![failed]);
+            let (mut face, mut out) = (Face::Plain(Plain::default()), Vec::new());
+            face.show(&facts(), &over, &mut out).unwrap();
+            over.stage = Stage::Over { started, stopped: false };
+            face.show(&facts(), &over, &mut out).unwrap();
+            face.end(&over, 3, &mut out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(text.matches("node-lost: silent for 3 s").count(), 1, "{text}");
+        }
     }
 
     #[test]
@@ -282,7 +301,7 @@ mod tests {
         let mut over = snapshot(Some(Duration::from_millis(34_200)), nodes);
         over.stage = Stage::Over { started: true, stopped: false };
         let mut out = Vec::new();
-        words::end(&over, &mut out).unwrap();
+        words::end(&over, |_| false, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text, "1 of 1 nodes done in 34.2 s, 5 MiB sent, 1 machine was not approved\n");
     }

@@ -60,6 +60,11 @@ impl Plain {
         Ok(())
     }
 
+    /// Whether there was a line on how this node stands.
+    pub(super) fn said(&self, node: &NodeView) -> bool {
+        self.states.get(&node.id) == Some(&(node.state, node.reason))
+    }
+
     fn is_new(&mut self, node: &NodeView) -> bool {
         let now = (node.state, node.reason);
         self.states.insert(node.id, now) != Some(now)

@@ -76,17 +76,17 @@ pub(super) fn plan(snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// How the deployment ended.
-pub(super) fn end(snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
+/// How the deployment ended: of each node that is not done the line that was not said yet, and the sum.
+pub(super) fn end(snapshot: &Snapshot, said: impl Fn(&NodeView) -> bool, out: &mut dyn Write) -> io::Result<()> {
     let placed = || snapshot.nodes.iter().filter(|node| node.place.is_some());
     let failed = |node: &&NodeView| !matches!(node.state, State::Ended(EndState::Done | EndState::Written));
     if let Stage::Over { started: false, .. } = snapshot.stage {
-        for node in &snapshot.nodes {
+        for node in snapshot.nodes.iter().filter(|node| !said(node)) {
             writeln!(out, "{}: {}", node.label(), standing(node))?;
         }
         return writeln!(out, "nothing was started");
     }
-    for node in placed().filter(failed) {
+    for node in placed().filter(failed).filter(|node| !said(node)) {
         writeln!(out, "{}: {}", node.label(), standing(node))?;
     }
     let (all, bad) = (placed().count(), placed().filter(failed).count());
