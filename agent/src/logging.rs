@@ -7,6 +7,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 /// How many lines may wait for the server; what comes on top is only on the console.
 const WAITING_LINES: usize = 256;
 
+/// The target of lines that stand on the machine's consoles already: the kernel printed them there. They are for the server and for
+/// screens, which are drawn over what the kernel prints.
+pub(crate) const ON_CONSOLES: &str = "slidecast_agent::on_consoles";
+
 /// A line for the server.
 #[derive(Debug)]
 pub struct Line {

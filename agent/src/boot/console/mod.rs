@@ -11,6 +11,7 @@ mod screen;
 mod terminal;
 
 use super::options::Options;
+use crate::logging::ON_CONSOLES;
 use crate::machine::Operator;
 use crate::status::Board;
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -36,6 +37,8 @@ const STATUS_LINE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 enum Word {
     Line(String),
+    /// A line that the kernel has printed on serial lines itself.
+    Printed(String),
     /// Write what there is, and end.
     End,
 }
@@ -107,8 +110,9 @@ impl Log for ConsoleLog {
             Level::Info | Level::Error => text,
             level => format!("{}: {text}", level.as_str().to_ascii_lowercase()),
         };
+        let word = if record.target() == ON_CONSOLES { Word::Printed(line) } else { Word::Line(line) };
         // Logging must never wait for a slow serial line.
-        let _ = self.words.try_send(Word::Line(line));
+        let _ = self.words.try_send(word);
     }
 
     fn flush(&self) {}
@@ -133,7 +137,7 @@ impl Writer {
         let (mut drawn, mut said, mut last) = (None::<Instant>, None::<Instant>, String::new());
         loop {
             match words.recv_timeout(FRAME) {
-                Ok(Word::Line(line)) => self.take(line),
+                Ok(word @ (Word::Line(_) | Word::Printed(_))) => self.take(word),
                 Ok(Word::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -150,8 +154,8 @@ impl Writer {
                 (said, last) = (Some(Instant::now()), line);
             }
         }
-        while let Ok(Word::Line(line)) = words.try_recv() {
-            self.take(line);
+        while let Ok(word @ (Word::Line(_) | Word::Printed(_))) = words.try_recv() {
+            self.take(word);
         }
         self.draw();
         self.consoles.iter().for_each(Console::restore);
@@ -161,8 +165,15 @@ impl Writer {
         self.consoles.iter().filter(|console| !console.is_screen())
     }
 
-    fn take(&mut self, line: String) {
-        self.serials().for_each(|console| console.print(&line));
+    fn take(&mut self, word: Word) {
+        let line = match word {
+            Word::Line(line) => {
+                self.serials().for_each(|console| console.print(&line));
+                line
+            }
+            Word::Printed(line) => line,
+            Word::End => return,
+        };
         if self.log.len() == KEPT_LINES {
             self.log.pop_front();
         }
@@ -174,5 +185,32 @@ impl Writer {
         for console in self.consoles.iter().filter(|console| console.is_screen()) {
             console.write(&screen::draw(&status, &self.meter, &self.log, console.size()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_prints_itself_is_on_a_serial_line_once_and_on_screens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        ["ttyS0", "tty0"].iter().for_each(|name| std::fs::write(path(name), "").unwrap());
+        let consoles = ["ttyS0", "tty0"].map(|name| Console::open(folder.path(), name).unwrap());
+        let (words, receiver) = sync_channel(WAITING_LINES);
+        let log = ConsoleLog { words: words.clone(), most: LevelFilter::Info };
+        let say = |target: &str, text: &str| {
+            let args = format_args!("{text}");
+            log.log(&Record::builder().level(Level::Warn).target(target).args(args).build());
+        };
+        say(ON_CONSOLES, "kernel: I/O error, dev vda");
+        say("slidecast_agent", "link eth0");
+        words.send(Word::End).unwrap();
+        let consoles = Arc::new(consoles.into_iter().collect());
+        Writer { consoles, board: Board::default(), log: VecDeque::new(), meter: Meter::default() }.run(&receiver);
+        assert_eq!(std::fs::read_to_string(path("ttyS0")).unwrap(), "slidecast: warning: link eth0\r\n");
+        let screen = std::fs::read_to_string(path("tty0")).unwrap();
+        assert!(screen.contains("warning: kernel: I/O error, dev vda") && screen.contains("link eth0"), "{screen}");
     }
 }

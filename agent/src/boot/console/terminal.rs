@@ -43,7 +43,7 @@ pub(in crate::boot) fn open_all() -> Vec<Console> {
 }
 
 impl Console {
-    fn open(folder: &Path, name: &str) -> Option<Self> {
+    pub(super) fn open(folder: &Path, name: &str) -> Option<Self> {
         // Without O_NONBLOCK a line with nothing at its end could keep us for ever.
         let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(folder.join(name)).ok()?;

@@ -54,6 +54,14 @@ pub(super) struct Journal {
     unsaid: u64,
 }
 
+/// A line to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) text: String,
+    /// The level of its record.
+    pub(super) level: u32,
+}
+
 impl Default for Journal {
     fn default() -> Self {
         Self { kept: VecDeque::new(), allowed: BURST, earning_since: 0, unsaid: 0 }
@@ -62,14 +70,15 @@ impl Default for Journal {
 
 impl Journal {
     /// Takes a record; gives the line to say, if it matters and there were not too many.
-    pub(super) fn take(&mut self, record: Record, now: u64) -> Option<String> {
+    pub(super) fn take(&mut self, record: Record, now: u64) -> Option<Line> {
         if !matters(&record) {
             return None;
         }
-        let line = self.may_say(now).then(|| match std::mem::take(&mut self.unsaid) {
+        let text = self.may_say(now).then(|| match std::mem::take(&mut self.unsaid) {
             0 => format!("kernel: {}", record.text),
             more => format!("kernel: {} ({more} lines before it were left out)", record.text),
         });
+        let line = text.map(|text| Line { text, level: record.level });
         if self.kept.len() == KEPT {
             self.kept.pop_front();
         }
@@ -198,6 +207,8 @@ mod tests {
             assert!(takes(3, text) && takes(4, text), "{text}");
             assert!(!takes(6, text), "of less weight: {text}");
         }
+        let line = Journal::default().take(said(3, "I/O error, dev vda", 0), 0).unwrap();
+        assert_eq!(line, Line { text: "kernel: I/O error, dev vda".to_owned(), level: 3 });
         assert!(!takes(3, "tpm tpm0: A TPM error (6) occurred"));
         assert!(takes(2, "anything that is worse than an error"));
         assert!(!takes(8 + 3, "I/O error, written by a program"));
@@ -212,7 +223,7 @@ mod tests {
         let lines = (0..1000).filter_map(|_| say(0)).count();
         assert_eq!(lines, usize::try_from(BURST).unwrap());
         assert_eq!(say(PER_LINE - 1), None);
-        assert!(say(PER_LINE).unwrap().contains("981 lines before it were left out"));
+        assert!(say(PER_LINE).unwrap().text.contains("981 lines before it were left out"));
         assert_eq!(say(PER_LINE), None);
         assert_eq!((0..100).filter_map(|_| say(100 * PER_LINE)).count(), usize::try_from(BURST).unwrap());
         assert_eq!(journal.kept.len(), KEPT);

@@ -12,7 +12,8 @@
 mod journal;
 mod record;
 
-use journal::Journal;
+use crate::logging::ON_CONSOLES;
+use journal::{Journal, Line};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 use record::Record;
@@ -39,6 +40,8 @@ struct Reader {
     file: File,
     journal: Journal,
     buffer: Vec<u8>,
+    /// What is of a lower level than this the kernel itself prints on its consoles.
+    printed_below: u32,
 }
 
 /// Starts the thread that follows the kernel's words, from the first that the kernel still has.
@@ -48,7 +51,8 @@ struct Reader {
 pub(super) fn start() -> io::Result<KernelLog> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?;
     let waiting = file.try_clone()?;
-    let reader = Reader { file, journal: Journal::default(), buffer: vec![0; RECORD] };
+    let printed_below = printed_below(&std::fs::read_to_string("/proc/sys/kernel/printk").unwrap_or_default());
+    let reader = Reader { file, journal: Journal::default(), buffer: vec![0; RECORD], printed_below };
     let log = KernelLog(Arc::new(Mutex::new(reader)));
     let follower = log.clone();
     std::thread::Builder::new().name("slidecast-kmsg".to_owned()).spawn(move || {
@@ -65,8 +69,14 @@ pub(super) fn start() -> io::Result<KernelLog> {
 impl KernelLog {
     /// Reads what the kernel has said, and passes on what matters.
     fn read(&self) {
-        let lines = self.with(Reader::read);
-        lines.iter().for_each(|line| log::warn!("{line}"));
+        let (lines, printed_below) = self.with(|reader| (reader.read(), reader.printed_below));
+        for Line { text, level } in lines {
+            if level < printed_below {
+                log::warn!(target: ON_CONSOLES, "{text}");
+            } else {
+                log::warn!("{text}");
+            }
+        }
     }
 
     /// The last words of the last minute about the disk at `path`, if there are any.
@@ -87,7 +97,7 @@ impl KernelLog {
 
 impl Reader {
     /// Reads records up to the last, or to the limit; gives the lines to say.
-    fn read(&mut self) -> Vec<String> {
+    fn read(&mut self) -> Vec<Line> {
         let mut lines = Vec::new();
         for _ in 0..AT_ONCE {
             match self.file.read(&mut self.buffer) {
@@ -111,4 +121,21 @@ impl Reader {
 fn now() -> u64 {
     let since = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The level from the text of `/proc/sys/kernel/printk`, whose first number it is (proc_sys_kernel(5)). 0, which is that of no record,
+/// where there is none.
+fn printed_below(text: &str) -> u32 {
+    text.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printed_below;
+
+    #[test]
+    fn the_level_of_the_kernels_own_printing_is_the_first_of_four_numbers() {
+        assert_eq!(printed_below("4\t4\t1\t4\n"), 4);
+        assert_eq!([printed_below(""), printed_below("x 1"), printed_below("-1 4")], [0; 3]);
+    }
 }
