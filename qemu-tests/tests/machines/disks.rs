@@ -87,10 +87,10 @@ fn two_paths() {
     let lab = Lab::new(1).unwrap();
     let _dhcp = lab.dhcp(&[]).unwrap();
     let mut deploy = fixtures.deploy(&lab, 1, &["--then", "poweroff", "--progress", "json"]);
-    let disk = fixtures.disk(&lab, "san");
+    let disk = fixtures.disk(&lab, "san-lun-7");
     let options = Options::new(fixtures.kernel(), disk.clone().by_two_paths(0x5000_c500_a1b2_c3d4));
     let mut machine = lab.machine(options).unwrap();
-    machine.wait_for("(also /dev/sdb)", BOOT).unwrap();
+    machine.wait_for("also /dev/sdb)", BOOT).unwrap();
     let (exit, report) = deploy.wait(LONG).unwrap();
     assert_eq!(exit, Exit::Code(0), "{report:?}");
     assert!(deploy.process.said().contains("(also /dev/sdb)"), "{}", deploy.process.tail());
