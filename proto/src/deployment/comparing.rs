@@ -59,7 +59,9 @@ impl Deployment {
             let Some(Comparing { until, of_plan }) = self.chains[chain].comparing else { continue };
             let nodes = self.chains[chain].nodes.clone();
             let records = || nodes.iter().filter_map(|id| self.nodes.get(id));
-            let waits = records().any(|node| !node.has_compared() && !node.is_mute(now));
+            // One that was moved because it got nothing, and still gets nothing, is not waited for.
+            let starves = |node: &NodeRecord| node.moved && node.meter.is_starved();
+            let waits = records().any(|node| !node.has_compared() && !node.is_mute(now) && !starves(node));
             if (waits && now < until) || !records().any(NodeRecord::is_running) {
                 continue;
             }

@@ -5,6 +5,8 @@
 //! slow. What is that slow for 10 s, at less than [`SLOW`] times what the chain could do without it, is moved behind
 //! the tail, once, where it holds nobody up.
 //!
+//! A chain that compares has no pace; there the first node that gets nothing although it waits for its upstream is moved.
+//!
 //! What its neighbours see of a node outweighs what it says of itself: it received nothing if its upstream sent it nothing, and
 //! one that reports nothing is slow whatever it does.
 
@@ -143,6 +145,11 @@ impl Meter {
         })
     }
 
+    /// Whether nothing came of late although the node waited for its upstream.
+    pub(super) fn is_starved(&self) -> bool {
+        self.pace().is_some_and(|pace| pace.received <= NOTHING && pace.upstream >= MOSTLY)
+    }
+
     /// What the disk could write, in bytes per second, if it was ever seen to write.
     fn disk_rate(&self) -> Option<f64> {
         (self.disk.0 > 0.0).then(|| self.disk.0 / self.disk.1.max(0.001))
@@ -206,8 +213,12 @@ impl Deployment {
         for chain in 0..self.chains.len() {
             self.end_trial(chain, now);
             self.move_mute(chain, now);
-            let idle = self.chains[chain].is_through() || self.chains[chain].comparing.is_some();
-            let slow = if idle { None } else { self.slowest(chain) };
+            let state = &self.chains[chain];
+            let slow = match (state.is_through(), &state.comparing) {
+                (true, _) => None,
+                (false, Some(_)) => self.starved(chain),
+                (false, None) => self.slowest(chain),
+            };
             let ids = self.chains[chain].core().to_vec();
             let culprit = slow.as_ref().map(|slow| slow.node);
             for id in ids {
@@ -247,6 +258,18 @@ impl Deployment {
             let successor = self.put_behind(chain, id, now);
             self.log_repair(RepairKind::Slow, id, chain, successor, what, (since, now));
         }
+    }
+
+    /// In a chain that compares, the first node that gets no part of the manifest: those below it get none either.
+    fn starved(&self, chain: usize) -> Option<Slow> {
+        let state = &self.chains[chain];
+        if state.nodes().len() < 2 {
+            return None;
+        }
+        let mut core = state.core().iter().filter_map(|id| self.nodes.get(id));
+        let node = core.find(|node| !node.has_compared()).filter(|node| node.meter.is_starved() && !node.moved)?;
+        let what = "nothing of the manifest reaches it".to_owned();
+        Some(Slow { node: node.id, what, could: 0.0, above: None, stuck: true, claimed: false })
     }
 
     /// Who paces the chain at less than the others could do.

@@ -62,7 +62,12 @@ impl Node {
 
     /// Whether nothing is left to be compared in this pass.
     pub(super) fn has_compared(&self) -> bool {
-        self.upstream.ended == Some(0) && self.parts.values().all(|part| part.compare == 0)
+        self.upstream.ended == Some(0) && !self.holds_part_to_compare()
+    }
+
+    /// Whether a part came that the disk was not compared with yet.
+    pub(super) fn holds_part_to_compare(&self) -> bool {
+        self.parts.values().any(|part| part.compare != 0)
     }
 
     /// The main pass brings the parts again, to those that lack blocks of them.

@@ -37,6 +37,10 @@ impl Node {
         }
         self.sampled = now;
         let ms = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+        if self.is_comparing() && self.holds_part_to_compare() {
+            self.waits.disk = self.waits.disk.saturating_add(ms);
+            return;
+        }
         // Nothing more comes, and there is something that the downstream has not taken: that is waiting for it, too.
         let left = self.upstream.ended.is_some() && self.need() == Need::Paced && self.book.has_unsent();
         let full = left || self.free() < self.book.capacity() / 4;

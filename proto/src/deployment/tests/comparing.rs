@@ -103,3 +103,63 @@ fn with_fresh_nobody_compares() {
     world.say(id, comparable());
     assert!(joins(world.orders()).iter().all(|(_, join)| join.pass == 1));
 }
+
+/// What the nodes of a chain that compares report in a second: at which phase they are, and how many milliseconds of it they waited
+/// for the upstream and for the disk.
+type Word = (NodeId, Phase, [u32; 2]);
+
+fn report_each_second(world: &mut World, seconds: u32, words: &[Word]) {
+    for _ in 0..seconds {
+        world.later(1);
+        for (id, phase, [wait_upstream_ms, wait_disk_ms]) in words {
+            let ToServer::Progress(report) = at_phase(world, *id, *phase) else { panic!() };
+            world.say(
+                *id,
+                ToServer::Progress(Progress {
+                    wait_upstream_ms: *wait_upstream_ms,
+                    wait_disk_ms: *wait_disk_ms,
+                    ..report
+                }),
+            );
+        }
+    }
+}
+
+fn three_comparing() -> (World, [NodeId; 3]) {
+    let mut world = World::new(3, None);
+    let ids = [1, 2, 3].map(|boot| world.join(boot));
+    ids.into_iter().for_each(|id| world.say(id, comparable()));
+    world.orders();
+    (world, ids)
+}
+
+#[test]
+fn a_node_that_gets_nothing_of_the_manifest_is_moved_and_the_chain_goes_on_without_it() {
+    let (mut world, [a, b, c]) = three_comparing();
+    report_each_second(
+        &mut world,
+        8,
+        &[(a, Phase::Waiting, [0, 0]), (b, Phase::Preparing, [1000, 0]), (c, Phase::Preparing, [1000, 0])],
+    );
+    assert_eq!(world.chain(0), [a.0, c.0, b.0]);
+    assert!(joins(world.orders()).iter().all(|(_, join)| join.pass == 0), "those below it may still compare");
+    report_each_second(
+        &mut world,
+        5,
+        &[(a, Phase::Waiting, [0, 0]), (b, Phase::Preparing, [1000, 0]), (c, Phase::Waiting, [0, 0])],
+    );
+    assert!(joins(world.orders()).iter().any(|(id, join)| (*id, join.pass) == (c, 1)), "and then nobody waits for it");
+    assert_eq!((world.chain(0), world.reasons()), (vec![a.0, c.0, b.0], vec![None; 3]));
+}
+
+#[test]
+fn a_node_that_compares_a_part_for_long_is_not_moved() {
+    let (mut world, [a, b, c]) = three_comparing();
+    report_each_second(
+        &mut world,
+        20,
+        &[(a, Phase::Waiting, [0, 0]), (b, Phase::Preparing, [0, 1000]), (c, Phase::Waiting, [0, 0])],
+    );
+    assert_eq!(world.chain(0), [a.0, b.0, c.0]);
+    assert!(joins(world.orders()).is_empty(), "it is waited for");
+}
