@@ -6,7 +6,7 @@ use crate::network::{CALLER, ConnId, Frame, SERVER};
 use crate::queue::Event;
 use slidecast_proto::feed::{Feed as Machine, FeedTransmit, Source};
 use slidecast_proto::frame::{HEADER_LEN, Header};
-use slidecast_proto::link::{LinkFault, SenderEvent, Terms};
+use slidecast_proto::link::{DamagedAnswers, LinkFault, SenderEvent, Terms};
 use slidecast_proto::set::BlockSet;
 use slidecast_proto::units::{BlockNo, Time};
 use std::net::SocketAddr;
@@ -43,8 +43,8 @@ pub enum FeedNews {
     Up,
     /// The link broke and is being made again; what the head sent was damaged, or not.
     Broken(String, bool),
-    /// The link is gone and did not come back.
-    Down(String),
+    /// The link is gone and did not come back; whatever the head answered was damaged, or not.
+    Down(String, bool),
     /// For how long the network or the head took nothing, and in what time.
     Waited(Duration, Duration),
     /// This block of the image is rotten.
@@ -66,6 +66,7 @@ pub struct Feed {
     connection: Option<Connection>,
     retry_at: Time,
     give_up: Time,
+    answers: DamagedAnswers,
     said_up: bool,
     over: bool,
     timer: Time,
@@ -81,6 +82,7 @@ impl Feed {
             connection: None,
             retry_at: core.now,
             give_up: core.now.after(PATIENCE),
+            answers: DamagedAnswers::default(),
             said_up: false,
             over: false,
             timer: Time(u64::MAX),
@@ -144,10 +146,12 @@ impl Feed {
         if connection.machine.is_proven() {
             self.give_up = core.now.after(PATIENCE);
             news.push(FeedNews::Broken(why.clone(), fault.is_damage()));
+        } else {
+            self.answers.on_fault(fault);
         }
-        if core.now >= self.give_up {
+        if core.now >= self.give_up || self.answers.are_many() {
             self.over = true;
-            news.push(FeedNews::Down(why));
+            news.push(FeedNews::Down(why, self.answers.are_many()));
         }
         self.retry_at = core.now.after(PAUSE);
     }

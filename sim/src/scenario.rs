@@ -185,13 +185,14 @@ impl Scenario {
         scenario
     }
 
-    /// A chain of nodes that are alike, of which one damages all that it sends.
+    /// A chain of nodes that are alike, of which one damages all that it sends: down only, or up as well. A tail sends nothing down.
     fn be_corrupted(&mut self, rng: &mut Rng) {
         self.alike(usize::try_from(rng.between(4, 8)).unwrap_or(4), rng.pick(&[1_000_000, 4_000_000]));
         let count = self.nodes.len() as u64;
-        let culprit = usize::try_from(rng.below(count - 1)).unwrap_or(0);
+        let all = rng.chance(50);
+        let culprit = usize::try_from(rng.below(if all { count } else { count - 1 })).unwrap_or(0);
         self.culprit = Some(culprit);
-        self.faults = vec![(at_ms(0), Fault::Corrupt(culprit, Corruption { permille: 1000, all: false }))];
+        self.faults = vec![(at_ms(0), Fault::Corrupt(culprit, Corruption { permille: 1000, all }))];
     }
 
     /// A long run in which the link to one node breaks every seven seconds.

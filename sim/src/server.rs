@@ -183,9 +183,9 @@ impl Server {
                 }
                 FeedNews::Waited(network, of) => self.machine.on_feed(chain, FeedEvent::Waited { network, of }, now),
                 FeedNews::Up => self.machine.on_feed(chain, FeedEvent::Up, now),
-                FeedNews::Down(why) => {
-                    core.note(format_args!("server: the feed of chain {chain} is down: {why}"));
-                    self.machine.on_feed(chain, FeedEvent::Down(why), now);
+                FeedNews::Down(detail, damaged) => {
+                    core.note(format_args!("server: the feed of chain {chain} is down: {detail}"));
+                    self.machine.on_feed(chain, FeedEvent::Down { detail, damaged }, now);
                 }
                 FeedNews::ImageCorrupt(block) => {
                     self.machine.on_block_checked(Some(&format!("block {block} of the image is rotten")), now);

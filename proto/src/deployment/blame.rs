@@ -2,9 +2,10 @@
 //!
 //! A damaged frame says something about a link and about the end that sent it, nothing about the node that found the damage.
 //! So damage is counted per sender and witness. A sender with two witnesses is guilty, and so is one whose only witness
-//! receives well from another neighbour. A node that complains of several living neighbours is the one that is moved.
-//! Links that break are counted by rate: what broke longer ago than [`RECENT`] is forgotten. Nothing here fails a node that
-//! lives on the word of one neighbour: what keeps breaking gets a pass of its own, in which the server is the neighbour.
+//! receives well from another neighbour; the server does if the proof of another head came whole. A node that complains of several
+//! living neighbours is the one that is moved. Links that break are counted by rate: what broke longer ago than [`RECENT`] is
+//! forgotten. Nothing here fails a node that lives on the word of one neighbour: what keeps breaking gets a pass of its own, in
+//! which the server is the neighbour.
 
 use crate::bug::{self, Bug};
 use crate::units::{NodeId, Time};
@@ -117,6 +118,8 @@ pub(super) struct Blame {
     complainers: BTreeSet<NodeId>,
     /// Those that only the server serves.
     alone: BTreeSet<NodeId>,
+    /// Heads whose answer to the server's call came whole.
+    heads_heard: BTreeSet<NodeId>,
     probes: Vec<Probe>,
 }
 
@@ -136,8 +139,19 @@ impl Blame {
         self.alone.contains(&node)
     }
 
-    /// A link between two living nodes broke; `alone` says that no other node could serve the lower end.
-    pub(super) fn on_break(&mut self, broke: Break, alone: bool) -> Remedy {
+    /// The answer of `head` to the server's call came whole.
+    pub(super) fn on_head_heard(&mut self, head: NodeId) {
+        self.heads_heard.insert(head);
+    }
+
+    /// Whether what `head` sends to the server arrives whole.
+    pub(super) fn is_heard_well(&self, head: NodeId) -> bool {
+        self.heads_heard.contains(&head) && !self.seen.contains_key(&(head, NodeId::SERVER))
+    }
+
+    /// A link between two living nodes broke; `alone` says that no other node could serve the lower end, `server_hears` that the
+    /// server hears another head well over the same card.
+    pub(super) fn on_break(&mut self, broke: Break, alone: bool, server_hears: bool) -> Remedy {
         let Break { at: now, upper, lower, teller, cause } = broke;
         if !bug::is(Bug::RelinksNeverForgotten) {
             self.breaks.retain(|(old, _)| now.since(old.at) < TOGETHER);
@@ -149,7 +163,8 @@ impl Blame {
         if cause == Cause::Damaged {
             let sender = if bug::is(Bug::BlameTheLowerEnd) { lower } else { broke.peer() };
             self.see(sender, teller, now).broke += 1;
-            if let Some(guilty) = self.convict(sender, now) {
+            let for_server = |blame: &mut Self| if server_hears { blame.convict_for_server(sender) } else { None };
+            if let Some(guilty) = self.convict(sender, now).or_else(|| for_server(self)) {
                 return Remedy::Convict(guilty);
             }
         }
@@ -263,6 +278,15 @@ impl Blame {
         self.pronounce(sender, charge)
     }
 
+    /// Whether two links of the server broke because what `sender` sent was damaged. Only for a server that hears another head well.
+    fn convict_for_server(&mut self, sender: NodeId) -> Option<NodeId> {
+        // Once may have been chance.
+        self.seen.get(&(sender, NodeId::SERVER)).filter(|seen| seen.broke >= 2)?;
+        let charge = "what it sends arrives damaged at the server, which hears another head well: check its memory, network \
+                      card and cable";
+        self.pronounce(sender, charge.to_owned())
+    }
+
     fn pronounce(&mut self, node: NodeId, charge: String) -> Option<NodeId> {
         self.probes.retain(|probe| probe.witness != node && probe.sender != node);
         (self.guilty.insert(node, charge).is_none()).then_some(node)
@@ -290,7 +314,7 @@ impl Blame {
         if let Some(charge) = self.guilty.remove(&old) {
             self.guilty.insert(new, charge);
         }
-        for set in [&mut self.complainers, &mut self.alone] {
+        for set in [&mut self.complainers, &mut self.alone, &mut self.heads_heard] {
             if set.remove(&old) {
                 set.insert(new);
             }

@@ -69,8 +69,8 @@ impl Deployment {
         }
     }
 
-    /// The server can't reach or keep the head of `chain`.
-    pub(super) fn on_feed_down(&mut self, chain: u16, detail: &str, now: Time) {
+    /// The server can't reach or keep the head of `chain`. `damaged`: whatever the head answers is.
+    pub(super) fn on_feed_down(&mut self, chain: u16, detail: &str, damaged: bool, now: Time) {
         let Some(state) = self.chains.get_mut(usize::from(chain)) else { return };
         let Some(head) = state.drop_feed() else { return };
         if state.nodes().first() != Some(&head) {
@@ -80,8 +80,16 @@ impl Deployment {
             return self.lose(head, &format!("no contact with it, and its feed says: {detail}"), now);
         }
         let (upper, teller) = (NodeId::SERVER, NodeId::SERVER);
-        let broke = Break { at: now, upper, lower: head, teller, cause: Cause::Broken };
-        self.mend(broke, Reason::UpstreamLost, detail, now);
+        let (cause, reason) =
+            if damaged { (Cause::Damaged, Reason::LinkCorrupt) } else { (Cause::Broken, Reason::UpstreamLost) };
+        self.mend(Break { at: now, upper, lower: head, teller, cause }, reason, detail, now);
+    }
+
+    /// The head of `chain` has proven its key to the server: its answer came whole.
+    pub(super) fn on_feed_up(&mut self, chain: u16) {
+        if let Some(head) = self.chains.get(usize::from(chain)).and_then(|state| state.nodes().first().copied()) {
+            self.blame.on_head_heard(head);
+        }
     }
 
     /// The feed of `chain` broke and is being made again: a complaint about the head, no more. `damaged`: what the head sent was.
@@ -121,7 +129,10 @@ impl Deployment {
         let Some(chain) = node.chain.filter(|_| !node.finished) else { return };
         node.repairs += 1;
         let alone = self.chains[chain].nodes().len() < 2;
-        match self.blame.on_break(broke, alone) {
+        let card = node.card.clone();
+        let hears = |node: &NodeRecord| node.id != lower && node.card == card && self.blame.is_heard_well(node.id);
+        let server_hears = self.nodes().any(hears);
+        match self.blame.on_break(broke, alone, server_hears) {
             Remedy::Relink => self.relink(lower, detail, now),
             Remedy::Swap if self.swap(upper, lower, detail, now) => self.probe(upper, lower),
             Remedy::Swap | Remedy::Behind => {

@@ -126,8 +126,13 @@ pub enum FeedEvent {
         /// What the head sent was damaged.
         damaged: bool,
     },
-    /// The link is gone, and why.
-    Down(String),
+    /// The link is gone and is not made again.
+    Down {
+        /// Why.
+        detail: String,
+        /// Whatever the head answered was damaged.
+        damaged: bool,
+    },
     /// For how long the feed had something to send and the network did not take it, and in what time.
     Waited {
         /// Waited for the network.
@@ -444,9 +449,9 @@ impl Deployment {
         self.look_up(now);
         match event {
             _ if self.stage != Stage::Running => {}
-            FeedEvent::Up => {}
+            FeedEvent::Up => self.on_feed_up(chain),
             FeedEvent::Broken { detail, damaged } => self.on_feed_broken(chain, &detail, damaged, now),
-            FeedEvent::Down(detail) => self.on_feed_down(chain, &detail, now),
+            FeedEvent::Down { detail, damaged } => self.on_feed_down(chain, &detail, damaged, now),
             FeedEvent::Waited { network, of } => {
                 if let Some(state) = self.chains.get_mut(usize::from(chain)) {
                     state.paces.on_feed_waited(network, of);

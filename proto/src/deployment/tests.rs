@@ -300,7 +300,7 @@ fn the_chain_closes_around_a_dead_node_successor_first_and_the_end_is_exit_3() {
 fn a_dead_head_gets_its_successor_a_feed_of_its_own() {
     let (mut world, [a, b, _]) = World::running();
     world.machine.on_gone(a, "reset", world.now);
-    world.machine.on_feed(0, FeedEvent::Down("reset".into()), world.now);
+    world.machine.on_feed(0, FeedEvent::Down { detail: "reset".into(), damaged: false }, world.now);
     assert_eq!(world.reasons(), [Some(Reason::NodeLost), None, None]);
     let events = world.events();
     let [DeploymentEvent::StartFeed { terms, address, .. }] = &events[..] else { panic!("{events:?}") };

@@ -31,6 +31,9 @@ pub const SILENT: Duration = Duration::from_secs(2);
 /// The longest a handshake may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(2);
 
+/// So many damaged answers to calls of one link are no chance.
+const MAX_DAMAGED_ANSWERS: u32 = 3;
+
 /// What the server said of one link, to both its ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
@@ -111,6 +114,31 @@ impl LinkFault {
     #[must_use]
     pub(crate) fn as_seen(&self, proven: bool) -> Self {
         if self.is_damage() && !proven { Self::Broken(self.to_string()) } else { self.clone() }
+    }
+}
+
+/// The damaged answers of a neighbour that was called and has not proven the link key. Each ends its connection.
+///
+/// The answer of one call proves little: its key is not proven. But the caller connected to the address that the neighbour told
+/// the server, so only the neighbour, or what stands on the way to it, can answer there. An end that is called does not count
+/// what callers send: anybody can call.
+#[derive(Debug, Default)]
+pub struct DamagedAnswers {
+    count: u32,
+}
+
+impl DamagedAnswers {
+    /// A call ended with `fault` before the key was proven. Gives whether that makes it sure that what the neighbour sends is
+    /// damaged: calling again would not help.
+    pub fn on_fault(&mut self, fault: &LinkFault) -> bool {
+        self.count += u32::from(fault.is_damage());
+        self.are_many()
+    }
+
+    /// Whether there were so many that it is sure.
+    #[must_use]
+    pub fn are_many(&self) -> bool {
+        self.count >= MAX_DAMAGED_ANSWERS
     }
 }
 

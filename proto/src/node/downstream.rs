@@ -4,7 +4,7 @@ use super::{Act, CONNECT_PATIENCE, CONNECT_PAUSE, Downstream, DownstreamState, K
 use crate::bug::{self, Bug};
 use crate::control::{LinkState, Side};
 use crate::frame::{HEADER_LEN, Header, Kind};
-use crate::link::{LinkFault, Sender, SenderEvent, Terms};
+use crate::link::{DamagedAnswers, LinkFault, Sender, SenderEvent, Terms};
 use crate::reason::LinkClass;
 use crate::set::BlockSet;
 use crate::units::{BlockNo, PartNo, Time};
@@ -32,6 +32,7 @@ impl Downstream {
             address,
             state: DownstreamState::Idle { connect_at: now },
             give_up: now.after(CONNECT_PATIENCE),
+            answers: DamagedAnswers::default(),
             parts_sent: BlockSet::empty(0),
             parts: VecDeque::new(),
             manifest_due: false,
@@ -124,7 +125,8 @@ impl Node {
         };
         // A downstream that has not heard of us yet hangs up; its order is on the way. One that says nothing is dead.
         let retry = proven.is_none_or(|proven| !proven && !matches!(fault, LinkFault::Proof | LinkFault::Handshake));
-        if retry && now < down.give_up {
+        let damages = proven == Some(false) && down.answers.on_fault(fault);
+        if retry && !damages && now < down.give_up {
             down.state = DownstreamState::Idle { connect_at: now.after(CONNECT_PAUSE) };
             return;
         }
@@ -133,7 +135,7 @@ impl Node {
         let sending: Vec<u64> = down.sent.drain(..).collect();
         sending.into_iter().for_each(|id| self.book.on_sent(id, false));
         self.clear_parts();
-        let fault = fault.as_seen(proven == Some(true));
+        let fault = fault.as_seen(damages || proven == Some(true));
         self.tell_link(Side::Downstream, peer, LinkState::Down, Some(&fault));
         self.open_upstream();
     }

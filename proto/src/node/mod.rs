@@ -26,7 +26,7 @@ use crate::book::{Book, EntryId, Need};
 use crate::bug::{self, Bug};
 use crate::control::{Ended, Join, LinkEvent, Side, ToServer};
 use crate::frame::{HEADER_LEN, Header};
-use crate::link::{LinkFault, Receiver, Sender, Terms};
+use crate::link::{DamagedAnswers, LinkFault, Receiver, Sender, Terms};
 use crate::reason::{EndState, LinkClass, Verify};
 use crate::set::BlockSet;
 use crate::units::{BlockNo, DeploymentId, Epoch, Hash, NodeId, PartNo, Time};
@@ -170,6 +170,7 @@ struct Downstream {
     address: SocketAddr,
     state: DownstreamState,
     give_up: Time,
+    answers: DamagedAnswers,
     /// Parts sent on this link.
     parts_sent: BlockSet,
     /// Parts that wait to be sent.

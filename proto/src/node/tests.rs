@@ -740,3 +740,32 @@ fn a_candidate_of_an_order_that_was_superseded_does_not_become_the_upstream() {
     assert!(candidate.on_frame(&header, &payload, now).unwrap());
     assert_eq!(node.adopt(candidate), Err(LinkFault::Superseded));
 }
+
+#[test]
+fn a_downstream_whose_every_answer_is_damaged_is_told_of_after_three_calls_and_one_that_answers_well_is_not() {
+    let mut world = World::new(2, 10);
+    let now = world.now;
+    let node = &mut world.rigs[0].node;
+    let damaged = LinkFault::PayloadCrc(Kind::Accept);
+    let mut faults = vec![LinkFault::Broken("reset".to_owned()), damaged.clone(), damaged.clone()];
+    let mut at = now;
+    let mut told = Vec::new();
+    while told.is_empty() {
+        node.on_time(at);
+        while let Some(act) = node.poll() {
+            match act {
+                Act::Connect { attempt, .. } => {
+                    assert!(node.on_connected(attempt, [3; 16], at));
+                    let fault = faults.pop().unwrap_or_else(|| damaged.clone());
+                    node.on_link_lost(Side::Downstream, &fault, at);
+                }
+                Act::Tell(ToServer::Link(event)) => told.push(event),
+                _ => {}
+            }
+        }
+        at = at.after(Duration::from_millis(10));
+    }
+    assert_eq!((told[0].side, told[0].reason), (Side::Downstream, Reason::LinkCorrupt));
+    assert!(faults.is_empty(), "a reset between says nothing");
+    assert!(at.since(now) < Duration::from_secs(1), "calling again for long would not help");
+}

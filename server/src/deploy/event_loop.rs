@@ -274,7 +274,10 @@ impl EventLoop {
                 self.parts.deployment.on_feed(chain, FeedEvent::Waited { network, of }, now);
             }
             FeedNews::Ended => log::debug!("chain {chain}: everything is sent"),
-            FeedNews::Down { detail } => self.parts.deployment.on_feed(chain, FeedEvent::Down(shown(&detail)), now),
+            FeedNews::Down { detail, damaged } => {
+                let detail = shown(&detail);
+                self.parts.deployment.on_feed(chain, FeedEvent::Down { detail, damaged }, now);
+            }
             FeedNews::ImageCorrupt { detail, .. } => self.parts.deployment.on_block_checked(Some(&detail), now),
         }
     }
@@ -691,7 +694,7 @@ impl EventLoop {
             Ok(feed) => drop(self.feeds.insert(chain, (serial, feed))),
             Err(error) => {
                 let detail = format!("starting a feed: {error}");
-                self.parts.deployment.on_feed(chain, FeedEvent::Down(detail), now);
+                self.parts.deployment.on_feed(chain, FeedEvent::Down { detail, damaged: false }, now);
             }
         }
     }

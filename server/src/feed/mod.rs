@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use connection::{Connection, ConnectionError};
 use mio::{Events, Interest, Poll, Token, Waker};
 use slidecast_image::Resolved;
-use slidecast_proto::link::{LinkFault, Terms};
+use slidecast_proto::link::{DamagedAnswers, LinkFault, Terms};
 use slidecast_proto::node::Shape;
 use slidecast_proto::set::BlockSet;
 use slidecast_proto::units::{BlockNo, Time};
@@ -75,6 +75,8 @@ pub enum FeedNews {
     Down {
         /// Why, in one line.
         detail: String,
+        /// Whatever the head answered was damaged.
+        damaged: bool,
     },
     /// A block in the image file is not what it should be. Nothing more comes from this feed.
     ImageCorrupt {
@@ -147,6 +149,7 @@ impl Worker {
     fn run(mut self) {
         let mut give_up = self.context.clock.now().after(PATIENCE);
         let mut said_up = false;
+        let mut answers = DamagedAnswers::default();
         while let Err((error, was_open)) = self.connect_and_serve(&mut said_up) {
             let now = self.context.clock.now();
             if was_open {
@@ -155,6 +158,8 @@ impl Worker {
                     let damaged = matches!(&error, ConnectionError::Fault(fault) if fault.is_damage());
                     self.say(FeedNews::Broken { detail: error.to_string(), damaged });
                 }
+            } else if let ConnectionError::Fault(fault) = &error {
+                answers.on_fault(fault);
             }
             let terms = &self.order.terms;
             log::debug!("chain {}: link to node {} at {}: {error}", self.order.chain, terms.to, self.order.address);
@@ -163,9 +168,13 @@ impl Worker {
                     return self.say(FeedNews::ImageCorrupt { block, detail });
                 }
                 // If the kernel acknowledges but the agent is silent, another attempt will not help.
-                error if now >= give_up || matches!(error, ConnectionError::Fault(LinkFault::Handshake)) => {
+                error
+                    if now >= give_up
+                        || answers.are_many()
+                        || matches!(error, ConnectionError::Fault(LinkFault::Handshake)) =>
+                {
                     let detail = format!("link to node {} at {}: {error}", terms.to, self.order.address);
-                    return self.say(FeedNews::Down { detail });
+                    return self.say(FeedNews::Down { detail, damaged: answers.are_many() });
                 }
                 _ => {}
             }

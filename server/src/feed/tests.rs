@@ -150,7 +150,7 @@ fn a_head_that_is_not_there_is_given_up_by_name() {
     let address = bench.listener.local_addr().unwrap();
     let Bench { context: _context, news, listener, dir: _dir } = bench;
     drop(listener);
-    let FeedNews::Down { detail } = news.recv_timeout(PATIENCE * 3).unwrap() else { panic!("no end") };
+    let FeedNews::Down { detail, damaged: false } = news.recv_timeout(PATIENCE * 3).unwrap() else { panic!("no end") };
     assert!(detail.starts_with(&format!("link to node 1 at {address}: ")), "{detail}");
     drop(feed);
 }
@@ -159,10 +159,24 @@ fn a_head_that_is_not_there_is_given_up_by_name() {
 fn a_head_whose_kernel_answers_and_nobody_else_is_called_once() {
     let bench = bench();
     let _feed = bench.start();
-    let FeedNews::Down { detail } = bench.next_news() else { panic!("no end") };
+    let FeedNews::Down { detail, damaged: false } = bench.next_news() else { panic!("no end") };
     assert!(detail.contains("handshake"), "{detail}");
     bench.listener.set_nonblocking(true).unwrap();
     assert_eq!(std::iter::from_fn(|| bench.listener.accept().ok()).count(), 1);
+}
+
+#[test]
+fn a_head_whose_every_answer_is_damaged_is_called_three_times_and_told_of() {
+    let bench = bench();
+    let _feed = bench.start();
+    for _ in 0..3 {
+        let (mut link, _) = bench.listener.accept().unwrap();
+        frame(&mut link).unwrap();
+        let mut answer = Header::bare(Kind::Accept, DeploymentId([1; 16]), 0).encode();
+        answer[20] ^= 1;
+        link.write_all(&answer).unwrap();
+    }
+    assert!(matches!(bench.next_news(), FeedNews::Down { damaged: true, .. }));
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn a_node_that_no_neighbour_can_keep_gets_a_pass_with_the_server_before_it_is_gi
     for _ in 0..12 {
         let upper = world.upstream(b);
         if upper == NodeId::SERVER {
-            world.machine.on_feed(0, FeedEvent::Down("connection reset".into()), world.now);
+            world.machine.on_feed(0, FeedEvent::Down { detail: "connection reset".into(), damaged: false }, world.now);
         } else {
             world.link(upper, b, Side::Downstream, LinkState::Down, Reason::DownstreamLost);
         }
@@ -182,14 +182,37 @@ fn a_node_that_no_neighbour_can_keep_gets_a_pass_with_the_server_before_it_is_gi
 fn heads_that_the_server_cannot_reach_are_tried_in_turn_and_it_ends() {
     let (mut world, _) = World::running();
     for _ in 0..2 {
-        world.machine.on_feed(0, FeedEvent::Down("connection refused".into()), world.now);
+        world.machine.on_feed(0, FeedEvent::Down { detail: "connection refused".into(), damaged: false }, world.now);
     }
     assert_eq!((world.chain(0), world.reasons()), (vec![2, 3, 1], vec![None; 3]));
     for _ in 0..60 {
         for chain in 0..u16::try_from(world.machine.chains().count()).unwrap() {
-            world.machine.on_feed(chain, FeedEvent::Down("connection refused".into()), world.now);
+            world.machine.on_feed(
+                chain,
+                FeedEvent::Down { detail: "connection refused".into(), damaged: false },
+                world.now,
+            );
         }
         world.later(1);
     }
     assert_eq!(world.reasons(), [Some(Reason::UpstreamLost); 3]);
+}
+
+#[test]
+fn a_node_that_only_the_server_serves_is_named_if_the_server_hears_another_head_well() {
+    for heard in [false, true] {
+        let (mut world, [_, _, _]) = World::running();
+        if heard {
+            world.machine.on_feed(0, FeedEvent::Up, world.now);
+        }
+        let late = world.join(9);
+        let ToServer::Ready(ready) = ready() else { panic!() };
+        world.say(late, ToServer::Ready(Ready { comparable: true, ..ready }));
+        for _ in 0..8 {
+            world.machine.on_feed(1, FeedEvent::Down { detail: "damaged".into(), damaged: true }, world.now);
+        }
+        assert_eq!(world.kinds(RepairKind::Corrupting), if heard { vec![late] } else { vec![] });
+        assert_eq!(world.machine.node(late).unwrap().outcome().map(|end| end.reason), Some(Reason::LinkCorrupt));
+        assert_eq!(world.reasons()[..3], [None; 3]);
+    }
 }

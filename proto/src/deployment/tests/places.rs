@@ -102,7 +102,7 @@ fn after_a_stall_of_six_seconds_a_closed_control_link_shows_nothing_until_the_no
     world.machine.on_gone(ids[1], "it hung up", world.now);
     world.now = world.now.after(Duration::from_secs(6));
     ids.iter().for_each(|id| world.machine.on_gone(*id, "it hung up", world.now));
-    let down = FeedEvent::Down("no complete handshake within 2 s".to_owned());
+    let down = FeedEvent::Down { detail: "no complete handshake within 2 s".to_owned(), damaged: false };
     world.machine.on_feed(0, down, world.now);
     world.machine.on_time(world.now);
     assert_eq!(world.reasons(), [None, None, None]);
