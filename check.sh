@@ -14,12 +14,13 @@
 #   bench    the figures, beside peers measured in the same run: ./check.sh bench [NAME...]
 #   chaos    faults of every kind, at every position of a chain, in every phase, with the real programs: some ten minutes;
 #            ./check.sh chaos [--rounds N] [--seed S] [--case NAME]...
+#            ./check.sh culprit [--jobs N]: one node of six damages all that it sends, what that costs the others
 #   fuzz     every reader of bytes from outside, a minute each, and the property tests with many more cases;
 #            ./check.sh fuzz TARGET [--seconds N] [ARGUMENT OF libFuzzer]... runs one
 #   hosts    mkimage.sh, the tiers static, unit and lab, and demo.sh --lab on Debian 13 and Ubuntu 24.04, in chroots (root):
 #            ./check.sh hosts [SUITE [COMMAND...]], see qemu-tests/hosts.sh
 #
-# Without arguments: all but bench, chaos, fuzz and hosts. The last line is the total.
+# Without arguments: all but bench, chaos, culprit, fuzz and hosts. The last line is the total.
 set -euo pipefail
 cd "$(dirname "$0")"
 . qemu-tests/need.sh
@@ -163,6 +164,13 @@ hosts() {
     return $status
 }
 
+culprit() {
+    need_tools "${LAB_TOOLS[@]}" "${FAULT_TOOLS[@]}"
+    build_static
+    cargo build --quiet --workspace --bins
+    SLIDECAST_AGENT=$(static_agent) "$target_dir/debug/slidecast-lab" culprit "$@"
+}
+
 # Adds up the test runner's closing lines; a tier without any counts as one test.
 count() {
     local log=$1 status=$2 ok bad ignored
@@ -208,6 +216,7 @@ case ${1:-} in
     chaos) shift; chaos "$@"; exit ;;
     fuzz) if [ $# -gt 1 ]; then shift; fuzz_ready; fuzz_target "$@"; exit; fi ;;
     hosts) shift; hosts "$@"; exit ;;
+    culprit) shift; culprit "$@"; exit ;;
     sim) if [ $# -gt 1 ]; then shift; sim "$@"; exit; fi ;;
 esac
 [ $# = 0 ] || tiers=("$@")

@@ -49,14 +49,20 @@ enum Command {
         #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
+    /// Measure what one node of six costs the others that damages all it sends, at each position of the chain
+    Culprit {
+        /// How many are played at once
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
     /// Damage or cut what is passed on between two nodes; for the chaos cases, inside a node's namespace
     #[command(hide = true)]
     Proxy {
         /// What is done
         fault: proxy::Fault,
-        /// On the way up instead of down
-        #[arg(long)]
-        up: bool,
+        /// To which bytes
+        #[arg(long, default_value = "down")]
+        which: proxy::Which,
         /// At this byte [default: at the next one after SIGUSR1]
         #[arg(long)]
         at: Option<u64>,
@@ -224,8 +230,17 @@ fn obey(command: Command) -> Result<()> {
             run::remove_all();
             if good { Ok(()) } else { Err(LabError::Unable { why: "some cases failed".to_owned() }) }
         }
-        Command::Proxy { fault, up, at, every, mended } => proxy::run(proxy::Plan { fault, up, at, every, mended })
-            .map_err(LabError::io("passing on at", format!("port {}", proxy::PORT))),
+        Command::Culprit { jobs } => {
+            privilege::enter()?;
+            programs::server().and(programs::agent())?;
+            let good = chaos::culprit(jobs, &|line| println!("{line}"))?;
+            run::remove_all();
+            if good { Ok(()) } else { Err(LabError::Unable { why: "the figure was missed".to_owned() }) }
+        }
+        Command::Proxy { fault, which, at, every, mended } => {
+            proxy::run(proxy::Plan { fault, which, at, every, mended })
+                .map_err(LabError::io("passing on at", format!("port {}", proxy::PORT)))
+        }
         Command::Liar { lie, server, key } => {
             let text = std::fs::read_to_string(&key).map_err(LabError::io("reading", &key))?;
             let why = format!("{} is no public key", key.display());

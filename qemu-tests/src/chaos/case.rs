@@ -70,6 +70,8 @@ pub enum Kind {
     FlipOut,
     /// A proxy changes a bit of what the node sends down every half MiB, for good: bad memory or a bad card.
     GarbleOut,
+    /// The same, and no frame that the node sends up arrives whole either.
+    GarbleOwn,
     /// A proxy changes one bit of a part of the manifest that the node sends down.
     PartOut,
     /// A proxy changes one bit of the manifest's header that the node sends down.
@@ -122,7 +124,7 @@ pub enum Needs {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::Kill,
         Self::Restart,
         Self::Stop,
@@ -153,6 +155,7 @@ impl Kind {
         Self::ThreeAtOnce,
         Self::FlipOut,
         Self::GarbleOut,
+        Self::GarbleOwn,
         Self::PartOut,
         Self::HeaderOut,
         Self::StuckTail,
@@ -199,6 +202,7 @@ impl Kind {
             Self::ThreeAtOnce => "three-at-once",
             Self::FlipOut => "flip-out",
             Self::GarbleOut => "garble-out",
+            Self::GarbleOwn => "garble-own",
             Self::PartOut => "part-out",
             Self::HeaderOut => "header-out",
             Self::StuckTail => "stuck-tail",
@@ -227,6 +231,7 @@ impl Kind {
             | Self::Close
             | Self::FlipOut
             | Self::GarbleOut
+            | Self::GarbleOwn
             | Self::PartOut
             | Self::HeaderOut
             | Self::StuckTail => Needs::Firewall,
@@ -244,7 +249,7 @@ impl Kind {
             Self::TwoNeighbours | Self::OneAfterAnother => (5, 2),
             Self::ThreeAtOnce => (6, 3),
             Self::PartOut | Self::HeaderOut | Self::FalseHello => (5, 1),
-            Self::GarbleOut => (6, 1),
+            Self::GarbleOut | Self::GarbleOwn => (6, 1),
             _ => (4, 1),
         }
     }
@@ -272,7 +277,7 @@ impl Kind {
             | Self::TwoNeighbours
             | Self::OneAfterAnother
             | Self::ThreeAtOnce => End::Failed(&["node-lost"]),
-            Self::GarbleOut => End::Either(&["link-corrupt"]),
+            Self::GarbleOut | Self::GarbleOwn => End::Either(&["link-corrupt"]),
             Self::StuckTail => End::Failed(&["timed-out", "node-lost", "upstream-lost"]),
             Self::Mute => End::Either(&["timed-out", "node-lost", "protocol-error"]),
             Self::FalseBreak => {
@@ -312,7 +317,12 @@ impl Kind {
 
     /// Whether it strikes what the node sends down.
     pub fn is_outward(self) -> bool {
-        matches!(self, Self::FlipOut | Self::GarbleOut | Self::PartOut | Self::HeaderOut)
+        matches!(self, Self::FlipOut | Self::GarbleOut | Self::GarbleOwn | Self::PartOut | Self::HeaderOut)
+    }
+
+    /// Whether it damages all that the node sends, so that the node must be named.
+    pub fn is_corrupting(self) -> bool {
+        matches!(self, Self::GarbleOut | Self::GarbleOwn)
     }
 
     /// What the node's agent seems to say to the server though it does not, if this is about a node that lies.
@@ -342,11 +352,6 @@ impl Kind {
     /// Longer than this a deployment hangs. A node on which nothing moves has 120 s.
     pub fn limit(self) -> Duration {
         Duration::from_secs(if self == Self::StuckTail { 150 } else { 90 })
-    }
-
-    /// Whether the lab tier plays it. The others fail until what they show is mended.
-    pub fn is_in_cover(self) -> bool {
-        !matches!(self, Self::GarbleOut | Self::StuckTail | Self::FalseBreak | Self::SpoofFlood)
     }
 }
 
@@ -447,11 +452,6 @@ impl Case {
         Kind::ALL.into_iter().flat_map(positions).flat_map(phases).filter(Self::can_be).collect()
     }
 
-    /// Those of [`Case::all`] that the lab tier draws from.
-    pub fn for_cover() -> Vec<Self> {
-        Self::all().into_iter().filter(|case| case.kind.is_in_cover()).collect()
-    }
-
     /// A disk on which every block stands needs no more room, and its node takes nothing more; what is said by a liar or a
     /// stranger then comes too late. A tail sends nothing down. The manifest comes first. A disk has one size.
     fn can_be(&self) -> bool {
@@ -460,6 +460,8 @@ impl Case {
             Kind::Wrap | Kind::WrapOdd => self.phase == Phase::Opening,
             kind if kind.lie().is_some() || kind.by_stranger() => self.phase != Phase::Finishing,
             Kind::PartOut | Kind::HeaderOut => self.position != Position::Tail && self.phase == Phase::Opening,
+            // A tail that has every block has said its last ack.
+            Kind::GarbleOwn => (self.position, self.phase) != (Position::Tail, Phase::Finishing),
             kind if kind.is_outward() => self.position != Position::Tail,
             _ => true,
         }

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use super::case::{Case, End, Kind, Phase};
-use super::rig::{AGED, BYTES, RING, Rig, SOON, Usual};
+use super::rig::{AGED, RING, Rig, SOON, Usual};
 use crate::compare::{Compared, compare};
 use crate::error::{LabError, Result};
 use crate::process::Exit;
@@ -70,7 +70,8 @@ pub(super) fn judge(
             wrong.push(format!("{name} is not in the report"));
             continue;
         };
-        wrong.extend(entry_and_disk(rig, case, at, entry)?.into_iter().map(|text| format!("{name} {text}")));
+        let wraps = matches!(case.kind, Kind::Wrap | Kind::WrapOdd) && rig.struck.contains(&at);
+        wrong.extend(entry_and_disk(rig, wraps, at, entry)?.into_iter().map(|text| format!("{name} {text}")));
         let struck = rig.struck.contains(&at);
         let end = if struck { case.kind.end() } else { End::Done };
         if !is_right(end, may_be_done, entry, must_be_back) {
@@ -102,10 +103,10 @@ fn too_late(case: &Case, later: f64) -> Option<String> {
 /// Whoever damages all it sends is named in the report, if it had the time for it, and nobody else ever is.
 fn culprits(rig: &Rig, case: &Case, report: &Report) -> Vec<String> {
     let mut wrong = Vec::new();
-    let named = |entry: &Entry| report.repair_log.iter().any(|at| at.kind == "corrupting" && at.node == entry.id);
+    let named = |entry: &Entry| is_named(report, entry);
     for (at, node) in rig.nodes.iter().enumerate() {
         let Some(entry) = report.node(&node.address) else { continue };
-        let sends_damage = case.kind == Kind::GarbleOut && rig.struck.contains(&at);
+        let sends_damage = case.kind.is_corrupting() && rig.struck.contains(&at);
         let had_time = !matches!(case.phase, Phase::Late | Phase::Finishing);
         if sends_damage && had_time && !named(entry) {
             wrong
@@ -119,6 +120,11 @@ fn culprits(rig: &Rig, case: &Case, report: &Report) -> Vec<String> {
     wrong
 }
 
+/// Whether the report names a node as one that damages what it sends.
+pub(super) fn is_named(report: &Report, entry: &Entry) -> bool {
+    report.repair_log.iter().any(|repair| repair.kind == "corrupting" && repair.node == entry.id)
+}
+
 /// When the last node that was not struck ended, in seconds after the plan was fixed.
 pub(super) fn survivors_took(rig: &Rig, ended: &Ended) -> f64 {
     let survivors = rig.nodes.iter().enumerate().filter(|(at, _)| !rig.struck.contains(at));
@@ -127,11 +133,11 @@ pub(super) fn survivors_took(rig: &Rig, ended: &Ended) -> f64 {
 }
 
 /// Whether a node's entry agrees with itself and with its disk.
-fn entry_and_disk(rig: &Rig, case: &Case, at: usize, entry: &Entry) -> Result<Vec<String>> {
+pub(super) fn entry_and_disk(rig: &Rig, wraps: bool, at: usize, entry: &Entry) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let file = &rig.nodes[at].target.file;
     let compared = compare(file, &rig.image.raw)?;
-    let whole = compared == Compared::Equal(BYTES);
+    let whole = compared == Compared::Equal(rig.setting.bytes);
     match entry.state.as_str() {
         "done" => {
             if !whole {
@@ -150,7 +156,6 @@ fn entry_and_disk(rig: &Rig, case: &Case, at: usize, entry: &Entry) -> Result<Ve
             let mut disk = File::open(file).map_err(LabError::io("opening", file))?;
             disk.read_exact(&mut head).map_err(LabError::io("reading", file))?;
             // On a disk that wraps anything may land at the front; what stands there then is not for us to say.
-            let wraps = matches!(case.kind, Kind::Wrap | Kind::WrapOdd) && rig.struck.contains(&at);
             if !wraps && head != *b"SLIDEMRK" && head != before && !whole {
                 wrong.push(format!("failed, and its disk is neither untouched nor marked nor whole: {head:02x?}"));
             }
@@ -184,7 +189,7 @@ fn most_egress(case: &Case, report: &Report) -> u64 {
         // Every block is read back wrong once, and comes again.
         Kind::WrapOdd => image + RING,
         // What those behind it lack while nobody knows yet whose fault it is comes once more, and once more behind somebody else.
-        Kind::GarbleOut | Kind::StuckTail | Kind::Mute | Kind::FalseBreak => 2 * image,
+        Kind::GarbleOut | Kind::GarbleOwn | Kind::StuckTail | Kind::Mute | Kind::FalseBreak => 2 * image,
         _ => match case.kind.end() {
             End::Failed(_) => struck * RING,
             _ => image,

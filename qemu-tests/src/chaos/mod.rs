@@ -6,6 +6,7 @@
 
 mod case;
 mod cover;
+mod culprit;
 pub mod disk;
 pub(crate) mod floods;
 mod frames;
@@ -22,5 +23,6 @@ mod strike;
 
 pub use case::{Case, Kind, Phase, Position};
 pub use cover::pairwise;
+pub use culprit::culprit;
 pub use play::{Able, Measured, Outcome, play};
 pub use run::{Options, replay, run};

@@ -130,7 +130,7 @@ fn attempt(case: &Case, random: &mut Random) -> Result<Option<Outcome>> {
     Ok(Some(Outcome::Passed(Measured { lost: later - gap, again, all_done })))
 }
 
-fn finish(rig: &mut Rig, limit: Duration) -> Result<Ended> {
+pub(super) fn finish(rig: &mut Rig, limit: Duration) -> Result<Ended> {
     let (exit, report) = rig.deploy.wait(limit)?;
     Ok(Ended { exit, report, wall: rig.planned.elapsed() })
 }
@@ -141,7 +141,7 @@ fn seconds_on_the_line(bytes: u64, mbits: u32) -> f64 {
 }
 
 /// What a deployment comes to to which nothing happens: the quicker of two, measured once in this process.
-fn without_fault(setting: Setting) -> Result<Usual> {
+pub(super) fn without_fault(setting: Setting) -> Result<Usual> {
     static KNOWN: Mutex<BTreeMap<Setting, Usual>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(usual) = known.get(&setting) {

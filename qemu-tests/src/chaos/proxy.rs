@@ -6,7 +6,7 @@
 //! again. Neither end can tell.
 //!
 //! Bytes are counted over all connections of the run, each direction for itself: a stream that was cut goes on being
-//! counted in the next one.
+//! counted in the next one. A direction that stays as it is is not counted.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
@@ -40,6 +40,10 @@ const NEVER: u64 = u64::MAX;
 pub const GARBLE_EVERY: u64 = 5 << 19;
 /// How often a proxy that holds the image back says for its sender that it lives.
 const BEAT: Duration = Duration::from_millis(200);
+/// How far apart they are of a node that damages all it sends down: hardly a block gets through.
+pub const GARBLE_OUT_EVERY: u64 = 512 << 10;
+/// How far apart they are on the way up: no frame is shorter, so none gets through.
+const GARBLE_UP_EVERY: u64 = slidecast_proto::frame::HEADER_LEN as u64;
 /// The firewall mark of the proxy's own connections.
 const MARK: u32 = 0x5c;
 
@@ -74,16 +78,27 @@ impl Fault {
     }
 }
 
+/// Which bytes are struck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Which {
+    /// Those that go down, on every connection that comes here.
+    Down,
+    /// Those that go up.
+    Up,
+    /// Those that the node itself sends: down on the links that it made, and up on the links that were made to it.
+    Own,
+}
+
 /// What is to happen where.
 #[derive(Debug)]
 pub struct Plan {
     /// What.
     pub fault: Fault,
-    /// On the way up instead of down.
-    pub up: bool,
+    /// To which bytes.
+    pub which: Which,
     /// Before this byte; none is when [`SIGUSR1`] comes.
     pub at: Option<u64>,
-    /// How far apart the bytes are that [`Fault::Garble`] damages.
+    /// How far apart the bytes are that [`Fault::Garble`] damages on the way down.
     pub every: u64,
     /// The CRC of a frame that is changed is computed anew.
     pub mended: bool,
@@ -115,8 +130,9 @@ pub fn run(plan: Plan) -> io::Result<()> {
     setsockopt(&listener, sockopt::RcvBuf, &buffer)?;
     let now = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGUSR1, Arc::clone(&now))?;
+    let next = plan.at.unwrap_or(NEVER);
     let state = Arc::new(State {
-        next: AtomicU64::new(plan.at.unwrap_or(NEVER)),
+        next: [AtomicU64::new(next), AtomicU64::new(next)],
         plan,
         now,
         passed: [const { AtomicU64::new(0) }; 2],
@@ -138,8 +154,8 @@ pub fn run(plan: Plan) -> io::Result<()> {
 #[derive(Debug)]
 struct State {
     plan: Plan,
-    /// The next byte at which something happens, or [`NEVER`].
-    next: AtomicU64,
+    /// The next byte at which something happens, down and up, or [`NEVER`].
+    next: [AtomicU64; 2],
     /// Something is to happen now.
     now: Arc<AtomicBool>,
     /// Bytes passed on, down and up.
@@ -155,6 +171,8 @@ fn say(text: &str) {
 #[derive(Debug)]
 struct Way {
     up: bool,
+    /// These bytes are those that are struck.
+    aimed_at: bool,
     held: Vec<u8>,
     /// The sender has ended.
     ended: bool,
@@ -167,9 +185,9 @@ struct Way {
 }
 
 impl Way {
-    fn new(up: bool) -> Self {
+    fn new(up: bool, aimed_at: bool) -> Self {
         let (held, frames) = (Vec::with_capacity(BUFFER), Frames::default());
-        Self { up, held, ended: false, told: false, frames, stuck: None }
+        Self { up, aimed_at, held, ended: false, told: false, frames, stuck: None }
     }
 
     fn reads(&self) -> bool {
@@ -206,7 +224,9 @@ fn pass(call: TcpStream, state: &State) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
     }
-    let mut ways = [Way::new(false), Way::new(true)];
+    // The firewall leads what the node itself connects to the loopback address.
+    let inward = call.local_addr()?.ip() == address;
+    let mut ways = [false, true].map(|up| Way::new(up, state.plan.which.is(up, inward)));
     loop {
         wait(&call, &on, &ways)?;
         for way in &mut ways {
@@ -233,13 +253,15 @@ fn pass(call: TcpStream, state: &State) -> io::Result<()> {
                 match to.write(&way.held[..most]) {
                     Ok(count) => {
                         way.held.drain(..count);
-                        state.passed[usize::from(way.up)].fetch_add(count as u64, Ordering::Relaxed);
+                        if way.aimed_at {
+                            state.passed[usize::from(way.up)].fetch_add(count as u64, Ordering::Relaxed);
+                        }
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
                 }
             }
-            if state.cut_in(way) == Some(0) && state.take() {
+            if state.cut_in(way) == Some(0) && state.take(way) {
                 return cut(state.plan.fault, &call, &on);
             }
             if way.ended && way.held.is_empty() && !way.told {
@@ -271,21 +293,38 @@ fn wait(call: &TcpStream, on: &TcpStream, ways: &[Way; 2]) -> io::Result<()> {
     }
 }
 
+impl Which {
+    /// Whether these are the bytes that go up, or down, on a connection that was made to the node, or by it.
+    fn is(self, up: bool, inward: bool) -> bool {
+        match self {
+            Self::Down => !up,
+            Self::Up => up,
+            Self::Own => up == inward,
+        }
+    }
+}
+
 impl State {
     fn passed(&self, way: &Way) -> u64 {
         self.passed[usize::from(way.up)].load(Ordering::Relaxed)
     }
 
-    /// If the fault was asked for, it happens at the next byte that this way passes on.
+    fn next(&self, way: &Way) -> &AtomicU64 {
+        &self.next[usize::from(way.up)]
+    }
+
+    /// If the fault was asked for, it happens at the next byte that is passed on.
     fn arm(&self, way: &Way) {
-        if way.up == self.plan.up && self.plan.at.is_none() && self.now.swap(false, Ordering::Relaxed) {
-            self.next.store(self.passed(way), Ordering::Relaxed);
+        if way.aimed_at && self.plan.at.is_none() && self.now.swap(false, Ordering::Relaxed) {
+            for (next, passed) in self.next.iter().zip(&self.passed) {
+                next.store(passed.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
         }
     }
 
     /// What is aimed at in the frames of this way, as far as it is due.
     fn aim(&self, way: &Way) -> Option<Aim> {
-        let due = way.up == self.plan.up && self.passed(way) >= self.next.load(Ordering::Relaxed);
+        let due = way.aimed_at && self.passed(way) >= self.next(way).load(Ordering::Relaxed);
         let mended = self.plan.mended;
         match self.plan.fault {
             Fault::Part => due.then_some(Aim::Flip { kind: Kind::Part, mended }),
@@ -297,14 +336,14 @@ impl State {
 
     /// Follows the frames of what was just read, if the fault is about frames.
     fn follow(&self, way: &mut Way) {
-        if way.up != self.plan.up || self.plan.fault.changes() || self.plan.fault.cuts() {
+        if !way.aimed_at || self.plan.fault.changes() || self.plan.fault.cuts() {
             return;
         }
         let (aim, read) = (self.aim(way), std::mem::take(&mut way.held));
         match way.frames.push(&read, aim, &mut way.held) {
             Then::On => {}
             Then::Struck => {
-                self.next.store(NEVER, Ordering::Relaxed);
+                self.next(way).store(NEVER, Ordering::Relaxed);
                 say(STRUCK);
             }
             Then::Held(deployment) => {
@@ -316,16 +355,16 @@ impl State {
 
     /// How many bytes may still pass this way before the stream is cut; nothing if it is never cut.
     fn cut_in(&self, way: &Way) -> Option<usize> {
-        let next = self.next.load(Ordering::Relaxed);
-        if !self.plan.fault.cuts() || way.up != self.plan.up || next == NEVER {
+        let next = self.next(way).load(Ordering::Relaxed);
+        if !self.plan.fault.cuts() || !way.aimed_at || next == NEVER {
             return None;
         }
         usize::try_from(next.saturating_sub(self.passed(way))).ok()
     }
 
     /// Whether this connection is the one that is cut: there is one cut only.
-    fn take(&self) -> bool {
-        let taken = self.next.swap(NEVER, Ordering::Relaxed) != NEVER;
+    fn take(&self, way: &Way) -> bool {
+        let taken = self.next(way).swap(NEVER, Ordering::Relaxed) != NEVER;
         if taken {
             say(STRUCK);
         }
@@ -334,17 +373,18 @@ impl State {
 
     /// Changes those of the bytes just read that are to be changed.
     fn damage(&self, way: &mut Way) {
-        if !self.plan.fault.changes() || way.up != self.plan.up {
+        if !self.plan.fault.changes() || !way.aimed_at {
             return;
         }
         let passed = self.passed(way);
+        let every = if way.up { GARBLE_UP_EVERY } else { self.plan.every };
         loop {
-            let next = self.next.load(Ordering::Relaxed);
+            let next = self.next(way).load(Ordering::Relaxed);
             let gap = next.saturating_sub(passed);
             let Some(byte) = usize::try_from(gap).ok().and_then(|gap| way.held.get_mut(gap)) else { return };
             *byte ^= 0x10;
             let more = self.plan.fault == Fault::Garble;
-            self.next.store(if more { next + self.plan.every } else { NEVER }, Ordering::Relaxed);
+            self.next(way).store(if more { next.max(passed) + every } else { NEVER }, Ordering::Relaxed);
             say(STRUCK);
         }
     }

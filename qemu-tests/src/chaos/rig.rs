@@ -1,5 +1,6 @@
 //! What a case is played on: an image that does not compress, a chain of nodes with small rings, the programs.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::ops::Range;
@@ -8,11 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use super::case::{Case, Kind, Needs, Phase};
 use super::disk::FaultyDisk;
 use super::liar::{self, Lie};
 use super::misplace::MisplacingDisk;
-use super::proxy::{self, Fault};
+use super::proxy::{self, Fault, GARBLE_OUT_EVERY, Which};
 use crate::disk::random::{self, Random};
 use crate::error::{LabError, Result};
 use crate::lab::{self, Deploy, Lab, Node, NodeOptions};
@@ -21,12 +24,10 @@ use crate::run::Run;
 use crate::target::TargetKind;
 use crate::{programs, tool};
 
-/// Bytes of the image, and of every disk.
+/// Bytes of the image of all cases, and of every disk.
 pub(super) const BYTES: u64 = 24 << 20;
 /// Bytes of a node's ring.
 pub(super) const RING: u64 = 8 << 20;
-/// How far apart the bytes are that a node damages which damages all it sends: hardly a block gets through.
-const GARBLE_OUT_EVERY: u64 = 512 << 10;
 /// Bytes of a frame without a payload.
 const HEADER: u64 = 48;
 /// For what happens at once.
@@ -34,7 +35,7 @@ pub(super) const SOON: Duration = Duration::from_secs(20);
 /// How often a disk is looked at.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// The image of all cases.
+/// An image without a part that is unused.
 #[derive(Debug, Clone)]
 pub(super) struct Image {
     /// The layer.
@@ -48,19 +49,19 @@ impl Image {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub(super) fn get() -> Result<Self> {
-        static MADE: Mutex<Option<(Run, Image)>> = Mutex::new(None);
+    pub(super) fn get(bytes: u64) -> Result<Self> {
+        static MADE: Mutex<BTreeMap<u64, (Run, Image)>> = Mutex::new(BTreeMap::new());
         let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, image)) = &*made {
+        if let Some((_, image)) = made.get(&bytes) {
             return Ok(image.clone());
         }
         let run = Run::start()?;
         let image = Self { slide: run.dir().join("chaos.slide"), raw: run.dir().join("chaos.raw") };
-        random::write_file(&image.raw, BYTES, 11)?;
+        random::write_file(&image.raw, bytes, 11)?;
         let args = ["image".as_ref(), "create".as_ref(), image.raw.as_os_str(), "-o".as_ref(), image.slide.as_os_str()];
         let codec = ["--codec".as_ref(), "none".as_ref()];
         tool::run(&programs::server()?.display().to_string(), args.into_iter().chain(codec))?;
-        *made = Some((run, image.clone()));
+        made.insert(bytes, (run, image.clone()));
         Ok(image)
     }
 }
@@ -74,6 +75,8 @@ pub(super) struct Setting {
     pub mbits: u32,
     /// The disks hold two thirds of the image already, and are compared first.
     pub old: bool,
+    /// Bytes of the image, and of every disk.
+    pub bytes: u64,
 }
 
 impl Setting {
@@ -83,7 +86,7 @@ impl Setting {
     pub(super) fn of(case: &Case, random: &mut Random) -> Self {
         let may_be_old = case.phase == Phase::Opening && !matches!(case.kind, Kind::DiskFull | Kind::ReadError);
         let old = may_be_old && random.below(2) == 0;
-        Self { nodes: case.kind.nodes().0, mbits: case.kind.mbits(), old }
+        Self { nodes: case.kind.nodes().0, mbits: case.kind.mbits(), old, bytes: BYTES }
     }
 }
 
@@ -96,6 +99,45 @@ pub(super) struct Usual {
     pub wall: f64,
     /// What the server sends.
     pub egress: u64,
+}
+
+/// What stands ready to strike a node.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    disk: Option<FaultyDisk>,
+    misplacing: Option<MisplacingDisk>,
+    proxy: Option<Process>,
+    liar: Option<Process>,
+    stranger: Option<Node>,
+}
+
+impl Prepared {
+    fn for_case(lab: &Lab, node: &mut Node, case: &Case, usual: &Usual, random: &mut Random) -> Result<Self> {
+        let mut prepared = Self::default();
+        if case.kind == Kind::DiskFull {
+            (node.target.path, node.target.file) = cramped(lab, &node.target.file)?;
+        }
+        if case.kind.needs() == Needs::FaultyDisk {
+            let faulty = FaultyDisk::new(lab, &node.name, &node.target.file)?;
+            node.target.path.clone_from(&faulty.device);
+            prepared.disk = Some(faulty);
+        }
+        if case.kind.needs() == Needs::MisplacingDisk {
+            let made = MisplacingDisk::new(lab, &node.name, &node.target.file, misplacement(case, random))?;
+            node.target.path.clone_from(&made.device);
+            prepared.misplacing = Some(made);
+        }
+        if case.kind.by_proxy() {
+            prepared.proxy = Some(proxy_for_case(lab, node, case, usual, random)?);
+        }
+        if let Some(lie) = case.kind.lie() {
+            prepared.liar = Some(start_liar(lab, node, lie)?);
+        }
+        if case.kind.by_stranger() {
+            prepared.stranger = Some(lab.node(0, &NodeOptions::file(1 << 20))?);
+        }
+        Ok(prepared)
+    }
 }
 
 /// A deployment that runs, and what is to be struck in it.
@@ -127,42 +169,32 @@ impl Rig {
     /// # Errors
     /// When the lab cannot do it.
     pub(super) fn start(setting: Setting, case: Option<(&Case, &Usual)>, random: &mut Random) -> Result<Self> {
-        let Setting { nodes: count, mbits, old } = setting;
-        let image = Image::get()?;
+        let places = |(case, _): (&Case, _)| case.position.places(setting.nodes, case.kind.nodes().1, random);
+        let struck = case.map_or(0..0, places);
+        Self::start_with(setting, struck, |lab, node| match case {
+            Some((case, usual)) => Prepared::for_case(lab, node, case, usual, random),
+            None => Ok(Prepared::default()),
+        })
+    }
+
+    /// The same; `prepare` is given the first of the `struck` nodes before its agent starts.
+    ///
+    /// # Errors
+    /// When the lab cannot do it.
+    pub(super) fn start_with(
+        setting: Setting,
+        struck: Range<usize>,
+        prepare: impl FnOnce(&Lab, &mut Node) -> Result<Prepared>,
+    ) -> Result<Self> {
+        let Setting { nodes: count, mbits, old, bytes } = setting;
+        let image = Image::get(bytes)?;
         let lab = Lab::with_card_rate(1, mbits)?;
-        let options = NodeOptions::file(BYTES).on(TargetKind::Ram).mbits(mbits);
+        let options = NodeOptions::file(bytes).on(TargetKind::Ram).mbits(mbits);
         let mut nodes = lab.nodes(count, &options)?;
-        let struck = case.map_or(0..0, |(case, _)| case.position.places(count, case.kind.nodes().1, random));
         if old {
             nodes.iter().try_for_each(|node| age(&node.target.file, &image))?;
         }
-        let (mut disk, mut misplacing, mut proxy, mut liar, mut stranger) = (None, None, None, None, None);
-        if let Some((case, usual)) = case {
-            let node = &mut nodes[struck.start];
-            if case.kind == Kind::DiskFull {
-                (node.target.path, node.target.file) = cramped(&lab, &node.target.file)?;
-            }
-            if case.kind.needs() == Needs::FaultyDisk {
-                let faulty = FaultyDisk::new(&lab, &node.name, &node.target.file)?;
-                node.target.path.clone_from(&faulty.device);
-                disk = Some(faulty);
-            }
-            if case.kind.needs() == Needs::MisplacingDisk {
-                let args = misplacement(case, random);
-                let made = MisplacingDisk::new(&lab, &node.name, &node.target.file, args)?;
-                node.target.path.clone_from(&made.device);
-                misplacing = Some(made);
-            }
-            if case.kind.by_proxy() {
-                proxy = Some(start_proxy(&lab, node, case, usual, random)?);
-            }
-            if let Some(lie) = case.kind.lie() {
-                liar = Some(start_liar(&lab, node, lie)?);
-            }
-            if case.kind.by_stranger() {
-                stranger = Some(lab.node(0, &NodeOptions::file(1 << 20))?);
-            }
-        }
+        let Prepared { disk, misplacing, proxy, liar, stranger } = prepare(&lab, &mut nodes[struck.start])?;
         let deploy = lab.deploy(&image.slide, count, &["--progress", "json"])?;
         let start = |(at, node)| start_agent(&lab, node, liar.as_ref().filter(|_| struck.contains(&at)));
         let agents = nodes.iter().enumerate().map(start).collect::<Result<_>>()?;
@@ -195,7 +227,7 @@ impl Rig {
         loop {
             let ended = self.deploy.process.poll_exit().is_some();
             let blocks = fs::metadata(&file).map_err(LabError::io("looking at", &file))?.blocks();
-            if blocks * 512 >= BYTES / 1000 * thousandths {
+            if blocks * 512 >= self.setting.bytes / 1000 * thousandths {
                 return Ok(!ended);
             }
             if ended {
@@ -207,6 +239,16 @@ impl Rig {
             }
             std::thread::sleep(LOOK);
         }
+    }
+
+    /// Tells the proxy that it is to strike now, if it waits for that.
+    pub(super) fn tell_proxy(&self) {
+        self.proxy.iter().for_each(|proxy| proxy.signal(Signal::SIGUSR1));
+    }
+
+    /// Whether the proxy printed `word`.
+    pub(super) fn proxy_said(&self, word: &str) -> bool {
+        self.proxy.as_ref().is_some_and(|proxy| proxy.out().contains(word))
     }
 
     /// Starts the agent of a node anew.
@@ -325,41 +367,71 @@ pub(super) fn fill_up(disk: &Path) -> Result<()> {
     Ok(())
 }
 
-fn start_proxy(lab: &Lab, node: &Node, case: &Case, usual: &Usual, random: &mut Random) -> Result<Process> {
-    let (fault, up) = match case.kind {
-        Kind::FlipUp => (Fault::Flip, true),
-        Kind::Garble => (Fault::Garble, false),
-        Kind::Reset => (Fault::Reset, false),
-        Kind::Close => (Fault::Close, false),
-        Kind::GarbleOut => (Fault::Garble, false),
-        Kind::PartOut => (Fault::Part, false),
-        Kind::HeaderOut => (Fault::Header, false),
-        Kind::StuckTail => (Fault::Stuck, false),
-        _ => (Fault::Flip, false),
+fn proxy_for_case(lab: &Lab, node: &Node, case: &Case, usual: &Usual, random: &mut Random) -> Result<Process> {
+    let (fault, which) = match case.kind {
+        Kind::FlipUp => (Fault::Flip, Which::Up),
+        Kind::Garble | Kind::GarbleOut => (Fault::Garble, Which::Down),
+        Kind::GarbleOwn => (Fault::Garble, Which::Own),
+        Kind::Reset => (Fault::Reset, Which::Down),
+        Kind::Close => (Fault::Close, Which::Down),
+        Kind::PartOut => (Fault::Part, Which::Down),
+        Kind::HeaderOut => (Fault::Header, Which::Down),
+        Kind::StuckTail => (Fault::Stuck, Which::Down),
+        _ => (Fault::Flip, Which::Down),
     };
+    let up = which == Which::Up;
     // What goes up are proofs, what is lacking, and an ack of 72 bytes each 50 ms.
     let whole = if up { 1800 } else { BYTES };
     let at = match case.phase {
         Phase::Opening if matches!(fault, Fault::Part | Fault::Header | Fault::Stuck) => Some(0),
+        Phase::Opening if which == Which::Own => Some(0),
         Phase::Opening => Some(random.below(if up { 160 } else { 600 })),
+        // How much goes up is not known beforehand.
+        _ if which == Which::Own => None,
         // Nothing may come down after the last frame, which says that this is all: that one it must be.
         Phase::Finishing if fault.changes() && !up => Some(usual.egress - 1 - random.below(HEADER)),
         Phase::Finishing => None,
         phase => Some(whole / 1000 * phase.at(random) + random.below(whole / 1000)),
     };
-    let name = format!("{fault:?}").to_lowercase();
-    let mut args = vec!["proxy".to_owned(), name];
+    let mut args = which_args(fault, which);
     args.extend(at.map(|at| format!("--at={at}")));
-    args.extend(up.then(|| "--up".to_owned()));
-    if case.kind == Kind::GarbleOut {
+    if matches!(case.kind, Kind::GarbleOut | Kind::GarbleOwn) {
         args.push(format!("--every={GARBLE_OUT_EVERY}"));
     }
     if matches!(fault, Fault::Part | Fault::Header) && random.below(2) == 0 {
         args.push("--mended".to_owned());
     }
+    let rules = match case.kind {
+        Kind::GarbleOwn => proxy::redirect() + &proxy::redirect_out(lab::PORT),
+        kind if kind.is_outward() => proxy::redirect_out(lab::PORT),
+        _ => proxy::redirect(),
+    };
+    start_proxy(lab, node, args, &rules)
+}
+
+fn which_args(fault: Fault, which: Which) -> Vec<String> {
+    let word = |value: String| value.to_lowercase();
+    vec!["proxy".to_owned(), word(format!("{fault:?}")), format!("--which={}", word(format!("{which:?}")))]
+}
+
+/// A proxy on a node that damages whatever the node sends down, from the first byte on or when it is told to; with `up`, what it sends
+/// up, too.
+///
+/// # Errors
+/// When it cannot be started.
+pub(super) fn damage_all(lab: &Lab, node: &Node, up: bool, at_once: bool) -> Result<Prepared> {
+    let mut args = which_args(Fault::Garble, if up { Which::Own } else { Which::Down });
+    args.push(format!("--every={GARBLE_OUT_EVERY}"));
+    args.extend(at_once.then(|| "--at=0".to_owned()));
+    let inward = if up { proxy::redirect() } else { String::new() };
+    let proxy = start_proxy(lab, node, args, &(inward + &proxy::redirect_out(lab::PORT)))?;
+    Ok(Prepared { proxy: Some(proxy), ..Prepared::default() })
+}
+
+fn start_proxy(lab: &Lab, node: &Node, args: Vec<String>, rules: &str) -> Result<Process> {
     let mut proxy =
         lab.on_node(node, &format!("{}-proxy", node.name), &programs::lab()?.display().to_string(), args)?;
     proxy.wait_for(proxy::READY, SOON)?;
-    lab.nft(node, &if case.kind.is_outward() { proxy::redirect_out(lab::PORT) } else { proxy::redirect() })?;
+    lab.nft(node, rules)?;
     Ok(proxy)
 }

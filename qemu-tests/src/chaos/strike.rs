@@ -144,7 +144,7 @@ pub(super) fn strike(rig: &mut Rig, case: &Case, random: &mut Random) -> Result<
         Kind::Misdirect => rig.misplacing.as_ref().expect("made for this kind").arm(),
         Kind::Wrap | Kind::WrapOdd => {}
         Kind::Flip | Kind::FlipUp | Kind::Garble | Kind::Reset | Kind::Close => {}
-        Kind::FlipOut | Kind::GarbleOut | Kind::PartOut | Kind::HeaderOut | Kind::StuckTail => {}
+        Kind::FlipOut | Kind::GarbleOut | Kind::GarbleOwn | Kind::PartOut | Kind::HeaderOut | Kind::StuckTail => {}
     }
     Ok(Strike::Struck(undone.then(|| rig.planned.elapsed())))
 }
@@ -169,16 +169,16 @@ fn lie(rig: &mut Rig) -> Result<bool> {
 /// The proxy strikes by itself, or when it is told to.
 fn by_proxy(rig: &mut Rig, case: &Case, random: &mut Random) -> Result<Strike> {
     // One that was given no byte waits to be told; the others pay no heed.
-    if case.phase == Phase::Finishing {
+    if case.phase == Phase::Finishing || case.kind == Kind::GarbleOwn {
         if !rig.wait_until_written(case.phase.at(random))? {
             return Ok(Strike::Missed);
         }
-        rig.proxy.as_ref().expect("made for this kind").signal(Signal::SIGUSR1);
+        rig.tell_proxy();
     }
     let deadline = Instant::now() + SOON;
     loop {
         let ended = rig.deploy.process.poll_exit().is_some();
-        if rig.proxy.as_ref().expect("made for this kind").out().contains(proxy::STRUCK) {
+        if rig.proxy_said(proxy::STRUCK) {
             return Ok(Strike::Struck(None));
         }
         if ended {

@@ -14,7 +14,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         let ignored = able.lacks(case.kind).is_some();
         Trial::test(format!("chaos::{case}"), move || judge(&case, &able)).with_ignored_flag(ignored)
     };
-    pairwise(&Case::for_cover()).into_iter().map(trial).collect()
+    pairwise(&Case::all()).into_iter().map(trial).collect()
 }
 
 fn judge(case: &Case, able: &Able) -> Result<(), Failed> {
