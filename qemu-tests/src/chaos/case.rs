@@ -452,8 +452,9 @@ impl Case {
         Kind::ALL.into_iter().flat_map(positions).flat_map(phases).filter(Self::can_be).collect()
     }
 
-    /// A disk on which every block stands needs no more room, and its node takes nothing more; what is said by a liar or a
-    /// stranger then comes too late. A tail sends nothing down. The manifest comes first. A disk has one size.
+    /// A disk on which every block stands needs no more room, and its node takes nothing more: it needs no upstream that a stranger
+    /// could replace, nobody waits for what it reports, and it is too late for a flood of seeks. A tail sends nothing down. The manifest
+    /// comes first. A disk has one size.
     fn can_be(&self) -> bool {
         match self.kind {
             Kind::DiskFull | Kind::StuckTail => self.phase != Phase::Finishing,

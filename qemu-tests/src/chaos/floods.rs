@@ -2,8 +2,11 @@
 
 use std::fs;
 
+use nix::sys::signal::Signal;
+
+use super::case::Kind;
 use super::rig::{Rig, SOON};
-use super::stranger::{SPOOFED, STRUCK};
+use super::stranger::{READY, SPOOFED, STRUCK};
 use crate::error::{LabError, Result};
 use crate::lab::PORT;
 use crate::programs;
@@ -11,8 +14,34 @@ use crate::programs;
 /// Longer than any deployment.
 const SECONDS: &str = "--seconds=200";
 
+/// Lets the stranger of a case ask the server what it must know; it floods when it is told to. What it does takes time to begin,
+/// and of a deployment's last phase there is little.
+///
+/// # Errors
+/// When the lab cannot do it.
+pub(super) fn prepare(rig: &mut Rig, kind: Kind) -> Result<()> {
+    match kind {
+        Kind::SpoofFlood => seeks(rig),
+        Kind::HelloFlood => {
+            hellos(rig, 300)?;
+            start(rig, "calls", &["--rate=50".to_owned()])
+        }
+        Kind::FalseHello => hellos(rig, 60),
+        _ => Ok(()),
+    }
+}
+
+/// Tells the stranger to begin, and waits until it has.
+///
+/// # Errors
+/// When it does not.
+pub(super) fn begin(rig: &mut Rig) -> Result<()> {
+    rig.floods.iter().for_each(|flood| flood.signal(Signal::SIGUSR1));
+    rig.floods.iter_mut().try_for_each(|flood| flood.wait_for(STRUCK, SOON).map(drop))
+}
+
 /// Seeks, each from another address, of which there are so many that the server's kernel looks for all of them in vain.
-pub(super) fn spoof(rig: &mut Rig) -> Result<()> {
+fn seeks(rig: &mut Rig) -> Result<()> {
     let stranger = rig.stranger.as_ref().expect("made for this kind");
     let net = format!("{SPOOFED}/16");
     let here = ["route", "add", "local", &net, "dev", "lo"];
@@ -26,7 +55,7 @@ pub(super) fn spoof(rig: &mut Rig) -> Result<()> {
 }
 
 /// Hellos of a chain link to the struck node, with the numbers of its upstream and its own.
-pub(super) fn hellos(rig: &mut Rig, rate: u32) -> Result<()> {
+fn hellos(rig: &mut Rig, rate: u32) -> Result<()> {
     let at = rig.struck.start;
     let chain = planned(&rig.deploy.process.out())
         .ok_or_else(|| LabError::Unable { why: "the progress has no plan".to_owned() })?;
@@ -40,18 +69,13 @@ pub(super) fn hellos(rig: &mut Rig, rate: u32) -> Result<()> {
     start(rig, "hellos", &[node, format!("--to={to}"), format!("--from={from}"), format!("--rate={rate}")])
 }
 
-/// Hellos of a control link to the server, each as another machine.
-pub(super) fn calls(rig: &mut Rig) -> Result<()> {
-    start(rig, "calls", &["--rate=50".to_owned()])
-}
-
 fn start(rig: &mut Rig, deed: &str, more: &[String]) -> Result<()> {
     let stranger = rig.stranger.as_ref().expect("made for this kind");
     let server = format!("{}:{PORT}", rig.lab.server_address(0));
-    let args = ["stranger".to_owned(), deed.to_owned(), server, SECONDS.to_owned()];
+    let args = ["stranger".to_owned(), deed.to_owned(), server, SECONDS.to_owned(), "--held".to_owned()];
     let args = args.into_iter().chain(more.iter().cloned());
     let mut flood = rig.lab.on_node(stranger, deed, &programs::lab()?.display().to_string(), args)?;
-    flood.wait_for(STRUCK, SOON)?;
+    flood.wait_for(READY, SOON)?;
     rig.floods.push(flood);
     Ok(())
 }

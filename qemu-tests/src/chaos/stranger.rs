@@ -2,11 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use signal_hook::consts::SIGUSR1;
 use slidecast_proto::control::ToServer;
 use slidecast_proto::discovery::{DATAGRAM_LEN, Offer, Seek};
 use slidecast_proto::link::{Sender, Terms};
@@ -17,6 +18,8 @@ use slidecast_proto::units::{DeploymentId, Epoch, LinkKey, NodeId};
 use crate::disk::random::Random;
 use crate::peer::{Clock, Control, ask, hello};
 
+/// What it says once it knows what it must.
+pub const READY: &str = "ready";
 /// What it says once the flood has begun.
 pub const STRUCK: &str = "struck";
 /// Where the spoofed seeks come from: 65,536 addresses, none of which is anybody's.
@@ -61,6 +64,9 @@ pub struct Flood {
     /// How long, in seconds
     #[arg(long, default_value_t = 60)]
     pub seconds: u64,
+    /// Begin when SIGUSR1 comes
+    #[arg(long)]
+    pub held: bool,
 }
 
 #[expect(clippy::print_stdout, reason = "what happened goes to standard output, for the lab to read")]
@@ -73,7 +79,13 @@ fn say(text: &str) {
 /// # Errors
 /// When the server does not answer a seek before the flood.
 pub fn run(flood: &Flood) -> io::Result<()> {
+    let begins = Arc::new(AtomicBool::new(!flood.held));
+    signal_hook::flag::register(SIGUSR1, Arc::clone(&begins))?;
     let offer = ask(SocketAddr::V4(flood.server), Duration::from_secs(5))?;
+    say(READY);
+    while !begins.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let sent = AtomicU64::new(0);
     let seekers = Seekers::listen(flood)?;
     let one: &(dyn Fn(u64) -> io::Result<()> + Sync) = match flood.deed {

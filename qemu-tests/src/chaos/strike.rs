@@ -34,6 +34,7 @@ pub(super) fn strike(rig: &mut Rig, case: &Case, random: &mut Random) -> Result<
         // It strikes by itself; whoever plays the case asks it afterwards.
         return Ok(Strike::Struck(None));
     }
+    floods::prepare(rig, case.kind)?;
     if case.phase == Phase::Opening {
         // Links are made within milliseconds, old disks compared in some ten.
         std::thread::sleep(Duration::from_millis(random.below(60)));
@@ -128,7 +129,7 @@ pub(super) fn strike(rig: &mut Rig, case: &Case, random: &mut Random) -> Result<
             }
         }
         Kind::SpoofFlood => {
-            floods::spoof(rig)?;
+            floods::begin(rig)?;
             // By then all that the server's kernel keeps for addresses that it looks for in vain is full.
             pause(1000, 1500);
             kill(rig);
@@ -136,13 +137,9 @@ pub(super) fn strike(rig: &mut Rig, case: &Case, random: &mut Random) -> Result<
             rig.start_again(at)?;
             undone = true;
         }
-        Kind::HelloFlood => {
-            floods::hellos(rig, 300)?;
-            floods::calls(rig)?;
-        }
-        Kind::FalseHello => floods::hellos(rig, 60)?,
         Kind::Misdirect => rig.misplacing.as_ref().expect("made for this kind").arm(),
         Kind::Wrap | Kind::WrapOdd => {}
+        Kind::HelloFlood | Kind::FalseHello => floods::begin(rig)?,
         Kind::Flip | Kind::FlipUp | Kind::Garble | Kind::Reset | Kind::Close => {}
         Kind::FlipOut | Kind::GarbleOut | Kind::GarbleOwn | Kind::PartOut | Kind::HeaderOut | Kind::StuckTail => {}
     }
