@@ -15,12 +15,13 @@
 #   chaos    faults of every kind, at every position of a chain, in every phase, with the real programs: some ten minutes;
 #            ./check.sh chaos [--rounds N] [--seed S] [--case NAME]...
 #            ./check.sh culprit [--jobs N]: one node of six damages all that it sends, what that costs the others
+#   forged-bugs  bugs on purpose that forged peers must find in the real programs
 #   fuzz     every reader of bytes from outside, a minute each, and the property tests with many more cases;
 #            ./check.sh fuzz TARGET [--seconds N] [ARGUMENT OF libFuzzer]... runs one
 #   hosts    mkimage.sh, the tiers static, unit and lab, and demo.sh --lab on Debian 13 and Ubuntu 24.04, in chroots (root):
 #            ./check.sh hosts [SUITE [COMMAND...]], see qemu-tests/hosts.sh
 #
-# Without arguments: all but bench, chaos, culprit, fuzz and hosts. The last line is the total.
+# Without arguments: all but bench, chaos, culprit, forged-bugs, fuzz and hosts. The last line is the total.
 set -euo pipefail
 cd "$(dirname "$0")"
 . qemu-tests/need.sh
@@ -95,7 +96,7 @@ static() {
     printf 'agent: %s bytes; %s\n' "$bytes" "$kind"
     [ "$bytes" -le $((4 * 1024 * 1024)) ] || { echo "over 4 MiB"; return 1; }
     case $kind in *statically\ linked* | *static-pie\ linked*) ;; *) echo "not static"; return 1 ;; esac
-    if grep -aq slidecast-seeded-bugs "$agent"; then echo "it has the simulator's bugs in it"; return 1; fi
+    if grep -aqe slidecast-seeded-bugs -e SLIDECAST_BUG "$agent"; then echo "it has bugs on purpose in it"; return 1; fi
     "$agent" --version
 }
 
@@ -171,6 +172,28 @@ culprit() {
     SLIDECAST_AGENT=$(static_agent) "$target_dir/debug/slidecast-lab" culprit "$@"
 }
 
+# Without a bug nothing may be found; with each, something must be.
+forged_bugs() {
+    need_tools "${LAB_TOOLS[@]}"
+    local bugs=$target_dir/bugs bug log good=true
+    log=$(mktemp)
+    cargo build --quiet --workspace --bins
+    RUSTFLAGS='--cfg slidecast_bugs' cargo build --quiet --target-dir "$bugs" -p slidecast-server -p slidecast-agent
+    for bug in none AckUnchecked AgainUnchecked AcksSwapped; do
+        if SLIDECAST_BUG=$bug SLIDECAST=$bugs/debug/slidecast SLIDECAST_AGENT=$bugs/debug/slidecast-agent \
+            "$target_dir/debug/slidecast-lab" forge --runs "${FORGED_RUNS:-2000}" --until-failure >"$log" 2>&1; then
+            [ "$bug" = none ] || { echo "$bug NOT CAUGHT: $(tail -1 "$log")"; good=false; }
+        elif [ "$bug" = none ]; then
+            cat "$log"
+            good=false
+        else
+            echo "$bug caught: $(head -1 "$log" | cut -c -200)"
+        fi
+    done
+    rm -f "$log"
+    $good
+}
+
 # Adds up the test runner's closing lines; a tier without any counts as one test.
 count() {
     local log=$1 status=$2 ok bad ignored
@@ -217,6 +240,7 @@ case ${1:-} in
     fuzz) if [ $# -gt 1 ]; then shift; fuzz_ready; fuzz_target "$@"; exit; fi ;;
     hosts) shift; hosts "$@"; exit ;;
     culprit) shift; culprit "$@"; exit ;;
+    forged-bugs) forged_bugs; exit ;;
     sim) if [ $# -gt 1 ]; then shift; sim "$@"; exit; fi ;;
 esac
 [ $# = 0 ] || tiers=("$@")

@@ -58,19 +58,24 @@ pub enum Bug {
     RelinksNeverForgotten,
     /// What was verified before a mismatch still counts.
     MismatchForgetsNothing,
+    /// An ack may say that more has arrived than was sent.
+    AckUnchecked,
+    /// A block that the image does not have may be asked for again.
+    AgainUnchecked,
 }
 
 #[cfg(slidecast_bugs)]
 mod switch {
     use super::Bug;
     use std::cell::Cell;
+    use std::sync::OnceLock;
 
     thread_local! {
         static CHOSEN: Cell<Option<Bug>> = const { Cell::new(None) };
     }
 
     impl Bug {
-        /// All of them.
+        /// Those that the simulator must catch.
         pub const ALL: &'static [Self] = &[
             Self::EpochUnchecked,
             Self::ReplayOffByOne,
@@ -100,6 +105,19 @@ mod switch {
             Self::BlameTheLowerEnd,
             Self::RelinksNeverForgotten,
         ];
+        /// Those that the lab's forged peers must catch. Most of them only a peer that breaks the rules can show, and the simulator has
+        /// none.
+        pub const OF_FORGED_PEERS: &'static [Self] = &[Self::AckUnchecked, Self::AgainUnchecked, Self::AcksSwapped];
+    }
+
+    /// The bug of the whole process: the one that the environment names. A real program has threads, and no test chooses for them.
+    fn of_process() -> Option<Bug> {
+        static NAMED: OnceLock<Option<Bug>> = OnceLock::new();
+        let named = || {
+            let name = std::env::var("SLIDECAST_BUG").ok()?;
+            Bug::ALL.iter().chain(Bug::OF_FORGED_PEERS).find(|bug| format!("{bug:?}") == name).copied()
+        };
+        *NAMED.get_or_init(named)
     }
 
     /// Chooses the bug of this thread.
@@ -110,7 +128,7 @@ mod switch {
     /// Whether this bug was chosen.
     #[must_use]
     pub fn is(bug: Bug) -> bool {
-        CHOSEN.get() == Some(bug)
+        CHOSEN.get().or_else(of_process) == Some(bug)
     }
 }
 

@@ -121,6 +121,9 @@ enum Command {
         /// How many are played at once
         #[arg(long, default_value_t = 4)]
         jobs: usize,
+        /// Play nothing more after a failure
+        #[arg(long)]
+        until_failure: bool,
     },
     /// Play forged agents in a deployment that runs; for `forge`, inside a namespace
     #[command(hide = true)]
@@ -258,9 +261,10 @@ fn obey(command: Command) -> Result<()> {
             run::remove_all();
             if good { Ok(()) } else { Err(LabError::Unable { why: "some nodes are not done".to_owned() }) }
         }
-        Command::Forge { runs, seed, jobs } => {
+        Command::Forge { runs, seed, jobs, until_failure } => {
             privilege::enter()?;
-            let good = forge::run(forge::Options { runs, seed, jobs }, &|line| println!("{line}"))?;
+            let options = forge::Options { runs, seed, jobs, until_failure };
+            let good = forge::run(options, &|line| println!("{line}"))?;
             run::remove_all();
             if good { Ok(()) } else { Err(LabError::Unable { why: "some runs failed".to_owned() }) }
         }

@@ -41,6 +41,8 @@ pub struct Options {
     pub seed: u64,
     /// How many at once.
     pub jobs: usize,
+    /// Nothing more is played after a failure.
+    pub until_failure: bool,
 }
 
 /// What was counted.
@@ -66,11 +68,12 @@ pub fn run(options: Options, say: &(dyn Fn(&str) + Sync)) -> Result<bool> {
     let (counts, begun) = (Counts::default(), Instant::now());
     let next = AtomicU64::new(0);
     let few = options.runs / 4;
+    let enough = || options.until_failure && counts.failed.load(Ordering::Relaxed) > 0;
     // Every second worker plays deployments, which wait for links most of the time; the others talk with agents.
     let talk = |worker: usize| -> Result<()> {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= options.runs - few {
+            if number >= options.runs - few || enough() {
                 return Ok(());
             }
             let mut random = Random::new(options.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -83,7 +86,7 @@ pub fn run(options: Options, say: &(dyn Fn(&str) + Sync)) -> Result<bool> {
     };
     let session_seeds = AtomicU64::new(options.seed << 32);
     let deploy = || -> Result<()> {
-        while counts.with_servers.load(Ordering::Relaxed) < few {
+        while counts.with_servers.load(Ordering::Relaxed) < few && !enough() {
             let left = few.saturating_sub(counts.with_servers.load(Ordering::Relaxed));
             let seed = session_seeds.fetch_add(1, Ordering::Relaxed);
             let session = in_deployment::play(&large, &raw, LARGE, left, seed)?;

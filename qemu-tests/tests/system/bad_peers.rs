@@ -288,7 +288,7 @@ fn resident(process: &Process) -> u64 {
 /// `slidecast-lab forge` plays as many as are wanted.
 fn forged() {
     let said = std::sync::Mutex::new(String::new());
-    let options = forge::Options { runs: 200, seed: 1, jobs: 2 };
+    let options = forge::Options { runs: 200, seed: 1, jobs: 2, until_failure: false };
     let good = forge::run(options, &|line| said.lock().unwrap().push_str(&format!("{line}\n"))).unwrap();
     assert!(good, "{}", said.lock().unwrap());
 }
