@@ -51,6 +51,9 @@ const NO_LOCALES: &str = "--dpkgopt=path-exclude=/usr/share/locale/*";
 /// Otherwise it would have that of the machine on which it was made.
 const HOST_NAME: &str = r#"--customize-hook=echo sample > "$1/etc/hostname""#;
 
+/// Debian's keys, as its package `debian-archive-keyring` has them on every distribution.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// Where sample disks are kept: `SLIDECAST_CACHE`, else `slidecast` in the user's cache folder.
 pub fn cache() -> PathBuf {
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -124,8 +127,11 @@ fn bootstrap(flavour: Flavour, tar: &Path) -> Result<()> {
     let release = release();
     let include = format!("--include={}", flavour.packages());
     let made = if tool::have("mmdebstrap") {
-        let args = ["--quiet", "--variant=minbase", &include, NO_DOCS, NO_LOCALES, HOST_NAME, &release].map(Path::new);
-        tool::run("mmdebstrap", args.into_iter().chain([tar])).map(drop)
+        // Ubuntu's apt does not know Debian's keys by itself, and without gpg mmdebstrap does not look for them either.
+        let keyring = Path::new(KEYRING).exists().then(|| format!("--keyring={KEYRING}"));
+        let args = ["--quiet", "--variant=minbase", &include, NO_DOCS, NO_LOCALES, HOST_NAME];
+        let args = args.into_iter().chain(keyring.as_deref()).chain([release.as_str()]).map(Path::new);
+        tool::run("mmdebstrap", args.chain([tar])).map(drop)
     } else if tool::have("debootstrap") {
         let tree = tar.with_extension("tree");
         let args = ["--variant=minbase", &include, &release].map(Path::new);
