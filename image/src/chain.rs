@@ -1,12 +1,14 @@
 //! An image: the newest layer and all its parents, opened and checked.
 
-use crate::error::ImageError;
+use crate::error::{ImageError, Operation};
 use crate::format::Section;
-use crate::layer::{Layer, LiveHash, read_superblock};
+use crate::layer::{Layer, LiveHash, read_superblock, superblock_of};
 use crate::manifest::ManifestHeader;
 use crate::report::Report;
 use crate::resolved::Resolved;
+use crate::store::{LayerStore, LocalFiles};
 use slidecast_proto::units::Hash;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// An image, open: a layer with the whole chain of its parents.
@@ -48,9 +50,17 @@ impl Image {
     /// # Errors
     /// [`ImageError`] naming the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<Self, ImageError> {
-        let mut layers = vec![Layer::open(path)?];
+        Self::open_in(&LocalFiles, path)
+    }
+
+    /// Opens the image whose newest layer is at `path` of `store`, as [`Image::open`] does among local files.
+    ///
+    /// # Errors
+    /// [`ImageError`] naming the layer and what is wrong with it.
+    pub fn open_in(store: &dyn LayerStore, path: &Path) -> Result<Self, ImageError> {
+        let mut layers = vec![Layer::open(store, path)?];
         while let Some(child) = layers.last().filter(|layer| layer.core.superblock.depth > 0) {
-            let parent = find_parent(child)?;
+            let parent = find_parent(store, child)?;
             let (young, old) = (&child.core.superblock, &parent.core.superblock);
             let agree = [
                 (old.depth + 1 == young.depth, "depth"),
@@ -159,31 +169,31 @@ impl Image {
     }
 }
 
-/// Finds and opens the parent of `child` in its folder.
-fn find_parent(child: &Layer) -> Result<Layer, ImageError> {
+/// Finds and opens the parent of `child` beside it.
+fn find_parent(store: &dyn LayerStore, child: &Layer) -> Result<Layer, ImageError> {
     let (superblock, path) = (&child.core.superblock, &child.core.path);
     let wanted = superblock.parent;
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
     let plain_name = Path::new(&superblock.parent_name).components().count() == 1;
     let named = path.with_file_name(&superblock.parent_name);
     let mut replaced = None;
-    if plain_name && named.is_file() {
-        match read_superblock(&named) {
-            Ok((_, found)) if found.layer == wanted => return Layer::open(&named),
-            other => replaced = Some(other.map(|(_, found)| found.layer)),
+    if plain_name {
+        let found = match store.open(&named) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => None,
+            Err(error) => Some(Err(ImageError::io(Operation::Open, &named, None)(error))),
+            Ok(layer) => Some(superblock_of(&*layer, &named)),
+        };
+        match found {
+            None => {}
+            Some(Ok(found)) if found.layer == wanted => return Layer::open(store, &named),
+            Some(other) => replaced = Some(other.map(|found| found.layer)),
         }
     }
-    let entries =
-        std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| path.with_file_name(entry.file_name()));
-    let mut candidates: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "slide")).collect();
-    candidates.sort();
-    let found =
-        candidates.iter().find(|path| read_superblock(path).is_ok_and(|(_, superblock)| superblock.layer == wanted));
+    let is_wanted =
+        |path: &&PathBuf| read_superblock(store, path).is_ok_and(|(_, superblock)| superblock.layer == wanted);
+    let candidates = store.beside(path);
+    let found = candidates.iter().find(is_wanted);
     match (found, replaced) {
-        (Some(path), _) => Layer::open(path),
+        (Some(path), _) => Layer::open(store, path),
         (None, Some(Ok(found))) => {
             Err(ImageError::ParentReplaced { path: path.clone(), parent_path: named, wanted, found })
         }

@@ -6,10 +6,10 @@ use crate::format::{
     FOOTER_BYTES, GRAIN_HASH_BYTES, MAX_EXTENT_BYTES, MAX_REPORT_BYTES, ROW_BYTES, Row, SUPERBLOCK_BYTES, Section,
     SectionEntry, Superblock, SuperblockError, parse_footer,
 };
+use crate::store::{LayerBytes, LayerStore};
 use crate::varint::Reader;
 use slidecast_proto::units::{Hash, MAX_HEADER_BYTES};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ const LIVE_BYTES: usize = 40;
 #[derive(Debug)]
 pub(crate) struct LayerFile {
     pub(crate) path: PathBuf,
-    pub(crate) file: File,
+    pub(crate) bytes: Arc<dyn LayerBytes>,
     pub(crate) superblock: Superblock,
     pub(crate) rows: Vec<Row>,
 }
@@ -49,17 +49,24 @@ pub(crate) struct Layer {
     pub(crate) extents: Vec<u8>,
 }
 
-/// Reads the superblock of the layer file at `path` and compares the length of the file with it.
-pub(crate) fn read_superblock(path: &Path) -> Result<(File, Superblock), ImageError> {
-    // Looked at before it is opened: opening a pipe waits for somebody at its other end.
-    let metadata = std::fs::metadata(path).map_err(ImageError::io(Operation::Open, path, None))?;
-    if !metadata.is_file() {
-        return Err(ImageError::NotAnImage { path: path.into() });
-    }
-    let file = File::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
-    let bytes = file.metadata().map_err(ImageError::io(Operation::Open, path, None))?.len();
+/// Opens the layer at `path` of `store`, reads its superblock and compares its length with it.
+pub(crate) fn read_superblock(
+    store: &dyn LayerStore,
+    path: &Path,
+) -> Result<(Arc<dyn LayerBytes>, Superblock), ImageError> {
+    let layer = store.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => ImageError::NotAnImage { path: path.into() },
+        _ => ImageError::io(Operation::Open, path, None)(error),
+    })?;
+    let superblock = superblock_of(&*layer, path)?;
+    Ok((layer, superblock))
+}
+
+/// The superblock of an open layer, whose length is right.
+pub(crate) fn superblock_of(layer: &dyn LayerBytes, path: &Path) -> Result<Superblock, ImageError> {
+    let bytes = layer.bytes();
     let mut head = vec![0; usize::try_from(bytes.min(SUPERBLOCK_BYTES)).unwrap_or(0)];
-    file.read_exact_at(&mut head, 0).map_err(ImageError::io(Operation::Read, path, 0))?;
+    layer.read_at(0, &mut head).map_err(ImageError::io(Operation::Read, path, 0))?;
     let superblock = Superblock::parse(&head).map_err(|error| match error {
         SuperblockError::Magic => ImageError::NotAnImage { path: path.into() },
         SuperblockError::Version(version) => ImageError::Version { path: path.into(), version },
@@ -76,7 +83,7 @@ pub(crate) fn read_superblock(path: &Path) -> Result<(File, Superblock), ImageEr
     if bytes > expected {
         return Err(ImageError::Damaged { path: path.into(), what: "end (the file is too long)", offset: expected });
     }
-    Ok((file, superblock))
+    Ok(superblock)
 }
 
 impl LayerFile {
@@ -92,7 +99,7 @@ impl LayerFile {
 
     /// Fills `buffer` from `offset`.
     pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ImageError> {
-        self.file.read_exact_at(buffer, offset).map_err(ImageError::io(Operation::Read, &self.path, offset))
+        self.bytes.read_at(offset, buffer).map_err(ImageError::io(Operation::Read, &self.path, offset))
     }
 
     /// The length of block `block` unpacked, in bytes.
@@ -138,10 +145,10 @@ impl LayerFile {
 }
 
 impl Layer {
-    /// Opens the layer file at `path`. Its extents are checked later, when the layers below are known.
-    pub(crate) fn open(path: &Path) -> Result<Self, ImageError> {
-        let (file, superblock) = read_superblock(path)?;
-        let mut core = LayerFile { path: path.to_owned(), file, superblock, rows: Vec::new() };
+    /// Opens the layer at `path` of `store`. Its extents are checked later, when the layers below are known.
+    pub(crate) fn open(store: &dyn LayerStore, path: &Path) -> Result<Self, ImageError> {
+        let (bytes, superblock) = read_superblock(store, path)?;
+        let mut core = LayerFile { path: path.to_owned(), bytes, superblock, rows: Vec::new() };
         let mut footer = vec![0; usize::try_from(FOOTER_BYTES).unwrap_or(0)];
         let at = core.superblock.footer;
         core.read_at(at, &mut footer)?;

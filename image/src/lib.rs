@@ -28,6 +28,7 @@ mod room;
 mod sector;
 pub mod signatures;
 pub mod source;
+pub mod store;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -37,7 +38,7 @@ pub mod verify;
 mod work;
 
 pub use chain::{Image, LayerInfo};
-pub use create::{CreateOptions, CreateProgress, CreateReport, create};
+pub use create::{CreateOptions, CreateProgress, CreateReport, create, create_from};
 pub use error::ImageError;
 pub use export::{ExportOptions, ExportProgress, ExportReport, export};
 pub use info::{ImageInfo, LayerRow, info};

@@ -13,10 +13,10 @@ use crate::layer::{Layer, LayerFile, LiveHash};
 use crate::manifest::{Content, MAX_BLOCK_PLACES, ManifestHeader, PartEntry, PartWriter, Place, TableKind};
 use crate::part::live_runs;
 use crate::resolve::newest_first;
+use crate::store::LayerBytes;
 use core::ops::Range;
 use slidecast_proto::units::{BlockNo, Hash, MAX_BLOCKS, MAX_FILL_BYTES, MAX_PARTS, PartNo};
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -377,10 +377,10 @@ impl Resolved {
         })
     }
 
-    /// The open file of a layer. The layer must exist.
+    /// The bytes of a layer. The layer must exist.
     #[must_use]
-    pub fn file(&self, layer: u16) -> &File {
-        &self.layers[usize::from(layer)].file
+    pub fn layer(&self, layer: u16) -> &dyn LayerBytes {
+        &*self.layers[usize::from(layer)].bytes
     }
 
     /// The path of a layer. The layer must exist.

@@ -153,7 +153,7 @@ fn gpt_partitions(disk: &Disk<'_>, header: &gpt::Header) -> Result<Vec<Partition
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{ReadAt, Source};
+    use crate::source::{RawDisk, ReadAt};
     use crate::testing::{run, run_with, tool};
     use proptest::prelude::*;
     use std::path::PathBuf;
@@ -190,7 +190,7 @@ mod tests {
     fn a_gpt_is_read_as_sfdisk_lists_it() {
         let script = "label: gpt\nsize=4M, type=U, name=\"EFI \u{e4}\"\nsize=10M, type=S\nsize=20M\n";
         let Some((_dir, path)) = disk(64 * MIB, script) else { return };
-        let table = read(&Source::open(&path).unwrap(), 64 * MIB, 512).unwrap();
+        let table = read(&RawDisk::open(&path).unwrap(), 64 * MIB, 512).unwrap();
         assert_eq!(table.kind, TableKind::Gpt);
         let found: Vec<_> = table.partitions.iter().map(|p| (p.start, p.bytes, p.kind.clone())).collect();
         assert_eq!(found, listed(&path));
@@ -203,7 +203,7 @@ mod tests {
         let script = "label: dos\nsize=4M, type=c, bootable\nsize=10M, type=82\nsize=30M, type=5\nsize=3M, type=83\n\
                       size=5M, type=83\nsize=6M, type=83\nsize=2M, type=7\n";
         let Some((_dir, path)) = disk(64 * MIB, script) else { return };
-        let table = read(&Source::open(&path).unwrap(), 64 * MIB, 512).unwrap();
+        let table = read(&RawDisk::open(&path).unwrap(), 64 * MIB, 512).unwrap();
         assert_eq!(table.kind, TableKind::Mbr);
         let found: Vec<_> = table.partitions.iter().map(|p| (p.start, p.bytes, p.kind.clone())).collect();
         let expected: Vec<_> = listed(&path).into_iter().filter(|(_, _, kind)| kind != "5").collect();

@@ -15,7 +15,6 @@ use slidecast_proto::set::BlockSet;
 use slidecast_proto::units::{BlockNo, Epoch, Hash, LinkKey, PartNo};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -262,7 +261,7 @@ fn feed(
                 FeedTransmit::Block(header, block) => {
                     let stored = source.image.stored(block).unwrap();
                     let mut payload = vec![0; stored.stored_len as usize];
-                    source.image.file(stored.layer).read_exact_at(&mut payload, stored.offset).unwrap();
+                    source.image.layer(stored.layer).read_at(stored.offset, &mut payload).unwrap();
                     damage(block, &mut payload);
                     [&header[..], &payload].concat()
                 }

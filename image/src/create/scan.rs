@@ -1,7 +1,7 @@
 //! Which grains of the source are read at all: not those in no use, not holes.
 
 use crate::signatures::intersection;
-use crate::source::Source;
+use crate::source::DiskSource;
 use crate::used::DiskReport;
 use core::ops::Range;
 use std::io;
@@ -60,7 +60,7 @@ impl Free {
 
 /// Calls `take` with all segments of the source in order. What is read comes in pieces of at most `chunk` grains.
 pub(super) fn scan<E: From<io::Error>>(
-    source: &Source,
+    source: &dyn DiskSource,
     free: &Free,
     grain: u64,
     chunk: u64,
@@ -105,7 +105,7 @@ pub(super) fn scan<E: From<io::Error>>(
 }
 
 /// How many grains will be read.
-pub(super) fn to_be_read(source: &Source, free: &Free, grain: u64) -> io::Result<u64> {
+pub(super) fn to_be_read(source: &dyn DiskSource, free: &Free, grain: u64) -> io::Result<u64> {
     let mut sum = 0;
     scan::<io::Error>(source, free, grain, u64::MAX / 2, |segment| {
         if let Segment::Read(range) = segment {
@@ -119,6 +119,7 @@ pub(super) fn to_be_read(source: &Source, free: &Free, grain: u64) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::RawDisk;
     use std::os::unix::fs::FileExt;
 
     #[test]
@@ -148,7 +149,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len((10 << 20) + 512).unwrap();
         file.as_file().write_all_at(&[1; 1 << 20], 3 << 20).unwrap();
-        let source = Source::open(file.path()).unwrap();
+        let source = RawDisk::open(file.path()).unwrap();
         let mut segments = Vec::new();
         let free = Free { unused: vec![0..10, 800..1000], zeros: vec![0..2, 900..1000] };
         scan::<io::Error>(&source, &free, 4096, 200, |segment| {

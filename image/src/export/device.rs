@@ -11,7 +11,7 @@ use crate::fit::{Geometry, HEAD_BYTES, fit, tail_area};
 use crate::manifest::{Content, ManifestHeader};
 use crate::resolved::Resolved;
 use crate::signatures;
-use crate::source::{Source, has_partitions};
+use crate::source::{DiskSource, RawDisk, has_partitions};
 use core::ops::Range;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, PosixFadviseAdvice, fallocate, posix_fadvise};
@@ -80,8 +80,8 @@ pub(super) fn export(
 impl<'a> Device<'a> {
     fn open(path: &'a Path, header: &ManifestHeader) -> Result<Self, ImageError> {
         let open = |error| ImageError::io(Operation::Open, path, None)(error);
-        let found = Source::open(path).map_err(open)?;
-        let (bytes, sector) = (found.bytes(), found.sector());
+        let found = RawDisk::open(path).map_err(open)?;
+        let (bytes, sector) = (found.bytes(), found.sector().unwrap_or(512));
         let refused = |what| ImageError::Destination { path: path.into(), bytes, sector, what };
         if sector != header.sector {
             return Err(refused("the image is of a disk with other sectors"));

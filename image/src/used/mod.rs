@@ -31,4 +31,4 @@ pub use each::FileSystem;
 #[cfg(any(fuzzing, test))]
 pub(crate) use each::{crc32c, unused_of};
 pub(crate) use scan::is_anything;
-pub use scan::{DiskReport, scan};
+pub use scan::{DiskReport, scan, scan_with};

@@ -48,7 +48,35 @@ impl DiskReport {
 /// Never fails: what cannot be read or understood is used, and a note says so.
 #[must_use]
 pub fn scan(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> DiskReport {
-    let mut report = DiskReport::default();
+    scan_with(source, disk_bytes, sector, &[])
+}
+
+/// As [`scan`], on a disk of which the ranges `known` are unused whatever lies around them, because its source says so.
+#[must_use]
+pub fn scan_with(source: &dyn ReadAt, disk_bytes: u64, sector: u32, known: &[Range<u64>]) -> DiskReport {
+    let (mut report, Free { mut unused, made_anew }) = look(source, disk_bytes, sector);
+    unused.extend_from_slice(known);
+    // An old signature in free space would be found by the next program that probes the disk.
+    let mut places = signatures::places(0, disk_bytes);
+    places.extend(report.partitions.iter().flat_map(|found| signatures::places(found.start, found.bytes)));
+    let unused = signatures::joined(unused);
+    report.zeros = grains(signatures::intersection(&unused, &signatures::joined(places)), disk_bytes);
+    report.unused = grains(unused.into_iter().chain(made_anew).collect(), disk_bytes);
+    report
+}
+
+/// What is free by the disk's own word.
+#[derive(Default)]
+struct Free {
+    /// Of its file systems, in the order of the table.
+    unused: Vec<Range<u64>>,
+    /// The backup GPT.
+    made_anew: Option<Range<u64>>,
+}
+
+/// Reads the table and what is in each partition.
+fn look(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> (DiskReport, Free) {
+    let (mut report, mut free) = (DiskReport::default(), Free::default());
     let whole = Partition { index: 0, start: 0, bytes: disk_bytes, kind: String::new(), name: String::new() };
     let volume = Volume::new(source, 0, disk_bytes);
     let on_the_disk_itself = Signs::find(&volume);
@@ -56,11 +84,10 @@ pub fn scan(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> DiskReport {
         Ok(table) => table,
         Err(fault) => {
             report.notes.push(format!("everything on the disk is kept: {fault}"));
-            return report;
+            return (report, free);
         }
     };
     report.table = table.kind;
-    let (mut unused, mut made_anew) = (Vec::new(), None);
     // An array of disks has its signs at the end of each, and the partition table belongs to the array.
     if let (TableKind::Gpt | TableKind::Mbr, Ok(Some(raid))) =
         (table.kind, on_the_disk_itself.as_ref().map(Signs::raid))
@@ -69,38 +96,32 @@ pub fn scan(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> DiskReport {
             "everything on the disk is kept: it has a partition table ({}) and the signs of {raid}",
             table.kind
         ));
-        return report;
+        return (report, free);
     }
     match (table.kind, on_the_disk_itself) {
         (TableKind::None, Ok(signs)) if signs.name().is_empty() => {}
-        (TableKind::None, signs) => report.partitions.push(partition(&whole, &volume, signs, &mut unused)),
+        (TableKind::None, signs) => report.partitions.push(partition(&whole, &volume, signs, &mut free.unused)),
         // A GPT lies where the beginnings of most file systems are, an MBR does not.
         (TableKind::Mbr, Ok(signs)) if signs.is_known() => {
             let name = signs.name();
             report.notes.push(format!("everything on the disk is kept: it has an MBR and the signs of {name}"));
-            return report;
+            return (report, free);
         }
         _ => {
             for found in &table.partitions {
                 let volume = Volume::new(source, found.start, found.bytes);
-                report.partitions.push(partition(found, &volume, Signs::find(&volume), &mut unused));
+                report.partitions.push(partition(found, &volume, Signs::find(&volume), &mut free.unused));
             }
         }
     }
     if table.kind == TableKind::Gpt {
         match backup(&volume, disk_bytes, sector) {
-            Ok(area) => made_anew = Some(area),
+            Ok(area) => free.made_anew = Some(area),
             Err(Some(why)) => report.notes.push(format!("the end of the disk is kept as it is: of the GPT, {why}")),
             Err(None) => report.notes.push("the end of the disk is kept as it is: it cannot be read".to_owned()),
         }
     }
-    // An old signature in free space would be found by the next program that probes the disk.
-    let mut places = signatures::places(0, disk_bytes);
-    places.extend(table.partitions.iter().flat_map(|found| signatures::places(found.start, found.bytes)));
-    let unused = signatures::joined(unused);
-    report.zeros = grains(signatures::intersection(&unused, &signatures::joined(places)), disk_bytes);
-    report.unused = grains(unused.into_iter().chain(made_anew).collect(), disk_bytes);
-    report
+    (report, free)
 }
 
 /// Whether the `bytes` bytes from `start` on begin or end like anything known. What cannot be read might.

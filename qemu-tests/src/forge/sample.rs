@@ -1,6 +1,5 @@
 //! The frames that an image comes as.
 
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use slidecast_image::Image;
@@ -43,10 +42,8 @@ impl Sample {
         for block in (0..count).map(BlockNo) {
             let Some(stored) = image.stored(block) else { continue };
             let mut payload = vec![0; stored.stored_len as usize];
-            image
-                .file(stored.layer)
-                .read_exact_at(&mut payload, stored.offset)
-                .map_err(LabError::io("reading", path))?;
+            let layer = image.layer(stored.layer);
+            layer.read_at(stored.offset, &mut payload).map_err(LabError::io("reading", path))?;
             let header = Header {
                 codec: stored.codec as u8,
                 raw_len: stored.raw_len,

@@ -1,4 +1,5 @@
-//! What is being written to the head of a chain: control bytes from memory, payloads straight from the layer file.
+//! What is being written to the head of a chain: control bytes from memory, payloads straight from the layer file, or through
+//! a buffer where the store of the layers has no file.
 
 use nix::errno::Errno;
 use nix::sys::sendfile::sendfile64;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 
 /// The most that one sendfile call is asked for, so that the thread looks up now and then.
 const AT_ONCE: u64 = 1 << 20;
+/// The most that is read at once from a layer without a file descriptor.
+const BUFFER: u64 = 64 << 10;
 
 /// What follows comes at once: the kernel need not send a short segment, tcp(7).
 const MORE: MsgFlags = MsgFlags::from_bits_retain(libc::MSG_MORE);
@@ -20,7 +23,7 @@ const MORE: MsgFlags = MsgFlags::from_bits_retain(libc::MSG_MORE);
 enum Piece {
     /// Bytes from memory; with `more`, something follows at once.
     Bytes { bytes: Arc<[u8]>, at: usize, more: bool },
-    /// A payload from a layer file.
+    /// A payload from a layer.
     Payload { block: BlockNo, layer: u16, offset: u64, left: u64 },
 }
 
@@ -46,6 +49,8 @@ pub(crate) enum WriteError {
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     pieces: VecDeque<Piece>,
+    /// What was read last from a layer without a file descriptor.
+    buffer: Vec<u8>,
 }
 
 impl Outgoing {
@@ -81,9 +86,21 @@ impl Outgoing {
                     (result, *at == bytes.len())
                 }
                 Piece::Payload { block, layer, offset, left } => {
-                    let mut from = i64::try_from(*offset).unwrap_or(i64::MAX);
-                    let count = usize::try_from((*left).min(AT_ONCE)).unwrap_or(usize::MAX);
-                    let result = sendfile64(socket, image.file(*layer), Some(&mut from), count);
+                    let result = match image.layer(*layer).descriptor() {
+                        Some(file) => {
+                            let mut from = i64::try_from(*offset).unwrap_or(i64::MAX);
+                            let count = usize::try_from((*left).min(AT_ONCE)).unwrap_or(usize::MAX);
+                            sendfile64(socket, file, Some(&mut from), count)
+                        }
+                        None => {
+                            let count = usize::try_from((*left).min(BUFFER)).unwrap_or(usize::MAX);
+                            self.buffer.resize(count, 0);
+                            let read = image.layer(*layer).read_at(*offset, &mut self.buffer);
+                            read.map_err(|error| image_error(*block, *layer, *offset, error))?;
+                            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+                            send(socket.as_fd().as_raw_fd(), &self.buffer, flags)
+                        }
+                    };
                     match result {
                         // The file has grown shorter since it was opened.
                         Ok(0) => return Err(image_error(*block, *layer, *offset, io::ErrorKind::UnexpectedEof.into())),

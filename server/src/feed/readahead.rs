@@ -3,7 +3,6 @@
 //! Feeds of several chains go over the same blocks more or less in step. The first to ask for a block makes the kernel read
 //! it; the others find it in the page cache, so the disk reads each block once however many chains there are.
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use slidecast_image::Resolved;
 use slidecast_proto::set::BlockSet;
 use slidecast_proto::units::BlockNo;
@@ -60,8 +59,5 @@ impl Readahead {
 
 fn ask(image: &Resolved, run: Option<(u16, Range<u64>)>) {
     let Some((layer, range)) = run else { return };
-    let start = i64::try_from(range.start).unwrap_or(i64::MAX);
-    let len = i64::try_from(range.end - range.start).unwrap_or(i64::MAX);
-    // Advice only: where it is not taken, the block is read when its turn comes.
-    let _ = posix_fadvise(image.file(layer), start, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+    image.layer(layer).prefetch(range);
 }

@@ -1,4 +1,5 @@
 use super::*;
+use slidecast_image::store::{LayerBytes, LayerStore, LocalFiles};
 use slidecast_image::{CreateOptions, Image, create};
 use slidecast_proto::control::LinkClass;
 use slidecast_proto::frame::{HEADER_LEN, Header, Kind};
@@ -33,13 +34,45 @@ fn terms() -> Terms {
 
 /// An image of 8 MiB that does not compress, in blocks of 1 MiB, and a place where a head may listen.
 fn bench() -> Bench {
+    bench_in(&LocalFiles)
+}
+
+/// Local files as a store that has no file descriptors.
+#[derive(Debug)]
+struct Remote;
+
+#[derive(Debug)]
+struct RemoteLayer(Arc<dyn LayerBytes>);
+
+impl LayerStore for Remote {
+    fn open(&self, path: &std::path::Path) -> io::Result<Arc<dyn LayerBytes>> {
+        Ok(Arc::new(RemoteLayer(LocalFiles.open(path)?)))
+    }
+
+    fn beside(&self, path: &std::path::Path) -> Vec<PathBuf> {
+        LocalFiles.beside(path)
+    }
+}
+
+impl LayerBytes for RemoteLayer {
+    fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, buffer)
+    }
+}
+
+/// The same, with the layers in `store`.
+fn bench_in(store: &dyn LayerStore) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let (disk, path) = (dir.path().join("disk.raw"), layer(dir.path()));
     let mut bytes = vec![0; 8 << 20];
     blake3::Hasher::new().finalize_xof().fill(&mut bytes);
     std::fs::write(&disk, &bytes).unwrap();
     create(&CreateOptions::new(&disk, &path), |_| {}).unwrap();
-    let image = Arc::new(Image::open(&path).unwrap().resolve().unwrap());
+    let image = Arc::new(Image::open_in(store, &path).unwrap().resolve().unwrap());
     let shape = image.header().shape();
     let (tell, news) = mpsc::channel();
     let context = FeedContext {
@@ -180,8 +213,22 @@ fn a_head_whose_every_answer_is_damaged_is_called_three_times_and_told_of() {
 }
 
 #[test]
-fn a_layer_file_that_lost_its_end_is_named_with_block_and_place() {
-    let bench = bench();
+fn a_store_without_file_descriptors_is_read_and_sent() {
+    let bench = bench_in(&Remote);
+    let _feed = bench.start();
+    assert_eq!(bench.take(&BlockSet::full(8), usize::MAX).unwrap(), Vec::from_iter(0..8));
+    assert_eq!((bench.next_news(), bench.next_news()), (FeedNews::Up, FeedNews::Ended));
+}
+
+#[test]
+fn a_layer_that_lost_its_end_is_named_with_block_and_place_whatever_its_store() {
+    for store in [&LocalFiles as &dyn LayerStore, &Remote] {
+        lost_end(store);
+    }
+}
+
+fn lost_end(store: &dyn LayerStore) {
+    let bench = bench_in(store);
     let path = layer(bench.dir.path());
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(3 << 20).unwrap();
     let _feed = bench.start();

@@ -1,6 +1,6 @@
 //! File systems in files, filled by the programs that know them.
 
-use crate::source::{ReadAt, Source};
+use crate::source::{DiskSource, RawDisk, ReadAt};
 use crate::testing::run;
 use crate::used::sniff::Signs;
 use crate::used::volume::{Kept, Volume};
@@ -45,7 +45,7 @@ pub(super) fn files(count: u64, most: u64) -> tempfile::TempDir {
 
 /// What is unused of a file system that fills a file, to the byte; and what it is called.
 pub(super) fn unused(path: &Path) -> (&'static str, Result<Vec<Range<u64>>, Kept>) {
-    let source = Source::open(path).unwrap();
+    let source = RawDisk::open(path).unwrap();
     unused_of(&source, source.bytes())
 }
 

@@ -2,14 +2,16 @@
 
 use super::oracle::{MIB, empty, unused};
 use crate::manifest::TableKind;
-use crate::source::Source;
+use crate::sector;
+use crate::source::{DiskSource, RawDisk};
 use crate::testing::{run, run_with, tool};
 use crate::used::{DiskReport, scan};
 use std::path::Path;
 
 fn scanned(path: &Path) -> DiskReport {
-    let source = Source::open(path).unwrap();
-    let report = scan(&source, source.bytes(), source.sector());
+    let source = RawDisk::open(path).unwrap();
+    let proof = sector::proven(&source, source.bytes()).unwrap();
+    let report = scan(&source, source.bytes(), proof.map_or(512, |proof| proof.sector));
     assert!(report.unused.windows(2).all(|pair| pair[0].end < pair[1].start));
     report
 }

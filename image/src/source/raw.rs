@@ -1,6 +1,6 @@
-//! What an image is made of: a raw file or a block device, read at any place, with its size, sector and holes.
+//! A raw disk image in a file, or a block device: what the system says of its size, sector and holes.
 
-use crate::sector::{self, Proof};
+use super::{DiskSource, ReadAt};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{Whence, lseek};
@@ -12,14 +12,11 @@ use std::path::{Path, PathBuf};
 
 /// A raw disk image or a block device, open for reading.
 #[derive(Debug)]
-pub struct Source {
+pub struct RawDisk {
     file: File,
     path: PathBuf,
-    bytes: u64,
-    sector: u32,
-    /// What proves the sector of a disk in a file, if anything does.
-    proof: Option<Proof>,
-    device: bool,
+    /// The sector of a device.
+    sector: Option<u32>,
     opened_as: Stamp,
 }
 
@@ -41,10 +38,8 @@ impl Stamp {
     }
 }
 
-impl Source {
+impl RawDisk {
     /// Opens a regular file or a block device.
-    ///
-    /// The sector of a device is the kernel's word; that of a file is 512, unless what lies in it proves 4096.
     ///
     /// # Errors
     /// The error of the system; [`io::ErrorKind::InvalidInput`] for anything that is neither file nor device.
@@ -57,39 +52,14 @@ impl Source {
         }
         let file = File::open(path)?;
         let opened_as = Stamp::of(&file, device)?;
-        let bytes = opened_as.bytes;
-        let mut source = Self { file, path: path.to_owned(), bytes, sector: 512, proof: None, device, opened_as };
-        if device {
-            source.sector = device_sector(metadata.rdev())?;
-        } else {
-            source.proof = sector::proven(&source, bytes)?;
-            source.sector = source.proof.map_or(512, |proof| proof.sector);
-        }
-        Ok(source)
-    }
-
-    /// The path it was opened by.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The size in bytes.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The logical sector in bytes.
-    #[must_use]
-    pub fn sector(&self) -> u32 {
-        self.sector
+        let sector = if device { Some(device_sector(metadata.rdev())?) } else { None };
+        Ok(Self { file, path: path.to_owned(), sector, opened_as })
     }
 
     /// Whether this is a block device.
     #[must_use]
     pub fn is_device(&self) -> bool {
-        self.device
+        self.sector.is_some()
     }
 
     /// Whether this is a block device that something else uses: a mount, a mapping, swap. The kernel lets nobody else open
@@ -97,7 +67,7 @@ impl Source {
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         let alone = || OpenOptions::new().read(true).custom_flags(OFlag::O_EXCL.bits()).open(&self.path);
-        self.device && alone().is_err_and(|error| error.raw_os_error() == Some(Errno::EBUSY as i32))
+        self.is_device() && alone().is_err_and(|error| error.raw_os_error() == Some(Errno::EBUSY as i32))
     }
 
     /// Whether this is a block device that takes no writes.
@@ -107,30 +77,7 @@ impl Source {
             let text = std::fs::read_to_string(sysfs(metadata.rdev()).join("ro")).unwrap_or_default();
             text.trim() == "1"
         };
-        self.device && self.file.metadata().is_ok_and(read_only)
-    }
-
-    /// What has changed since it was opened: "size", or "content" where the times of a file changed; `None` if nothing has.
-    ///
-    /// # Errors
-    /// The error of the system.
-    pub fn change(&self) -> io::Result<Option<&'static str>> {
-        let now = Stamp::of(&self.file, self.device)?;
-        Ok(match self.opened_as {
-            then if then.bytes != now.bytes => Some("size"),
-            then if then != now => Some("content"),
-            _ => None,
-        })
-    }
-
-    /// What proves the sector of a disk in a file; `None` if nothing does, and for a device.
-    pub(crate) fn proof(&self) -> Option<Proof> {
-        self.proof
-    }
-
-    /// Takes the disk to have sectors of `sector` bytes, whatever was guessed. Only a file can be told so.
-    pub(crate) fn set_sector(&mut self, sector: u32) {
-        self.sector = sector;
+        self.is_device() && self.file.metadata().is_ok_and(read_only)
     }
 
     /// The open file.
@@ -138,37 +85,64 @@ impl Source {
     pub fn file(&self) -> &File {
         &self.file
     }
+}
 
-    /// Fills `buffer` from `offset`.
-    ///
-    /// # Errors
-    /// The error of the system; [`io::ErrorKind::UnexpectedEof`] beyond the end.
-    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+impl ReadAt for RawDisk {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
     }
+}
 
-    /// The next range at or after `from` that is no hole; `None` if only holes follow. Where the system knows no holes,
-    /// everything is data.
-    ///
-    /// # Errors
-    /// The error of the system.
-    pub fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
-        if from >= self.bytes {
+impl DiskSource for RawDisk {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn bytes(&self) -> u64 {
+        self.opened_as.bytes
+    }
+
+    /// The kernel's word for a device.
+    fn sector(&self) -> Option<u32> {
+        self.sector
+    }
+
+    /// Where the system knows no holes, everything is data.
+    fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+        let bytes = self.bytes();
+        if from >= bytes {
             return Ok(None);
         }
         let seek = |at: u64, whence| lseek(&self.file, at.cast_signed(), whence);
         let start = match seek(from, Whence::SeekData) {
             Ok(start) => start.cast_unsigned().max(from),
             // Beyond the end of a file that has shrunk meanwhile there is no hole.
-            Err(Errno::ENXIO) if Stamp::of(&self.file, self.device)?.bytes < self.bytes => {
+            Err(Errno::ENXIO) if Stamp::of(&self.file, self.is_device())?.bytes < bytes => {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             Err(Errno::ENXIO) => return Ok(None),
-            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(Some(from..self.bytes)),
+            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(Some(from..bytes)),
             Err(error) => return Err(error.into()),
         };
         let end = seek(start, Whence::SeekHole)?.cast_unsigned();
-        Ok((start < self.bytes).then(|| start..end.clamp(start + 1, self.bytes)))
+        Ok((start < bytes).then(|| start..end.clamp(start + 1, bytes)))
+    }
+
+    fn change(&self) -> io::Result<Option<&'static str>> {
+        let now = Stamp::of(&self.file, self.is_device())?;
+        Ok(match self.opened_as {
+            then if then.bytes != now.bytes => Some("size"),
+            then if then != now => Some("content"),
+            _ => None,
+        })
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let in_use = self.is_in_use().then(|| {
+            let path = self.path.display();
+            format!("{path} is in use: if it is written to meanwhile, the image mixes older and newer content")
+        });
+        Vec::from_iter(in_use)
     }
 }
 
@@ -201,30 +175,6 @@ pub(crate) fn names_a_device(path: &Path) -> bool {
     folder.is_some_and(|folder| folder.starts_with("/dev") && !folder.starts_with("/dev/shm"))
 }
 
-/// Bytes that are read at any place: a [`Source`], or a disk that is in memory.
-pub trait ReadAt {
-    /// Fills `buffer` from `offset`.
-    ///
-    /// # Errors
-    /// The error of the system; [`io::ErrorKind::UnexpectedEof`] beyond the end.
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
-}
-
-impl ReadAt for Source {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
-    }
-}
-
-impl ReadAt for Vec<u8> {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let start = usize::try_from(offset).ok();
-        let bytes = start.and_then(|start| self.get(start..start.checked_add(buffer.len())?));
-        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-}
-
 /// What the kernel tells of the block device `device`.
 fn sysfs(device: u64) -> PathBuf {
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
@@ -248,8 +198,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(16 << 20).unwrap();
         file.as_file().write_all_at(&[1; 4096], 4 << 20).unwrap();
-        let source = Source::open(file.path()).unwrap();
-        assert_eq!((source.bytes(), source.sector(), source.is_device()), (16 << 20, 512, false));
+        let source = RawDisk::open(file.path()).unwrap();
+        assert_eq!((source.bytes(), source.sector(), source.is_device()), (16 << 20, None, false));
         let data = source.next_data(0).unwrap().unwrap();
         assert!(data.start <= 4 << 20 && data.end >= (4 << 20) + 4096);
         assert_eq!(source.next_data(16 << 20).unwrap(), None);
@@ -259,7 +209,7 @@ mod tests {
     fn a_file_that_shrinks_or_is_written_to_has_changed_and_what_it_lost_is_no_hole() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(16 << 20).unwrap();
-        let source = Source::open(file.path()).unwrap();
+        let source = RawDisk::open(file.path()).unwrap();
         assert_eq!((source.change().unwrap(), source.next_data(0).unwrap()), (None, None));
         file.as_file().set_times(std::fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH)).unwrap();
         assert_eq!(source.change().unwrap(), Some("content"));
@@ -293,7 +243,7 @@ mod tests {
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         for path in [Path::new("/"), Path::new("/dev/null"), &pipe] {
-            assert_eq!(Source::open(path).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{}", path.display());
+            assert_eq!(RawDisk::open(path).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{}", path.display());
         }
     }
 }

@@ -1,0 +1,96 @@
+//! What is asked for, and what came of it.
+
+use super::DEFAULT_DEDUP_RUN;
+use crate::codec::Packing;
+use slidecast_proto::units::Hash;
+use std::path::{Path, PathBuf};
+
+/// What to make an image of, and how.
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    /// A raw disk image or a block device.
+    pub source: PathBuf,
+    /// The file to make.
+    pub output: PathBuf,
+    /// The layer to build on.
+    pub parent: Option<PathBuf>,
+    /// The block size in bytes; a child keeps its parent's.
+    pub block: Option<u32>,
+    /// The grain in bytes; a child keeps its parent's.
+    pub grain: Option<u32>,
+    /// How blocks are packed.
+    pub codec: Packing,
+    /// Shorter runs of repeated grains, in bytes, are stored again.
+    pub dedup_run: u64,
+    /// The sector in bytes of the disk in a file, 512 or 4096; what its table proves, its parent's, or 512 where none is given.
+    pub sector: Option<u32>,
+    /// A file in a container format is imaged as it is.
+    pub raw: bool,
+    /// A source whose content changes meanwhile is no error.
+    pub allow_changes: bool,
+}
+
+impl CreateOptions {
+    /// A base of `source` in `output` with the usual sizes.
+    #[must_use]
+    pub fn new(source: &Path, output: &Path) -> Self {
+        Self {
+            source: source.to_owned(),
+            output: output.to_owned(),
+            parent: None,
+            block: None,
+            grain: None,
+            codec: Packing::default(),
+            dedup_run: DEFAULT_DEDUP_RUN,
+            sector: None,
+            raw: false,
+            allow_changes: false,
+        }
+    }
+}
+
+/// How far making an image has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreateProgress {
+    /// How much of the disk is decided, in bytes.
+    pub done_bytes: u64,
+    /// The size of the disk in bytes.
+    pub disk_bytes: u64,
+    /// The bytes of the payloads written so far.
+    pub stored_bytes: u64,
+}
+
+/// What was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateReport {
+    /// The id of the layer.
+    pub layer: Hash,
+    /// The manifest root of the image.
+    pub root: Hash,
+    /// The size of the disk in bytes.
+    pub disk_bytes: u64,
+    /// The grain in bytes.
+    pub grain: u32,
+    /// The block size in bytes.
+    pub block: u32,
+    /// How many blocks the layer has.
+    pub blocks: u32,
+    /// Bytes read from the source.
+    pub read_bytes: u64,
+    /// Bytes of the disk that the parent already has there.
+    pub absent_bytes: u64,
+    /// Bytes of the disk whose content does not matter.
+    pub unused_bytes: u64,
+    /// Bytes of the disk that are fills, zeros above all.
+    pub fill_bytes: u64,
+    /// Bytes of the disk that repeat what is stored elsewhere.
+    pub repeated_bytes: u64,
+    /// Bytes that the layer stores, before packing.
+    pub new_bytes: u64,
+    /// The bytes of the layer's payloads.
+    pub stored_bytes: u64,
+    /// The length of the file.
+    pub file_bytes: u64,
+    /// What somebody should know: doubts about used space, sizes that were raised.
+    pub notes: Vec<String>,
+}

@@ -1,0 +1,79 @@
+//! What an image is made of: a disk that is read at any place, with its size, sector and holes.
+//!
+//! Raw files and block devices ([`RawDisk`]) are one source. Another one is a type with the two traits below, given to
+//! [`create_from`](crate::create_from).
+
+#[cfg(test)]
+mod memory;
+mod raw;
+
+#[cfg(test)]
+pub(crate) use memory::MemoryDisk;
+pub use raw::RawDisk;
+pub(crate) use raw::{backing_file, has_partitions, is_same_file, names_a_device};
+
+use core::fmt::Debug;
+use core::ops::Range;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Bytes that are read at any place: a [`DiskSource`], or a disk that is in memory.
+pub trait ReadAt {
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// The error of the system; [`io::ErrorKind::UnexpectedEof`] beyond the end.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+}
+
+/// A disk to make an image of. It is read from its front to its end, after its partition table and the metadata of its
+/// file systems were read here and there.
+pub trait DiskSource: ReadAt + Debug + Send + Sync {
+    /// The path that messages name it by.
+    fn path(&self) -> &Path;
+
+    /// The size of the disk in bytes.
+    fn bytes(&self) -> u64;
+
+    /// The logical sector in bytes, where the source knows it. Else what lies on the disk may prove it.
+    fn sector(&self) -> Option<u32> {
+        None
+    }
+
+    /// The next range at or after `from` that may be other than zeros; `None` if only zeros follow.
+    ///
+    /// # Errors
+    /// The error of the system.
+    fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>>;
+
+    /// Ranges whose content does not matter, as far as the source itself knows them: sorted and apart. They are read as
+    /// zeros.
+    fn unused(&self) -> &[Range<u64>] {
+        &[]
+    }
+
+    /// Every file it is read from. None of them may be the output.
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path().to_owned()]
+    }
+
+    /// What has changed since it was opened: "size", or "content" where the times of a file changed; `None` if nothing has.
+    ///
+    /// # Errors
+    /// The error of the system.
+    fn change(&self) -> io::Result<Option<&'static str>>;
+
+    /// What an operator should know about it.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl ReadAt for Vec<u8> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).ok();
+        let bytes = start.and_then(|start| self.get(start..start.checked_add(buffer.len())?));
+        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,51 @@
+//! Where layers lie. A store opens a layer by its path and names the layers beside it; what it opens is read at any place.
+//!
+//! Local files ([`LocalFiles`]) are one store. Another one is a type with the two traits below, given to
+//! [`Image::open_in`](crate::Image::open_in).
+
+mod local;
+#[cfg(test)]
+mod memory;
+
+pub(crate) use local::LocalFile;
+pub use local::LocalFiles;
+
+use core::fmt::Debug;
+use core::ops::Range;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A place that has layers, each under a path.
+pub trait LayerStore: Debug {
+    /// Opens the layer at `path`.
+    ///
+    /// # Errors
+    /// The error of the system; [`io::ErrorKind::InvalidInput`] for what cannot be a layer, such as a folder.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn LayerBytes>>;
+
+    /// The paths of the layers that lie beside `path`, in a fixed order. A parent that has another name now is looked for
+    /// among them.
+    fn beside(&self, path: &Path) -> Vec<PathBuf>;
+}
+
+/// An open layer: bytes that several threads read at any place.
+pub trait LayerBytes: Debug + Send + Sync {
+    /// The length in bytes when it was opened.
+    fn bytes(&self) -> u64;
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// The error of the store; [`io::ErrorKind::UnexpectedEof`] beyond the end.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Says that `range` will be read soon. Only advice: a store may do nothing.
+    fn prefetch(&self, _range: Range<u64>) {}
+
+    /// A file descriptor that has the same bytes at the same offsets, for sendfile(2). A store without one is read and sent.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
