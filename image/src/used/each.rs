@@ -28,11 +28,12 @@ impl FileSystem {
 pub(crate) fn unused_of(kind: FileSystem, source: &dyn ReadAt, bytes: u64) -> Option<Vec<Range<u64>>> {
     let volume = Volume::new(source, 0, bytes);
     let head = volume.bytes_at(0, usize::try_from(bytes.min(256 << 10)).unwrap_or(0)).ok()?;
-    let unused = match kind {
-        FileSystem::Ext => ext::unused(&volume),
-        FileSystem::Fat => fat::unused(&volume, &head),
-        FileSystem::Ntfs => ntfs::unused(&volume, &head),
-        FileSystem::Swap => swap::unused(&volume, &head),
+    let reader = match kind {
+        FileSystem::Ext => ext::READER,
+        FileSystem::Fat => fat::READER,
+        FileSystem::Ntfs => ntfs::READER,
+        FileSystem::Swap => swap::READER,
     };
+    let unused = (reader.unused)(&volume, &head);
     Some(unused.ok()?.ranges().to_vec())
 }

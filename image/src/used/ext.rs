@@ -8,6 +8,7 @@
 
 use super::bitmap;
 use super::ext_sums::{crc16, crc32c};
+use super::reader::Reader;
 use super::volume::{Kept, Unused, Volume};
 use crate::le::{array_at, u16_at, u32_at};
 use core::ops::Range;
@@ -35,8 +36,11 @@ const MAX_GROUPS: u64 = 1 << 20;
 const SUPER_AT: usize = 1024;
 const CORRUPT: Kept = Kept::Corrupt("superblock");
 
+/// The row of the table of readers.
+pub(super) const READER: Reader = Reader { probe: name, unused: |volume, _| unused(volume) };
+
 /// What the file system is called, if the head of a volume is that of one.
-pub(crate) fn name(head: &[u8]) -> Option<&'static str> {
+fn name(head: &[u8]) -> Option<&'static str> {
     let raw = head.get(SUPER_AT..2 * SUPER_AT)?;
     if u16_at(raw, 0x38)? != 0xEF53 {
         return None;
@@ -53,7 +57,7 @@ pub(crate) fn name(head: &[u8]) -> Option<&'static str> {
 }
 
 /// The free blocks of the file system on `volume`.
-pub(crate) fn unused(volume: &Volume<'_>) -> Result<Unused, Kept> {
+fn unused(volume: &Volume<'_>) -> Result<Unused, Kept> {
     let layout = Layout::read(volume)?;
     let groups = layout.groups(volume)?;
     let metadata = layout.metadata(&groups);

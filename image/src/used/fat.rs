@@ -4,6 +4,7 @@
 //! all copies of the table, which must be the same; and no entry may lead to a free cluster.
 
 use super::bitmap;
+use super::reader::Reader;
 use super::volume::{Kept, Unused, Volume};
 use crate::le::{u16_at, u32_at};
 
@@ -33,8 +34,11 @@ struct Layout {
     end: u64,
 }
 
+/// The row of the table of readers.
+pub(super) const READER: Reader = Reader { probe: name, unused };
+
 /// What the file system is called, if the head of a volume is that of one.
-pub(crate) fn name(head: &[u8]) -> Option<&'static str> {
+fn name(head: &[u8]) -> Option<&'static str> {
     Layout::parse(head).map(|layout| match layout.width {
         Width::Bits12 => "FAT12",
         Width::Bits16 => "FAT16",
@@ -191,7 +195,7 @@ impl Layout {
 }
 
 /// The free clusters of the file system on `volume`, whose first bytes are `head`.
-pub(crate) fn unused(volume: &Volume<'_>, head: &[u8]) -> Result<Unused, Kept> {
+fn unused(volume: &Volume<'_>, head: &[u8]) -> Result<Unused, Kept> {
     let layout = Layout::parse(head).ok_or(CORRUPT)?;
     if layout.end > volume.bytes() {
         return Err(Kept::TooLong);

@@ -18,6 +18,7 @@ mod fat;
 mod ntfs;
 mod ntfs_record;
 mod raid;
+mod reader;
 mod scan;
 mod sniff;
 mod swap;

@@ -7,6 +7,7 @@
 
 use super::bitmap;
 use super::ntfs_record::{Stream, attribute, kind, names, restore};
+use super::reader::Reader;
 use super::volume::{Kept, Unused, Volume};
 use crate::le::{u16_at, u32_at, u64_at};
 use core::ops::Range;
@@ -26,13 +27,16 @@ const PIECE: u64 = 1 << 20;
 const MAX_INDEX: u64 = 64 << 20;
 const HIBERNATION_HEADER: u64 = 4096;
 
+/// The row of the table of readers.
+pub(super) const READER: Reader = Reader { probe: |head| is_ntfs(head).then_some("NTFS"), unused };
+
 /// Whether the head of a volume is that of NTFS.
-pub(crate) fn is_ntfs(head: &[u8]) -> bool {
+fn is_ntfs(head: &[u8]) -> bool {
     head.get(3..11) == Some(b"NTFS    ") && head.get(510..512) == Some(&[0x55, 0xAA])
 }
 
 /// The free clusters of the file system on `volume`, whose first bytes are `head`.
-pub(crate) fn unused(volume: &Volume<'_>, head: &[u8]) -> Result<Unused, Kept> {
+fn unused(volume: &Volume<'_>, head: &[u8]) -> Result<Unused, Kept> {
     let ntfs = Ntfs::open(volume, head)?;
     ntfs.was_left_properly()?;
     let log = ntfs.stream(LOG)?;

@@ -3,8 +3,9 @@
 //! A partition keeps the signs of what was in it before if nobody wiped them. Reading an abandoned map would be the one
 //! unforgivable mistake here, so all known signs are looked for, also those of what we do not read.
 
+use super::raid;
+use super::reader::{READERS, Reader};
 use super::volume::{Kept, Unused, Volume};
-use super::{ext, fat, ntfs, raid, swap};
 
 /// How much of the front of a volume is looked at: to the end of the first ZFS label.
 const HEAD_BYTES: u64 = 256 << 10;
@@ -43,20 +44,11 @@ const FOREIGN: &[(&str, usize, &[u8])] = &[
     ("GFS2", 65536, b"\x01\x16\x19\x70"),
 ];
 
-/// A file system whose free space can be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    Ext,
-    Fat,
-    Ntfs,
-    Swap,
-}
-
 /// What was recognised: a name for everything, and what of it can be read.
 #[derive(Debug, Default)]
 pub(crate) struct Signs {
     names: Vec<&'static str>,
-    known: Option<Known>,
+    reader: Option<&'static Reader>,
     raid: Option<&'static str>,
     head: Vec<u8>,
 }
@@ -67,15 +59,11 @@ impl Signs {
         let len = usize::try_from(HEAD_BYTES.min(volume.bytes())).unwrap_or(0);
         let head = volume.bytes_at(0, len)?;
         let mut signs = Self::default();
-        let known = [
-            ext::name(&head).map(|name| (name, Known::Ext)),
-            fat::name(&head).map(|name| (name, Known::Fat)),
-            ntfs::is_ntfs(&head).then_some(("NTFS", Known::Ntfs)),
-            swap::is_swap(&head).then_some(("swap", Known::Swap)),
-        ];
-        for (name, known) in known.into_iter().flatten() {
-            signs.names.push(name);
-            signs.known = Some(known);
+        for reader in READERS {
+            if let Some(name) = (reader.probe)(&head) {
+                signs.names.push(name);
+                signs.reader = Some(reader);
+            }
         }
         for (name, at, magic) in FOREIGN {
             if head.get(*at..).is_some_and(|bytes| bytes.starts_with(magic)) && !signs.names.contains(name) {
@@ -103,17 +91,14 @@ impl Signs {
 
     /// Whether there is a file system that can be read.
     pub(crate) fn is_known(&self) -> bool {
-        self.known.is_some()
+        self.reader.is_some()
     }
 
     /// The free space of `volume`, whose signs these are.
     pub(crate) fn unused(&self, volume: &Volume<'_>) -> Result<Unused, Kept> {
-        match (self.names.as_slice(), self.known) {
+        match (self.names.as_slice(), self.reader) {
             ([one, other, ..], _) => Err(Kept::Several(one, other)),
-            (_, Some(Known::Ext)) => ext::unused(volume),
-            (_, Some(Known::Fat)) => fat::unused(volume, &self.head),
-            (_, Some(Known::Ntfs)) => ntfs::unused(volume, &self.head),
-            (_, Some(Known::Swap)) => swap::unused(volume, &self.head),
+            (_, Some(reader)) => (reader.unused)(volume, &self.head),
             ([name], None) => Err(Kept::NotRead(name)),
             ([], None) => Err(Kept::NotRead("an unknown content")),
         }

@@ -1,5 +1,6 @@
 //! Linux swap: only its header page is used, unless a system sleeps in it (`mm/swapfile.c`, `kernel/power/swap.c`).
 
+use super::reader::Reader;
 use super::volume::{Kept, Unused, Volume};
 use crate::le::u32_at;
 
@@ -9,8 +10,11 @@ const PAGES: [usize; 5] = [4096, 8192, 16384, 32768, 65536];
 const ASLEEP: [&[u8]; 5] =
     [b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001", b"\xED\xC3\x02\xE9\x98\x56\xE5\x0C"];
 
+/// The row of the table of readers.
+pub(super) const READER: Reader = Reader { probe: |head| is_swap(head).then_some("swap"), unused };
+
 /// Whether the first pages of a volume are those of swap space, awake or asleep.
-pub(crate) fn is_swap(head: &[u8]) -> bool {
+fn is_swap(head: &[u8]) -> bool {
     page_of(head, |signature| signature == b"SWAPSPACE2" || signature == b"SWAP-SPACE" || is_asleep(signature))
         .is_some()
 }
@@ -25,7 +29,7 @@ fn page_of(head: &[u8], is: impl Fn(&[u8]) -> bool) -> Option<usize> {
 }
 
 /// Everything behind the header page.
-pub(crate) fn unused(volume: &Volume<'_>, head: &[u8]) -> Result<Unused, Kept> {
+fn unused(volume: &Volume<'_>, head: &[u8]) -> Result<Unused, Kept> {
     if page_of(head, is_asleep).is_some() {
         return Err(Kept::Hibernated);
     }
