@@ -50,6 +50,8 @@ package_of() {
         fusermount3) echo fuse3 ;;
         # Debian 12 has it beside the emulator, later releases and Ubuntu 24.04 beside qemu-img.
         qemu-storage-daemon) if [ "$(release)" = debian-12 ]; then echo qemu-system-common; else echo qemu-utils; fi ;;
+        qemu-img | qemu-io) echo qemu-utils ;;
+        img2simg) echo android-sdk-libsparse-utils ;;
         qemu-system-x86_64) echo qemu-system-x86 ;;
         */pxe-virtio.rom) echo ipxe-qemu ;;
         */OVMF_CODE_4M.fd) echo ovmf ;;

@@ -2,6 +2,7 @@
 
 use crate::fit::FitError;
 use crate::manifest::ManifestError;
+use crate::source::ImportFault;
 use core::fmt;
 use slidecast_proto::units::Hash;
 use std::io;
@@ -269,6 +270,15 @@ pub enum ImageError {
         /// The format.
         format: &'static str,
     },
+    /// A disk in another format that cannot be read.
+    Import {
+        /// Which file.
+        path: PathBuf,
+        /// What it is.
+        format: &'static str,
+        /// What is wrong with it, or not read here.
+        fault: ImportFault,
+    },
     /// What was written reads back as something else.
     ReadBack {
         /// From which file or device.
@@ -375,6 +385,7 @@ impl fmt::Display for ImageError {
                  give --format raw to image the file's own bytes",
                 path.display()
             ),
+            Self::Import { path, format, fault } => write!(f, "{} ({format}): {fault}", path.display()),
             Self::ReadBack { path, offset } => {
                 write!(f, "{}: what was written at {offset} reads back as something else", path.display())
             }
@@ -388,6 +399,7 @@ impl std::error::Error for ImageError {
         match self {
             Self::Io { error, .. } if error.kind() != io::ErrorKind::UnexpectedEof => Some(error),
             Self::Manifest { error, .. } => Some(error),
+            Self::Import { fault, .. } => Some(fault),
             _ => None,
         }
     }

@@ -39,11 +39,12 @@ fn a_source_that_shrinks_or_is_written_to_gives_an_error_and_no_file() {
 #[test]
 fn a_container_is_refused_by_name_and_imaged_on_purpose() {
     let bench = Bench::new();
-    let disk = bench.disk("disk", MIB, &[(0, b"QFI\xFB\0\0\0\x03".to_vec())]);
+    let disk = bench.disk("disk", MIB, &[(0, b"QED\0\0\0\0\x03".to_vec())]);
     let error = create(&CreateOptions::new(&disk, &bench.path("a.slide")), |_| ()).unwrap_err();
-    assert!(matches!(error, ImageError::Container { format: "qcow2", .. }));
+    assert!(matches!(error, ImageError::Container { format: "QED", .. }));
     assert!(error.to_string().contains("--format raw"), "{error}");
-    create(&CreateOptions { raw: true, ..CreateOptions::new(&disk, &bench.path("a.slide")) }, |_| ()).unwrap();
+    create(&CreateOptions { format: Some("raw".into()), ..CreateOptions::new(&disk, &bench.path("a.slide")) }, |_| ())
+        .unwrap();
     assert!(bench.is_equal("a.slide", &disk));
 }
 

@@ -34,6 +34,7 @@ const CREATE_EXAMPLES: &str = "\
 Examples:
   slidecast image create /dev/sda -o base.slide
   slidecast image create disk.raw -o tuesday.slide --parent monday.slide
+  slidecast image create machine.qcow2 -o machine.slide --snapshot installed
   slidecast image create /dev/sda -o small.slide --codec zstd:12 --block-size 4MiB";
 
 const IMAGE_EXAMPLES: &str = "\
@@ -164,19 +165,15 @@ pub struct Create {
     /// The sector in bytes of the disk in a file, 512 or 4096 [default: what its partition table proves, or its parent has, else 512].
     #[arg(long, value_name = "BYTES", value_parser = sector_size)]
     pub sector: Option<u32>,
-    /// Takes a file that looks like qcow2, gzip or another container to be a raw disk all the same.
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub format: Option<SourceFormat>,
+    /// What the source is, whatever its content says; raw images the bytes of a file as they are.
+    #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(slidecast_image::source::names()))]
+    pub format: Option<String>,
+    /// Images a snapshot inside a qcow2 file, by its name, instead of the disk as it is now.
+    #[arg(long, value_name = "NAME")]
+    pub snapshot: Option<String>,
     /// Makes an image of a source that is written to meanwhile: a mixture of older and newer content.
     #[arg(long)]
     pub allow_changes: bool,
-}
-
-/// What a source is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SourceFormat {
-    /// The bytes of a disk, one after the other.
-    Raw,
 }
 
 fn sector_size(text: &str) -> Result<u32, String> {
@@ -190,7 +187,7 @@ fn sector_size(text: &str) -> Result<u32, String> {
 /// `slidecast image info`
 #[derive(Debug, Args)]
 pub struct Info {
-    /// The image.
+    /// An image, or a file with a disk that can be imported.
     pub file: PathBuf,
     /// Print one JSON object, for programs.
     #[arg(long)]

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::say;
 use crate::shown::{count, shown};
 use indicatif::{ProgressBar, ProgressStyle};
+use slidecast_image::source::describe;
 use slidecast_image::{CreateOptions, ExportOptions, ImageError, create, export, info, verify};
 use slidecast_proto::quantity::Bytes;
 
@@ -44,8 +45,8 @@ fn advance(bar: &ProgressBar, done: u64, all: u64) {
 }
 
 fn run_create(args: Create) -> Result<ExitCode, Failure> {
-    let Create { source, output, parent, block_size, grain, codec, dedup_run, sector, format, allow_changes } = args;
-    let raw = format.is_some();
+    let Create { source, output, parent, block_size, grain, codec, dedup_run, sector, format, snapshot, allow_changes } =
+        args;
     let bar = bar("creating");
     let options = CreateOptions {
         parent,
@@ -54,7 +55,8 @@ fn run_create(args: Create) -> Result<ExitCode, Failure> {
         codec,
         dedup_run,
         sector,
-        raw,
+        format,
+        snapshot,
         allow_changes,
         ..CreateOptions::new(&source, &output)
     };
@@ -76,12 +78,18 @@ fn run_create(args: Create) -> Result<ExitCode, Failure> {
 }
 
 fn run_info(args: &Info) -> Result<ExitCode, Failure> {
-    let info = info(&args.file)?;
+    let (text, json) = match info(&args.file) {
+        Err(ImageError::NotAnImage { path }) if path == args.file => match describe(&path)? {
+            Some(info) => (info.to_string(), serde_json::to_string_pretty(&info)),
+            None => return Err(ImageError::NotAnImage { path }.into()),
+        },
+        info => info.map(|info| (info.to_string(), serde_json::to_string_pretty(&info)))?,
+    };
     if args.json {
-        say(&serde_json::to_string_pretty(&info).expect("it has only numbers, texts and lists"));
+        say(&json.expect("it has only numbers, texts and lists"));
     } else {
         // Names of partitions come from the disk and may hold anything.
-        info.to_string().lines().for_each(|line| say(&shown(line)));
+        text.lines().for_each(|line| say(&shown(line)));
     }
     Ok(ExitCode::Done)
 }

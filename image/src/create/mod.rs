@@ -26,11 +26,10 @@ pub(crate) use finish::live_hash;
 pub use options::{CreateOptions, CreateProgress, CreateReport};
 
 use crate::chain::Image;
-use crate::container;
 use crate::error::{ImageError, Operation};
 use crate::format::{MAX_LAYERS, Superblock};
 use crate::room;
-use crate::source::{DiskSource, RawDisk, is_same_file};
+use crate::source::{self, DiskSource, is_same_file};
 use map::Mapper;
 use output::Output;
 use parent::Parent;
@@ -56,17 +55,13 @@ const LEAST_FILE: u64 = 3 * 4096;
 /// # Errors
 /// [`ImageError`] saying what could not be read or written, or what does not fit together.
 pub fn create(options: &CreateOptions, progress: impl Fn(CreateProgress)) -> Result<CreateReport, ImageError> {
-    check_output(&options.output, &[options.source.clone()])?;
+    check_output(&options.output, std::slice::from_ref(&options.source))?;
     check_sizes(options)?;
-    let path = &options.source;
-    let source = RawDisk::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
-    if !source.is_device() && !options.raw {
-        let format = container::format_of(source.file(), source.bytes());
-        if let Some(format) = format.map_err(ImageError::io(Operation::Read, path, None))? {
-            return Err(ImageError::Container { path: path.clone(), format });
-        }
-    }
-    create_from(&source, options, progress)
+    let (format, snapshot) = (options.format.as_deref(), options.snapshot.as_deref());
+    // What has to be unpacked lies where the image will be: there is room for it, more likely than anywhere else.
+    let folder = options.output.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let source = source::open(&options.source, format, snapshot, folder)?;
+    create_from(&*source, options, progress)
 }
 
 /// Makes a layer of the disk that `source` gives, as [`create`] does of a path. The source in `options` is not looked at.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// What to make an image of, and how.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
-    /// A raw disk image or a block device.
+    /// A block device, or a file with a disk in one of the formats of [`names`](crate::source::names).
     pub source: PathBuf,
     /// The file to make.
     pub output: PathBuf,
@@ -24,8 +24,10 @@ pub struct CreateOptions {
     pub dedup_run: u64,
     /// The sector in bytes of the disk in a file, 512 or 4096; what its table proves, its parent's, or 512 where none is given.
     pub sector: Option<u32>,
-    /// A file in a container format is imaged as it is.
-    pub raw: bool,
+    /// What the source is, whatever its content says: one of [`names`](crate::source::names).
+    pub format: Option<String>,
+    /// The snapshot inside the source that is imaged, instead of the disk as it is now.
+    pub snapshot: Option<String>,
     /// A source whose content changes meanwhile is no error.
     pub allow_changes: bool,
 }
@@ -43,7 +45,8 @@ impl CreateOptions {
             codec: Packing::default(),
             dedup_run: DEFAULT_DEDUP_RUN,
             sector: None,
-            raw: false,
+            format: None,
+            snapshot: None,
             allow_changes: false,
         }
     }

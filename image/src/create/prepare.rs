@@ -90,7 +90,9 @@ pub(super) fn prepare<'a>(
     let mut sector_note = None;
     let sector = match (options.sector, source.sector(), proof) {
         (Some(asked), Some(known), _) if asked != known => {
-            return Err(ImageError::Size { what: "the sectors of a device are those that the kernel says" });
+            return Err(ImageError::Size {
+                what: "the sectors of a device are those that the kernel says, and those of a VHDX are what the file says",
+            });
         }
         (_, Some(sector), _) => sector,
         (Some(sector), None, proof) => {

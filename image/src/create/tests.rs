@@ -41,8 +41,8 @@ fn holes_and_ranges_that_the_source_calls_unused_are_not_read() {
     source.content.resize(2048 * GRAIN, 7);
     source.content[8 * GRAIN..16 * GRAIN].fill(0);
     // A read inside a hole of `MemoryDisk` panics. Between 1.25 MiB and 1.5 MiB nobody looks for signatures.
-    source.holes = Vec::from([8 * GRAIN as u64..16 * GRAIN as u64]);
-    source.unused = Vec::from([320 * GRAIN as u64..384 * GRAIN as u64]);
+    source.holes = std::iter::once(8 * GRAIN as u64..16 * GRAIN as u64).collect();
+    source.unused = std::iter::once(320 * GRAIN as u64..384 * GRAIN as u64).collect();
     let report = made(&source, &image).unwrap();
     assert_eq!(report.unused_bytes, 64 * GRAIN as u64);
     assert_eq!(report.read_bytes, (2048 - 8 - 64) * GRAIN as u64);

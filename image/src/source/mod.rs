@@ -1,12 +1,36 @@
 //! What an image is made of: a disk that is read at any place, with its size, sector and holes.
 //!
-//! Raw files and block devices ([`RawDisk`]) are one source. Another one is a type with the two traits below, given to
+//! Raw files and block devices ([`RawDisk`]) are one source, the formats of [`open`] are others; each is a file here with one
+//! row in the table of `formats.rs`. A source from elsewhere is a type with the two traits below, given to
 //! [`create_from`](crate::create_from).
+//!
+//! The formats come from anywhere, so no length in a file sizes an allocation or a loop without a bound, a file that is cut or
+//! contradicts itself is an error, and other files are read only where the first one lies.
 
+mod android;
+mod backing;
+mod bytes;
+mod cache;
+mod describe;
+mod fault;
+mod formats;
+mod mapped;
 #[cfg(test)]
 mod memory;
+mod packed;
+mod qcow2;
 mod raw;
+#[cfg(test)]
+pub(crate) mod tests;
+mod vdi;
+mod vhd;
+mod vhdx;
+mod vmdk;
 
+use backing::open_backing;
+pub use describe::{SourceInfo, describe};
+pub use fault::ImportFault;
+pub use formats::{RAW, names, open};
 #[cfg(test)]
 pub(crate) use memory::MemoryDisk;
 pub use raw::RawDisk;
@@ -31,6 +55,11 @@ pub trait ReadAt {
 pub trait DiskSource: ReadAt + Debug + Send + Sync {
     /// The path that messages name it by.
     fn path(&self) -> &Path;
+
+    /// What it is read out of, as messages call it.
+    fn format(&self) -> &'static str {
+        RAW
+    }
 
     /// The size of the disk in bytes.
     fn bytes(&self) -> u64;
@@ -67,6 +96,16 @@ pub trait DiskSource: ReadAt + Debug + Send + Sync {
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// What a format is told when it opens a file.
+struct Opening<'a> {
+    /// The snapshot that is asked for.
+    snapshot: Option<&'a str>,
+    /// The folder for what has to be unpacked first.
+    spool: &'a Path,
+    /// The files above this one, with all links followed, and this one.
+    chain: Vec<PathBuf>,
 }
 
 impl ReadAt for Vec<u8> {

@@ -56,6 +56,12 @@ impl RawDisk {
         Ok(Self { file, path: path.to_owned(), sector, opened_as })
     }
 
+    /// A file that is open already, under the path that messages name it by.
+    pub(super) fn adopt(file: File, path: PathBuf) -> io::Result<Self> {
+        let opened_as = Stamp::of(&file, false)?;
+        Ok(Self { file, path, sector: None, opened_as })
+    }
+
     /// Whether this is a block device.
     #[must_use]
     pub fn is_device(&self) -> bool {

@@ -52,9 +52,9 @@ mod tests {
     fn a_chain_opens_and_its_blocks_are_good_in_a_store_without_files() {
         let dir = tempfile::tempdir().unwrap();
         let [disk, base, child] = ["disk", "base.slide", "child.slide"].map(|name| dir.path().join(name));
-        std::fs::write(&disk, b"monday".repeat(100_000)[..512 << 10].to_vec()).unwrap();
+        std::fs::write(&disk, &b"monday".repeat(100_000)[..512 << 10]).unwrap();
         create(&CreateOptions::new(&disk, &base), |_| ()).unwrap();
-        std::fs::write(&disk, b"tuesday".repeat(100_000)[..512 << 10].to_vec()).unwrap();
+        std::fs::write(&disk, &b"tuesday".repeat(100_000)[..512 << 10]).unwrap();
         let options = CreateOptions { parent: Some(base.clone()), ..CreateOptions::new(&disk, &child) };
         create(&options, |_| ()).unwrap();
         let from_files = Image::open(&child).unwrap().root();

@@ -1,6 +1,5 @@
 //! The readers one by one, for the fuzz targets: a disk chooses its reader by its signatures, a target by its name.
 
-pub(crate) use super::ext_sums::crc32c;
 use super::volume::Volume;
 use super::{ext, fat, ntfs, swap};
 use crate::source::ReadAt;

@@ -30,6 +30,7 @@ mod tests;
 #[cfg(any(fuzzing, test))]
 pub use each::FileSystem;
 #[cfg(any(fuzzing, test))]
-pub(crate) use each::{crc32c, unused_of};
+pub(crate) use each::unused_of;
+pub(crate) use ext_sums::crc32c;
 pub(crate) use scan::is_anything;
 pub use scan::{DiskReport, scan, scan_with};

@@ -1,0 +1,108 @@
+//! What is wrong with a file that holds a disk, or with what it asks for.
+
+use core::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// Why the disk in a file cannot be read.
+#[derive(Debug)]
+pub enum ImportFault {
+    /// The system could not read a file.
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file ends before something that it says it has.
+    Cut {
+        /// What of the file.
+        what: &'static str,
+        /// Where in the file that should be.
+        offset: u64,
+    },
+    /// Something in the file cannot be right.
+    Damaged {
+        /// What of the file.
+        what: &'static str,
+        /// Where in the file it is.
+        offset: u64,
+    },
+    /// The format has it, and it is not read here.
+    Unsupported {
+        /// What the file has.
+        what: &'static str,
+        /// What to do instead.
+        remedy: &'static str,
+    },
+    /// Another file that this one names.
+    Named {
+        /// What the other file is to this one.
+        what: &'static str,
+        /// Its name, as it stands in this one.
+        name: String,
+        /// Why it is not read.
+        why: &'static str,
+    },
+    /// A snapshot that the file does not have.
+    NoSnapshot {
+        /// The name that was asked for.
+        asked: String,
+        /// The names of those that it has.
+        has: Vec<String>,
+    },
+    /// A table of the file is larger than any that is read.
+    TooLarge {
+        /// Which table.
+        what: &'static str,
+    },
+    /// The file as a whole does not unpack.
+    Stream {
+        /// What the unpacker said.
+        error: io::Error,
+    },
+    /// The packed bytes do not unpack.
+    Unpack {
+        /// What they should be.
+        what: &'static str,
+        /// Where in the file they begin.
+        offset: u64,
+    },
+}
+
+/// What to do with a file of which only `qemu-img` makes something.
+pub(super) const CONVERT: &str = "convert it first: qemu-img convert -O qcow2";
+
+impl fmt::Display for ImportFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { path, offset, error } => write!(f, "reading {} at {offset}: {error}", path.display()),
+            Self::Cut { what, offset } => write!(f, "the file ends before its {what} at {offset}: it was cut short"),
+            Self::Damaged { what, offset } => write!(f, "its {what} at {offset} cannot be right: it is damaged"),
+            Self::Unsupported { what, remedy } => write!(f, "it has {what}, which is not read; {remedy}"),
+            Self::Named { what, name, why } => write!(f, "its {what} {name:?} {why}"),
+            Self::NoSnapshot { asked, has } if has.is_empty() => {
+                write!(f, "it has no snapshot {asked:?}, nor any other")
+            }
+            Self::NoSnapshot { asked, has } => {
+                write!(f, "it has no snapshot {asked:?}; it has {}", has.join(", "))
+            }
+            Self::TooLarge { what } => write!(f, "its {what} is larger than any that is read"),
+            Self::Stream { error } if error.kind() == io::ErrorKind::UnexpectedEof => {
+                f.write_str("it ends in the middle: it was cut short")
+            }
+            Self::Stream { error } => write!(f, "it does not unpack ({error}): it is damaged"),
+            Self::Unpack { what, offset } => write!(f, "its packed {what} at {offset} does not unpack: it is damaged"),
+        }
+    }
+}
+
+impl std::error::Error for ImportFault {}
+
+impl From<ImportFault> for io::Error {
+    fn from(fault: ImportFault) -> Self {
+        Self::new(io::ErrorKind::InvalidData, fault)
+    }
+}

@@ -1,0 +1,150 @@
+//! The formats that a disk is imported from, one row each. What a file is, is told by its content, never by its name.
+
+use super::packed::{self, Packer};
+use super::{DiskSource, ImportFault, Opening, RawDisk, ReadAt, android, qcow2, vdi, vhd, vhdx, vmdk};
+use crate::container;
+use crate::error::{ImageError, Operation};
+use std::io;
+use std::path::Path;
+
+/// The bytes of a disk as they are: what a file is that has the signs of nothing else.
+pub const RAW: &str = "raw";
+
+/// How much of the front and of the end is looked at.
+const LOOKED_AT: u64 = 512;
+
+/// Opens a file of one format as the disk that it holds.
+type Open = fn(RawDisk, &Opening<'_>) -> Result<Box<dyn DiskSource>, ImageError>;
+
+/// How a disk is read out of one format. Another format is a new file with such a row.
+struct Format {
+    /// What `--format` calls it.
+    name: &'static str,
+    /// What messages call it.
+    called: &'static str,
+    /// Whether a file with this front and this end is of the format.
+    probe: fn(&[u8], &[u8]) -> bool,
+    open: Open,
+}
+
+const FORMATS: &[Format] = &[
+    Format { name: "qcow2", called: qcow2::NAME, probe: qcow2::probe, open: qcow2::open },
+    Format { name: "vhdx", called: vhdx::NAME, probe: vhdx::probe, open: vhdx::open },
+    Format { name: "vmdk", called: vmdk::NAME, probe: vmdk::probe, open: vmdk::open },
+    Format { name: "vdi", called: vdi::NAME, probe: vdi::probe, open: vdi::open },
+    Format { name: "android-sparse", called: android::NAME, probe: android::probe, open: android::open },
+    Format {
+        name: "gzip",
+        called: "gzip",
+        probe: |head, _| Packer::Gzip.probe(head),
+        open: |file, opening| packed::open(file, Packer::Gzip, opening),
+    },
+    Format {
+        name: "xz",
+        called: "xz",
+        probe: |head, _| Packer::Xz.probe(head),
+        open: |file, opening| packed::open(file, Packer::Xz, opening),
+    },
+    Format {
+        name: "zstd",
+        called: "zstd",
+        probe: |head, _| Packer::Zstd.probe(head),
+        open: |file, opening| packed::open(file, Packer::Zstd, opening),
+    },
+    Format {
+        name: "bzip2",
+        called: "bzip2",
+        probe: |head, _| Packer::Bzip2.probe(head),
+        open: |file, opening| packed::open(file, Packer::Bzip2, opening),
+    },
+    Format {
+        name: "lz4",
+        called: "lz4",
+        probe: |head, _| Packer::Lz4.probe(head),
+        open: |file, opening| packed::open(file, Packer::Lz4, opening),
+    },
+    // A fixed disk has its sign at the end alone, so whatever shows itself in front comes first.
+    Format { name: "vhd", called: vhd::NAME, probe: vhd::probe, open: vhd::open },
+];
+
+/// What `--format` takes.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    core::iter::once(RAW).chain(FORMATS.iter().map(|format| format.name))
+}
+
+fn recognised(disk: &RawDisk) -> io::Result<Option<&'static Format>> {
+    let bytes = disk.bytes();
+    let len = LOOKED_AT.min(bytes);
+    let [mut head, mut tail] = [(); 2].map(|()| vec![0; usize::try_from(len).unwrap_or(0)]);
+    disk.read_at(0, &mut head)?;
+    disk.read_at(bytes - len, &mut tail)?;
+    Ok(FORMATS.iter().find(|format| (format.probe)(&head, &tail)))
+}
+
+/// What a file that is no raw disk is called, whether it is imported or not.
+pub(super) fn found(disk: &RawDisk) -> io::Result<Option<&'static str>> {
+    match recognised(disk)? {
+        Some(format) => Ok(Some(format.called)),
+        None => container::format_of(disk.file(), disk.bytes()),
+    }
+}
+
+/// Whether it is a format that is imported.
+pub(super) fn is_imported(disk: &RawDisk) -> io::Result<bool> {
+    recognised(disk).map(|found| found.is_some())
+}
+
+/// Whether the disk has to be unpacked as a whole first.
+pub(super) fn is_packed(disk: &RawDisk) -> io::Result<bool> {
+    recognised(disk).map(|found| found.is_some_and(|format| Packer::of(format.called).is_some()))
+}
+
+/// Opens the disk at `path`: a device, or a file of whatever format. `format` overrides what its content says; `snapshot` is
+/// one inside it. What has to be unpacked first lies in the folder `spool` meanwhile.
+///
+/// # Errors
+/// [`ImageError`] naming the file and what is wrong with it, or a format that is not imported.
+pub fn open(
+    path: &Path,
+    format: Option<&str>,
+    snapshot: Option<&str>,
+    spool: &Path,
+) -> Result<Box<dyn DiskSource>, ImageError> {
+    let disk = RawDisk::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
+    let row = match format {
+        Some(name) => FORMATS.iter().find(|format| format.name == name),
+        None if disk.is_device() => None,
+        None => recognised(&disk).map_err(ImageError::io(Operation::Read, path, None))?,
+    };
+    if let Some(asked) = snapshot.filter(|_| row.is_none_or(|format| format.name != "qcow2")) {
+        let fault = ImportFault::NoSnapshot { asked: asked.to_owned(), has: Vec::new() };
+        return Err(ImageError::Import { path: path.to_owned(), format: row.map_or(RAW, |row| row.called), fault });
+    }
+    let Some(row) = row else {
+        if format.is_none() && !disk.is_device() {
+            let other = container::format_of(disk.file(), disk.bytes());
+            if let Some(format) = other.map_err(ImageError::io(Operation::Read, path, None))? {
+                return Err(ImageError::Container { path: path.to_owned(), format });
+            }
+        }
+        return Ok(Box::new(disk));
+    };
+    let chain = Vec::from_iter(path.canonicalize());
+    (row.open)(disk, &Opening { snapshot, spool, chain })
+}
+
+/// Opens the file at `path`, which is said to be of the format `name`; `None` if there is none of that name.
+pub(super) fn open_as(
+    path: &Path,
+    name: &str,
+    opening: &Opening<'_>,
+) -> Option<Result<Box<dyn DiskSource>, ImageError>> {
+    let row = FORMATS.iter().find(|format| format.name == name);
+    if row.is_none() && name != RAW {
+        return None;
+    }
+    Some(RawDisk::open(path).map_err(ImageError::io(Operation::Open, path, None)).and_then(|disk| match row {
+        Some(row) => (row.open)(disk, opening),
+        None => Ok(Box::new(disk) as Box<dyn DiskSource>),
+    }))
+}

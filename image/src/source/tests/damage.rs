@@ -1,0 +1,89 @@
+//! Files that are cut or damaged: an error, or what QEMU reads out of the same file, and never something else.
+
+use super::qemu::{made, read_by_qemu};
+use super::*;
+use crate::testing::tool;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// A format of ours, and format, name and options of QEMU.
+type Kind = (&'static str, (&'static str, &'static str, &'static [&'static str]));
+
+/// Small files of every kind, with tables as large as data: format of ours, format and options of QEMU.
+const KINDS: &[Kind] = &[
+    ("qcow2", ("qcow2", "a.qcow2", &["-o", "cluster_size=512"])),
+    ("qcow2", ("qcow2", "b.qcow2", &["-c", "-o", "cluster_size=4k"])),
+    ("qcow2", ("qcow2", "c.qcow2", &["-c", "-o", "cluster_size=4k,compression_type=zstd"])),
+    ("qcow2", ("qcow2", "d.qcow2", &["-o", "cluster_size=16k,extended_l2=on"])),
+    ("vhd", ("vpc", "a.vhd", &["-o", "subformat=dynamic,force_size=on"])),
+    ("vhd", ("vpc", "b.vhd", &["-o", "subformat=fixed,force_size=on"])),
+    ("vdi", ("vdi", "a.vdi", &[])),
+    ("vmdk", ("vmdk", "a.vmdk", &["-o", "subformat=monolithicSparse"])),
+    ("vmdk", ("vmdk", "b.vmdk", &["-o", "subformat=streamOptimized"])),
+    ("vhdx", ("vhdx", "a.vhdx", &["-o", "subformat=dynamic,block_size=1M"])),
+];
+
+fn read(path: &Path, format: &str) -> Option<Vec<u8>> {
+    let disk = open(path, Some(format), None, path.parent().unwrap()).ok()?;
+    // A flipped size may be anything; nothing larger than this is read here, nor does it have to be.
+    if disk.bytes() > 64 << 20 {
+        return None;
+    }
+    bytes_of(&*disk).ok()
+}
+
+#[test]
+fn a_file_that_is_cut_at_any_sector_is_an_error_or_the_same_disk() {
+    let Some(_) = tool("qemu-img") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let content = disk(256);
+    let raw = write(dir.path(), "disk.raw", &content);
+    for (format, kind) in KINDS {
+        let path = made(&raw, *kind);
+        let file = File::options().write(true).open(&path).unwrap();
+        let bytes = file.metadata().unwrap().len();
+        // In the megabytes of zeros of a VHDX a few places are enough.
+        let step = if bytes > 1 << 20 { 64 << 10 } else { 512 };
+        let mut errors = 0;
+        for len in (0..bytes.div_ceil(step)).rev().map(|number| number * step) {
+            file.set_len(len).unwrap();
+            match read(&path, format) {
+                Some(read) => assert_eq!(difference(&read, &content), "", "{}, cut at {len}", kind.1),
+                None => errors += 1,
+            }
+        }
+        assert!(errors > 0, "{}", kind.1);
+    }
+}
+
+/// Where to flip bytes: the first kilobyte, what is not zero of the tables of a VHDX, and sixty places behind.
+fn places(format: &str, bytes: &[u8]) -> Vec<usize> {
+    let tables = if format == "vhdx" { 4 << 20 } else { 0 };
+    let filled = |range: Range<usize>| range.filter(|at| bytes[*at] != 0);
+    let behind: Vec<usize> = filled(tables.max(1024)..bytes.len()).collect();
+    let some = behind.iter().step_by(behind.len().div_ceil(60).max(1)).copied();
+    (0..1024).chain(filled(1024..tables.max(1024))).chain(some).collect()
+}
+
+#[test]
+fn a_file_with_a_flipped_byte_is_an_error_or_what_qemu_reads_too() {
+    let Some(_) = tool("qemu-img") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let content = disk(256);
+    let raw = write(dir.path(), "disk.raw", &content);
+    for (format, kind) in KINDS {
+        let path = made(&raw, *kind);
+        let bytes = std::fs::read(&path).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        for at in places(format, &bytes) {
+            for flip in [0x01, 0x80] {
+                file.write_all_at(&[bytes[at] ^ flip], at as u64).unwrap();
+                if let Some(read) = read(&path, format).filter(|read| *read != content) {
+                    let theirs = read_by_qemu(&path, kind.0).map(|theirs| difference(&read, &theirs));
+                    assert_eq!(theirs.as_deref(), Some(""), "{}, byte {at} ^ {flip:#x}", kind.1);
+                }
+            }
+            file.write_all_at(&bytes[at..=at], at as u64).unwrap();
+        }
+    }
+}

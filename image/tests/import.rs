@@ -1,0 +1,78 @@
+//! Images made of disks in other formats.
+#![allow(missing_docs, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests may panic and say what they skip")]
+
+mod common;
+
+use common::{Bench, noise, text};
+use slidecast_image::{CreateOptions, ImageError, create};
+use std::path::Path;
+use std::process::Command;
+
+const MIB: u64 = 1 << 20;
+
+/// Runs a program; `false` where it is not installed, which is said.
+fn run(program: &str, arguments: &[&str]) -> bool {
+    match Command::new(program).args(arguments).output() {
+        Ok(output) => {
+            assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+            true
+        }
+        Err(_) => {
+            println!("SKIPPED: {program} is not installed (./check.sh installs it)");
+            false
+        }
+    }
+}
+
+fn shown(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn an_image_of_a_qcow2_and_its_increment_are_those_of_the_raw_disk() {
+    let bench = Bench::new();
+    let monday = bench.disk("monday.raw", 24 * MIB, &[(0, text(1, 5 << 20)), (16 * MIB, noise(2, 3 << 20))]);
+    let [qcow2, later, gzip] = ["monday.qcow2", "tuesday.qcow2", "monday.raw.gz"].map(|name| bench.path(name));
+    if !run("qemu-img", &["convert", "-c", "-O", "qcow2", shown(&monday), shown(&qcow2)]) {
+        return;
+    }
+    let of_raw = bench.base(&monday, "raw.slide");
+    let of_qcow2 = bench.base(&qcow2, "a.slide");
+    assert_eq!((of_raw.layer, of_raw.root), (of_qcow2.layer, of_qcow2.root));
+    assert!(bench.is_equal("a.slide", &monday));
+
+    run("qemu-img", &["create", "-q", "-f", "qcow2", "-b", "monday.qcow2", "-F", "qcow2", shown(&later)]);
+    run("qemu-io", &["-f", "qcow2", "-c", "write -P 7 1M 300k", shown(&later)]);
+    let child = bench.child(&later, "a.slide", "b.slide").unwrap();
+    assert!(child.new_bytes + child.fill_bytes <= 300 << 10, "{child:?}");
+    let tuesday = bench.path("tuesday.raw");
+    run("qemu-img", &["convert", "-O", "raw", shown(&later), shown(&tuesday)]);
+    assert!(bench.is_equal("b.slide", &tuesday));
+
+    run("gzip", &["-k", "-1", shown(&monday)]);
+    assert_eq!(bench.base(&gzip, "c.slide").root, of_raw.root);
+}
+
+#[test]
+fn a_file_that_the_disk_is_read_from_is_no_output_and_a_damaged_one_leaves_nothing() {
+    let bench = Bench::new();
+    let raw = bench.disk("base.raw", 4 * MIB, &[(MIB, noise(1, 1 << 20))]);
+    let (top, image) = (bench.path("top.qcow2"), bench.path("a.slide"));
+    if !run("qemu-img", &["create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", shown(&top)]) {
+        return;
+    }
+    for output in [&raw, &top] {
+        let error = create(&CreateOptions::new(&top, output), |_| ()).unwrap_err();
+        assert!(matches!(error, ImageError::Output { what: "it is the source", .. }), "{error}");
+    }
+    run("qemu-io", &["-f", "qcow2", "-c", "write -P 7 2M 1M", shown(&top)]);
+    let bytes = std::fs::read(&top).unwrap();
+    std::fs::write(&top, &bytes[..bytes.len() - 4096]).unwrap();
+    let error = create(&CreateOptions::new(&top, &image), |_| ()).unwrap_err().to_string();
+    assert!(error.contains("top.qcow2") && error.contains("cut short"), "{error}");
+    let format = Some("raw".to_owned());
+    create(&CreateOptions { format, ..CreateOptions::new(&top, &image) }, |_| ()).unwrap();
+    assert!(bench.is_equal("a.slide", &top), "as raw its own bytes are imaged");
+    assert_eq!(bench.names().iter().filter(|name| name.contains("partial")).count(), 0);
+}
