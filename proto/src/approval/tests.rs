@@ -102,7 +102,7 @@ fn without_rules_everybody_is_let_in() {
 fn a_listed_machine_is_let_in_by_address_disk_or_key() {
     let key = Identity::Key(PublicKey([9; 32]));
     for identity in [mac(1), Identity::Serial("S1".into()), Identity::Key(PublicKey([1; 32]))] {
-        let mut approval = list(&[identity.clone()]);
+        let mut approval = list(std::slice::from_ref(&identity));
         assert!(matches!(hello(&mut approval, caller(1, 1), at(0)), Entry::Approved(_)), "{identity}");
         assert!(matches!(hello(&mut approval, caller(2, 2), at(0)), Entry::Held(_)), "{identity}");
     }
