@@ -62,6 +62,10 @@ pub enum Bug {
     AckUnchecked,
     /// A block that the image does not have may be asked for again.
     AgainUnchecked,
+    /// A feed does not call its head again.
+    RetryForgotten,
+    /// What the head wants again is not sent.
+    AgainForgotten,
 }
 
 #[cfg(slidecast_bugs)]
@@ -104,6 +108,8 @@ mod switch {
             Self::PartUnchecked,
             Self::BlameTheLowerEnd,
             Self::RelinksNeverForgotten,
+            Self::RetryForgotten,
+            Self::AgainForgotten,
         ];
         /// Those that the lab's forged peers must catch. Most of them only a peer that breaks the rules can show, and the simulator has
         /// none.

@@ -1,102 +1,48 @@
-//! A feed: what `server/src/feed/` does around the feed machine, in virtual time.
+//! The connections of a feed, in virtual time: what `server/src/feed/` does for the same machine.
 
 use crate::agent::Agent;
 use crate::core::Core;
 use crate::network::{CALLER, ConnId, Frame, SERVER};
 use crate::queue::Event;
-use slidecast_proto::feed::{Feed as Machine, FeedTransmit, Source};
+use slidecast_proto::feed::{Feed as Machine, FeedEvent, FeedOrder, FeedTransmit};
 use slidecast_proto::frame::{HEADER_LEN, Header};
-use slidecast_proto::link::{DamagedAnswers, LinkFault, SenderEvent, Terms};
-use slidecast_proto::set::BlockSet;
-use slidecast_proto::units::{BlockNo, Time};
-use std::net::SocketAddr;
+use slidecast_proto::link::LinkFault;
+use slidecast_proto::units::Time;
 use std::time::Duration;
-
-/// The constants of `server/src/feed/mod.rs`.
-const PATIENCE: Duration = Duration::from_secs(3);
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// What a feed has to send, and to whom.
-#[derive(Debug)]
-pub struct FeedOrder {
-    /// Tells it from others.
-    pub serial: u64,
-    /// What the head was told.
-    pub terms: Terms,
-    /// Where the head listens.
-    pub address: SocketAddr,
-    /// What to send.
-    pub blocks: BlockSet,
-}
-
-/// What became of a feed.
-#[derive(Debug)]
-pub enum FeedNews {
-    /// Something went out.
-    Sent {
-        /// Block frames.
-        blocks: u64,
-        /// Bytes.
-        bytes: u64,
-    },
-    /// The link is up.
-    Up,
-    /// The link broke and is being made again; what the head sent was damaged, or not.
-    Broken(String, bool),
-    /// The link is gone and did not come back; whatever the head answered was damaged, or not.
-    Down(String, bool),
-    /// For how long the network or the head took nothing, and in what time.
-    Waited(Duration, Duration),
-    /// This block of the image is rotten.
-    ImageCorrupt(BlockNo),
-}
 
 #[derive(Debug)]
 struct Connection {
     conn: ConnId,
     established: bool,
-    machine: Machine,
-    waiting: bool,
 }
 
 /// One feed.
 #[derive(Debug)]
 pub struct Feed {
-    order: FeedOrder,
+    serial: u64,
+    machine: Machine,
     connection: Option<Connection>,
-    retry_at: Time,
-    give_up: Time,
-    answers: DamagedAnswers,
-    said_up: bool,
-    over: bool,
     timer: Time,
-    /// Since when, for how long of it the network or the head took nothing, and when that was looked at last.
-    waited: (Time, Duration, Time),
+    /// When it was looked at last; it slept since.
+    looked: Time,
+    /// Block frames and bytes sent that were not counted yet.
+    sent: (u64, u64),
 }
 
 impl Feed {
     /// Starts to connect.
-    pub fn start(order: FeedOrder, core: &mut Core) -> Self {
-        let mut feed = Self {
-            order,
-            connection: None,
-            retry_at: core.now,
-            give_up: core.now.after(PATIENCE),
-            answers: DamagedAnswers::default(),
-            said_up: false,
-            over: false,
-            timer: Time(u64::MAX),
-            waited: (core.now, Duration::ZERO, core.now),
-        };
-        feed.connect(core);
-        feed.sleep(core);
+    pub fn start(serial: u64, order: FeedOrder, core: &mut Core) -> Self {
+        let machine = Machine::new(order, core.image.shape.clone(), core.now);
+        let (connection, timer) = (None, Time(u64::MAX));
+        let mut feed = Self { serial, machine, connection, timer, looked: core.now, sent: (0, 0) };
+        feed.turn(core);
         feed
     }
 
     /// Which one it is.
     #[must_use]
     pub fn serial(&self) -> u64 {
-        self.order.serial
+        self.serial
     }
 
     /// Its connection.
@@ -112,165 +58,122 @@ impl Feed {
         }
     }
 
-    fn connect(&mut self, core: &mut Core) {
-        let Some(agent) = Agent::at(self.order.address.ip()) else { return };
-        let conn = core.connect(SERVER, agent + 1);
-        let (terms, todo) = (self.order.terms.clone(), self.order.blocks.clone());
-        let machine = Machine::new(terms, core.image.shape.clone(), todo, core.rng.bytes(), core.now);
-        self.connection = Some(Connection { conn, established: false, machine, waiting: false });
+    /// What happened, in order.
+    pub fn poll_event(&mut self) -> Option<FeedEvent> {
+        self.machine.poll_event()
+    }
+
+    /// The block frames and bytes sent since the last call.
+    pub fn take_sent(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.sent)
     }
 
     /// The call was answered.
-    pub fn on_called(&mut self, accepted: bool, core: &mut Core) -> Vec<FeedNews> {
+    pub fn on_called(&mut self, accepted: bool, core: &mut Core) {
         if !accepted {
             return self.on_closed("connection refused", core);
         }
         if let Some(connection) = &mut self.connection {
             connection.established = true;
         }
-        self.turn(core)
+        self.turn(core);
     }
 
     /// The connection is gone.
-    pub fn on_closed(&mut self, why: &str, core: &mut Core) -> Vec<FeedNews> {
-        let mut news = Vec::new();
-        self.fail(&LinkFault::Broken(why.to_owned()), &mut news, core);
-        self.sleep(core);
-        news
-    }
-
-    fn fail(&mut self, fault: &LinkFault, news: &mut Vec<FeedNews>, core: &mut Core) {
-        let Some(connection) = self.connection.take() else { return };
-        core.close(connection.conn, CALLER);
-        let why = fault.to_string();
-        if connection.machine.is_proven() {
-            self.give_up = core.now.after(PATIENCE);
-            news.push(FeedNews::Broken(why.clone(), fault.is_damage()));
-        } else {
-            self.answers.on_fault(fault);
-        }
-        if core.now >= self.give_up || self.answers.are_many() {
-            self.over = true;
-            news.push(FeedNews::Down(why, self.answers.are_many()));
-        }
-        self.retry_at = core.now.after(PAUSE);
+    pub fn on_closed(&mut self, why: &str, core: &mut Core) {
+        self.machine.on_closed(&LinkFault::Broken(why.to_owned()), core.now);
+        self.turn(core);
     }
 
     /// A frame came from the head.
-    pub fn on_frame(&mut self, frame: Frame, core: &mut Core) -> Vec<FeedNews> {
-        let Frame::Whole(bytes) = frame else { return Vec::new() };
-        let mut news = Vec::new();
-        if let Err(fault) = self.take(&bytes, &mut news, core) {
-            self.fail(&fault, &mut news, core);
-        }
-        news.extend(self.turn(core));
-        news
+    pub fn on_frame(&mut self, frame: Frame, core: &mut Core) {
+        let Frame::Whole(bytes) = frame else { return };
+        self.take(&bytes, core);
+        self.turn(core);
     }
 
-    fn take(&mut self, bytes: &[u8], news: &mut Vec<FeedNews>, core: &Core) -> Result<(), LinkFault> {
-        let Some(connection) = &mut self.connection else { return Ok(()) };
-        let Some((head, payload)) = bytes.split_first_chunk::<HEADER_LEN>() else {
-            return Err(LinkFault::Malformed("frame"));
-        };
-        connection.machine.on_alive(core.now);
-        let header = Header::parse(head)?;
-        if let SenderEvent::Again(block) = connection.machine.on_frame(&header, payload, core.now)? {
-            if core.image.rotten == Some(block.0) {
-                self.over = true;
-                news.push(FeedNews::ImageCorrupt(block));
-            } else {
-                connection.machine.resend(block);
-            }
+    fn take(&mut self, bytes: &[u8], core: &Core) {
+        let parsed = bytes.split_first_chunk::<HEADER_LEN>().ok_or(LinkFault::Malformed("frame"));
+        let parsed = parsed.and_then(|(head, payload)| Ok((Header::parse(head)?, payload)));
+        self.machine.on_alive(core.now);
+        match parsed {
+            Err(fault) => self.machine.on_closed(&fault, core.now),
+            Ok((header, payload)) => match self.machine.on_frame(&header, payload, core.now) {
+                Some(block) if core.image.rotten == Some(block.0) => {
+                    self.machine.on_image_fault(format!("block {block} of the image is rotten"));
+                }
+                Some(block) => self.machine.resend(block),
+                None => {}
+            },
         }
-        Ok(())
     }
 
     /// A frame that waited is out.
     pub fn on_out(&mut self, core: &Core) {
-        if let Some(connection) = &mut self.connection {
-            connection.waiting = false;
-            connection.machine.on_transmitted(core.now);
-        }
+        self.sleep(core.now);
+        self.machine.on_transmitted(true, core.now);
     }
 
     /// Writes what can be written, keeps the link alive, connects again.
-    pub fn turn(&mut self, core: &mut Core) -> Vec<FeedNews> {
-        let mut news = Vec::new();
+    pub fn turn(&mut self, core: &mut Core) {
         if self.timer <= core.now {
             self.timer = Time(u64::MAX);
         }
-        if self.over {
-            return news;
+        self.sleep(core.now);
+        self.machine.on_time(core.now);
+        self.transmit(core);
+        if !self.machine.has_link()
+            && let Some(connection) = self.connection.take()
+        {
+            core.close(connection.conn, CALLER);
         }
-        self.count_waits(&mut news, core.now);
-        if self.connection.is_none() && self.retry_at <= core.now {
+        if self.machine.wants_call(core.now) {
             self.connect(core);
         }
-        let lost = self.connection.as_mut().and_then(|connection| connection.machine.on_time(core.now).err());
-        if let Some(fault) = lost {
-            if fault == LinkFault::Handshake {
-                self.give_up = core.now;
-            }
-            self.fail(&fault, &mut news, core);
-        }
-        self.transmit(&mut news, core);
-        if !self.said_up && self.connection.as_ref().is_some_and(|connection| connection.machine.is_proven()) {
-            self.said_up = true;
-            news.push(FeedNews::Up);
-        }
-        self.sleep(core);
-        news
+        self.set_timer(core);
     }
 
-    fn count_waits(&mut self, news: &mut Vec<FeedNews>, now: Time) {
-        let waits = |connection: &Connection| connection.waiting || connection.machine.waits_for_credit();
-        let (since, mut network, last) = self.waited;
-        if self.connection.as_ref().is_some_and(waits) {
-            network += now.since(last);
-        }
-        self.waited = (since, network, now);
-        if now.since(since) >= Duration::from_secs(1) {
-            news.push(FeedNews::Waited(network, now.since(since)));
-            self.waited = (now, Duration::ZERO, now);
-        }
+    fn connect(&mut self, core: &mut Core) {
+        let Some(agent) = Agent::at(self.machine.order().address.ip()) else { return };
+        let conn = core.connect(SERVER, agent + 1);
+        self.machine.on_calling(core.rng.bytes(), core.now);
+        self.connection = Some(Connection { conn, established: false });
     }
 
-    fn transmit(&mut self, news: &mut Vec<FeedNews>, core: &mut Core) {
+    fn sleep(&mut self, now: Time) {
+        self.machine.on_slept(self.looked, now);
+        self.looked = now;
+    }
+
+    fn transmit(&mut self, core: &mut Core) {
         let Some(connection) = self.connection.as_mut().filter(|connection| connection.established) else { return };
-        let (mut blocks, mut bytes) = (0, 0);
         while core.network.can_start(connection.conn, CALLER) {
             let image = core.image.clone();
-            let Some(transmit) = connection.machine.poll_transmit(&*image) else { break };
+            let Some(transmit) = self.machine.poll_transmit(&*image) else { break };
             let frame = match transmit {
                 FeedTransmit::Bytes(bytes) => Frame::Whole(bytes),
                 FeedTransmit::Shared(header, bytes) => Frame::Shared(header, bytes),
-                FeedTransmit::Block(header, block) => {
-                    blocks += 1;
-                    let len = image.block(block).map_or(0, |frame| frame.stored_len);
-                    Frame::Block(header, len, image.sent(block.0))
+                FeedTransmit::Block(header, _, content) => {
+                    self.sent.0 += 1;
+                    let len = Header::parse(&header).map_or(0, |header| header.payload_len);
+                    Frame::Block(header, len, content)
                 }
             };
-            bytes += frame.wire_bytes();
+            self.sent.1 += frame.wire_bytes();
             if core.start(connection.conn, CALLER, frame) {
-                connection.machine.on_transmitted(core.now);
-            } else {
-                connection.waiting = true;
+                self.machine.on_transmitted(true, core.now);
             }
-        }
-        if bytes > 0 {
-            news.push(FeedNews::Sent { blocks, bytes });
         }
     }
 
-    fn sleep(&mut self, core: &mut Core) {
-        if self.over {
+    fn set_timer(&mut self, core: &mut Core) {
+        if self.machine.is_over() {
             return;
         }
-        let deadline = self.connection.as_ref().map_or(self.retry_at, |connection| connection.machine.deadline());
-        let deadline = deadline.max(core.now.after(Duration::from_micros(50)));
+        let deadline = self.machine.deadline().max(core.now.after(Duration::from_micros(50)));
         if deadline < self.timer {
             self.timer = deadline;
-            core.wake(deadline, Event::Feed(self.order.serial));
+            core.wake(deadline, Event::Feed(self.serial));
         }
     }
 }

@@ -127,6 +127,8 @@ impl Image {
 }
 
 impl Source for Image {
+    type Payload = Content;
+
     fn manifest(&self) -> Arc<[u8]> {
         self.manifest.clone()
     }
@@ -135,13 +137,14 @@ impl Source for Image {
         self.parts[part.0 as usize].clone()
     }
 
-    fn block(&self, block: BlockNo) -> Option<BlockFrame> {
+    fn block(&self, block: BlockNo) -> Option<BlockFrame<Content>> {
         if self.is_fill(block.0) {
             return None;
         }
         let span = u64::from(self.stored.end.saturating_sub(self.stored.start).max(1));
         let extra = spread(self.seed ^ u64::from(block.0)) % span;
         let stored_len = self.stored.start + u32::try_from(extra).unwrap_or(0);
-        Some(BlockFrame { codec: 0, raw_len: self.block, stored_len, crc: crc(self.content(block.0)) })
+        let (crc, payload) = (crc(self.content(block.0)), self.sent(block.0));
+        Some(BlockFrame { codec: 0, raw_len: self.block, stored_len, crc, payload })
     }
 }

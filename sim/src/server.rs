@@ -4,11 +4,12 @@
 
 use crate::agent::Agent;
 use crate::core::Core;
-use crate::feed::{Feed, FeedNews, FeedOrder};
+use crate::feed::Feed;
 use crate::network::{CALLED, ConnId, Frame, SERVER};
 use crate::queue::Event;
 use slidecast_proto::control::{ToAgent, ToServer};
 use slidecast_proto::deployment::{Deployment, DeploymentConfig, DeploymentEvent, FeedEvent, Saved, Stage};
+use slidecast_proto::feed::FeedOrder;
 use slidecast_proto::plan::CardId;
 use slidecast_proto::units::{NodeId, Time};
 use std::collections::BTreeMap;
@@ -79,9 +80,9 @@ impl Server {
                 Err(error) => core.checker.fail(format!("a message does not parse: {error}")),
             }
         } else if let Some(feed) = self.feed_of(conn) {
-            let news = feed.on_frame(frame, core);
+            feed.on_frame(frame, core);
             let serial = feed.serial();
-            self.feed_news(serial, news, core);
+            self.on_feed(serial, core);
         }
         self.turn(core);
     }
@@ -117,9 +118,9 @@ impl Server {
     pub fn on_called(&mut self, conn: ConnId, accepted: bool, core: &mut Core) {
         match self.feed_of(conn) {
             Some(feed) => {
-                let news = feed.on_called(accepted, core);
+                feed.on_called(accepted, core);
                 let serial = feed.serial();
-                self.feed_news(serial, news, core);
+                self.on_feed(serial, core);
             }
             None => core.close(conn, 0),
         }
@@ -132,9 +133,9 @@ impl Server {
             core.close(conn, CALLED);
             self.gone(standing, why, core);
         } else if let Some(feed) = self.feed_of(conn) {
-            let news = feed.on_closed(why, core);
+            feed.on_closed(why, core);
             let serial = feed.serial();
-            self.feed_news(serial, news, core);
+            self.on_feed(serial, core);
         } else {
             core.close(conn, usize::from(core.network.conn(conn).hosts[0] != SERVER));
         }
@@ -161,36 +162,23 @@ impl Server {
     /// A feed wanted to be woken.
     pub fn on_feed_timer(&mut self, serial: u64, core: &mut Core) {
         let Some(feed) = self.feeds.values_mut().find(|feed| feed.serial() == serial) else { return };
-        let news = feed.turn(core);
-        self.feed_news(serial, news, core);
+        feed.turn(core);
+        self.on_feed(serial, core);
         self.turn(core);
     }
 
-    fn feed_news(&mut self, serial: u64, news: Vec<FeedNews>, core: &mut Core) {
-        for news in news {
-            let Some(chain) = self.feeds.iter().find(|(_, feed)| feed.serial() == serial).map(|(chain, _)| *chain)
-            else {
-                return;
-            };
-            let now = core.now;
-            match news {
-                FeedNews::Sent { blocks, bytes } => {
-                    self.blocks_sent += blocks;
-                    self.egress += bytes;
-                }
-                FeedNews::Broken(detail, damaged) => {
-                    self.machine.on_feed(chain, FeedEvent::Broken { detail, damaged }, now);
-                }
-                FeedNews::Waited(network, of) => self.machine.on_feed(chain, FeedEvent::Waited { network, of }, now),
-                FeedNews::Up => self.machine.on_feed(chain, FeedEvent::Up, now),
-                FeedNews::Down(detail, damaged) => {
-                    core.note(format_args!("server: the feed of chain {chain} is down: {detail}"));
-                    self.machine.on_feed(chain, FeedEvent::Down { detail, damaged }, now);
-                }
-                FeedNews::ImageCorrupt(block) => {
-                    self.machine.on_block_checked(Some(&format!("block {block} of the image is rotten")), now);
-                }
+    /// Tells the deployment what happened on a feed, unless that was replaced.
+    fn on_feed(&mut self, serial: u64, core: &mut Core) {
+        loop {
+            let Some((chain, feed)) = self.feeds.iter_mut().find(|(_, feed)| feed.serial() == serial) else { return };
+            let (chain, (blocks, bytes)) = (*chain, feed.take_sent());
+            self.blocks_sent += blocks;
+            self.egress += bytes;
+            let Some(event) = feed.poll_event() else { return };
+            if let FeedEvent::Down { detail: why, .. } = &event {
+                core.note(format_args!("server: the feed of chain {chain} is down: {why}"));
             }
+            self.machine.on_feed(chain, event, core.now);
         }
     }
 
@@ -290,11 +278,11 @@ impl Server {
             DeploymentEvent::StartFeed { chain, terms, address, blocks } => {
                 core.note(format_args!("server: chain {chain} is fed: node {}, {} blocks", terms.to, blocks.count()));
                 self.last_feed += 1;
-                let order = FeedOrder { serial: self.last_feed, terms, address, blocks };
+                let order = FeedOrder { terms, address, blocks };
                 if let Some(old) = self.feeds.remove(&chain) {
                     old.stop(core);
                 }
-                self.feeds.insert(chain, Feed::start(order, core));
+                self.feeds.insert(chain, Feed::start(self.last_feed, order, core));
             }
             DeploymentEvent::StopFeed { chain } => {
                 if let Some(feed) = self.feeds.remove(&chain) {

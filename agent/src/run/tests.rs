@@ -5,9 +5,9 @@ use crate::callers::{Callers, Calling};
 use crate::event_loop::{EventLoop, callers};
 use crate::inventory::{Roots, disks};
 use slidecast_image::create::{CreateOptions, create};
-use slidecast_image::{Image, Resolved};
+use slidecast_image::{Image, Resolved, StoredRef};
 use slidecast_proto::control::{LinkClass, LinkSpec};
-use slidecast_proto::feed::{BlockFrame, Feed, FeedTransmit, Source};
+use slidecast_proto::feed::{BlockFrame, Feed, FeedOrder, FeedTransmit, Source};
 use slidecast_proto::frame::HEADER_LEN;
 use slidecast_proto::link::Terms;
 use slidecast_proto::reason::{Free, Then, Verified, Verify};
@@ -82,6 +82,8 @@ impl Fixture {
 }
 
 impl Source for Fixture {
+    type Payload = StoredRef;
+
     fn manifest(&self) -> Arc<[u8]> {
         self.image.header_bytes().into()
     }
@@ -90,13 +92,14 @@ impl Source for Fixture {
         self.image.part_bytes(part).into()
     }
 
-    fn block(&self, block: BlockNo) -> Option<BlockFrame> {
+    fn block(&self, block: BlockNo) -> Option<BlockFrame<StoredRef>> {
         let stored = self.image.stored(block)?;
         Some(BlockFrame {
             codec: stored.codec as u8,
             raw_len: stored.raw_len,
             stored_len: stored.stored_len,
             crc: stored.crc,
+            payload: stored,
         })
     }
 }
@@ -251,15 +254,16 @@ fn feed(
     };
     let mut stream = TcpStream::connect(head).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
-    let mut feed = Feed::new(terms, Arc::new(shape), BlockSet::full(blocks), [3; 16], now());
+    let order = FeedOrder { terms, address: head, blocks: BlockSet::full(blocks) };
+    let mut feed = Feed::new(order, Arc::new(shape), now());
+    feed.on_calling([3; 16], now());
     let mut came = Vec::new();
     while !done() {
         while let Some(transmit) = feed.poll_transmit(source) {
             let bytes = match transmit {
                 FeedTransmit::Bytes(bytes) => bytes,
                 FeedTransmit::Shared(header, payload) => [&header[..], &payload].concat(),
-                FeedTransmit::Block(header, block) => {
-                    let stored = source.image.stored(block).unwrap();
+                FeedTransmit::Block(header, block, stored) => {
                     let mut payload = vec![0; stored.stored_len as usize];
                     source.image.layer(stored.layer).read_at(stored.offset, &mut payload).unwrap();
                     damage(block, &mut payload);
@@ -267,7 +271,7 @@ fn feed(
                 }
             };
             stream.write_all(&bytes).unwrap();
-            feed.on_transmitted(now());
+            feed.on_transmitted(true, now());
         }
         let mut buffer = [0; 65536];
         match stream.read(&mut buffer) {
@@ -282,13 +286,13 @@ fn feed(
             if came.len() < end {
                 break;
             }
-            let event = feed.on_frame(&header, &came[HEADER_LEN..end], now()).unwrap();
-            if let slidecast_proto::link::SenderEvent::Again(block) = event {
+            if let Some(block) = feed.on_frame(&header, &came[HEADER_LEN..end], now()) {
                 feed.resend(block);
             }
             came.drain(..end);
         }
-        feed.on_time(now()).unwrap();
+        feed.on_time(now());
+        assert!(feed.has_link());
     }
 }
 

@@ -18,6 +18,7 @@ mod stalls;
 #[cfg(test)]
 mod tests;
 
+pub use crate::feed::FeedEvent;
 pub use places::NoRoom;
 pub use record::{NodeRecord, Outcome, Place, Standing};
 pub use repair::{Repair, RepairKind};
@@ -112,34 +113,6 @@ pub enum DeploymentEvent {
     Note(String),
     /// All is over; the orders still waiting are to be sent, then everything may be closed.
     Over,
-}
-
-/// What happened on a feed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FeedEvent {
-    /// The link stands.
-    Up,
-    /// The link broke; it is being made again.
-    Broken {
-        /// Why.
-        detail: String,
-        /// What the head sent was damaged.
-        damaged: bool,
-    },
-    /// The link is gone and is not made again.
-    Down {
-        /// Why.
-        detail: String,
-        /// Whatever the head answered was damaged.
-        damaged: bool,
-    },
-    /// For how long the feed had something to send and the network did not take it, and in what time.
-    Waited {
-        /// Waited for the network.
-        network: Duration,
-        /// Out of this.
-        of: Duration,
-    },
 }
 
 /// How far the deployment is.
@@ -450,8 +423,10 @@ impl Deployment {
         match event {
             _ if self.stage != Stage::Running => {}
             FeedEvent::Up => self.on_feed_up(chain),
+            FeedEvent::Ended => {}
             FeedEvent::Broken { detail, damaged } => self.on_feed_broken(chain, &detail, damaged, now),
             FeedEvent::Down { detail, damaged } => self.on_feed_down(chain, &detail, damaged, now),
+            FeedEvent::ImageCorrupt(detail) => self.fail_all(Reason::ImageCorrupt, &detail, now),
             FeedEvent::Waited { network, of } => {
                 if let Some(state) = self.chains.get_mut(usize::from(chain)) {
                     state.paces.on_feed_waited(network, of);

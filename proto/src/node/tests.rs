@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::control::{LinkSpec, LinkState};
-use crate::feed::{BlockFrame, Feed, FeedTransmit, Source};
+use crate::feed::{BlockFrame, Feed, FeedOrder, FeedTransmit, Source};
 use crate::frame::Kind;
-use crate::link::{SenderEvent, refusal};
+use crate::link::refusal;
 use crate::reason::{Phase, Reason, Verified};
 use crate::units::LinkKey;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -35,6 +35,8 @@ impl Image {
 }
 
 impl Source for Image {
+    type Payload = ();
+
     fn manifest(&self) -> Arc<[u8]> {
         self.manifest.into()
     }
@@ -43,8 +45,8 @@ impl Source for Image {
         part.0.to_le_bytes()[..].into()
     }
 
-    fn block(&self, block: BlockNo) -> Option<BlockFrame> {
-        let frame = BlockFrame { codec: 0, raw_len: BLOCK, stored_len: BLOCK, crc: !block.0 };
+    fn block(&self, block: BlockNo) -> Option<BlockFrame<()>> {
+        let frame = BlockFrame { codec: 0, raw_len: BLOCK, stored_len: BLOCK, crc: !block.0, payload: () };
         (!Self::is_fill(block.0)).then_some(frame)
     }
 }
@@ -114,7 +116,10 @@ fn feed(image: &Image, join: &Join, now: Time) -> Feed {
         key: join.upstream.key.clone(),
         class: LinkClass::Paced,
     };
-    Feed::new(terms, Arc::new(image.shape()), BlockSet::full(image.blocks), [1; 16], now)
+    let order = FeedOrder { terms, address: spec(1).address, blocks: BlockSet::full(image.blocks) };
+    let mut feed = Feed::new(order, Arc::new(image.shape()), now);
+    feed.on_calling([1; 16], now);
+    feed
 }
 
 impl Rig {
@@ -204,14 +209,14 @@ impl World {
         let mut moved = false;
         while let Some(transmit) = self.feed.poll_transmit(&self.image) {
             moved = true;
-            self.feed.on_transmitted(self.now);
+            self.feed.on_transmitted(true, self.now);
             if self.cut.contains(&0) {
                 continue;
             }
             let (header, payload) = match transmit {
                 FeedTransmit::Bytes(bytes) => split(&bytes),
                 FeedTransmit::Shared(header, bytes) => (Header::parse(&header).unwrap(), bytes.to_vec()),
-                FeedTransmit::Block(header, _) => (Header::parse(&header).unwrap(), Vec::new()),
+                FeedTransmit::Block(header, ..) => (Header::parse(&header).unwrap(), Vec::new()),
             };
             self.deliver_down(0, header, payload);
         }
@@ -238,7 +243,7 @@ impl World {
                     continue;
                 }
                 if at == 0 {
-                    if let SenderEvent::Again(block) = self.feed.on_frame(&header, &payload, self.now).unwrap() {
+                    if let Some(block) = self.feed.on_frame(&header, &payload, self.now) {
                         self.feed.resend(block);
                     }
                 } else {
@@ -310,7 +315,7 @@ impl World {
         while self.now < end {
             while self.turn() {}
             self.now = self.now.after(Duration::from_millis(10));
-            let _silent = self.feed.on_time(self.now);
+            self.feed.on_time(self.now);
             let now = self.now;
             self.rigs.iter_mut().for_each(|rig| rig.node.on_time(now));
         }

@@ -11,7 +11,7 @@ use super::log_limit::{LogLimit, Said};
 use super::signals::Signals;
 use super::state::{Keeper, Keys};
 use crate::boot::Through;
-use crate::feed::{Feed, FeedContext, FeedNews, FeedOrder};
+use crate::feed::{Feed, FeedContext};
 use crate::nic::Nics;
 use crate::progress::Progress;
 use crate::shown::shown;
@@ -21,8 +21,9 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use slidecast_proto::approval::{Boot, Caller};
 use slidecast_proto::control::{Abort, Hello, LogLine, ToAgent, ToServer};
-use slidecast_proto::deployment::{Deployment, DeploymentEvent, FeedEvent, Stage};
+use slidecast_proto::deployment::{Deployment, DeploymentEvent, Stage};
 use slidecast_proto::door::{Admission, Door, Place};
+use slidecast_proto::feed::{FeedEvent, FeedOrder};
 use slidecast_proto::noise::{Channel, ChannelError, Mode, SecretKey};
 use slidecast_proto::plan::{CardId, Plan};
 use slidecast_proto::reason::{EndState, Reason};
@@ -243,7 +244,7 @@ impl EventLoop {
         while let Ok(news) = self.parts.news.try_recv() {
             self.changed = true;
             match news {
-                News::Feed(serial, news) => self.on_feed_news(serial, news, now),
+                News::Feed(serial, event) => self.on_feed_event(serial, event, now),
                 News::Kept => {}
                 News::Boot(line) => self.parts.progress.line(line),
                 News::Heard(heard) => {
@@ -258,28 +259,18 @@ impl EventLoop {
         }
     }
 
-    fn on_feed_news(&mut self, serial: u64, news: FeedNews, now: Time) {
+    fn on_feed_event(&mut self, serial: u64, event: FeedEvent, now: Time) {
         // A feed that was replaced may still have something to say; it is about a link that no longer counts.
         let Some(chain) = self.feeds.iter().find(|(_, (running, _))| *running == serial).map(|(chain, _)| *chain)
         else {
             return;
         };
-        match news {
-            FeedNews::Up => self.parts.deployment.on_feed(chain, FeedEvent::Up, now),
-            FeedNews::Broken { detail, damaged } => {
-                let detail = shown(&detail);
-                self.parts.deployment.on_feed(chain, FeedEvent::Broken { detail, damaged }, now);
-            }
-            FeedNews::Waited { network, of } => {
-                self.parts.deployment.on_feed(chain, FeedEvent::Waited { network, of }, now);
-            }
-            FeedNews::Ended => log::debug!("chain {chain}: everything is sent"),
-            FeedNews::Down { detail, damaged } => {
-                let detail = shown(&detail);
-                self.parts.deployment.on_feed(chain, FeedEvent::Down { detail, damaged }, now);
-            }
-            FeedNews::ImageCorrupt { detail, .. } => self.parts.deployment.on_block_checked(Some(&detail), now),
-        }
+        let event = match event {
+            FeedEvent::Broken { detail, damaged } => FeedEvent::Broken { detail: shown(&detail), damaged },
+            FeedEvent::Down { detail, damaged } => FeedEvent::Down { detail: shown(&detail), damaged },
+            other => other,
+        };
+        self.parts.deployment.on_feed(chain, event, now);
     }
 
     fn accept(&mut self, now: Time) {
@@ -649,9 +640,7 @@ impl EventLoop {
                 nodes.filter(|node| **node == old).for_each(|node| *node = new);
             }
             DeploymentEvent::StartFeed { chain, terms, address, blocks } => {
-                self.last_feed += 1;
-                let serial = self.last_feed;
-                self.start_feed(FeedOrder { serial, chain, terms, address, blocks }, now);
+                self.start_feed(chain, FeedOrder { terms, address, blocks }, now);
             }
             DeploymentEvent::StopFeed { chain } => drop(self.feeds.remove(&chain)),
             DeploymentEvent::CheckBlock(block) => self.parts.checker.ask(block),
@@ -686,11 +675,12 @@ impl EventLoop {
         }
     }
 
-    fn start_feed(&mut self, order: FeedOrder, now: Time) {
-        let (chain, serial) = (order.chain, order.serial);
+    fn start_feed(&mut self, chain: u16, order: FeedOrder, now: Time) {
+        self.last_feed += 1;
+        let serial = self.last_feed;
         // A feed that the chain has already ends where this one begins.
         self.feeds.remove(&chain);
-        match Feed::start(order, self.parts.context.clone()) {
+        match Feed::start(serial, chain, order, self.parts.context.clone()) {
             Ok(feed) => drop(self.feeds.insert(chain, (serial, feed))),
             Err(error) => {
                 let detail = format!("starting a feed: {error}");

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::complain;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, one_line};
-use crate::feed::{FeedContext, FeedNews};
+use crate::feed::FeedContext;
 use crate::key::{self, KeyFileError};
 use crate::nic::Nics;
 use crate::output::{Output, OutputError};
@@ -38,6 +38,7 @@ use slidecast_proto::approval::Approval;
 use slidecast_proto::control::Prepare;
 use slidecast_proto::deployment::{Deployment, DeploymentConfig, NodeRecord, Stage, Standing};
 use slidecast_proto::discovery::{Offer, Responder};
+use slidecast_proto::feed::FeedEvent;
 use slidecast_proto::noise::SecretKey;
 use slidecast_proto::plan::{Plan, PlanLimits};
 use slidecast_proto::reason::EndState;
@@ -60,7 +61,7 @@ const NEWS: usize = 256;
 #[derive(Debug)]
 enum News {
     /// Of the feed with this serial number.
-    Feed(u64, FeedNews),
+    Feed(u64, FeedEvent),
     /// A block was checked in the image file; what is wrong with it, if anything is.
     Checked(BlockNo, Option<String>),
     /// The state of the deployment was kept, or could not be.
@@ -173,7 +174,7 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         image: context_image,
         clock,
         egress: AtomicU64::new(0),
-        news: Box::new(move |serial, news| tell_feed(News::Feed(serial, news))),
+        tell: Box::new(move |serial, event| tell_feed(News::Feed(serial, event))),
     });
     let tell_kept = tell.clone();
     keeper.iter_mut().for_each(|keeper| {

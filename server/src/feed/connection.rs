@@ -1,23 +1,21 @@
-//! One connection from the server to the head of a chain: drives the [`Feed`] machine over a socket.
+//! One connection from the server to the head of a chain: the [`Feed`] machine's frames over a socket.
 
 use super::incoming::{Got, Incoming};
 use super::outgoing::{Outgoing, WriteError};
 use super::readahead::Readahead;
-use super::{FeedContext, FeedOrder};
+use super::source::FromImage;
 use crate::failure::one_line;
 use mio::net::TcpStream;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{SetStruct, TcpUserTimeout};
-use slidecast_image::{Resolved, StoredRef};
-use slidecast_proto::feed::{BlockFrame, Feed, FeedTransmit, Source};
+use slidecast_image::Resolved;
+use slidecast_proto::feed::{Feed, FeedOrder, FeedTransmit};
 use slidecast_proto::frame::HeaderError;
-use slidecast_proto::link::{LinkFault, SenderEvent};
+use slidecast_proto::link::LinkFault;
 use slidecast_proto::set::BlockSet;
-use slidecast_proto::units::{BlockNo, PartNo, Time};
-use std::cell::RefCell;
+use slidecast_proto::units::Time;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 
 /// The most unsent bytes the kernel holds for a link: what is behind them stays able to change its mind. A call may
 /// overshoot by one pipe's worth (64 KiB), so that it stays within 512 KiB.
@@ -40,15 +38,22 @@ pub(crate) enum ConnectionError {
     Io(io::Error),
     /// The head hung up.
     Closed,
-    /// The rules of the link were broken, or the head went silent.
-    Fault(LinkFault),
-    /// A block in the image file is not what it should be; nothing the network could help with.
-    Image {
-        /// The block.
-        block: BlockNo,
-        /// File, place and fault in one line.
-        detail: String,
-    },
+    /// What came is no frame.
+    Frame(HeaderError),
+    /// A block in the image file is not what it must be, which no other connection could help with: file, place and fault in one
+    /// line.
+    Image(String),
+}
+
+impl ConnectionError {
+    /// The fault of the link, or else the fault of the image.
+    pub(crate) fn into_fault(self) -> Result<LinkFault, String> {
+        match self {
+            Self::Image(detail) => Err(detail),
+            Self::Frame(error) => Ok(error.into()),
+            Self::Io(_) | Self::Closed => Ok(LinkFault::Broken(self.to_string())),
+        }
+    }
 }
 
 impl fmt::Display for ConnectionError {
@@ -56,8 +61,8 @@ impl fmt::Display for ConnectionError {
         match self {
             Self::Io(error) => error.fmt(f),
             Self::Closed => f.write_str("the head closed the connection"),
-            Self::Fault(fault) => fault.fmt(f),
-            Self::Image { detail, .. } => f.write_str(detail),
+            Self::Frame(error) => error.fmt(f),
+            Self::Image(detail) => f.write_str(detail),
         }
     }
 }
@@ -68,15 +73,9 @@ impl From<io::Error> for ConnectionError {
     }
 }
 
-impl From<LinkFault> for ConnectionError {
-    fn from(fault: LinkFault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
 impl From<HeaderError> for ConnectionError {
     fn from(error: HeaderError) -> Self {
-        Self::Fault(error.into())
+        Self::Frame(error)
     }
 }
 
@@ -93,7 +92,6 @@ pub(crate) struct Turn {
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: TcpStream,
-    machine: Feed,
     source: FromImage,
     todo: BlockSet,
     readahead: Readahead,
@@ -103,19 +101,14 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Starts to connect to the head that `order` names.
-    pub(crate) fn open(order: &FeedOrder, context: &FeedContext) -> io::Result<Self> {
+    pub(crate) fn open(order: &FeedOrder, source: FromImage) -> io::Result<Self> {
         let socket = TcpStream::connect(order.address)?;
         socket.set_nodelay(true)?;
         setsockopt(&socket, NotSentLowat, &UNSENT)?;
         setsockopt(&socket, TcpUserTimeout, &USER_TIMEOUT_MS)?;
-        let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce).map_err(io::Error::other)?;
-        let (terms, todo) = (order.terms.clone(), order.blocks.clone());
-        let machine = Feed::new(terms, context.shape.clone(), todo, nonce, context.clock.now());
         Ok(Self {
             socket,
-            machine,
-            source: FromImage { image: context.image.clone(), part: RefCell::default() },
+            source,
             todo: order.blocks.clone(),
             readahead: Readahead::new(),
             incoming: Incoming::new(),
@@ -127,106 +120,58 @@ impl Connection {
         &mut self.socket
     }
 
-    /// Whether the head has proven its link key.
-    pub(crate) fn is_proven(&self) -> bool {
-        self.machine.is_proven()
-    }
-
-    /// Whether everything of the pass was given to the kernel.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.machine.is_drained() && self.outgoing.is_empty()
-    }
-
-    /// Whether the socket has not taken all that it was given, or the head gives no credit for what comes next.
-    pub(crate) fn is_sending(&self) -> bool {
-        !self.outgoing.is_empty() || self.machine.waits_for_credit()
-    }
-
-    /// When to call [`Self::turn`] at the latest.
-    pub(crate) fn deadline(&self) -> Time {
-        self.machine.deadline()
-    }
-
-    /// Takes what came, and writes at most one more frame.
-    pub(crate) fn turn(&mut self, now: Time) -> Result<Turn, ConnectionError> {
-        let heard = self.read(now)?;
-        self.machine.on_time(now)?;
+    /// Gives the machine what came, and writes at most one more frame. Where that ends the link, the machine has no link any more.
+    pub(crate) fn turn(&mut self, machine: &mut Feed, now: Time) -> Result<Turn, ConnectionError> {
+        let heard = self.read(machine, now)?;
+        machine.on_time(now);
         if self.outgoing.is_empty() {
-            self.refill();
+            self.refill(machine);
         }
         if self.outgoing.is_empty() {
-            return Ok(Turn { written: 0, idle: !heard });
+            return Ok(Turn { written: 0, idle: !heard && machine.has_link() });
         }
-        let image = self.source.image.as_ref();
+        let image = self.source.image();
         let (written, more) = self.outgoing.write(&self.socket, image).map_err(|error| in_words(error, image))?;
         if written > 0 {
-            self.machine.on_transmitted(now);
+            machine.on_transmitted(self.outgoing.is_empty(), now);
         }
         Ok(Turn { written, idle: !more && !heard })
     }
 
     /// Reads once; gives whether there may be more.
-    fn read(&mut self, now: Time) -> Result<bool, ConnectionError> {
+    fn read(&mut self, machine: &mut Feed, now: Time) -> Result<bool, ConnectionError> {
         match self.incoming.read(&mut self.socket)? {
             Got::Nothing => return Ok(false),
             Got::Closed => return Err(ConnectionError::Closed),
-            Got::Bytes => self.machine.on_alive(now),
+            Got::Bytes => machine.on_alive(now),
         }
-        while let Some((header, payload)) = self.incoming.next_frame()? {
-            if let SenderEvent::Again(block) = self.machine.on_frame(&header, &payload, now)? {
+        while machine.has_link()
+            && let Some((header, payload)) = self.incoming.next_frame()?
+        {
+            if let Some(block) = machine.on_frame(&header, &payload, now) {
                 // Damaged on the way, or on our own disk? The head asks again once, then it gives the link up.
-                let rotten = |error| ConnectionError::Image { block, detail: one_line(&error) };
-                self.source.image.check_block(block).map_err(rotten)?;
-                self.machine.resend(block);
+                self.source.image().check_block(block).map_err(|error| ConnectionError::Image(one_line(&error)))?;
+                machine.resend(block);
             }
         }
         Ok(true)
     }
 
     /// Queues the next frame, if there is one and credit covers it.
-    fn refill(&mut self) {
-        match self.machine.poll_transmit(&self.source) {
+    fn refill(&mut self, machine: &mut Feed) {
+        match machine.poll_transmit(&self.source) {
             None => {}
             Some(FeedTransmit::Bytes(bytes)) => self.outgoing.push_bytes(bytes.into(), false),
             Some(FeedTransmit::Shared(header, bytes)) => {
                 self.outgoing.push_bytes(header.into(), true);
                 self.outgoing.push_bytes(bytes, false);
             }
-            Some(FeedTransmit::Block(header, block)) => {
-                let image = &self.source.image;
-                let stored = image.stored(block).expect("the machine sends blocks that the source said are stored");
-                self.readahead.sent(image, &self.todo, block, stored.stored_len);
+            Some(FeedTransmit::Block(header, block, stored)) => {
+                self.readahead.sent(self.source.image(), &self.todo, block, stored.stored_len);
                 self.outgoing.push_bytes(header.into(), true);
                 self.outgoing.push_payload(block, &stored);
             }
         }
-    }
-}
-
-/// Where the machine gets what it sends.
-#[derive(Debug)]
-struct FromImage {
-    image: Arc<Resolved>,
-    /// The part made last: while it waits for credit it is asked for again and again.
-    part: RefCell<Option<(PartNo, Arc<[u8]>)>>,
-}
-
-impl Source for FromImage {
-    fn manifest(&self) -> Arc<[u8]> {
-        self.image.header_bytes().into()
-    }
-
-    fn part(&self, part: PartNo) -> Arc<[u8]> {
-        let mut made = self.part.borrow_mut();
-        match &*made {
-            Some((last, bytes)) if *last == part => bytes.clone(),
-            _ => made.insert((part, self.image.part_bytes(part).into())).1.clone(),
-        }
-    }
-
-    fn block(&self, block: BlockNo) -> Option<BlockFrame> {
-        let StoredRef { codec, raw_len, stored_len, crc, .. } = self.image.stored(block)?;
-        Some(BlockFrame { codec: codec as u8, raw_len, stored_len, crc })
     }
 }
 
@@ -236,7 +181,7 @@ fn in_words(error: WriteError, image: &Resolved) -> ConnectionError {
         WriteError::Image { block, layer, offset, source } => {
             let path = image.path(layer).display();
             let detail = format!("reading block {block} at {offset} of {path}: {source}");
-            ConnectionError::Image { block, detail }
+            ConnectionError::Image(detail)
         }
     }
 }

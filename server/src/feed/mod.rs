@@ -1,13 +1,13 @@
 //! Feeds: one thread per chain sends the image to the chain's head.
 //!
-//! A payload goes from the layer file into the socket by sendfile(2), without passing through this program. A connection
-//! that breaks is made again for as long as [`PATIENCE`]; what was lost with it the head asks for itself, because every
-//! link begins with what its downstream lacks.
+//! What is sent, when, and how long a head is called again is decided by [`slidecast_proto::feed`]; here are the socket and the
+//! image file. A payload goes from the layer file into the socket by sendfile(2), without passing through this program.
 
 mod connection;
 mod incoming;
 mod outgoing;
 mod readahead;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -15,77 +15,15 @@ use crate::clock::Clock;
 use connection::{Connection, ConnectionError};
 use mio::{Events, Interest, Poll, Token, Waker};
 use slidecast_image::Resolved;
-use slidecast_proto::link::{DamagedAnswers, LinkFault, Terms};
+use slidecast_proto::feed::{Feed as Machine, FeedEvent, FeedOrder};
 use slidecast_proto::node::Shape;
-use slidecast_proto::set::BlockSet;
-use slidecast_proto::units::{BlockNo, Time};
+use source::FromImage;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
-
-/// How long a feed tries to get, or to get back, its connection.
-pub const PATIENCE: Duration = Duration::from_secs(3);
-/// How often it is told what a feed waited for.
-const TELL_EVERY: Duration = Duration::from_secs(1);
-/// The pause between two tries.
-const PAUSE: Duration = Duration::from_millis(100);
 
 const SOCKET: Token = Token(0);
 const WAKE: Token = Token(1);
-
-/// What a feed has to send, and to whom.
-#[derive(Clone, Debug)]
-pub struct FeedOrder {
-    /// Tells this feed from others that the chain had or will have.
-    pub serial: u64,
-    /// The chain.
-    pub chain: u16,
-    /// What the head was told of the link.
-    pub terms: Terms,
-    /// Where the head listens.
-    pub address: SocketAddr,
-    /// The blocks of this pass.
-    pub blocks: BlockSet,
-}
-
-/// What became of a feed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FeedNews {
-    /// The link is up; blocks flow.
-    Up,
-    /// Everything of the pass was given to the kernel.
-    Ended,
-    /// The link broke; it is being made again.
-    Broken {
-        /// Why, in one line.
-        detail: String,
-        /// What the head sent was damaged.
-        damaged: bool,
-    },
-    /// How long there was something to send and the network did not take it.
-    Waited {
-        /// Waited for the network.
-        network: Duration,
-        /// Out of this.
-        of: Duration,
-    },
-    /// The link is gone and did not come back. Nothing more comes from this feed.
-    Down {
-        /// Why, in one line.
-        detail: String,
-        /// Whatever the head answered was damaged.
-        damaged: bool,
-    },
-    /// A block in the image file is not what it should be. Nothing more comes from this feed.
-    ImageCorrupt {
-        /// The block.
-        block: BlockNo,
-        /// File, block and fault in one line.
-        detail: String,
-    },
-}
 
 /// What all feeds of a deployment share.
 pub struct FeedContext {
@@ -97,8 +35,8 @@ pub struct FeedContext {
     pub clock: Clock,
     /// Bytes given to the kernel by all feeds.
     pub egress: AtomicU64,
-    /// Called with the serial number of a feed when there is news of it.
-    pub news: Box<dyn Fn(u64, FeedNews) + Send + Sync>,
+    /// Called with the serial number of a feed when something happened on it.
+    pub tell: Box<dyn Fn(u64, FeedEvent) + Send + Sync>,
 }
 
 impl std::fmt::Debug for FeedContext {
@@ -115,17 +53,17 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Starts the thread of a feed.
+    /// Starts the thread of a feed of `chain`. `serial` tells it from others that the chain had or will have.
     ///
     /// # Errors
     /// What the system said to a new thread or poll set.
-    pub fn start(order: FeedOrder, context: Arc<FeedContext>) -> io::Result<Self> {
+    pub fn start(serial: u64, chain: u16, order: FeedOrder, context: Arc<FeedContext>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let worker = Worker { order, context, poll, stop: stop.clone() };
-        let name = format!("slidecast-feed{}", worker.order.chain);
-        std::thread::Builder::new().name(name).spawn(move || worker.run())?;
+        let machine = Machine::new(order, context.shape.clone(), context.clock.now());
+        let worker = Worker { serial, chain, machine, context, poll, stop: stop.clone() };
+        std::thread::Builder::new().name(format!("slidecast-feed{chain}")).spawn(move || worker.run())?;
         Ok(Self { stop, waker })
     }
 }
@@ -139,7 +77,9 @@ impl Drop for Feed {
 }
 
 struct Worker {
-    order: FeedOrder,
+    serial: u64,
+    chain: u16,
+    machine: Machine,
     context: Arc<FeedContext>,
     poll: Poll,
     stop: Arc<AtomicBool>,
@@ -147,91 +87,56 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
-        let mut give_up = self.context.clock.now().after(PATIENCE);
-        let mut said_up = false;
-        let mut answers = DamagedAnswers::default();
-        while let Err((error, was_open)) = self.connect_and_serve(&mut said_up) {
-            let now = self.context.clock.now();
-            if was_open {
-                give_up = now.after(PATIENCE);
-                if !matches!(error, ConnectionError::Image { .. }) {
-                    let damaged = matches!(&error, ConnectionError::Fault(fault) if fault.is_damage());
-                    self.say(FeedNews::Broken { detail: error.to_string(), damaged });
+        while !self.machine.is_over() && !self.stop.load(Ordering::Relaxed) {
+            let result = match self.machine.wants_call(self.context.clock.now()) {
+                true => self.serve(),
+                false => self.sleep().map_err(ConnectionError::from),
+            };
+            if let Err(error) = result {
+                let order = self.machine.order();
+                log::debug!("chain {}: link to node {} at {}: {error}", self.chain, order.terms.to, order.address);
+                match error.into_fault() {
+                    Ok(fault) => self.machine.on_closed(&fault, self.context.clock.now()),
+                    Err(detail) => self.machine.on_image_fault(detail),
                 }
-            } else if let ConnectionError::Fault(fault) = &error {
-                answers.on_fault(fault);
             }
-            let terms = &self.order.terms;
-            log::debug!("chain {}: link to node {} at {}: {error}", self.order.chain, terms.to, self.order.address);
-            match error {
-                ConnectionError::Image { block, detail } => {
-                    return self.say(FeedNews::ImageCorrupt { block, detail });
-                }
-                // If the kernel acknowledges but the agent is silent, another attempt will not help.
-                error
-                    if now >= give_up
-                        || answers.are_many()
-                        || matches!(error, ConnectionError::Fault(LinkFault::Handshake)) =>
-                {
-                    let detail = format!("link to node {} at {}: {error}", terms.to, self.order.address);
-                    return self.say(FeedNews::Down { detail, damaged: answers.are_many() });
-                }
-                _ => {}
-            }
-            if self.wait(now.after(PAUSE)).is_err() || self.stopped() {
-                return;
-            }
+            self.tell();
         }
     }
 
-    fn say(&self, news: FeedNews) {
-        (self.context.news)(self.order.serial, news);
+    fn tell(&mut self) {
+        while let Some(event) = self.machine.poll_event() {
+            (self.context.tell)(self.serial, event);
+        }
     }
 
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    /// Waits until something happens or `until` comes.
-    fn wait(&mut self, until: Time) -> io::Result<()> {
+    /// Waits until something happens, or until the machine's time comes.
+    fn sleep(&mut self) -> io::Result<()> {
+        let clock = self.context.clock;
+        let from = clock.now();
         let mut events = Events::with_capacity(4);
-        match self.poll.poll(&mut events, Some(self.context.clock.until(until))) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            result => result,
+        match self.poll.poll(&mut events, Some(clock.until(self.machine.deadline()))) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => self.machine.on_slept(from, clock.now()),
         }
+        Ok(())
     }
 
-    /// Serves one connection until the feed is stopped; an error says whether blocks could flow before it.
-    fn connect_and_serve(&mut self, said_up: &mut bool) -> Result<(), (ConnectionError, bool)> {
+    /// Calls the head, and serves the connection until the feed or its link ends.
+    fn serve(&mut self) -> Result<(), ConnectionError> {
         let context = self.context.clone();
-        let mut connection = Connection::open(&self.order, &context).map_err(|error| (error.into(), false))?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let registered = self.poll.registry().register(connection.socket(), SOCKET, interest);
-        registered.map_err(|error| (error.into(), false))?;
-        let mut said_ended = false;
-        let (mut since, mut network) = (context.clock.now(), Duration::ZERO);
-        while !self.stopped() {
-            let turn = connection.turn(context.clock.now());
-            let turn = turn.map_err(|error| (error, connection.is_proven()))?;
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(io::Error::other)?;
+        let source = FromImage::new(context.image.clone());
+        let mut connection = Connection::open(self.machine.order(), source)?;
+        self.poll.registry().register(connection.socket(), SOCKET, Interest::READABLE | Interest::WRITABLE)?;
+        self.machine.on_calling(nonce, context.clock.now());
+        while self.machine.has_link() && !self.stop.load(Ordering::Relaxed) {
+            let turn = connection.turn(&mut self.machine, context.clock.now())?;
             context.egress.fetch_add(turn.written, Ordering::Relaxed);
-            if connection.is_proven() && !*said_up {
-                *said_up = true;
-                self.say(FeedNews::Up);
-            }
-            if connection.is_drained() && !said_ended {
-                said_ended = true;
-                self.say(FeedNews::Ended);
-            }
-            let before = context.clock.now();
-            if before.since(since) >= TELL_EVERY {
-                self.say(FeedNews::Waited { network, of: before.since(since) });
-                (since, network) = (before, Duration::ZERO);
-            }
+            self.tell();
             if turn.idle {
-                self.wait(connection.deadline()).map_err(|error| (error.into(), connection.is_proven()))?;
-                if connection.is_sending() {
-                    network += context.clock.now().since(before);
-                }
+                self.sleep()?;
             }
         }
         Ok(())

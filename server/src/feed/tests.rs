@@ -2,13 +2,16 @@ use super::*;
 use slidecast_image::store::{LayerBytes, LayerStore, LocalFiles};
 use slidecast_image::{CreateOptions, Image, create};
 use slidecast_proto::control::LinkClass;
+use slidecast_proto::feed::PATIENCE;
 use slidecast_proto::frame::{HEADER_LEN, Header, Kind};
-use slidecast_proto::link::{Receiver, ReceiverEvent};
-use slidecast_proto::units::{DeploymentId, Epoch, LinkKey, NodeId};
+use slidecast_proto::link::{Receiver, ReceiverEvent, Terms};
+use slidecast_proto::set::BlockSet;
+use slidecast_proto::units::{BlockNo, DeploymentId, Epoch, LinkKey, NodeId, Time};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver as NewsReceiver};
+use std::time::Duration;
 
 /// More than the image, so that credit is never short.
 const RING: u64 = 64 << 20;
@@ -16,7 +19,7 @@ const RING: u64 = 64 << 20;
 struct Bench {
     dir: tempfile::TempDir,
     context: Arc<FeedContext>,
-    news: NewsReceiver<FeedNews>,
+    news: NewsReceiver<FeedEvent>,
     listener: TcpListener,
 }
 
@@ -80,7 +83,7 @@ fn bench_in(store: &dyn LayerStore) -> Bench {
         shape: Arc::new(shape),
         clock: Clock::start(),
         egress: AtomicU64::new(0),
-        news: Box::new(move |_, news| drop(tell.send(news))),
+        tell: Box::new(move |_, event| drop(tell.send(event))),
     };
     Bench { dir, context: Arc::new(context), news, listener: TcpListener::bind("127.0.0.1:0").unwrap() }
 }
@@ -93,10 +96,10 @@ impl Bench {
     fn start(&self) -> Feed {
         let address = self.listener.local_addr().unwrap();
         let blocks = BlockSet::full(self.context.shape.blocks);
-        Feed::start(FeedOrder { serial: 1, chain: 0, terms: terms(), address, blocks }, self.context.clone()).unwrap()
+        Feed::start(1, 0, FeedOrder { terms: terms(), address, blocks }, self.context.clone()).unwrap()
     }
 
-    fn next_news(&self) -> FeedNews {
+    fn next_news(&self) -> FeedEvent {
         self.news.recv_timeout(Duration::from_secs(10)).unwrap()
     }
 
@@ -157,7 +160,7 @@ fn a_head_gets_what_it_lacks_in_order_and_bytes_sent_are_counted() {
     let mut lacks = BlockSet::full(8);
     lacks.remove(BlockNo(3));
     assert_eq!(bench.take(&lacks, usize::MAX).unwrap(), [0, 1, 2, 4, 5, 6, 7]);
-    assert_eq!((bench.next_news(), bench.next_news()), (FeedNews::Up, FeedNews::Ended));
+    assert_eq!((bench.next_news(), bench.next_news()), (FeedEvent::Up, FeedEvent::Ended));
     let egress = bench.context.egress.load(Ordering::Relaxed);
     assert!((7 << 20..(7 << 20) + (64 << 10)).contains(&egress), "{egress}");
     drop(feed);
@@ -171,9 +174,9 @@ fn a_connection_that_breaks_is_made_again_and_goes_on_with_what_is_lacking() {
     let mut lacks = BlockSet::full(8);
     (0..2).for_each(|block| assert!(lacks.remove(BlockNo(block))));
     assert_eq!(bench.take(&lacks, usize::MAX).unwrap(), [2, 3, 4, 5, 6, 7]);
-    assert_eq!(bench.next_news(), FeedNews::Up);
-    assert!(matches!(bench.next_news(), FeedNews::Broken { .. }), "the server is told at once");
-    assert_eq!(bench.next_news(), FeedNews::Ended);
+    assert_eq!(bench.next_news(), FeedEvent::Up);
+    assert!(matches!(bench.next_news(), FeedEvent::Broken { .. }), "the server is told at once");
+    assert_eq!(bench.next_news(), FeedEvent::Ended);
 }
 
 #[test]
@@ -183,7 +186,7 @@ fn a_head_that_is_not_there_is_given_up_by_name() {
     let address = bench.listener.local_addr().unwrap();
     let Bench { context: _context, news, listener, dir: _dir } = bench;
     drop(listener);
-    let FeedNews::Down { detail, damaged: false } = news.recv_timeout(PATIENCE * 3).unwrap() else { panic!("no end") };
+    let FeedEvent::Down { detail, damaged: false } = news.recv_timeout(PATIENCE * 3).unwrap() else { panic!("no end") };
     assert!(detail.starts_with(&format!("link to node 1 at {address}: ")), "{detail}");
     drop(feed);
 }
@@ -192,7 +195,7 @@ fn a_head_that_is_not_there_is_given_up_by_name() {
 fn a_head_whose_kernel_answers_and_nobody_else_is_called_once() {
     let bench = bench();
     let _feed = bench.start();
-    let FeedNews::Down { detail, damaged: false } = bench.next_news() else { panic!("no end") };
+    let FeedEvent::Down { detail, damaged: false } = bench.next_news() else { panic!("no end") };
     assert!(detail.contains("handshake"), "{detail}");
     bench.listener.set_nonblocking(true).unwrap();
     assert_eq!(std::iter::from_fn(|| bench.listener.accept().ok()).count(), 1);
@@ -209,7 +212,7 @@ fn a_head_whose_every_answer_is_damaged_is_called_three_times_and_told_of() {
         answer[20] ^= 1;
         link.write_all(&answer).unwrap();
     }
-    assert!(matches!(bench.next_news(), FeedNews::Down { damaged: true, .. }));
+    assert!(matches!(bench.next_news(), FeedEvent::Down { damaged: true, .. }));
 }
 
 #[test]
@@ -217,7 +220,7 @@ fn a_store_without_file_descriptors_is_read_and_sent() {
     let bench = bench_in(&Remote);
     let _feed = bench.start();
     assert_eq!(bench.take(&BlockSet::full(8), usize::MAX).unwrap(), Vec::from_iter(0..8));
-    assert_eq!((bench.next_news(), bench.next_news()), (FeedNews::Up, FeedNews::Ended));
+    assert_eq!((bench.next_news(), bench.next_news()), (FeedEvent::Up, FeedEvent::Ended));
 }
 
 #[test]
@@ -233,7 +236,7 @@ fn lost_end(store: &dyn LayerStore) {
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(3 << 20).unwrap();
     let _feed = bench.start();
     assert_eq!(bench.take(&BlockSet::full(8), usize::MAX), None);
-    assert_eq!(bench.next_news(), FeedNews::Up);
-    let FeedNews::ImageCorrupt { block: BlockNo(2), detail } = bench.next_news() else { panic!("no such news") };
+    assert_eq!(bench.next_news(), FeedEvent::Up);
+    let FeedEvent::ImageCorrupt(detail) = bench.next_news() else { panic!("no such news") };
     assert!(detail.starts_with("reading block 2 at ") && detail.contains("base.slide"), "{detail}");
 }

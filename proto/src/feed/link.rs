@@ -1,50 +1,17 @@
-//! The server's end of a chain: the upstream of the head. It holds every block, so its "ring" has no limit; all it decides
+//! One link from a feed to the head of its chain. A feed holds every block, so its "ring" has no limit; all that is decided here
 //! is which frame comes next.
 
-use crate::frame::{HEADER_LEN, Header, Kind};
+use super::{BlockFrame, FeedTransmit, Source};
+use crate::frame::{Header, Kind};
 use crate::link::{BEAT, LinkFault, Sender, SenderEvent, Terms};
 use crate::node::Shape;
 use crate::set::BlockSet;
-use crate::units::{BlockNo, PartNo, Time};
+use crate::units::{BlockNo, Time};
 use std::sync::Arc;
-
-/// How a stored block looks on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockFrame {
-    /// How its payload is compressed.
-    pub codec: u8,
-    /// Its length in bytes before compression.
-    pub raw_len: u32,
-    /// The length of its payload in bytes.
-    pub stored_len: u32,
-    /// CRC-32 of its payload, as `image create` stored it.
-    pub crc: u32,
-}
-
-/// Where a feed gets what it sends.
-pub trait Source {
-    /// The encoded manifest header.
-    fn manifest(&self) -> Arc<[u8]>;
-    /// An encoded part.
-    fn part(&self, part: PartNo) -> Arc<[u8]>;
-    /// A stored block, or nothing for a fill block.
-    fn block(&self, block: BlockNo) -> Option<BlockFrame>;
-}
-
-/// The next thing to write to the head.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FeedTransmit {
-    /// These bytes.
-    Bytes(Vec<u8>),
-    /// A header and its payload.
-    Shared([u8; HEADER_LEN], Arc<[u8]>),
-    /// A header, and then the payload of this block from the image file.
-    Block([u8; HEADER_LEN], BlockNo),
-}
 
 /// The upstream end of a chain's first link.
 #[derive(Debug)]
-pub struct Feed {
+pub(super) struct FeedLink {
     sender: Sender,
     shape: Arc<Shape>,
     todo: BlockSet,
@@ -58,11 +25,10 @@ pub struct Feed {
     looked: Time,
 }
 
-impl Feed {
-    /// A feed that was just connected to the head named in `terms` and has the blocks of `todo` to send. `nonce` must be
+impl FeedLink {
+    /// A link that was just connected to the head named in `terms` and has the blocks of `todo` to send. `nonce` must be
     /// fresh random bytes.
-    #[must_use]
-    pub fn new(terms: Terms, shape: Arc<Shape>, todo: BlockSet, nonce: [u8; 16], now: Time) -> Self {
+    pub(super) fn new(terms: Terms, shape: Arc<Shape>, todo: BlockSet, nonce: [u8; 16], now: Time) -> Self {
         let mut sender = Sender::new(terms, nonce, now);
         sender.set_universe(shape.blocks);
         let parts_sent = BlockSet::empty(u32::try_from(shape.parts.len()).unwrap_or(0));
@@ -80,19 +46,17 @@ impl Feed {
     }
 
     /// Whether the head has proven its link key.
-    #[must_use]
-    pub fn is_proven(&self) -> bool {
+    pub(super) fn is_proven(&self) -> bool {
         self.sender.is_proven()
     }
 
     /// Whether everything was sent.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&self) -> bool {
         self.end_sent && self.sender.has_no_again()
     }
 
     /// Any byte that arrives proves that the head lives.
-    pub fn on_alive(&mut self, now: Time) {
+    pub(super) fn on_alive(&mut self, now: Time) {
         self.sender.on_alive(now);
     }
 
@@ -101,7 +65,7 @@ impl Feed {
     ///
     /// # Errors
     /// [`LinkFault`]: the caller closes the link.
-    pub fn on_frame(&mut self, header: &Header, payload: &[u8], now: Time) -> Result<SenderEvent, LinkFault> {
+    pub(super) fn on_frame(&mut self, header: &Header, payload: &[u8], now: Time) -> Result<SenderEvent, LinkFault> {
         let event = self.sender.on_frame(header, payload, now)?;
         if let SenderEvent::Proven { has_header } = event {
             self.manifest_due = !has_header;
@@ -110,7 +74,7 @@ impl Feed {
     }
 
     /// Sends `block` once more, after everything new.
-    pub fn resend(&mut self, block: BlockNo) {
+    pub(super) fn resend(&mut self, block: BlockNo) {
         self.sender.resend(block);
     }
 
@@ -118,7 +82,7 @@ impl Feed {
     ///
     /// # Errors
     /// [`LinkFault`]: the caller closes the link.
-    pub fn on_time(&mut self, now: Time) -> Result<(), LinkFault> {
+    pub(super) fn on_time(&mut self, now: Time) -> Result<(), LinkFault> {
         // If this side stood still, it has not read what was sent meanwhile: the silence is its own.
         if now.since(self.looked) >= BEAT * 3 {
             self.sender.on_alive(now);
@@ -128,24 +92,22 @@ impl Feed {
     }
 
     /// When [`Self::on_time`] must be called at the latest.
-    #[must_use]
-    pub fn deadline(&self) -> Time {
+    pub(super) fn deadline(&self) -> Time {
         self.sender.deadline()
     }
 
     /// Something was written whole.
-    pub fn on_transmitted(&mut self, now: Time) {
+    pub(super) fn on_transmitted(&mut self, now: Time) {
         self.sender.on_said(now);
     }
 
     /// Whether there is something to send that the head gave no credit for.
-    #[must_use]
-    pub fn waits_for_credit(&self) -> bool {
+    pub(super) fn waits_for_credit(&self) -> bool {
         self.held
     }
 
     /// The next thing to write, if there is any and credit covers it.
-    pub fn poll_transmit(&mut self, source: &impl Source) -> Option<FeedTransmit> {
+    pub(super) fn poll_transmit<S: Source>(&mut self, source: &S) -> Option<FeedTransmit<S::Payload>> {
         self.held = false;
         if let Some(bytes) = self.sender.poll_control() {
             return Some(FeedTransmit::Bytes(bytes));
@@ -210,7 +172,7 @@ impl Feed {
         Some(FeedTransmit::Bytes(header.encode().to_vec()))
     }
 
-    fn send_block(&mut self, block: BlockNo, frame: BlockFrame) -> Option<FeedTransmit> {
+    fn send_block<P>(&mut self, block: BlockNo, frame: BlockFrame<P>) -> Option<FeedTransmit<P>> {
         let header = Header {
             codec: frame.codec,
             raw_len: frame.raw_len,
@@ -223,6 +185,6 @@ impl Feed {
             return None;
         }
         self.sender.sent_block(&header);
-        Some(FeedTransmit::Block(header.encode(), block))
+        Some(FeedTransmit::Block(header.encode(), block, frame.payload))
     }
 }
