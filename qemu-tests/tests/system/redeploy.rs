@@ -170,7 +170,7 @@ fn another_image() {
     deploy.process.kill();
     let mut refused = lab.deploy_as("refused", &fixtures.increment, 2, &["--resume"]).unwrap();
     assert_eq!(refused.process.wait_exit(SOON).unwrap(), Exit::Code(1));
-    assert!(says(&refused.process, &["another one", "base.slide"]), "{}", refused.process.tail());
+    assert!(says(&refused.process, &["a different image", "base.slide"]), "{}", refused.process.tail());
     let mut other = lab.deploy_as("other", &fixtures.increment, 2, &[]).unwrap();
     let (exit, report) = other.wait(LONG).unwrap();
     assert_eq!(exit, Exit::Code(0), "{report:?}");
