@@ -219,7 +219,9 @@ impl Tracker {
         };
         let describe = match &node.standing {
             Standing::Ready(ready) | Standing::Running(ready) => ready.describe.as_str(),
-            _ => "",
+            // A deployment may be over before anybody looked.
+            Standing::Ended(end) => end.ready.describe.as_str(),
+            Standing::Preparing | Standing::Refused { .. } => "",
         };
         // While blocks come, the way is measured by what has come; after that, by what was read back.
         let behind = if phase > Phase::Receiving { blocks.2 } else { blocks.0 };
