@@ -25,6 +25,7 @@ die() {
 package_of() {
     case ${1%%|*} in
         cc) echo gcc ;;
+        /usr/include/stdio.h) echo libc6-dev ;;
         c++) echo g++ ;;
         ip | tc) echo iproute2 ;;
         mount | losetup | unshare | setpriv | mkswap) echo mount util-linux ;;
@@ -133,7 +134,8 @@ need_rust() {
     have=$(rustc --version | cut -d' ' -f2)
     [ "$(version_number "$have")" -ge "$(version_number "$wanted")" ] ||
         die "Rust $wanted or newer is needed, this is $have (a distribution's is often too old): install rustup (https://rustup.rs)"
-    need_tools cc
+    # Without what it recommends, gcc comes without a C library to link with.
+    need_tools cc /usr/include/stdio.h
 }
 
 # The target of static programs, and its standard library.
