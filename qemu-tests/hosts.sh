@@ -91,7 +91,7 @@ cache=${SLIDECAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slidecast}/hosts
 mkdir -p "$cache/$suite.cache"
 install_system "$suite"
 base=$cache/$suite kept=$cache/$suite.cache
-work=$(mktemp -d "$cache/run.XXXXXX")
+work=$(mktemp -d -p "$cache")
 trap 'rm -rf --one-file-system "$work"' EXIT
 mkdir "$work"/{root,system,system.work,tmp}
 chmod 1777 "$work/tmp"
