@@ -27,42 +27,29 @@ struct Format {
     open: Open,
 }
 
+/// The row of a packer.
+macro_rules! packed {
+    ($packer:ident) => {
+        Format {
+            name: Packer::$packer.name(),
+            called: Packer::$packer.name(),
+            probe: |head, _| Packer::$packer.probe(head),
+            open: |file, opening| packed::open(file, Packer::$packer, opening),
+        }
+    };
+}
+
 const FORMATS: &[Format] = &[
     Format { name: "qcow2", called: qcow2::NAME, probe: qcow2::probe, open: qcow2::open },
     Format { name: "vhdx", called: vhdx::NAME, probe: vhdx::probe, open: vhdx::open },
     Format { name: "vmdk", called: vmdk::NAME, probe: vmdk::probe, open: vmdk::open },
     Format { name: "vdi", called: vdi::NAME, probe: vdi::probe, open: vdi::open },
     Format { name: "android-sparse", called: android::NAME, probe: android::probe, open: android::open },
-    Format {
-        name: "gzip",
-        called: "gzip",
-        probe: |head, _| Packer::Gzip.probe(head),
-        open: |file, opening| packed::open(file, Packer::Gzip, opening),
-    },
-    Format {
-        name: "xz",
-        called: "xz",
-        probe: |head, _| Packer::Xz.probe(head),
-        open: |file, opening| packed::open(file, Packer::Xz, opening),
-    },
-    Format {
-        name: "zstd",
-        called: "zstd",
-        probe: |head, _| Packer::Zstd.probe(head),
-        open: |file, opening| packed::open(file, Packer::Zstd, opening),
-    },
-    Format {
-        name: "bzip2",
-        called: "bzip2",
-        probe: |head, _| Packer::Bzip2.probe(head),
-        open: |file, opening| packed::open(file, Packer::Bzip2, opening),
-    },
-    Format {
-        name: "lz4",
-        called: "lz4",
-        probe: |head, _| Packer::Lz4.probe(head),
-        open: |file, opening| packed::open(file, Packer::Lz4, opening),
-    },
+    packed!(Gzip),
+    packed!(Xz),
+    packed!(Zstd),
+    packed!(Bzip2),
+    packed!(Lz4),
     // A fixed disk has its sign at the end alone, so whatever shows itself in front comes first.
     Format { name: "vhd", called: vhd::NAME, probe: vhd::probe, open: vhd::open },
 ];

@@ -119,16 +119,20 @@ fn rotten() {
     let mut bytes = [0; 64];
     file.read_exact_at(&mut bytes, middle).unwrap();
     file.write_all_at(&bytes.map(|byte| !byte), middle).unwrap();
+    fails_as_corrupt(&image, &["rotten.slide", "block"]);
+}
+
+/// Two nodes fail because of the image, which `says` describe; the disks are innocent.
+fn fails_as_corrupt(image: &Path, says: &[&str]) {
     let lab = Lab::new(1).unwrap();
-    let nodes = lab.nodes(2, &fixtures.node()).unwrap();
-    let mut deploy = lab.deploy(&image, 2, &[]).unwrap();
+    let nodes = lab.nodes(2, &Fixtures::get().node()).unwrap();
+    let mut deploy = lab.deploy(image, 2, &[]).unwrap();
     let mut agents = start_agents(&lab, &nodes);
     let (exit, report) = deploy.wait(LONG).unwrap();
     assert_eq!(exit, Exit::Code(3), "{report:?}");
     for node in report.nodes.iter() {
         assert_eq!((node.state.as_str(), node.reason.as_str()), ("failed", "image-corrupt"), "{node:?}");
-        let detail = &node.detail;
-        assert!(detail.contains("rotten.slide") && detail.contains("block"), "{detail}");
+        assert!(says.iter().all(|word| node.detail.contains(word)), "{}", node.detail);
     }
     for agent in &mut agents {
         assert_ne!(agent.wait_exit(Duration::from_secs(20)).unwrap(), Exit::Code(0));
@@ -142,20 +146,7 @@ fn wrong_live() {
     fs::copy(&fixtures.base, dir.join("base.slide")).unwrap();
     fs::copy(&fixtures.increment, &image).unwrap();
     crate::false_images::wrong_live_hash(&image);
-    let lab = Lab::new(1).unwrap();
-    let nodes = lab.nodes(2, &fixtures.node()).unwrap();
-    let mut deploy = lab.deploy(&image, 2, &[]).unwrap();
-    let mut agents = start_agents(&lab, &nodes);
-    let (exit, report) = deploy.wait(LONG).unwrap();
-    assert_eq!(exit, Exit::Code(3), "{report:?}");
-    for node in report.nodes.iter() {
-        // The disks are innocent.
-        assert_eq!((node.state.as_str(), node.reason.as_str()), ("failed", "image-corrupt"), "{node:?}");
-        assert!(node.detail.contains("wrong hash over its live grains"), "{}", node.detail);
-    }
-    for agent in &mut agents {
-        assert_ne!(agent.wait_exit(SOON).unwrap(), Exit::Code(0));
-    }
+    fails_as_corrupt(&image, &["wrong hash over its live grains"]);
 }
 
 fn left_over() {

@@ -45,7 +45,7 @@ impl Packer {
     }
 
     /// What it is called.
-    pub(super) fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
             Self::Xz => "xz",
