@@ -5,7 +5,8 @@
 mod common;
 
 use common::{Bench, noise, text};
-use slidecast_image::{CreateOptions, ImageError, create};
+use slidecast_image::{CreateOptions, CreateProgress, ImageError, create};
+use std::cell::Cell;
 use std::path::Path;
 use std::process::Command;
 
@@ -51,7 +52,13 @@ fn an_image_of_a_qcow2_and_its_increment_are_those_of_the_raw_disk() {
     assert!(bench.is_equal("b.slide", &tuesday));
 
     run("gzip", &["-k", "-1", shown(&monday)]);
-    assert_eq!(bench.base(&gzip, "c.slide").root, of_raw.root);
+    let (told, packed) = (Cell::new(None), gzip.metadata().unwrap().len());
+    let made = create(&CreateOptions::new(&gzip, &bench.path("c.slide")), |progress| match progress {
+        CreateProgress::Unpacking { done_bytes, packed_bytes } => told.set(Some((done_bytes, packed_bytes))),
+        CreateProgress::Reading { .. } => assert_eq!(told.get(), Some((packed, packed)), "it is unpacked first"),
+    });
+    assert_eq!(made.unwrap().root, of_raw.root);
+    assert!(told.get().is_some());
 }
 
 #[test]

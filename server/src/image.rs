@@ -7,7 +7,7 @@ use crate::say;
 use crate::shown::{count, shown};
 use indicatif::{ProgressBar, ProgressStyle};
 use slidecast_image::source::describe;
-use slidecast_image::{CreateOptions, ExportOptions, ImageError, create, export, info, verify};
+use slidecast_image::{CreateOptions, CreateProgress, ExportOptions, ImageError, create, export, info, verify};
 use slidecast_proto::quantity::Bytes;
 
 impl From<ImageError> for Failure {
@@ -47,7 +47,7 @@ fn advance(bar: &ProgressBar, done: u64, all: u64) {
 fn run_create(args: Create) -> Result<ExitCode, Failure> {
     let Create { source, output, parent, block_size, grain, codec, dedup_run, sector, format, snapshot, allow_changes } =
         args;
-    let bar = bar("creating");
+    let reading = bar("creating");
     let options = CreateOptions {
         parent,
         block: block_size,
@@ -60,8 +60,18 @@ fn run_create(args: Create) -> Result<ExitCode, Failure> {
         allow_changes,
         ..CreateOptions::new(&source, &output)
     };
-    let made = create(&options, |progress| advance(&bar, progress.done_bytes, progress.disk_bytes));
-    bar.finish_and_clear();
+    let unpacking = bar("unpacking");
+    let made = create(&options, |progress| match progress {
+        CreateProgress::Unpacking { done_bytes, packed_bytes } => advance(&unpacking, done_bytes, packed_bytes),
+        CreateProgress::Reading { done_bytes, disk_bytes, .. } => {
+            if !unpacking.is_finished() {
+                unpacking.finish_and_clear();
+            }
+            advance(&reading, done_bytes, disk_bytes);
+        }
+    });
+    unpacking.finish_and_clear();
+    reading.finish_and_clear();
     let made = made?;
     for note in &made.notes {
         crate::complain(&format!("note: {}", shown(note)));

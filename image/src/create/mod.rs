@@ -60,7 +60,8 @@ pub fn create(options: &CreateOptions, progress: impl Fn(CreateProgress)) -> Res
     let (format, snapshot) = (options.format.as_deref(), options.snapshot.as_deref());
     // What has to be unpacked lies where the image will be: there is room for it, more likely than anywhere else.
     let folder = options.output.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    let source = source::open(&options.source, format, snapshot, folder)?;
+    let unpacking = |done_bytes, packed_bytes| progress(CreateProgress::Unpacking { done_bytes, packed_bytes });
+    let source = source::open(&options.source, format, snapshot, folder, &unpacking)?;
     create_from(&*source, options, progress)
 }
 

@@ -54,13 +54,23 @@ impl CreateOptions {
 
 /// How far making an image has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CreateProgress {
-    /// How much of the disk is decided, in bytes.
-    pub done_bytes: u64,
-    /// The size of the disk in bytes.
-    pub disk_bytes: u64,
-    /// The bytes of the payloads written so far.
-    pub stored_bytes: u64,
+pub enum CreateProgress {
+    /// A source that is packed as a whole is unpacked first.
+    Unpacking {
+        /// How much of the packed file is read, in bytes.
+        done_bytes: u64,
+        /// The length of the packed file in bytes.
+        packed_bytes: u64,
+    },
+    /// The disk is read and the image written.
+    Reading {
+        /// How much of the disk is decided, in bytes.
+        done_bytes: u64,
+        /// The size of the disk in bytes.
+        disk_bytes: u64,
+        /// The bytes of the payloads written so far.
+        stored_bytes: u64,
+    },
 }
 
 /// What was made.

@@ -76,7 +76,7 @@ pub(super) fn run(
             };
             decide(job, pool, &reads, &mut mapper, &mut store, |done_bytes| {
                 let stored_bytes = stored.load(Ordering::Relaxed);
-                progress(CreateProgress { done_bytes, disk_bytes: job.source.bytes(), stored_bytes });
+                progress(CreateProgress::Reading { done_bytes, disk_bytes: job.source.bytes(), stored_bytes });
             })
             .and_then(|()| mapper.finish(&mut store))
         };

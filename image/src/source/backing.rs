@@ -51,6 +51,6 @@ pub(super) fn open_backing(
     }
     let mut chain = opening.chain.clone();
     chain.push(real);
-    let below = Opening { snapshot: None, spool: opening.spool, chain };
+    let below = Opening { snapshot: None, chain, ..*opening };
     formats::open_as(&path, format, &below).unwrap_or_else(|| Err(refused("has a format that is not read")))
 }

@@ -87,7 +87,8 @@ pub(super) fn is_packed(disk: &RawDisk) -> io::Result<bool> {
 }
 
 /// Opens the disk at `path`: a device, or a file of whatever format. `format` overrides what its content says; `snapshot` is
-/// one inside it. What has to be unpacked first lies in the folder `spool` meanwhile.
+/// one inside it. What has to be unpacked first lies in the folder `spool` meanwhile; `unpacking` is told now and then how many
+/// bytes of the file are read, and of how many.
 ///
 /// # Errors
 /// [`ImageError`] naming the file and what is wrong with it, or a format that is not imported.
@@ -96,6 +97,7 @@ pub fn open(
     format: Option<&str>,
     snapshot: Option<&str>,
     spool: &Path,
+    unpacking: &dyn Fn(u64, u64),
 ) -> Result<Box<dyn DiskSource>, ImageError> {
     let disk = RawDisk::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
     let row = match format {
@@ -117,7 +119,7 @@ pub fn open(
         return Ok(Box::new(disk));
     };
     let chain = Vec::from_iter(path.canonicalize());
-    (row.open)(disk, &Opening { snapshot, spool, chain })
+    (row.open)(disk, &Opening { snapshot, spool, chain, unpacking })
 }
 
 /// Opens the file at `path`, which is said to be of the format `name`; `None` if there is none of that name.

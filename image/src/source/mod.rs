@@ -106,6 +106,8 @@ struct Opening<'a> {
     spool: &'a Path,
     /// The files above this one, with all links followed, and this one.
     chain: Vec<PathBuf>,
+    /// Is told how many bytes of a file that has to be unpacked are read, and of how many.
+    unpacking: &'a dyn Fn(u64, u64),
 }
 
 impl ReadAt for Vec<u8> {

@@ -12,7 +12,7 @@ pub(crate) fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
 
 /// Opens the disk at `path` by its content.
 pub(crate) fn opened(path: &Path) -> Result<Box<dyn DiskSource>, ImageError> {
-    open(path, None, None, path.parent().unwrap())
+    open(path, None, None, path.parent().unwrap(), &|_, _| {})
 }
 
 /// All bytes of a disk: what [`DiskSource::next_data`] gives, read, and else zeros.

@@ -14,7 +14,7 @@ use crate::error::{ImageError, Operation};
 use crate::passing::PassingFile;
 use core::ops::Range;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -97,7 +97,7 @@ impl Packer {
 /// Unpacks the disk in `file`.
 pub(super) fn open(file: RawDisk, packer: Packer, opening: &Opening<'_>) -> Result<Box<dyn DiskSource>, ImageError> {
     let spool = PassingFile::begin(&opening.spool.join("unpacked"))?;
-    unpack(&file, packer, spool.file(), opening.spool)?;
+    unpack(&file, packer, spool.file(), opening)?;
     let path = file.path().to_owned();
     let unpacked = spool.file().try_clone().and_then(|file| RawDisk::adopt(file, path.clone()));
     let disk = unpacked.map_err(ImageError::io(Operation::Open, opening.spool, None))?;
@@ -112,13 +112,14 @@ pub(super) fn open(file: RawDisk, packer: Packer, opening: &Opening<'_>) -> Resu
     Ok(Box::new(Unpacked { packer, packed: file, disk, _spool: spool }))
 }
 
-/// Unpacks all of `file` into `spool`, a new file in `folder`.
-fn unpack(file: &RawDisk, packer: Packer, spool: &File, folder: &Path) -> Result<(), ImageError> {
+/// Unpacks all of `file` into `spool`, a new file.
+fn unpack(file: &RawDisk, packer: Packer, spool: &File, opening: &Opening<'_>) -> Result<(), ImageError> {
     let broken = |error: io::Error| {
         let path = file.path().to_owned();
         ImageError::Import { path, format: packer.name(), fault: ImportFault::Stream { error } }
     };
-    let write = |at: u64| move |error| ImageError::io(Operation::Write, folder.join("(the unpacked disk)"), at)(error);
+    let write =
+        |at: u64| move |error| ImageError::io(Operation::Write, opening.spool.join("(the unpacked disk)"), at)(error);
     let mut reader = packer.reader(file).map_err(broken)?;
     let mut buffer = vec![0; STEP];
     let mut at = 0_u64;
@@ -137,6 +138,9 @@ fn unpack(file: &RawDisk, packer: Packer, spool: &File, folder: &Path) -> Result
             spool.write_all_at(&buffer[data], place).map_err(write(place))?;
         }
         at += len as u64;
+        // The reader has a descriptor of its own, which shares its place with this one.
+        let read = file.file().stream_position().map_err(broken)?;
+        (opening.unpacking)(read, file.bytes());
         if len < STEP {
             break;
         }

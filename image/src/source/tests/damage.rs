@@ -24,7 +24,7 @@ const KINDS: &[Kind] = &[
 ];
 
 fn read(path: &Path, format: &str) -> Option<Vec<u8>> {
-    let disk = open(path, Some(format), None, path.parent().unwrap()).ok()?;
+    let disk = open(path, Some(format), None, path.parent().unwrap(), &|_, _| {}).ok()?;
     // A flipped size may be anything; nothing larger than this is read here, nor does it have to be.
     if disk.bytes() > 64 << 20 {
         return None;
