@@ -270,6 +270,7 @@ impl EventLoop {
             FeedEvent::Down { detail, damaged } => FeedEvent::Down { detail: shown(&detail), damaged },
             other => other,
         };
+        log::debug!("chain {chain}: {event:?}");
         self.parts.deployment.on_feed(chain, event, now);
     }
 
