@@ -9,7 +9,7 @@ use crate::chain::Image;
 use crate::error::{ImageError, Operation};
 use crate::export::looks_like_a_key;
 use crate::format::MAX_NAME_BYTES;
-use crate::manifest::check_geometry;
+use crate::manifest::{ManifestHeader, check_geometry};
 use crate::sector::{self, Proof};
 use crate::source::{DiskSource, is_same_file, names_a_device};
 use crate::used::{self, DiskReport};
@@ -81,95 +81,130 @@ pub(super) fn prepare<'a>(
     options: &CreateOptions,
     parent: Option<&Image>,
 ) -> Result<Job<'a>, ImageError> {
-    let path = source.path();
-    let bytes = source.bytes();
-    let proof = match source.sector() {
-        Some(_) => None,
-        None => sector::proven(source, bytes).map_err(ImageError::io(Operation::Open, path, None))?,
-    };
-    let mut sector_note = None;
-    let sector = match (options.sector, source.sector(), proof) {
-        (Some(asked), Some(known), _) if asked != known => {
-            return Err(ImageError::Size {
-                what: "the sectors of a device are those that the kernel says, and those of a VHDX are what the file says",
-            });
-        }
-        (_, Some(sector), _) => sector,
-        (Some(sector), None, proof) => {
-            if let Some(Proof { sector: proven, by }) = proof.filter(|proof| proof.sector != sector) {
-                sector_note =
-                    Some(format!("sectors of {sector} bytes, as asked for; {proven} would be taken because of {by}"));
-            }
-            sector
-        }
-        (None, None, Some(Proof { sector, by })) => {
-            if sector != DEFAULT_SECTOR {
-                let path = path.display();
-                sector_note = Some(format!("{path} is taken to have sectors of {sector} bytes because of {by}"));
-            }
-            sector
-        }
-        // Nothing says anything else: it is the disk of its parent.
-        (None, None, None) => parent.map_or(DEFAULT_SECTOR, |parent| parent.header().sector),
-    };
+    let (path, bytes) = (source.path(), source.bytes());
+    let mut notes = Vec::new();
+    let sector = sector_of(source, options, parent, &mut notes)?;
     let survey = used::scan_with(source, bytes, sector, source.unused());
-    let mut notes = survey.all_notes();
-    notes.extend(sector_note);
+    notes.splice(0..0, survey.all_notes());
     notes.extend(source.notes());
-    let (mut grain, mut block);
-    if let Some(parent) = parent {
-        let header = parent.header();
-        (grain, block) = (header.grain, header.block);
-        for (what, parent, asked) in [("grain", grain, options.grain), ("block size", block, options.block)] {
-            if let Some(asked) = asked.filter(|asked| *asked != parent) {
-                return Err(ImageError::Inherited { what, parent: parent.into(), asked: asked.into() });
-            }
+    let (grain, block) = match parent {
+        Some(parent) => inherited(source, sector, options, parent.header(), &mut notes)?,
+        None => {
+            let grain = options.grain.unwrap_or(GRAIN_MIN);
+            (grain, options.block.unwrap_or(DEFAULT_BLOCK.max(grain)))
         }
-        if sector != header.sector {
-            let (source, parent) = (sector.into(), header.sector.into());
-            return Err(ImageError::Unlike { path: path.to_owned(), what: "sector", source, parent });
-        }
-        let before = header.disk_bytes;
-        if before != bytes {
-            let how = if bytes > before { "grown" } else { "shrunk" };
-            notes.push(format!("the disk has {how} since its parent was made, from {before} to {bytes} bytes"));
-        }
-    } else {
-        grain = options.grain.unwrap_or(GRAIN_MIN);
-        block = options.block.unwrap_or(DEFAULT_BLOCK.max(grain));
-    }
+    };
     check_geometry(bytes, sector, grain, block).map_err(|what| ImageError::Source {
         path: path.to_owned(),
         bytes,
         sector,
         what,
     })?;
-    let free_of = |grain: u32| Free::of(&survey, grain.into(), bytes);
+    let mut sizes = Sizes { grain, block, least_run: options.dedup_run };
+    let (free, most) = coarsened(source, &survey, &mut sizes, parent.is_some(), &mut notes)?;
+    Ok(Job { source, sector, survey, free, sizes, most, notes })
+}
+
+/// The logical sector of the disk in bytes: what the source says, what is asked for, what is proven, or that of the parent.
+fn sector_of(
+    source: &dyn DiskSource,
+    options: &CreateOptions,
+    parent: Option<&Image>,
+    notes: &mut Vec<String>,
+) -> Result<u32, ImageError> {
+    let path = source.path();
+    if let Some(known) = source.sector() {
+        if options.sector.is_some_and(|asked| asked != known) {
+            return Err(ImageError::Size {
+                what: "the sectors of a device are those that the kernel says, and those of a VHDX are what the file says",
+            });
+        }
+        return Ok(known);
+    }
+    let proof = sector::proven(source, source.bytes()).map_err(ImageError::io(Operation::Open, path, None))?;
+    Ok(match (options.sector, proof) {
+        (Some(sector), proof) => {
+            if let Some(Proof { sector: proven, by }) = proof.filter(|proof| proof.sector != sector) {
+                notes.push(format!("sectors of {sector} bytes, as asked for; {proven} would be taken because of {by}"));
+            }
+            sector
+        }
+        (None, Some(Proof { sector, by })) => {
+            if sector != DEFAULT_SECTOR {
+                let path = path.display();
+                notes.push(format!("{path} is taken to have sectors of {sector} bytes because of {by}"));
+            }
+            sector
+        }
+        // Nothing says anything else: it is the disk of its parent.
+        (None, None) => parent.map_or(DEFAULT_SECTOR, |parent| parent.header().sector),
+    })
+}
+
+/// Grain and block size of the parent, unless others are asked for or the disk is unlike it.
+fn inherited(
+    source: &dyn DiskSource,
+    sector: u32,
+    options: &CreateOptions,
+    parent: &ManifestHeader,
+    notes: &mut Vec<String>,
+) -> Result<(u32, u32), ImageError> {
+    let (grain, block) = (parent.grain, parent.block);
+    for (what, parent, asked) in [("grain", grain, options.grain), ("block size", block, options.block)] {
+        if let Some(asked) = asked.filter(|asked| *asked != parent) {
+            return Err(ImageError::Inherited { what, parent: parent.into(), asked: asked.into() });
+        }
+    }
+    if sector != parent.sector {
+        let (path, source, parent) = (source.path().to_owned(), sector.into(), parent.sector.into());
+        return Err(ImageError::Unlike { path, what: "sector", source, parent });
+    }
+    let (before, bytes) = (parent.disk_bytes, source.bytes());
+    if before != bytes {
+        let how = if bytes > before { "grown" } else { "shrunk" };
+        notes.push(format!("the disk has {how} since its parent was made, from {before} to {bytes} bytes"));
+    }
+    Ok((grain, block))
+}
+
+/// The ranges that are not read, and the most grains that may be stored. The first layer of a disk for which the index of
+/// grains, or the number of blocks, would be too large gets coarser `sizes`.
+fn coarsened(
+    source: &dyn DiskSource,
+    survey: &DiskReport,
+    sizes: &mut Sizes,
+    has_parent: bool,
+    notes: &mut Vec<String>,
+) -> Result<(Free, u64), ImageError> {
+    let (path, bytes) = (source.path(), source.bytes());
+    let Sizes { mut grain, mut block, .. } = *sizes;
+    let free_of = |grain: u32| Free::of(survey, grain.into(), bytes);
     let count = |free: &Free, grain: u32| {
         scan::to_be_read(source, free, grain.into()).map_err(ImageError::io(Operation::Read, path, None))
     };
     let mut free = free_of(grain);
     let mut most = count(&free, grain)?;
-    let asked = (grain, block);
-    if parent.is_none() {
-        while most > INDEX_BYTES / GRAIN_BYTES && grain < BLOCK_MAX {
-            grain *= 2;
-            free = free_of(grain);
-            most = count(&free, grain)?;
+    if has_parent {
+        if most > INDEX_BYTES / GRAIN_BYTES {
+            notes.push("the disk is too large for full deduplication with the grain of its parent".into());
         }
-        block = block.max(grain);
-        while bytes / u64::from(block) > u64::from(MAX_BLOCKS / 2) && block < BLOCK_MAX {
-            block *= 2;
-        }
-        if grain != asked.0 {
-            notes.push(format!("the grain is {grain} bytes: a finer one would need more memory than 2 GiB"));
-        }
-        if block != asked.1 {
-            notes.push(format!("the block size is {block} bytes, because of the grain or the number of blocks"));
-        }
-    } else if most > INDEX_BYTES / GRAIN_BYTES {
-        notes.push("the disk is too large for full deduplication with the grain of its parent".into());
+        return Ok((free, most));
     }
-    let sizes = Sizes { grain, block, least_run: options.dedup_run };
-    Ok(Job { source, sector, survey, free, sizes, most, notes })
+    while most > INDEX_BYTES / GRAIN_BYTES && grain < BLOCK_MAX {
+        grain *= 2;
+        free = free_of(grain);
+        most = count(&free, grain)?;
+    }
+    block = block.max(grain);
+    while bytes / u64::from(block) > u64::from(MAX_BLOCKS / 2) && block < BLOCK_MAX {
+        block *= 2;
+    }
+    if grain != sizes.grain {
+        notes.push(format!("the grain is {grain} bytes: a finer one would need more memory than 2 GiB"));
+    }
+    if block != sizes.block {
+        notes.push(format!("the block size is {block} bytes, because of the grain or the number of blocks"));
+    }
+    (sizes.grain, sizes.block) = (grain, block);
+    Ok((free, most))
 }
