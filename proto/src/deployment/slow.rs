@@ -33,7 +33,7 @@ const NOTHING: f64 = 8192.0;
 const SLOW: f64 = 0.7;
 /// Waiting for one thing for this part of the time is waiting for that thing.
 const MOSTLY: f64 = 0.8;
-/// Of a chain at most this part is moved, and always one: if more are slow, the chain is that slow.
+/// Of a chain at most this part is moved for a low rate, and always one: if more are slow, the chain is that slow.
 const FEW: f64 = 0.3;
 /// What TCP carries of a link's speed, in bytes per second for each Mbit/s.
 const GOODPUT: f64 = 0.95 * 125_000.0;
@@ -185,6 +185,9 @@ struct Slow {
     above: Option<NodeId>,
     /// It accepts no data at all.
     stuck: bool,
+    /// It takes nothing at all in a main or catch-up pass: that is no rate at which a chain could go. Not said of a node that is
+    /// suspected only because two others took nothing from it: both may be at fault.
+    halts: bool,
     /// That it could do more is only what cards claim.
     claimed: bool,
 }
@@ -269,7 +272,7 @@ impl Deployment {
         let mut core = state.core().iter().filter_map(|id| self.nodes.get(id));
         let node = core.find(|node| !node.has_compared()).filter(|node| node.meter.is_starved() && !node.moved)?;
         let what = "nothing of the manifest reaches it".to_owned();
-        Some(Slow { node: node.id, what, could: 0.0, above: None, stuck: true, claimed: false })
+        Some(Slow { node: node.id, what, could: 0.0, above: None, stuck: true, halts: false, claimed: false })
     }
 
     /// Who paces the chain at less than the others could do.
@@ -340,7 +343,8 @@ impl Deployment {
         } else {
             format!("its disk writes {:.1} MiB/s while the chain could do {:.0}", mib(pace.written), mib(could))
         };
-        Some(Slow { node: node.id, what, could, above: None, stuck: false, claimed: false })
+        let halts = pace.received <= NOTHING;
+        Some(Slow { node: node.id, what, could, above: None, stuck: false, halts, claimed: false })
     }
 
     fn slow_link(
@@ -357,21 +361,22 @@ impl Deployment {
         let could = could * unpacked;
         if self.chains[chain].paces.above != Some(upper) {
             let (what, stuck) = (format!("its link brings {rates}"), pace.received <= NOTHING);
-            return Some(Slow { node: node.id, what, could, above: Some(upper), stuck, claimed: false });
+            return Some(Slow { node: node.id, what, could, above: Some(upper), stuck, halts: stuck, claimed: false });
         }
         // Another node was slow behind the same upper end: the fault is there.
         let upper = core.iter().find(|other| other.id == upper && !other.moved && other.is_running())?;
         let (what, stuck) = (format!("its link takes on {rates}"), pace.received <= NOTHING);
-        Some(Slow { node: upper.id, what, could, above: None, stuck, claimed: false })
+        Some(Slow { node: upper.id, what, could, above: None, stuck, halts: false, claimed: false })
     }
 
-    /// Moves a node behind the tail, unless too many are slow.
+    /// Moves a node behind the tail, unless too many are slow: then the chain goes at their rate. A node that halts
+    /// the chain is moved however many are slow, because a chain that stands still never ends.
     fn move_behind(&mut self, chain: usize, slow: &Slow, since: Time, now: Time) {
         let Some(label) = self.nodes.get(&slow.node).map(NodeRecord::label) else { return };
         let what = &slow.what;
         let (count, all) = self.count_slow(chain, slow);
         let few = f64::from(u32::try_from(all).unwrap_or(u32::MAX)) * FEW;
-        if count > 1 && f64::from(u32::try_from(count).unwrap_or(u32::MAX)) > few {
+        if !slow.halts && count > 1 && f64::from(u32::try_from(count).unwrap_or(u32::MAX)) > few {
             if !std::mem::replace(&mut self.chains[chain].paces.told, true) {
                 self.note(format!(
                     "{label} is slow: {what}; so are {count} of {all} nodes: the chain goes at their rate"

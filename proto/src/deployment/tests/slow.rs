@@ -176,6 +176,23 @@ fn a_node_that_reports_nothing_follows_after_3_seconds_and_the_others_go_on() {
 }
 
 #[test]
+fn a_head_that_takes_nothing_is_moved_also_when_too_many_are_slow() {
+    let mut rows = Rows::<4>::new();
+    let ids = rows.ids;
+    for _ in 0..5 {
+        rows.world.later(1);
+        for id in [ids[0], ids[2], ids[3]] {
+            rows.world.say(id, progress(1));
+        }
+    }
+    assert_eq!(rows.moved(), [2], "it reports nothing");
+    let waited = FeedEvent::Waited { network: Duration::from_millis(990), of: Duration::from_secs(1) };
+    rows.world.machine.on_feed(0, waited, rows.world.now);
+    rows.run(12, [EMPTY; 4]);
+    assert_eq!(rows.moved(), [1, 2], "two of four are more than the part that is moved for a low rate");
+}
+
+#[test]
 fn when_most_report_nothing_it_is_not_their_fault() {
     let mut rows = Rows::<3>::new();
     let first = rows.ids[0];
