@@ -31,6 +31,8 @@ pub struct Server {
     /// Who is at the other end of each control link.
     links: BTreeMap<ConnId, Option<NodeId>>,
     nodes: BTreeMap<NodeId, ConnId>,
+    /// The highest number of a node.
+    last_id: u32,
     feeds: BTreeMap<u16, Feed>,
     last_feed: u64,
     timer: Time,
@@ -53,6 +55,7 @@ impl Server {
             down: false,
             links: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            last_id: 0,
             feeds: BTreeMap::new(),
             last_feed: 0,
             timer: Time(u64::MAX),
@@ -95,7 +98,11 @@ impl Server {
                     return core.close(conn, CALLED);
                 }
                 let index = u32::from_le_bytes(*hello.boot.first_chunk().unwrap_or(&[0; 4])) as usize;
-                let node = self.machine.on_agent(hello, card, Agent::address(index), now);
+                let node = self.machine.number_of(&hello.boot).unwrap_or_else(|| {
+                    self.last_id += 1;
+                    NodeId(self.last_id)
+                });
+                self.machine.on_agent(node, hello, card, Agent::address(index), now);
                 core.note(format_args!("server: agent {index} is node {node}"));
                 core.checker.on_node(node, index);
                 self.links.insert(conn, Some(node));
@@ -215,7 +222,9 @@ impl Server {
         core.network.hosts[SERVER].listening = true;
         self.config.secret = core.rng.bytes();
         self.machine = Deployment::new(self.config.clone(), core.now);
+        self.last_id = 0;
         if let Some(saved) = self.saved.take() {
+            self.last_id = saved.last_id;
             self.machine.expect_back(saved, told, core.now);
         }
         self.turn(core);

@@ -137,6 +137,7 @@ pub struct Deployment {
     config: DeploymentConfig,
     stage: Stage,
     nodes: BTreeMap<NodeId, NodeRecord>,
+    /// The highest number that a node has or had.
     last_id: u32,
     chains: Vec<ChainState>,
     /// The newest pass; the main pass is 1.
@@ -234,15 +235,21 @@ impl Deployment {
         Some(if good && !stopped { 0 } else { 3 })
     }
 
-    /// An agent has said hello over its control link. Gives its number. An agent that was here before (same boot) gets its
-    /// old number; `address` is where it called from, `card` the card of the server that it hangs on.
-    pub fn on_agent(&mut self, hello: Hello, card: CardId, address: IpAddr, now: Time) -> NodeId {
-        let known = self.nodes.values().find(|node| node.hello.boot == hello.boot).map(|node| node.id);
-        let welcome = |node| ToAgent::Welcome(Welcome { node, server_version: self.config.version.clone() });
-        if let Some(id) = known
-            && let Some(node) = self.nodes.get_mut(&id)
-        {
-            self.orders.push_back((id, welcome(id)));
+    /// The number of a run of an agent that takes part, or took part when another run of the server had this deployment. It keeps
+    /// this number for as long as the deployment lasts.
+    #[must_use]
+    pub fn number_of(&self, boot: &[u8; 16]) -> Option<NodeId> {
+        let known = self.nodes.values().find(|node| node.hello.boot == *boot).map(|node| node.id);
+        known.or_else(|| self.expected(boot))
+    }
+
+    /// An agent has said hello over its control link. `id` is its number: [`Self::number_of`] its run where that has one, otherwise one that
+    /// no other agent has or had here. `address` is where it called from, `card` the card of the server that it hangs on.
+    pub fn on_agent(&mut self, id: NodeId, hello: Hello, card: CardId, address: IpAddr, now: Time) {
+        self.last_id = self.last_id.max(id.0);
+        let welcome = Welcome { node: id, server_version: self.config.version.clone() };
+        self.orders.push_back((id, ToAgent::Welcome(welcome)));
+        if let Some(node) = self.nodes.get_mut(&id) {
             (node.connected, node.gone, node.heard) = (true, None, now);
             (node.hello, node.card, node.address) = (hello, card, address);
             if node.away == Away::No {
@@ -251,22 +258,16 @@ impl Deployment {
                 // First it is to say whether it kept its state.
                 node.away = Away::Called(now);
             }
-            return id;
+            return;
         }
-        let expected = self.expected(&hello.boot);
-        let id = expected.unwrap_or_else(|| {
-            self.last_id += 1;
-            NodeId(self.last_id)
-        });
-        self.orders.push_back((id, welcome(id)));
+        let expected = self.expected(&hello.boot) == Some(id);
         let mut node = NodeRecord::new(id, hello, card, address, self.config.blocks, now);
         node.late = self.stage != Stage::Waiting;
-        node.away = if expected.is_some() { Away::Called(now) } else { Away::No };
+        node.away = if expected { Away::Called(now) } else { Away::No };
         self.nodes.insert(id, node);
-        if expected.is_none() {
+        if !expected {
             self.greet(id, now);
         }
-        id
     }
 
     /// Tells a node that said hello what is to be deployed, or where it left off.

@@ -92,11 +92,10 @@ impl Deployment {
         Ok(())
     }
 
-    /// An agent that nobody approved stands in the report, too. It took no part; this comes when all is over.
-    pub fn on_unapproved(&mut self, unapproved: Unapproved, now: Time) {
+    /// An agent that nobody approved stands in the report, too, under a number that no other one has. It took no part; this comes when
+    /// all is over.
+    pub fn on_unapproved(&mut self, id: NodeId, unapproved: Unapproved, now: Time) {
         let Unapproved { caller: Caller { hello, card, address, .. }, why } = unapproved;
-        self.last_id += 1;
-        let id = NodeId(self.last_id);
         let mut node = NodeRecord::new(id, hello, card, address, self.config.blocks, now);
         node.standing = Standing::Refused { reason: Reason::NotApproved, detail: why };
         (node.connected, node.gone) = (false, Some(now));

@@ -20,6 +20,7 @@ const BLOCKS: u32 = 10;
 struct World {
     machine: Deployment,
     now: Time,
+    last_id: u32,
 }
 
 fn hello(boot: u8) -> Hello {
@@ -109,12 +110,31 @@ impl World {
             limits: PlanLimits::default(),
             version: "0".into(),
         };
-        Self { machine: Deployment::new(config, Time(0)), now: Time(0) }
+        Self { machine: Deployment::new(config, Time(0)), now: Time(0), last_id: 0 }
     }
 
     fn join(&mut self, boot: u8) -> NodeId {
         let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, boot));
-        self.machine.on_agent(hello(boot), CardId("eth0".into()), address, self.now)
+        self.call(hello(boot), CardId("eth0".into()), address)
+    }
+
+    /// An agent calls, and gets a number if its run has none.
+    fn call(&mut self, hello: Hello, card: CardId, address: IpAddr) -> NodeId {
+        let known = self.machine.number_of(&hello.boot);
+        let id = known.unwrap_or_else(|| self.new_id());
+        self.machine.on_agent(id, hello, card, address, self.now);
+        id
+    }
+
+    /// This is a server that was started again.
+    fn expect_back(&mut self, saved: Saved, at_once: bool) {
+        self.last_id = saved.last_id;
+        self.machine.expect_back(saved, at_once, self.now);
+    }
+
+    fn new_id(&mut self) -> NodeId {
+        self.last_id += 1;
+        NodeId(self.last_id)
     }
 
     fn say(&mut self, id: NodeId, message: ToServer) {

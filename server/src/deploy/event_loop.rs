@@ -77,6 +77,8 @@ pub(super) struct Parts {
     pub(super) progress: Progress,
     pub(super) deployment: Deployment,
     pub(super) id: DeploymentId,
+    /// The highest number of a node.
+    pub(super) last_id: u32,
     /// Who waits for approval.
     pub(super) gate: Gate,
     /// The plan, once it is fixed.
@@ -474,7 +476,11 @@ impl EventLoop {
         }
         let Some(link) = self.links.get_mut(&token) else { return };
         self.parts.keys.insert(hello.boot, key);
-        let node = self.parts.deployment.on_agent(hello, card, address, now);
+        let node = self.parts.deployment.number_of(&hello.boot).unwrap_or_else(|| {
+            self.parts.last_id += 1;
+            NodeId(self.parts.last_id)
+        });
+        self.parts.deployment.on_agent(node, hello, card, address, now);
         link.standing = Standing::Node(node);
         self.changed = true;
         if let Some(old) = self.nodes.insert(node, token) {

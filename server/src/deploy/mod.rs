@@ -42,7 +42,7 @@ use slidecast_proto::feed::FeedEvent;
 use slidecast_proto::noise::SecretKey;
 use slidecast_proto::plan::{Plan, PlanLimits};
 use slidecast_proto::reason::EndState;
-use slidecast_proto::units::{BlockNo, DeploymentId, Time};
+use slidecast_proto::units::{BlockNo, DeploymentId, NodeId, Time};
 use state::{Asked, Found, Keeper, Keys, StateError, Unfinished};
 use std::error::Error;
 use std::fmt;
@@ -197,14 +197,14 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     let boot = boot::start(args, public.as_ref(), &through, tell.clone())?;
     let began = clock.now();
     let mut deployment = Deployment::new(config, began);
-    let (mut keys, mut earlier_egress) = (Keys::new(), 0);
+    let (mut keys, mut earlier_egress, mut last_id) = (Keys::new(), 0, 0);
     let hears_codes = rules.as_ref().is_some_and(|rules| rules.codes);
     let mut approval = rules.map_or_else(Approval::everybody, |rules| Approval::by(rules, args.wait_for as usize));
     if let Some(unfinished) = unfinished {
         for boot in unfinished.approved {
             approval.expect_back(boot, unfinished.keys.get(&boot).copied().flatten());
         }
-        (keys, earlier_egress) = (unfinished.keys, unfinished.egress);
+        (keys, earlier_egress, last_id) = (unfinished.keys, unfinished.egress, unfinished.saved.last_id);
         deployment.expect_back(unfinished.saved, args.resume, began);
     }
     if hears_codes {
@@ -224,6 +224,7 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
             .map_err(system("starting a thread"))?,
         deployment,
         id: deployment_id,
+        last_id,
         gate: Gate::new(approval, began),
         plan: Plan::default(),
         turned_away: None,
@@ -391,8 +392,10 @@ fn register(parts: &mut Parts) -> io::Result<()> {
 
 /// Shows how it ended, writes the report and gives the exit code.
 fn end(parts: Parts, facts: &Facts, began: Time, report: Option<Output>) -> Result<ExitCode, Failure> {
-    let Parts { mut deployment, plan, context, progress, turned_away, gate, .. } = parts;
-    gate.unapproved().into_iter().for_each(|machine| deployment.on_unapproved(machine, context.clock.now()));
+    let Parts { mut deployment, plan, context, progress, turned_away, gate, last_id, .. } = parts;
+    for (id, machine) in (last_id + 1..).map(NodeId).zip(gate.unapproved()) {
+        deployment.on_unapproved(id, machine, context.clock.now());
+    }
     let egress = context.egress.load(Ordering::Relaxed);
     let code = deployment.exit_code().unwrap_or(ExitCode::NodesFailed as u8);
     progress.end(Tracker::default().snapshot(&deployment, began, egress, context.clock.now()), code);

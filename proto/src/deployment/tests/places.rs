@@ -22,7 +22,7 @@ impl World {
     fn come(&mut self, hello: Hello, address: [u8; 4]) -> Result<NodeId, NoRoom> {
         self.now = self.now.after(Duration::from_millis(1));
         self.machine.make_room(&hello, address.into())?;
-        Ok(self.machine.on_agent(hello, CardId("eth0".into()), address.into(), self.now))
+        Ok(self.call(hello, CardId("eth0".into()), address.into()))
     }
 }
 
@@ -122,10 +122,10 @@ fn an_agent_that_nobody_approved_is_in_the_report_and_counts_for_nothing() {
     let (hello, card) = (of_machine(2, 2), CardId("eth0".into()));
     let caller = Caller { hello, key: None, handshake: [0; 32], address: [10, 0, 0, 2].into(), card };
     let why = "it is not on the list".to_owned();
-    world.machine.on_unapproved(Unapproved { caller, why: why.clone() }, world.now);
+    let unapproved = world.new_id();
+    world.machine.on_unapproved(unapproved, Unapproved { caller, why: why.clone() }, world.now);
     let node = world.machine.nodes().last().unwrap();
     assert_eq!(node.standing, Standing::Refused { reason: Reason::NotApproved, detail: why });
-    assert!(node.id > id && node.place.is_none() && !node.connected);
-    let unapproved = node.id;
+    assert!(node.id == unapproved && node.place.is_none() && !node.connected);
     assert!(std::iter::from_fn(|| world.machine.poll_order()).all(|(to, _)| to != unapproved));
 }

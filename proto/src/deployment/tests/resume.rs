@@ -12,7 +12,7 @@ fn restarted(at_once: bool) -> (World, Saved, [NodeId; 3]) {
     assert!(!world.machine.take_unsaved());
     let mut world = World::new(3, None);
     world.now = Time(0).after(saved.elapsed);
-    world.machine.expect_back(saved.clone(), at_once, world.now);
+    world.expect_back(saved.clone(), at_once);
     (world, saved, ids)
 }
 
@@ -113,7 +113,7 @@ fn an_agent_that_was_started_again_takes_the_place_of_the_one_that_died() {
     world.later(3);
     assert_eq!(world.reasons()[1], Some(Reason::NodeLost));
     let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
-    let again = world.machine.on_agent(hello(20), CardId("eth0".into()), address, world.now);
+    let again = world.call(hello(20), CardId("eth0".into()), address);
     world.say(again, ready());
     assert!(world.events().contains(&DeploymentEvent::Replaced { old: b, new: again }));
     assert_eq!(world.machine.nodes().map(|node| node.id).collect::<Vec<_>>(), [a, c, again]);
@@ -128,7 +128,7 @@ fn an_agent_started_again_together_with_the_server_takes_the_place_of_the_one_th
     let (mut world, _, [a, b, c]) = restarted(false);
     let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
     // It is ready before anybody shows that there is a deployment to go on with.
-    let again = world.machine.on_agent(hello(20), CardId("eth0".into()), address, world.now);
+    let again = world.call(hello(20), CardId("eth0".into()), address);
     world.say(again, ready());
     world.join(1);
     world.say(a, progress(4));
@@ -187,7 +187,7 @@ fn if_all_have_ended_they_are_let_go_when_they_call() {
     let mut saved = world.machine.saved(world.now).unwrap();
     saved.nodes[0].end = saved.nodes[1].end.clone();
     let mut world = World::new(3, None);
-    world.machine.expect_back(saved, true, world.now);
+    world.expect_back(saved, true);
     world.later(1);
     assert_eq!(world.machine.stage(), Stage::Running);
     for (boot, id) in [(1, ids[0]), (2, ids[1]), (3, ids[2])] {
@@ -218,11 +218,11 @@ fn who_calls_again_before_it_had_a_first_place_is_told_everything_again() {
     let (mut world, _) = World::running();
     // No chain is on its card, and the next pass is still to come.
     let (card, address) = (CardId("eth1".into()), IpAddr::V4(Ipv4Addr::new(10, 0, 1, 9)));
-    let late = world.machine.on_agent(hello(9), card.clone(), address, world.now);
+    let late = world.call(hello(9), card.clone(), address);
     world.say(late, ready());
     assert!(world.machine.node(late).unwrap().is_running() && joins(world.orders()).is_empty());
     world.machine.on_gone(late, "reset", world.now);
-    assert_eq!(world.machine.on_agent(hello(9), card, address, world.now), late);
+    assert_eq!(world.call(hello(9), card, address), late);
     let orders = world.orders();
     assert!(orders.iter().any(|(id, order)| *id == late && matches!(order, ToAgent::Prepare(_))), "{orders:?}");
     world.later(1);
@@ -264,7 +264,7 @@ fn who_was_lost_before_the_server_was_killed_and_is_back_after_it_goes_on() {
     let again = || {
         let mut world = World::new(3, None);
         world.now = Time(0).after(saved.elapsed);
-        world.machine.expect_back(saved.clone(), false, world.now);
+        world.expect_back(saved.clone(), false);
         world
     };
     let back = |world: &mut World, boot, id| {
