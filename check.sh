@@ -39,7 +39,7 @@ LOG_TOOLS=(fusermount3 qemu-storage-daemon)
 # For faults of the network and of disks.
 FAULT_TOOLS=(nft fusermount3 qemu-storage-daemon)
 # For disks in other formats.
-FORMAT_TOOLS=(qemu-img qemu-io img2simg gzip xz zstd bzip2 lz4)
+FORMAT_TOOLS=(qemu-img qemu-io img2simg gzip xz zstd bzip2 lz4 bmaptool partclone.restore)
 
 fmt() {
     need_rust

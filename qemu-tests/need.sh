@@ -53,6 +53,8 @@ package_of() {
         qemu-storage-daemon) if [ "$(release)" = debian-12 ]; then echo qemu-system-common; else echo qemu-utils; fi ;;
         qemu-img | qemu-io) echo qemu-utils ;;
         img2simg) echo android-sdk-libsparse-utils ;;
+        bmaptool) echo bmap-tools ;;
+        partclone.*) echo partclone ;;
         qemu-system-x86_64) echo qemu-system-x86 ;;
         */pxe-virtio.rom) echo ipxe-qemu ;;
         */OVMF_CODE_4M.fd) echo ovmf ;;

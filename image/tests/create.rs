@@ -218,9 +218,23 @@ fn any_whole_number_of_sectors_is_a_disk() {
         bench.child(&disk, "a.slide", "b.slide").unwrap();
         assert!(bench.is_equal("b.slide", &disk), "{bytes}");
     }
-    let odd = bench.disk("odd", 1000, &[]);
-    let error = create(&CreateOptions::new(&odd, &bench.path("c.slide")), |_| ()).unwrap_err().to_string();
-    assert!(error.ends_with("odd (1000 bytes, sectors of 512): the disk is no whole number of sectors"), "{error}");
+}
+
+#[test]
+fn a_disk_of_any_other_size_is_padded_with_zeros_to_its_next_sector_and_that_is_said() {
+    let bench = Bench::new();
+    let mut content = noise(1, 10_000);
+    let odd = bench.disk("odd", 10_000, &[(0, content.clone())]);
+    for (sector, bytes) in [(512, 10_240), (4096, 12_288)] {
+        let options = CreateOptions { sector: Some(sector), ..CreateOptions::new(&odd, &bench.path("a.slide")) };
+        let report = create(&options, |_| ()).unwrap();
+        assert_eq!(report.disk_bytes, bytes);
+        assert!(report.notes.iter().any(|note| note.contains(&format!("{} zeros are added", bytes - 10_000))));
+        content.resize(bytes as usize, 0);
+        assert_eq!(bench.exported("a.slide"), content);
+    }
+    bench.child(&odd, "a.slide", "b.slide").unwrap();
+    assert_eq!(bench.exported("b.slide"), content);
 }
 
 #[test]

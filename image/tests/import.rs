@@ -54,7 +54,7 @@ fn an_image_of_a_qcow2_and_its_increment_are_those_of_the_raw_disk() {
     run("gzip", &["-k", "-1", shown(&monday)]);
     let (told, packed) = (Cell::new(None), gzip.metadata().unwrap().len());
     let made = create(&CreateOptions::new(&gzip, &bench.path("c.slide")), |progress| match progress {
-        CreateProgress::Unpacking { done_bytes, packed_bytes } => told.set(Some((done_bytes, packed_bytes))),
+        CreateProgress::Preparing { done_bytes, all_bytes } => told.set(Some((done_bytes, all_bytes))),
         CreateProgress::Reading { .. } => assert_eq!(told.get(), Some((packed, packed)), "it is unpacked first"),
     });
     assert_eq!(made.unwrap().root, of_raw.root);

@@ -60,17 +60,17 @@ fn run_create(args: Create) -> Result<ExitCode, Failure> {
         allow_changes,
         ..CreateOptions::new(&source, &output)
     };
-    let unpacking = bar("unpacking");
+    let preparing = bar("preparing");
     let made = create(&options, |progress| match progress {
-        CreateProgress::Unpacking { done_bytes, packed_bytes } => advance(&unpacking, done_bytes, packed_bytes),
+        CreateProgress::Preparing { done_bytes, all_bytes } => advance(&preparing, done_bytes, all_bytes),
         CreateProgress::Reading { done_bytes, disk_bytes, .. } => {
-            if !unpacking.is_finished() {
-                unpacking.finish_and_clear();
+            if !preparing.is_finished() {
+                preparing.finish_and_clear();
             }
             advance(&reading, done_bytes, disk_bytes);
         }
     });
-    unpacking.finish_and_clear();
+    preparing.finish_and_clear();
     reading.finish_and_clear();
     let made = made?;
     for note in &made.notes {

@@ -29,11 +29,11 @@ use crate::chain::Image;
 use crate::error::{ImageError, Operation};
 use crate::format::{MAX_LAYERS, Superblock};
 use crate::room;
-use crate::source::{self, DiskSource, is_same_file};
+use crate::source::{self, Asked, DiskSource, Padded, is_same_file};
 use map::Mapper;
 use output::Output;
 use parent::Parent;
-use prepare::{check_output, check_sizes, parent_name, prepare};
+use prepare::{DEFAULT_SECTOR, check_output, check_sizes, parent_name, prepare, sector_of};
 use slidecast_proto::units::Hash;
 use std::path::Path;
 
@@ -57,11 +57,11 @@ const LEAST_FILE: u64 = 3 * 4096;
 pub fn create(options: &CreateOptions, progress: impl Fn(CreateProgress)) -> Result<CreateReport, ImageError> {
     check_output(&options.output, std::slice::from_ref(&options.source))?;
     check_sizes(options)?;
-    let (format, snapshot) = (options.format.as_deref(), options.snapshot.as_deref());
     // What has to be unpacked lies where the image will be: there is room for it, more likely than anywhere else.
-    let folder = options.output.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    let unpacking = |done_bytes, packed_bytes| progress(CreateProgress::Unpacking { done_bytes, packed_bytes });
-    let source = source::open(&options.source, format, snapshot, folder, &unpacking)?;
+    let spool = options.output.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let preparing = |done_bytes, all_bytes| progress(CreateProgress::Preparing { done_bytes, all_bytes });
+    let (format, snapshot) = (options.format.as_deref(), options.snapshot.as_deref());
+    let source = source::open(&options.source, &Asked { format, snapshot, spool, preparing: &preparing })?;
     create_from(&*source, options, progress)
 }
 
@@ -78,7 +78,10 @@ pub fn create_from(
     check_sizes(options)?;
     let parent = options.parent.as_deref().map(Image::open).transpose()?;
     let parent_resolved = parent.as_ref().map(Image::resolve).transpose()?;
-    let job = prepare(source, options, parent.as_ref())?;
+    let mut notes = Vec::new();
+    let sector = sector_of(&Padded::to(source, DEFAULT_SECTOR), options, parent.as_ref(), &mut notes)?;
+    let source = &Padded::to(source, sector);
+    let job = prepare(source, sector, options, parent.as_ref(), notes)?;
     let layers = parent.as_ref().map_or(&[][..], Image::chain);
     if layers.iter().any(|layer| is_same_file(&layer.core.path, &options.output)) {
         return Err(ImageError::Output { path: options.output.clone(), what: "it is a layer that this one builds on" });

@@ -55,12 +55,12 @@ impl CreateOptions {
 /// How far making an image has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CreateProgress {
-    /// A source that is packed as a whole is unpacked first.
-    Unpacking {
-        /// How much of the packed file is read, in bytes.
+    /// A source that is packed as a whole is unpacked first, and one with a block map is compared with it.
+    Preparing {
+        /// How much of the file is read for that, in bytes.
         done_bytes: u64,
-        /// The length of the packed file in bytes.
-        packed_bytes: u64,
+        /// How much there is to read, in bytes.
+        all_bytes: u64,
     },
     /// The disk is read and the image written.
     Reading {

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// The longest name of a new file: with what it is called while it passes, no name is longer than 255 bytes.
 const MAX_OUTPUT_NAME: usize = 220;
 /// The sector of a disk in a file of which nothing proves another.
-const DEFAULT_SECTOR: u32 = 512;
+pub(super) const DEFAULT_SECTOR: u32 = 512;
 
 /// What is settled before the source is read.
 pub(super) struct Job<'a> {
@@ -75,15 +75,15 @@ pub(super) fn parent_name(path: &Path) -> Result<String, ImageError> {
     name.map(str::to_owned).ok_or_else(|| ImageError::Parent { path: path.to_owned(), what })
 }
 
-/// Finds out what of the source is in use, and settles the sizes.
+/// Finds out what of the source, which has sectors of `sector` bytes, is in use, and settles the sizes.
 pub(super) fn prepare<'a>(
     source: &'a dyn DiskSource,
+    sector: u32,
     options: &CreateOptions,
     parent: Option<&Image>,
+    mut notes: Vec<String>,
 ) -> Result<Job<'a>, ImageError> {
     let (path, bytes) = (source.path(), source.bytes());
-    let mut notes = Vec::new();
-    let sector = sector_of(source, options, parent, &mut notes)?;
     let survey = used::scan_with(source, bytes, sector, source.unused());
     notes.splice(0..0, survey.all_notes());
     notes.extend(source.notes());
@@ -106,7 +106,7 @@ pub(super) fn prepare<'a>(
 }
 
 /// The logical sector of the disk in bytes: what the source says, what is asked for, what is proven, or that of the parent.
-fn sector_of(
+pub(super) fn sector_of(
     source: &dyn DiskSource,
     options: &CreateOptions,
     parent: Option<&Image>,

@@ -1,6 +1,6 @@
 //! What a file that is no SlideCast image is, for people and for programs.
 
-use super::{DiskSource, RawDisk, formats, qcow2};
+use super::{Asked, DiskSource, RawDisk, formats, qcow2};
 use crate::error::{ImageError, Operation};
 use core::fmt;
 use serde::Serialize;
@@ -53,7 +53,7 @@ pub fn describe(path: &Path) -> Result<Option<SourceInfo>, ImageError> {
         info.snapshots =
             snapshots.map_err(|fault| ImageError::Import { path: path.to_owned(), format: qcow2::NAME, fault })?;
     }
-    let source = formats::open(path, None, None, Path::new("."), &|_, _| {})?;
+    let source = formats::open(path, &Asked::of(Path::new(".")))?;
     let (mut at, mut data) = (0, 0);
     while let Some(range) = source.next_data(at).map_err(read)? {
         (at, data) = (range.end, data + (range.end - range.start));

@@ -58,6 +58,13 @@ pub enum ImportFault {
         /// Which table.
         what: &'static str,
     },
+    /// Something does not have the checksum that was recorded of it.
+    Differs {
+        /// What it is to the file with the checksum.
+        what: &'static str,
+        /// Where in it that begins.
+        offset: u64,
+    },
     /// The file as a whole does not unpack.
     Stream {
         /// What the unpacker said.
@@ -90,6 +97,12 @@ impl fmt::Display for ImportFault {
                 write!(f, "it has no snapshot {asked:?}; it has {}", has.join(", "))
             }
             Self::TooLarge { what } => write!(f, "its {what} is larger than any that is read"),
+            Self::Differs { what, offset } => {
+                write!(
+                    f,
+                    "{what} has another checksum at {offset} than the one recorded: one of both was changed or is damaged"
+                )
+            }
             Self::Stream { error } if error.kind() == io::ErrorKind::UnexpectedEof => {
                 f.write_str("it ends in the middle: it was cut short")
             }

@@ -1,5 +1,6 @@
 //! The formats that a disk is imported from, one row each. What a file is, is told by its content, never by its name.
 
+use super::bmap::{self, MappedImage};
 use super::packed::{self, Packer};
 use super::{DiskSource, ImportFault, Opening, RawDisk, ReadAt, android, qcow2, vdi, vhd, vhdx, vmdk};
 use crate::container;
@@ -86,40 +87,73 @@ pub(super) fn is_packed(disk: &RawDisk) -> io::Result<bool> {
     recognised(disk).map(|found| found.is_some_and(|format| Packer::of(format.called).is_some()))
 }
 
-/// Opens the disk at `path`: a device, or a file of whatever format. `format` overrides what its content says; `snapshot` is
-/// one inside it. What has to be unpacked first lies in the folder `spool` meanwhile; `unpacking` is told now and then how many
-/// bytes of the file are read, and of how many.
+/// What is asked for of a source, and where there is room for what opening it takes.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// What the source is, whatever its content says: one of [`names`].
+    pub format: Option<&'a str>,
+    /// The snapshot inside it.
+    pub snapshot: Option<&'a str>,
+    /// The folder for what has to be unpacked first.
+    pub spool: &'a Path,
+    /// Is told now and then how many bytes of a file were read before the image is begun, and of how many.
+    pub preparing: &'a dyn Fn(u64, u64),
+}
+
+impl Asked<'_> {
+    /// The disk as its content says; what has to be unpacked first lies in the folder `spool`.
+    #[must_use]
+    pub fn of(spool: &Path) -> Asked<'_> {
+        Asked { format: None, snapshot: None, spool, preparing: &|_, _| {} }
+    }
+}
+
+impl core::fmt::Debug for Asked<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Asked").field("format", &self.format).field("snapshot", &self.snapshot).finish_non_exhaustive()
+    }
+}
+
+/// Opens the disk at `path`: a device, or a file of whatever format.
 ///
 /// # Errors
 /// [`ImageError`] naming the file and what is wrong with it, or a format that is not imported.
-pub fn open(
-    path: &Path,
-    format: Option<&str>,
-    snapshot: Option<&str>,
-    spool: &Path,
-    unpacking: &dyn Fn(u64, u64),
-) -> Result<Box<dyn DiskSource>, ImageError> {
+pub fn open(path: &Path, asked: &Asked<'_>) -> Result<Box<dyn DiskSource>, ImageError> {
     let disk = RawDisk::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
-    let row = match format {
+    let is_device = disk.is_device();
+    let row = match asked.format {
         Some(name) => FORMATS.iter().find(|format| format.name == name),
-        None if disk.is_device() => None,
+        None if is_device => None,
         None => recognised(&disk).map_err(ImageError::io(Operation::Read, path, None))?,
     };
-    if let Some(asked) = snapshot.filter(|_| row.is_none_or(|format| format.name != "qcow2")) {
+    if let Some(asked) = asked.snapshot.filter(|_| row.is_none_or(|format| format.name != "qcow2")) {
         let fault = ImportFault::NoSnapshot { asked: asked.to_owned(), has: Vec::new() };
         return Err(ImageError::Import { path: path.to_owned(), format: row.map_or(RAW, |row| row.called), fault });
     }
-    let Some(row) = row else {
-        if format.is_none() && !disk.is_device() {
-            let other = container::format_of(disk.file(), disk.bytes());
-            if let Some(format) = other.map_err(ImageError::io(Operation::Read, path, None))? {
-                return Err(ImageError::Container { path: path.to_owned(), format });
-            }
+    let disk: Box<dyn DiskSource> = match row {
+        Some(row) => {
+            let Asked { snapshot, spool, preparing, .. } = *asked;
+            (row.open)(disk, &Opening { snapshot, spool, chain: Vec::from_iter(path.canonicalize()), preparing })?
         }
-        return Ok(Box::new(disk));
+        None => {
+            if asked.format.is_none() && !is_device {
+                let other = container::format_of(disk.file(), disk.bytes());
+                if let Some(format) = other.map_err(ImageError::io(Operation::Read, path, None))? {
+                    return Err(ImageError::Container { path: path.to_owned(), format });
+                }
+            }
+            Box::new(disk)
+        }
     };
-    let chain = Vec::from_iter(path.canonicalize());
-    (row.open)(disk, &Opening { snapshot, spool, chain, unpacking })
+    // A map says what a raw image has to be, packed or not.
+    let is_raw = row.is_none_or(|row| Packer::of(row.called).is_some());
+    if asked.format.is_some() || is_device || !is_raw {
+        return Ok(disk);
+    }
+    match bmap::beside(path, disk.bytes())? {
+        Some(map) => MappedImage::open(disk, map, asked.preparing),
+        None => Ok(disk),
+    }
 }
 
 /// Opens the file at `path`, which is said to be of the format `name`; `None` if there is none of that name.

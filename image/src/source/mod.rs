@@ -9,6 +9,7 @@
 
 mod android;
 mod backing;
+mod bmap;
 mod bytes;
 mod cache;
 mod describe;
@@ -18,6 +19,7 @@ mod mapped;
 #[cfg(test)]
 mod memory;
 mod packed;
+mod padded;
 mod qcow2;
 mod raw;
 #[cfg(test)]
@@ -30,9 +32,10 @@ mod vmdk;
 use backing::open_backing;
 pub use describe::{SourceInfo, describe};
 pub use fault::ImportFault;
-pub use formats::{RAW, names, open};
+pub use formats::{Asked, RAW, names, open};
 #[cfg(test)]
 pub(crate) use memory::MemoryDisk;
+pub(crate) use padded::Padded;
 pub use raw::RawDisk;
 pub(crate) use raw::{backing_file, has_partitions, is_same_file, names_a_device};
 
@@ -106,8 +109,8 @@ struct Opening<'a> {
     spool: &'a Path,
     /// The files above this one, with all links followed, and this one.
     chain: Vec<PathBuf>,
-    /// Is told how many bytes of a file that has to be unpacked are read, and of how many.
-    unpacking: &'a dyn Fn(u64, u64),
+    /// Is told how far reading a file before the image is begun has come, in bytes, and how far it goes.
+    preparing: &'a dyn Fn(u64, u64),
 }
 
 impl ReadAt for Vec<u8> {

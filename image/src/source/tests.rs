@@ -12,7 +12,12 @@ pub(crate) fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
 
 /// Opens the disk at `path` by its content.
 pub(crate) fn opened(path: &Path) -> Result<Box<dyn DiskSource>, ImageError> {
-    open(path, None, None, path.parent().unwrap(), &|_, _| {})
+    open(path, &Asked::of(path.parent().unwrap()))
+}
+
+/// Opens the disk at `path` as one of that format.
+pub(crate) fn open_as(path: &Path, format: &str) -> Result<Box<dyn DiskSource>, ImageError> {
+    open(path, &Asked { format: Some(format), ..Asked::of(path.parent().unwrap()) })
 }
 
 /// All bytes of a disk: what [`DiskSource::next_data`] gives, read, and else zeros.
@@ -72,6 +77,7 @@ fn difference(one: &[u8], other: &[u8]) -> String {
     }
 }
 
+mod beside;
 mod damage;
 mod packed;
 mod qemu;

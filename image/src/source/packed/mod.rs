@@ -140,7 +140,7 @@ fn unpack(file: &RawDisk, packer: Packer, spool: &File, opening: &Opening<'_>) -
         at += len as u64;
         // The reader has a descriptor of its own, which shares its place with this one.
         let read = file.file().stream_position().map_err(broken)?;
-        (opening.unpacking)(read, file.bytes());
+        (opening.preparing)(read, file.bytes());
         if len < STEP {
             break;
         }

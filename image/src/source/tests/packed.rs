@@ -58,7 +58,7 @@ fn a_packed_disk_that_is_cut_or_flipped_is_an_error_or_the_same_disk() {
         let bytes = std::fs::read(path).unwrap();
         for len in (10..bytes.len()).step_by(512).chain(bytes.len() - 8..bytes.len()) {
             let cut = write(dir.path(), "cut", &bytes[..len]);
-            let error = open(&cut, Some(program), None, dir.path(), &|_, _| {}).map(drop).unwrap_err().to_string();
+            let error = open_as(&cut, program).map(drop).unwrap_err().to_string();
             assert!(error.contains(program), "{program}, {len}: {error}");
         }
         for at in (0..bytes.len().min(64)).chain((64..bytes.len()).step_by(211)) {
@@ -69,7 +69,7 @@ fn a_packed_disk_that_is_cut_or_flipped_is_an_error_or_the_same_disk() {
             if options.contains(&"--no-frame-crc") {
                 continue;
             }
-            if let Ok(disk) = open(&flipped, Some(program), None, dir.path(), &|_, _| {}) {
+            if let Ok(disk) = open_as(&flipped, program) {
                 assert_eq!(difference(&bytes_of(&*disk).unwrap(), &content), "", "{program}, byte {at}");
             }
         }
@@ -108,6 +108,6 @@ fn android_sparse_files_give_their_disk_and_what_does_not_matter_is_unused() {
     assert_eq!((disk.bytes(), disk.unused()), (20480, std::slice::from_ref(&(8192..20480))));
     for len in 1..small.len() {
         let cut = write(dir.path(), "cut", &small[..len]);
-        assert!(open(&cut, Some("android-sparse"), None, dir.path(), &|_, _| {}).is_err(), "{len}");
+        assert!(open_as(&cut, "android-sparse").is_err(), "{len}");
     }
 }

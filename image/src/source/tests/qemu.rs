@@ -97,7 +97,7 @@ fn a_snapshot_is_read_by_its_name_and_one_that_is_not_there_is_told_with_those_t
     run("qemu-img", ["snapshot", "-c", "installed", path.to_str().unwrap()]);
     io(&path, &["write -P 7 0 1M"]);
     run("qemu-img", ["snapshot", "-c", "second", path.to_str().unwrap()]);
-    let of = |name| open(&path, None, Some(name), dir.path(), &|_, _| {});
+    let of = |name| open(&path, &Asked { snapshot: Some(name), ..Asked::of(dir.path()) });
     assert_eq!(difference(&bytes_of(&*of("installed").unwrap()).unwrap(), &disk(4096)), "");
     let mut second = disk(4096);
     second[..1 << 20].fill(7);
@@ -105,7 +105,7 @@ fn a_snapshot_is_read_by_its_name_and_one_that_is_not_there_is_told_with_those_t
     let error = of("third").unwrap_err().to_string();
     assert!(error.contains("\"third\"") && error.contains("installed, second"), "{error}");
     assert_eq!(describe(&path).unwrap().unwrap().snapshots, ["installed", "second"]);
-    let error = open(&raw, None, Some("installed"), dir.path(), &|_, _| {}).unwrap_err().to_string();
+    let error = open(&raw, &Asked { snapshot: Some("installed"), ..Asked::of(dir.path()) }).unwrap_err().to_string();
     assert!(error.contains("no snapshot"), "{error}");
 }
 
