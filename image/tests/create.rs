@@ -230,7 +230,7 @@ fn a_disk_of_any_other_size_is_padded_with_zeros_to_its_next_sector_and_that_is_
         let report = create(&options, |_| ()).unwrap();
         assert_eq!(report.disk_bytes, bytes);
         assert!(report.notes.iter().any(|note| note.contains(&format!("{} zeros are added", bytes - 10_000))));
-        content.resize(bytes as usize, 0);
+        content.resize(usize::try_from(bytes).unwrap(), 0);
         assert_eq!(bench.exported("a.slide"), content);
     }
     bench.child(&odd, "a.slide", "b.slide").unwrap();
@@ -286,12 +286,11 @@ fn a_disk_is_written_to_a_file_or_a_device_and_to_nothing_else() {
 #[test]
 fn no_file_is_left_when_making_it_fails() {
     let bench = Bench::new();
-    let odd = bench.disk("odd", 1000, &[]);
     let empty = bench.disk("empty", 0, &[]);
-    for source in [odd, empty, bench.path("missing"), bench.path("")] {
+    for source in [empty, bench.path("missing"), bench.path("")] {
         assert!(create(&CreateOptions::new(&source, &bench.path("a.slide")), |_| ()).is_err());
     }
-    assert_eq!(bench.names(), ["empty", "odd"]);
+    assert_eq!(bench.names(), ["empty"]);
     let disk = bench.disk("disk", MIB, &[]);
     let error = create(&CreateOptions::new(&disk, &disk), |_| ()).unwrap_err();
     assert!(matches!(error, ImageError::Output { .. }) && error.is_usage());
