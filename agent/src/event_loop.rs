@@ -40,6 +40,12 @@ const NO_ROOM: Duration = Duration::from_millis(200);
 pub struct Clock(Instant);
 
 impl Clock {
+    /// A clock that begins now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
     /// The time now.
     #[must_use]
     pub fn now(&self) -> Time {
@@ -79,7 +85,7 @@ impl EventLoop {
             let sender = sender.try_clone().doing("watching for signals")?;
             signal_hook::low_level::pipe::register(signal, sender).doing("watching for signals")?;
         }
-        let clock = Clock(Instant::now());
+        let clock = Clock::start();
         let events = Events::with_capacity(64);
         Ok(Self {
             poll,

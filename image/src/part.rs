@@ -6,6 +6,7 @@
 use crate::manifest::{MAX_BLOCK_PLACES, ManifestError, ManifestHeader, PART_BLOCKS, PART_BYTES};
 use crate::varint::{self, Reader};
 use core::ops::Range;
+use slidecast_proto::schedule::ManifestPart;
 use slidecast_proto::units::{BlockNo, Hash, MAX_FILL_BYTES, MAX_PART_BYTES, PartNo};
 
 const FILL: u8 = 1;
@@ -170,6 +171,24 @@ impl Part {
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         self.blocks.capacity() * size_of::<(Content, Range<u32>)>() + self.places.capacity() * size_of::<Place>()
+    }
+}
+
+impl ManifestPart for Part {
+    fn first(&self) -> BlockNo {
+        self.first
+    }
+
+    fn blocks(&self) -> u32 {
+        self.len()
+    }
+
+    fn is_fill(&self, block: BlockNo) -> bool {
+        self.block(block).is_some_and(|info| matches!(info.content, Content::Fill { .. }))
+    }
+
+    fn heap_bytes(&self) -> usize {
+        Self::heap_bytes(self)
     }
 }
 

@@ -24,6 +24,7 @@ pub mod noise;
 pub mod plan;
 pub mod quantity;
 pub mod reason;
+pub mod schedule;
 pub mod selector;
 pub mod set;
 pub mod units;

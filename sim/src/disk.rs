@@ -1,22 +1,26 @@
-//! A disk and the engine that writes it, in virtual time: the order of `agent/src/disk` without its threads.
+//! A virtual disk, and the threads of its engine in virtual time. What is done next is decided by the schedule that ships
+//! (`slidecast_proto::schedule`); here is what that costs and what goes wrong.
 //!
-//! job -> (writing) -> fresh -> (flushing) -> unread -> (reading) -> done. What was written is in the disk's own cache until a
-//! flush; a power cut loses it. When all is done the last look reads one block in [`SAMPLE`], or after any mismatch all of them, once
-//! more. The head is the last thing written.
+//! What was written is in the disk's own cache until a flush; a power cut loses it.
 
 use crate::image::{Content, Image, OLD};
 use crate::queue::{DiskOp, Event, Queue};
-use slidecast_proto::look::{LastLook, Scope};
-use slidecast_proto::reason::{LookedAt, Reason, Verified, Verify};
-use slidecast_proto::set::BlockSet;
-use slidecast_proto::units::{BlockNo, Time};
-use std::collections::{BTreeSet, VecDeque};
+use slidecast_proto::feed::Source;
+use slidecast_proto::reason::{Reason, Verified, Verify};
+use slidecast_proto::schedule::{
+    Control, DiskFailure, Event as DiskEvent, FlushWindow, ManifestPart, Read, Right, Schedule, ScheduleConfig, Spot,
+    Write, Written,
+};
+use slidecast_proto::units::{BlockNo, PartNo, Time};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// So many bytes, or so long after the first of them, make a flush due.
-const FLUSH_BYTES: u64 = 256 << 20;
-const FLUSH_AFTER: Duration = Duration::from_secs(2);
+/// The flush window of `agent/src/disk/engine.rs`.
+const WINDOW: FlushWindow = FlushWindow { bytes: 256 << 20, after: Duration::from_secs(2) };
+/// How many threads read.
+const READERS: usize = 2;
+/// What a fill costs: the disk makes zeros by itself.
+const FILL_BYTES: u64 = 4096;
 /// Of so many blocks the last look takes one. A block of the simulator is one piece, where a real one is looked at in a few places
 /// only: so the sample is thinner here.
 const SAMPLE: u32 = 16;
@@ -43,7 +47,7 @@ pub enum DiskFault {
     Write(u32),
     /// Flush number so much fails; what it should have covered is lost.
     Flush(u32),
-    /// Reading back batch number so much fails.
+    /// Reading a block fails, the so many-th time.
     Read(u32),
     /// Write number so much is said to be done and is not.
     Lost(u32),
@@ -89,85 +93,122 @@ impl Platter {
         self.cache.clone_from(&self.stable);
     }
 
+    /// How long the write that begins now stands still.
+    fn stuck(&self) -> Duration {
+        let stuck = |fault: &DiskFault| match fault {
+            DiskFault::Stuck(at, span) if *at == self.writes => Some(*span),
+            _ => None,
+        };
+        self.plan.faults.iter().find_map(stuck).unwrap_or_default()
+    }
+
+    /// The control thread begins something: how long that takes.
+    fn take_up(&mut self, control: &Control<Part>) -> Duration {
+        match control {
+            Control::Begin => {
+                self.bootable = false;
+                self.plan.flush * 2
+            }
+            Control::Flush(_) => {
+                self.flushes += 1;
+                self.plan.flush
+            }
+            Control::Finish { .. } => self.plan.flush * 2,
+            Control::Settle | Control::Wait(_) | Control::Exit => Duration::ZERO,
+        }
+    }
+
+    /// A write is through. A misdirected one lands on the place of `proven`.
+    fn write(&mut self, block: BlockNo, content: Content, proven: Option<BlockNo>) {
+        let due = |fault: &DiskFault| matches!(fault, DiskFault::Misdirected(at) if *at <= self.writes);
+        let lost = self.plan.faults.iter().any(|fault| match fault {
+            DiskFault::Lost(at) => *at == self.writes,
+            DiskFault::Rotten(rotten) => *rotten == block.0,
+            _ => false,
+        });
+        if let Some((fault, other)) = self.plan.faults.iter().position(due).zip(proven) {
+            self.plan.faults.remove(fault);
+            self.cache[other.0 as usize] = content;
+            self.stable[other.0 as usize] = content;
+        } else if !lost {
+            self.cache[block.0 as usize] = content;
+        }
+    }
+
+    /// A flush that covers these blocks is through; gives whether it went well.
+    fn flush(&mut self, batch: &[Written<Part>]) -> bool {
+        let good = !self.plan.faults.contains(&DiskFault::Flush(self.flushes));
+        if good {
+            batch.iter().map(|written| written.block.0 as usize).for_each(|at| self.stable[at] = self.cache[at]);
+        } else {
+            // The kernel drops what it could not write and says so once: a second flush would find nothing wrong.
+            self.cache.clone_from(&self.stable);
+        }
+        good
+    }
+
     fn span(bytes: u64, rate: u64) -> Duration {
         Duration::from_micros(bytes * 1_000_000 / rate.max(1))
     }
 }
 
-/// What an engine says: as in `agent/src/disk/engine.rs`.
-#[derive(Debug, PartialEq, Eq)]
-pub enum DiskEvent {
-    /// The content is not what the manifest says; nothing was written.
-    BadContent(BlockNo),
-    /// Read back and found different, for the first time.
-    Mismatch(BlockNo),
-    /// Written to all places.
-    Written(BlockNo),
-    /// Flushed.
-    Durable(Vec<BlockNo>),
-    /// Nothing that was verified so far counts: all is read again.
-    Unverified,
-    /// Read back and equal.
-    Verified(Vec<BlockNo>),
-    /// The target is lost for this run.
-    Failed(Reason),
-    /// All is done.
-    Ended {
-        /// How it was read back.
-        verified: Verified,
-        /// Blocks written.
-        written: u32,
-        /// How much was read once more, and how many blocks that were.
-        last_look: (LookedAt, u32),
-    },
+/// A part of the manifest as an engine sees it.
+#[derive(Debug)]
+struct Part {
+    image: Arc<Image>,
+    no: PartNo,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Beginning,
-    Body,
-    Finishing,
-    Over,
+impl ManifestPart for Part {
+    fn first(&self) -> BlockNo {
+        BlockNo(self.image.shape.blocks_of(self.no).start)
+    }
+
+    fn blocks(&self) -> u32 {
+        let blocks = self.image.shape.blocks_of(self.no);
+        blocks.end - blocks.start
+    }
+
+    fn is_fill(&self, block: BlockNo) -> bool {
+        self.image.is_fill(block.0)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.blocks() as usize * 48
+    }
 }
 
-#[derive(Clone, Copy, Debug)]
+/// A received block.
+#[derive(Debug)]
 struct Job {
-    block: u32,
+    block: BlockNo,
     content: Content,
+    /// What its payload holds of the ring.
     charge: u64,
 }
 
-/// The engine of one run on one disk.
+/// The engine of one run on one disk: a writer, a control thread and [`READERS`] readers.
 #[derive(Debug)]
 pub struct Engine {
     agent: usize,
     run: u64,
-    phase: Phase,
     verify: Verify,
     image: Arc<Image>,
-    jobs: VecDeque<Job>,
-    fills: VecDeque<u32>,
-    writing: Option<Job>,
-    fresh: Vec<u32>,
-    fresh_bytes: u64,
-    fresh_since: Option<Time>,
-    timer: bool,
-    flushing: Option<Vec<u32>>,
-    unread: VecDeque<u32>,
-    reading: Option<Vec<u32>>,
-    settled: BlockSet,
-    written: BlockSet,
-    done: BlockSet,
-    mismatched: BTreeSet<u32>,
-    look: LastLook,
-    looking: bool,
-    finish: bool,
+    schedule: Schedule<Job, Part>,
+    writing: Option<Write<Job, Part>>,
+    control: Option<Control<Part>>,
+    reading: [Option<Read<Part>>; READERS],
+    /// When the control thread wakes by itself.
+    timer: Option<Time>,
+    /// Bytes of the ring that jobs hold.
+    held: u64,
     written_bytes: u64,
-    events: VecDeque<DiskEvent>,
+    /// The first block that was read back and is right.
+    proven: Option<BlockNo>,
 }
 
 impl Engine {
-    /// Begins: head wiped, mark written.
+    /// An engine that begins to write at once.
     pub fn begin(
         agent: usize,
         run: u64,
@@ -177,52 +218,42 @@ impl Engine {
         now: Time,
         queue: &mut Queue,
     ) -> Self {
-        platter.bootable = false;
-        queue.push(now.after(platter.plan.flush * 2), Event::Disk(agent, run, DiskOp::Begin));
-        let none = BlockSet::empty(image.blocks());
-        Self {
+        let config = ScheduleConfig {
+            blocks: image.blocks(),
+            verify,
+            rotational: platter.plan.rotational,
+            window: WINDOW,
+            readers: READERS,
+            ledger_bytes: 16 << 20,
+        };
+        let mut engine = Self {
             agent,
             run,
-            phase: Phase::Beginning,
             verify,
             image,
-            jobs: VecDeque::new(),
-            fills: VecDeque::new(),
+            schedule: Schedule::new(config),
             writing: None,
-            fresh: Vec::new(),
-            fresh_bytes: 0,
-            fresh_since: None,
-            timer: false,
-            flushing: None,
-            unread: VecDeque::new(),
-            reading: None,
-            settled: none.clone(),
-            written: none.clone(),
-            done: none,
-            mismatched: BTreeSet::new(),
-            look: LastLook::new(verify),
-            looking: false,
-            finish: false,
+            control: None,
+            reading: [const { None }; READERS],
+            timer: None,
+            held: 0,
             written_bytes: 0,
-            events: VecDeque::new(),
-        }
-    }
-
-    /// The run that it belongs to.
-    #[must_use]
-    pub fn run(&self) -> u64 {
-        self.run
+            proven: None,
+        };
+        engine.schedule.on_begin();
+        engine.step(platter, now, queue);
+        engine
     }
 
     /// The next thing that it says.
     pub fn poll(&mut self) -> Option<DiskEvent> {
-        self.events.pop_front()
+        self.schedule.poll_event()
     }
 
     /// Bytes of the ring that its jobs hold.
     #[must_use]
     pub fn holds(&self) -> u64 {
-        self.jobs.iter().chain(&self.writing).map(|job| job.charge).sum()
+        if self.schedule.is_over() { 0 } else { self.held }
     }
 
     /// Bytes written so far.
@@ -241,234 +272,167 @@ impl Engine {
         now: Time,
         queue: &mut Queue,
     ) {
-        if self.phase != Phase::Over {
-            self.jobs.push_back(Job { block: block.0, content, charge });
-            self.step(platter, now, queue);
-        }
+        self.held += charge;
+        self.schedule.on_block(Job { block, content, charge });
+        self.step(platter, now, queue);
     }
 
-    /// The fills of a part.
-    pub fn fills(&mut self, fills: impl Iterator<Item = BlockNo>, platter: &mut Platter, now: Time, queue: &mut Queue) {
-        if self.phase != Phase::Over {
-            self.fills.extend(fills.map(|block| block.0));
-            self.step(platter, now, queue);
-        }
+    /// A part of the manifest.
+    pub fn part(&mut self, no: PartNo, platter: &mut Platter, now: Time, queue: &mut Queue) {
+        let packed = self.verify.reads_back().then(|| self.image.part(no));
+        self.schedule.on_part(self.part_of(no), packed);
+        self.step(platter, now, queue);
+    }
+
+    fn part_of(&self, no: PartNo) -> Arc<Part> {
+        Arc::new(Part { image: self.image.clone(), no })
+    }
+
+    fn written(&self, block: BlockNo) -> Written<Part> {
+        Written { block, part: self.part_of(self.image.shape.part_of(block)) }
     }
 
     /// Every block was handed over.
     pub fn finish(&mut self, platter: &mut Platter, now: Time, queue: &mut Queue) {
-        self.finish = true;
+        self.schedule.on_finish();
         self.step(platter, now, queue);
     }
 
-    fn nothing_to_write(&self) -> bool {
-        let all = self.settled.is_full() || self.finish;
-        all && self.writing.is_none() && self.jobs.is_empty() && self.fills.is_empty()
-    }
-
-    /// Starts whatever can be started.
+    /// Every thread that waits begins the next thing, if there is one.
     fn step(&mut self, platter: &mut Platter, now: Time, queue: &mut Queue) {
-        if self.phase != Phase::Body {
-            return;
-        }
+        let block_bytes = u64::from(self.image.block_bytes());
         let mut later = |span: Duration, op| queue.push(now.after(span), Event::Disk(self.agent, self.run, op));
         if self.writing.is_none() {
-            let fill = |block| Job { block, content: self.image.content(block), charge: 0 };
-            self.writing = self.jobs.pop_front().or_else(|| self.fills.pop_front().map(fill));
-            if let Some(job) = &self.writing {
+            self.writing = self.schedule.poll_write();
+            if let Some(write) = &self.writing {
                 platter.writes += 1;
-                let stuck = platter.plan.faults.iter().find_map(|fault| match fault {
-                    DiskFault::Stuck(at, span) if *at == platter.writes => Some(*span),
-                    _ => None,
-                });
-                let bytes = if job.charge == 0 { 4096 } else { u64::from(self.image.block_bytes()) };
-                later(Platter::span(bytes, platter.plan.write_rate) + stuck.unwrap_or_default(), DiskOp::Write);
+                let bytes = if matches!(write, Write::Fill(_)) { FILL_BYTES } else { block_bytes };
+                later(Platter::span(bytes, platter.plan.write_rate) + platter.stuck(), DiskOp::Write);
             }
         }
-        if self.flushing.is_none()
-            && let Some(since) = self.fresh_since
-        {
-            let due = self.fresh_bytes >= FLUSH_BYTES || now >= since.after(FLUSH_AFTER) || self.nothing_to_write();
-            if due {
-                self.flushing = Some(std::mem::take(&mut self.fresh));
-                (self.fresh_bytes, self.fresh_since) = (0, None);
-                platter.flushes += 1;
-                later(platter.plan.flush, DiskOp::Flush);
-            } else if !self.timer {
-                self.timer = true;
-                later(since.after(FLUSH_AFTER).since(now), DiskOp::Timer);
+        if self.control.is_none() {
+            match self.schedule.poll_control(now) {
+                Control::Exit | Control::Wait(None) => {}
+                Control::Wait(Some(at)) if self.timer == Some(at) => {}
+                Control::Wait(Some(at)) => {
+                    self.timer = Some(at);
+                    later(at.since(now), DiskOp::Timer);
+                }
+                control => {
+                    later(platter.take_up(&control), DiskOp::Control);
+                    self.control = Some(control);
+                }
             }
         }
-        let may_read =
-            !platter.plan.rotational || (self.nothing_to_write() && self.fresh.is_empty() && self.flushing.is_none());
-        if self.reading.is_none() && !self.unread.is_empty() && may_read {
-            let batch: Vec<u32> = self.unread.drain(..self.unread.len().min(64)).collect();
-            let bytes = batch.len() as u64 * u64::from(self.image.block_bytes());
-            self.reading = Some(batch);
-            platter.reads += 1;
-            later(Platter::span(bytes, platter.plan.read_rate), DiskOp::Read);
-        }
-        let quiet =
-            self.fresh.is_empty() && self.flushing.is_none() && self.unread.is_empty() && self.reading.is_none();
-        let body_is_done = self.finish && self.done.is_full() && quiet && self.nothing_to_write() && !self.looking;
-        if body_is_done && let Some(scope) = self.look.due() {
-            self.looking = true;
-            self.look.on_begin(scope);
-            let blocks = if scope == Scope::All { self.image.blocks() } else { self.image.blocks().div_ceil(SAMPLE) };
-            let bytes = u64::from(blocks) * u64::from(self.image.block_bytes());
-            if scope == Scope::All {
-                self.events.push_back(DiskEvent::Unverified);
+        for (no, reader) in (0..).zip(&mut self.reading) {
+            if reader.is_none()
+                && let read @ (Read::Back(_) | Read::Compare(..) | Read::Spot(_) | Read::Again(..)) =
+                    self.schedule.poll_read()
+            {
+                platter.reads += 1;
+                later(Platter::span(block_bytes, platter.plan.read_rate), DiskOp::Read(no));
+                *reader = Some(read);
             }
-            later(Platter::span(bytes, platter.plan.read_rate), DiskOp::Look(scope));
-        } else if body_is_done {
-            self.phase = Phase::Finishing;
-            later(platter.plan.flush * 2, DiskOp::Finish);
         }
     }
 
     fn fail(&mut self, reason: Reason) {
-        self.events.push_back(DiskEvent::Failed(reason));
-        self.phase = Phase::Over;
-        self.jobs.clear();
+        self.schedule.on_failure(DiskFailure { reason, detail: "a fault of the disk".to_owned() });
     }
 
     /// Something that was started is through.
     pub fn on_disk(&mut self, op: DiskOp, platter: &mut Platter, now: Time, queue: &mut Queue) {
-        if self.phase == Phase::Over {
-            return;
-        }
         match op {
-            DiskOp::Begin => self.phase = Phase::Body,
-            DiskOp::Timer => self.timer = false,
-            DiskOp::Write => self.on_written(platter, now),
-            DiskOp::Flush => self.on_flushed(platter),
-            DiskOp::Read => self.on_read(platter),
-            DiskOp::Look(scope) => self.on_looked(scope, platter),
-            DiskOp::Finish => {
-                platter.bootable = true;
-                self.phase = Phase::Over;
-                let verified = if self.verify.reads_back() { Verified::Direct } else { Verified::No };
-                self.events.push_back(DiskEvent::Ended {
-                    verified,
-                    written: self.written.count(),
-                    last_look: self.look.report(),
-                });
+            DiskOp::Timer => self.timer = self.timer.filter(|at| *at > now),
+            DiskOp::Write => self.on_write(platter, now),
+            DiskOp::Control => self.on_control(platter),
+            DiskOp::Read(reader) => {
+                if let Some(read) = self.reading[usize::from(reader)].take() {
+                    self.on_read(read, platter);
+                }
             }
         }
         self.step(platter, now, queue);
     }
 
-    fn on_written(&mut self, platter: &mut Platter, now: Time) {
-        let Some(job) = self.writing.take() else { return };
+    fn on_write(&mut self, platter: &mut Platter, now: Time) {
+        let (block, content) = match self.writing.take() {
+            Some(Write::Block(job)) => {
+                self.held = self.held.saturating_sub(job.charge);
+                (job.block, job.content)
+            }
+            Some(Write::Fill(work)) => (work.block, self.image.content(work.block.0)),
+            None => return,
+        };
         if platter.plan.faults.contains(&DiskFault::Write(platter.writes)) {
             return self.fail(Reason::DiskWrite);
         }
-        let block = BlockNo(job.block);
-        if job.content != self.image.content(job.block) {
-            self.events.push_back(DiskEvent::BadContent(block));
-            return;
+        if content != self.image.content(block.0) {
+            return self.schedule.on_bad_content(block);
         }
-        let lost = platter.plan.faults.iter().any(|fault| match fault {
-            DiskFault::Lost(at) => *at == platter.writes,
-            DiskFault::Rotten(rotten) => *rotten == job.block,
-            _ => false,
-        });
-        let due = |fault: &DiskFault| matches!(fault, DiskFault::Misdirected(at) if *at <= platter.writes);
-        let misdirect = platter.plan.faults.iter().position(due).zip(self.done.iter().next());
-        if let Some((fault, other)) = misdirect {
-            platter.plan.faults.remove(fault);
-            platter.cache[other.0 as usize] = job.content;
-            platter.stable[other.0 as usize] = job.content;
-        } else if !lost {
-            platter.cache[job.block as usize] = job.content;
-        }
-        self.written_bytes += u64::from(self.image.block_bytes());
-        self.settled.insert(block);
-        self.written.insert(block);
-        self.fresh.push(job.block);
-        self.fresh_bytes += u64::from(self.image.block_bytes());
-        self.fresh_since.get_or_insert(now);
-        self.events.push_back(DiskEvent::Written(block));
+        platter.write(block, content, self.proven);
+        let bytes = u64::from(self.image.block_bytes());
+        self.written_bytes += bytes;
+        self.schedule.on_written(self.written(block), bytes, now);
     }
 
-    fn on_flushed(&mut self, platter: &mut Platter) {
-        let Some(batch) = self.flushing.take() else { return };
-        if platter.plan.faults.contains(&DiskFault::Flush(platter.flushes)) {
-            // The kernel drops what it could not write and says so once: a second flush would find nothing wrong.
-            platter.cache.clone_from(&platter.stable);
-            return self.fail(Reason::DiskFlush);
-        }
-        for block in &batch {
-            platter.stable[*block as usize] = platter.cache[*block as usize];
-        }
-        self.events.push_back(DiskEvent::Durable(batch.iter().copied().map(BlockNo).collect()));
-        if self.verify.reads_back() {
-            self.unread.extend(batch);
-        } else {
-            for block in batch {
-                self.done.insert(BlockNo(block));
+    fn on_control(&mut self, platter: &mut Platter) {
+        match self.control.take() {
+            Some(Control::Begin) => self.schedule.on_begun(),
+            Some(Control::Flush(batch)) if platter.flush(&batch) => self.schedule.on_flushed(batch),
+            Some(Control::Flush(_)) => self.fail(Reason::DiskFlush),
+            Some(Control::Settle) => {
+                if self.schedule.on_settled().is_err() {
+                    self.fail(Reason::DiskMismatch);
+                }
             }
+            Some(Control::Finish { .. }) => {
+                platter.bootable = true;
+                let verified = if self.verify.reads_back() { Verified::Direct } else { Verified::No };
+                self.schedule.on_ended(verified, String::new());
+            }
+            Some(Control::Wait(_) | Control::Exit) | None => {}
         }
     }
 
-    fn on_read(&mut self, platter: &mut Platter) {
-        let Some(batch) = self.reading.take() else { return };
+    fn on_read(&mut self, read: Read<Part>, platter: &Platter) {
         if platter.plan.faults.contains(&DiskFault::Read(platter.reads)) {
             return self.fail(Reason::DiskRead);
         }
-        let mut equal = Vec::new();
-        for block in batch {
-            if platter.cache[block as usize] == self.image.content(block) {
-                self.done.insert(BlockNo(block));
-                equal.push(BlockNo(block));
-                continue;
+        let is_right = |block: BlockNo| platter.cache[block.0 as usize] == self.image.content(block.0);
+        let lost = match read {
+            Read::Back(written) if is_right(written.block) => {
+                self.proven = Some(self.proven.map_or(written.block, |proven| proven.min(written.block)));
+                self.schedule.on_equal(&written, self.spots(written.block));
+                false
             }
-            if !self.on_different(block) {
-                return self.fail(Reason::DiskMismatch);
+            Read::Back(written) => self.schedule.on_different(written),
+            Read::Again(block, _) if is_right(block) => {
+                self.schedule.on_equal_again(block);
+                false
             }
-        }
-        if !equal.is_empty() {
-            self.events.push_back(DiskEvent::Verified(equal));
+            Read::Again(block, _) => self.schedule.on_different_again(self.written(block)),
+            Read::Spot(Spot { at, right, .. }) => {
+                let found = usize::try_from(at).ok().and_then(|at| platter.cache.get(at).copied());
+                self.schedule.on_spot(found.map(Right::Pattern) == Some(right));
+                false
+            }
+            Read::Compare(part, block) => {
+                let same = is_right(block);
+                let spots = if same { self.spots(block) } else { Vec::new() };
+                self.schedule.on_compared(part.first(), block, same, spots);
+                false
+            }
+            Read::Wait | Read::Exit => false,
+        };
+        if lost {
+            self.fail(Reason::DiskMismatch);
         }
     }
 
-    /// A block is not what it should be; gives whether it may be written once more.
-    fn on_different(&mut self, block: u32) -> bool {
-        self.look.on_mismatch();
-        if !self.mismatched.insert(block) {
-            return false;
-        }
-        self.settled.remove(BlockNo(block));
-        self.done.remove(BlockNo(block));
-        if self.image.is_fill(block) {
-            self.fills.push_back(block);
-        } else {
-            self.events.push_back(DiskEvent::Mismatch(BlockNo(block)));
-        }
-        true
-    }
-
-    /// A round of the last look is over.
-    fn on_looked(&mut self, scope: Scope, platter: &Platter) {
-        self.looking = false;
-        let is_right = |block: &u32| platter.cache[*block as usize] == self.image.content(*block);
-        let blocks = self.image.blocks();
-        match scope {
-            Scope::Sample => {
-                let looked = (0..blocks).step_by(SAMPLE as usize);
-                if !looked.clone().all(|block| is_right(&block)) {
-                    self.look.on_mismatch();
-                }
-                self.look.on_end(scope, blocks.div_ceil(SAMPLE));
-            }
-            Scope::All => {
-                let (right, wrong): (Vec<u32>, Vec<u32>) = (0..blocks).partition(is_right);
-                self.events.push_back(DiskEvent::Verified(right.into_iter().map(BlockNo).collect()));
-                if self.look.is_hopeless() || !wrong.into_iter().all(|block| self.on_different(block)) {
-                    return self.fail(Reason::DiskMismatch);
-                }
-                self.look.on_end(scope, blocks);
-            }
-        }
+    /// What the last look takes of a block that is right.
+    fn spots(&self, block: BlockNo) -> Vec<Spot> {
+        let spot = Spot { at: block.0.into(), len: 1, right: Right::Pattern(self.image.content(block.0)) };
+        if block.0.is_multiple_of(SAMPLE) { vec![spot] } else { Vec::new() }
     }
 }

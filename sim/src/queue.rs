@@ -1,7 +1,6 @@
 //! What happens when: events in the order of their time, and of their making where the time is the same.
 
 use crate::network::ConnId;
-use slidecast_proto::look::Scope;
 use slidecast_proto::units::Time;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -49,19 +48,13 @@ pub enum Event {
 /// What an engine does with its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DiskOp {
-    /// Head wiped, mark written, flushed.
-    Begin,
-    /// A block or a fill is written.
+    /// The writer is through.
     Write,
-    /// Everything written so far is flushed.
-    Flush,
-    /// A batch is read back.
-    Read,
-    /// A round of the last look is over.
-    Look(Scope),
-    /// The head is written and read back.
-    Finish,
-    /// Time for a flush.
+    /// The control thread is through.
+    Control,
+    /// A reader is through.
+    Read(u8),
+    /// The control thread waited for this time.
     Timer,
 }
 

@@ -1,7 +1,7 @@
 //! One deployment on one agent: what `agent/src/run.rs` and `agent/src/run/` do, in virtual time.
 
 use crate::core::Core;
-use crate::disk::{DiskEvent, Engine, Platter};
+use crate::disk::{Engine, Platter};
 use crate::image::{self, Content};
 use crate::network::{CALLED, CALLER, ConnId, Frame};
 use crate::queue::DiskOp;
@@ -11,6 +11,7 @@ use slidecast_proto::frame::{HEADER_LEN, Header, Kind};
 use slidecast_proto::link::{HANDSHAKE, LinkFault, Sender, Terms, refusal};
 use slidecast_proto::node::{Act, Candidate, DiskEnd, Node, NodeConfig, Take, Transmit};
 use slidecast_proto::reason::Reason;
+use slidecast_proto::schedule::{DiskFailure, Event as DiskEvent};
 use slidecast_proto::units::{BlockNo, DeploymentId, Epoch, LinkKey, NodeId, PartNo, Time};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -382,13 +383,14 @@ impl Run {
                     core.checker.on_verified(self.agent, self.number, &blocks);
                     self.node.on_verified(&blocks);
                 }
-                DiskEvent::Failed(reason) => {
-                    self.node.on_disk_failed(reason, "a fault of the disk");
+                DiskEvent::Failed(DiskFailure { reason, detail }) => {
+                    self.node.on_disk_failed(reason, &detail);
                     self.disk = DiskState::Gone;
                 }
                 DiskEvent::Unverified => self.node.on_unverified(),
-                DiskEvent::Ended { verified, written, last_look } => {
-                    self.node.on_disk_ended(DiskEnd { verified, written, kept: 0, last_look }, "");
+                DiskEvent::Began | DiskEvent::Compared { .. } => {}
+                DiskEvent::Ended { verified, written, kept, last_look, note } => {
+                    self.node.on_disk_ended(DiskEnd { verified, written, kept, last_look }, &note);
                 }
             }
         }
@@ -554,7 +556,7 @@ impl Run {
         if let DiskState::Engine(engine) = &mut self.disk
             && !self.node.knows_part(no)
         {
-            engine.fills(image.fills(no), platter, core.now, &mut core.queue);
+            engine.part(no, platter, core.now, &mut core.queue);
         }
         self.node.on_part(no, image.fills(no));
         Ok(())

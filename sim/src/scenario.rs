@@ -272,7 +272,7 @@ impl Scenario {
                     let fault = match rng.below(7) {
                         0 => DiskFault::Write(rng.between_u32(1, blocks)),
                         1 => DiskFault::Flush(rng.between_u32(1, 3)),
-                        2 => DiskFault::Read(rng.between_u32(1, 2)),
+                        2 => DiskFault::Read(rng.between_u32(1, blocks)),
                         3 => DiskFault::Lost(rng.between_u32(1, blocks)),
                         4 => DiskFault::Rotten(rng.between_u32(0, blocks - 1)),
                         5 => DiskFault::Misdirected(rng.between_u32(1, blocks)),

@@ -1,25 +1,25 @@
 //! The engine's handle: it starts the threads, takes jobs, and gives events.
 
-use super::comparison::Comparison;
-use super::fault::{DiskFailure, Fault};
+use super::fault::Fault;
 use super::fill::Pattern;
 use super::layout::Layout;
 use super::look::{self, LEAST_PACKED, Sample};
 use super::readback::{Reader, reader_bytes};
-use super::schedule::{FlushWindow, Schedule};
 use super::shadow::Shadow;
 use super::shared::Shared;
 use super::used::Used;
 use super::window::Window;
 use super::writer::{Writer, writer_bytes};
 use super::{order, writer};
+use crate::event_loop::Clock;
 use crate::ring::Span;
 use crate::target::{OpenTarget, TargetIo};
 use core::fmt;
 use core::time::Duration;
 use slidecast_image::codec::Codec;
 use slidecast_image::manifest::{ManifestHeader, Part};
-use slidecast_proto::reason::{Free, LookedAt, Verified, Verify};
+use slidecast_proto::reason::{Free, Verify};
+use slidecast_proto::schedule::{Comparison, DiskFailure, Event, FlushWindow, Schedule, ScheduleConfig};
 use slidecast_proto::units::{BlockNo, DeploymentId, Hash};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -133,47 +133,6 @@ pub struct BlockJob {
     pub part: Arc<Part>,
 }
 
-/// What the engine has to say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The disk is wiped and marked; blocks are written from now on.
-    Began,
-    /// A part was compared: these of its blocks stand on the disk already.
-    Compared {
-        /// The first block of the part.
-        first: BlockNo,
-        /// The blocks that need not come.
-        same: Vec<BlockNo>,
-    },
-    /// The block is not what its manifest says. Nothing was written.
-    BadContent(BlockNo),
-    /// The block is written to all its places.
-    Written(BlockNo),
-    /// These blocks survive a power cut (those of the head: once all is ended).
-    Durable(Vec<BlockNo>),
-    /// Nothing that was verified so far counts: all is read again.
-    Unverified,
-    /// These blocks were read back and are right.
-    Verified(Vec<BlockNo>),
-    /// The disk gave other bytes than were written: the block must come again. The second time is a failure.
-    Mismatch(BlockNo),
-    /// The target is lost for this run.
-    Failed(DiskFailure),
-    /// All is written, flushed and (if that was asked for) proven; the disk has its head.
-    Ended {
-        /// How it was read back. `No` unless all of it was.
-        verified: Verified,
-        /// Blocks written in this run.
-        written: u32,
-        /// Blocks that stood there already.
-        kept: u32,
-        /// How much was read once more before the head was written, and how many blocks that were.
-        last_look: (LookedAt, u32),
-        /// What the operator should know all the same; empty: nothing.
-        note: String,
-    },
-}
-
 /// The disk engine of one deployment on one target. No call blocks; [`Self::poll`] has what came of it.
 ///
 /// Dropping it stops it as [`Self::stop`] does.
@@ -231,14 +190,15 @@ impl Engine {
         let used = (options.free == Free::Zero).then(|| Used::new(facts.bytes, header.grain));
         let (writers, readers, hashers) = options.threads(&header, rotational);
         let shared = Arc::new(Shared {
-            schedule: Mutex::new(Schedule::new(
-                &header,
-                options.verify,
+            schedule: Mutex::new(Schedule::new(ScheduleConfig {
+                blocks: header.blocks,
+                verify: options.verify,
                 rotational,
-                flush,
+                window: flush,
                 readers,
-                options.ledger_bytes,
-            )),
+                ledger_bytes: options.ledger_bytes,
+            })),
+            clock: Clock::start(),
             shadow: Mutex::new(Shadow::new(&layout)?),
             used: Mutex::new(used),
             sample: Sample::new(if options.verify.reads_back() { header.blocks } else { 0 }, options.seed),

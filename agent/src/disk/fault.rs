@@ -5,17 +5,9 @@ use crate::target::plain;
 use core::fmt;
 use slidecast_image::fit::FitError;
 use slidecast_proto::reason::Reason;
+use slidecast_proto::schedule::{DiskFailure, Unprovable};
 use slidecast_proto::units::BlockNo;
 use std::io;
-
-/// Why a target is lost, for the report.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DiskFailure {
-    /// The reason of the report.
-    pub reason: Reason,
-    /// Operation, object and position, in one line.
-    pub detail: String,
-}
 
 /// A thing on the disk that is written, read or compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +151,15 @@ impl Fault {
             Self::Thread { source } => (Reason::MemoryShort, format!("a thread for {path}: {}", plain(source))),
         };
         DiskFailure { reason, detail }
+    }
+}
+
+impl From<Unprovable> for Fault {
+    fn from(why: Unprovable) -> Self {
+        match why {
+            Unprovable::Unstable { rounds } => Self::Unstable { rounds },
+            Unprovable::Forgotten => Self::Forgotten,
+        }
     }
 }
 

@@ -6,9 +6,8 @@ use super::shared::Shared;
 use crate::sys::{AlignedBuf, MapError};
 use core::ops::Range;
 use slidecast_image::manifest::{BlockInfo, Part};
-use slidecast_proto::units::BlockNo;
+use slidecast_proto::schedule::{FillWork, Reached};
 use std::io::IoSlice;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Shorter runs of zeros are written: a call to the disk costs more than the bytes.
@@ -20,62 +19,38 @@ const PATTERN_BYTES: usize = 128 << 10;
 /// How often it is repeated in one write.
 const REPEAT: usize = 32;
 
-/// A fill block and how far it got.
-#[derive(Clone, Debug)]
-pub(super) struct FillWork {
-    pub(super) block: BlockNo,
-    pub(super) part: Arc<Part>,
-    /// Only plain writes: the read-back found something else where the kernel was to make zeros.
-    pub(super) plain: bool,
-    /// Places before this one are done, and this many bytes of it.
-    place: usize,
-    at: u64,
-    bytes: u64,
+/// The next piece of a fill within one area of the disk; `None` when all is done.
+fn piece(reached: &mut Reached, info: &BlockInfo<'_>, layout: &Layout) -> Option<(bool, Range<u64>)> {
+    loop {
+        let place = layout.bytes_of(info.places.get(reached.place)?);
+        let rest = place.start + reached.at..place.end.min(place.start + reached.at + PIECE);
+        let Some(piece) = layout.split(rest).next() else {
+            (reached.place, reached.at) = (reached.place + 1, 0);
+            continue;
+        };
+        let len = piece.1.end - piece.1.start;
+        reached.at += len;
+        reached.bytes += len;
+        return Some(piece);
+    }
 }
 
-impl FillWork {
-    pub(super) const fn new(block: BlockNo, part: Arc<Part>) -> Self {
-        Self { block, part, plain: false, place: 0, at: 0, bytes: 0 }
+/// Does one piece of a fill; gives whether that was the last.
+pub(super) fn step(
+    work: &mut FillWork<Part>,
+    shared: &Shared,
+    pattern: u64,
+    memory: &mut Pattern,
+) -> Result<bool, Fault> {
+    let Some(info) = work.part.block(work.block) else { return Ok(true) };
+    let Some((in_shadow, range)) = piece(&mut work.reached, &info, &shared.layout) else { return Ok(true) };
+    if in_shadow {
+        let mut shadow = shared.shadow();
+        memory.fill_into(pattern, shadow.at(&range));
+    } else {
+        fill(shared, Object::Block(work.block), range, pattern, work.plain, memory)?;
     }
-
-    pub(super) fn again(block: BlockNo, part: Arc<Part>) -> Self {
-        Self { plain: true, ..Self::new(block, part) }
-    }
-
-    /// The bytes filled so far.
-    pub(super) const fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The next piece within one area of the disk; `None` when all is done.
-    fn piece(&mut self, info: &BlockInfo<'_>, layout: &Layout) -> Option<(bool, Range<u64>)> {
-        loop {
-            let place = layout.bytes_of(info.places.get(self.place)?);
-            let rest = place.start + self.at..place.end.min(place.start + self.at + PIECE);
-            let Some(piece) = layout.split(rest).next() else {
-                (self.place, self.at) = (self.place + 1, 0);
-                continue;
-            };
-            let len = piece.1.end - piece.1.start;
-            self.at += len;
-            self.bytes += len;
-            return Some(piece);
-        }
-    }
-
-    /// Does one piece; gives whether that was the last.
-    pub(super) fn step(&mut self, shared: &Shared, pattern: u64, memory: &mut Pattern) -> Result<bool, Fault> {
-        let part = Arc::clone(&self.part);
-        let Some(info) = part.block(self.block) else { return Ok(true) };
-        let Some((in_shadow, range)) = self.piece(&info, &shared.layout) else { return Ok(true) };
-        if in_shadow {
-            let mut shadow = shared.shadow();
-            memory.fill_into(pattern, shadow.at(&range));
-        } else {
-            fill(shared, Object::Block(self.block), range, pattern, self.plain, memory)?;
-        }
-        Ok(false)
-    }
+    Ok(false)
 }
 
 /// Fills a range of the body.
@@ -168,18 +143,18 @@ mod tests {
     use super::super::layout::tests::header;
     use super::super::tests::manifest::{fill as fill_block, part};
     use super::*;
+    use slidecast_proto::units::BlockNo;
 
     #[test]
     fn a_fill_is_done_in_pieces_that_keep_to_one_area() {
         let (_, part) = part(&[fill_block(0, 1 << 15, 0), fill_block(1, 3, 1 << 16)]);
         let layout = Layout::new(&header(1 << 30, 4096, 512), 1 << 30);
-        let mut work = FillWork::new(BlockNo(0), Arc::new(part));
-        let part = Arc::clone(&work.part);
+        let mut reached = Reached::default();
         let info = part.block(BlockNo(0)).unwrap();
-        let pieces: Vec<_> = core::iter::from_fn(|| work.piece(&info, &layout)).collect();
+        let pieces: Vec<_> = core::iter::from_fn(|| piece(&mut reached, &info, &layout)).collect();
         const MIB: u64 = 1 << 20;
         assert_eq!(pieces, [(true, 0..MIB), (false, MIB..65 * MIB), (false, 65 * MIB..128 * MIB)]);
-        assert_eq!(work.bytes(), 128 * MIB);
+        assert_eq!(reached.bytes, 128 * MIB);
     }
 
     #[test]

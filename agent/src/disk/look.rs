@@ -1,14 +1,9 @@
-//! What the last look reads: spots that were chosen and noted when their blocks were verified, or every block by the manifest.
-//!
-//! The sample needs nothing of the manifest: where a chosen block was found right, a few places of it are kept with what they
-//! held. For a round over everything the parts are kept as they came, packed, as far as there is room for them.
+//! Which spots of which blocks the last look reads: chosen and noted when their blocks are verified, with what they held.
 
 use super::layout::Layout;
-use core::ops::Range;
 use slidecast_image::manifest::{BlockInfo, Content, Part};
-use slidecast_proto::look::Scope;
+use slidecast_proto::schedule::{Right, Spot};
 use slidecast_proto::units::{BlockNo, Hash};
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Of so many blocks one is looked at ...
@@ -27,21 +22,6 @@ pub(super) struct Sample {
     seed: u64,
     blocks: u64,
     count: u64,
-}
-
-/// A few sectors of the body and what they must hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Spot {
-    pub(super) at: u64,
-    pub(super) len: usize,
-    pub(super) right: Right,
-}
-
-/// See [`Spot`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Right {
-    Pattern(u64),
-    Hash(Hash),
 }
 
 impl Sample {
@@ -111,105 +91,6 @@ const fn mix(number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
-/// What is known for the last look.
-#[derive(Debug)]
-pub(super) struct Ledger {
-    spots: BTreeMap<BlockNo, Vec<Spot>>,
-    /// Parts as they came, by first block, with the number of blocks.
-    parts: BTreeMap<BlockNo, (Arc<[u8]>, u32)>,
-    bytes: usize,
-    limit: usize,
-}
-
-impl Ledger {
-    pub(super) const fn new(limit: usize) -> Self {
-        Self { spots: BTreeMap::new(), parts: BTreeMap::new(), bytes: 0, limit }
-    }
-
-    /// Keeps a part if there is room.
-    pub(super) fn keep(&mut self, first: BlockNo, blocks: u32, packed: Arc<[u8]>) {
-        if self.bytes + packed.len() <= self.limit && !self.parts.contains_key(&first) {
-            self.bytes += packed.len();
-            self.parts.insert(first, (packed, blocks));
-        }
-    }
-
-    /// A block was found right.
-    pub(super) fn note(&mut self, block: BlockNo, spots: Vec<Spot>) {
-        if !spots.is_empty() {
-            self.spots.insert(block, spots);
-        }
-    }
-
-    /// A block is not what it was.
-    pub(super) fn forget(&mut self, block: BlockNo) {
-        self.spots.remove(&block);
-    }
-
-    pub(super) fn part_of(&self, block: BlockNo) -> Option<Arc<[u8]>> {
-        let (first, (packed, blocks)) = self.parts.range(..=block).next_back()?;
-        (block.0 - first.0 < *blocks).then(|| Arc::clone(packed))
-    }
-
-    /// Whether every one of `blocks` blocks can be read again.
-    pub(super) fn has_all(&self, blocks: u32) -> bool {
-        self.parts.values().map(|(_, blocks)| u64::from(*blocks)).sum::<u64>() >= u64::from(blocks)
-    }
-
-    /// The beginning of a round over `blocks` blocks.
-    pub(super) fn round(&self, scope: Scope, blocks: u32) -> Round {
-        let mut spots: VecDeque<Spot> = VecDeque::new();
-        let mut todo = 0..blocks;
-        let mut read = blocks;
-        if scope == Scope::Sample {
-            spots = self.spots.values().flatten().copied().collect();
-            spots.make_contiguous().sort_unstable_by_key(|spot| spot.at);
-            (todo, read) = (0..0, u32::try_from(self.spots.len()).unwrap_or(u32::MAX));
-        }
-        Round { scope, spots, blocks: todo, open: 0, read }
-    }
-}
-
-/// One round of the last look.
-#[derive(Debug)]
-pub(super) struct Round {
-    pub(super) scope: Scope,
-    spots: VecDeque<Spot>,
-    blocks: Range<u32>,
-    /// In the hands of readers.
-    open: usize,
-    /// How many blocks it looks at.
-    pub(super) read: u32,
-}
-
-/// The next thing to look at.
-#[derive(Debug)]
-pub(super) enum Next {
-    Spot(Spot),
-    Block(BlockNo),
-}
-
-impl Round {
-    pub(super) fn has_more(&self) -> bool {
-        !self.spots.is_empty() || !self.blocks.is_empty()
-    }
-
-    pub(super) fn next(&mut self) -> Option<Next> {
-        let next =
-            self.spots.pop_front().map(Next::Spot).or_else(|| self.blocks.next().map(BlockNo).map(Next::Block))?;
-        self.open += 1;
-        Some(next)
-    }
-
-    pub(super) fn on_read(&mut self) {
-        self.open -= 1;
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        !self.has_more() && self.open == 0
-    }
-}
-
 /// What a part takes at the least while it is kept, for each of its blocks: a hash and a place.
 pub(super) const LEAST_PACKED: u64 = 12;
 
@@ -244,15 +125,5 @@ mod tests {
         };
         assert_eq!(chosen(1), chosen(1));
         assert_ne!(chosen(1), chosen(2));
-    }
-
-    #[test]
-    fn parts_are_kept_as_far_as_there_is_room() {
-        let mut ledger = Ledger::new(100);
-        ledger.keep(BlockNo(0), 7, vec![1; 60].into());
-        ledger.keep(BlockNo(7), 7, vec![2; 60].into());
-        assert_eq!(ledger.part_of(BlockNo(6)).as_deref(), Some(&[1; 60][..]));
-        assert_eq!(ledger.part_of(BlockNo(7)), None);
-        assert!(ledger.has_all(7) && !ledger.has_all(14));
     }
 }

@@ -10,33 +10,30 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `engine` | the handle: starts the threads, takes jobs, gives events; never blocks its caller |
-//! | `schedule`, `shared` | what is to be done next, without system calls or clock; and the threads' way to it |
+//! | `shared` | the threads' way to `slidecast_proto::schedule`, which decides what is done next |
 //! | `layout`, `shadow` | which bytes of the target are head, body or backup table; the head in memory |
 //! | `mark` | what stands in sector 0 of a disk that is not complete |
 //! | `order` | begin and finish: the order of writes that promise 5 rests on |
-//! | `writer`, `fill`, `fills`, `runs` | from a block to its writes |
+//! | `writer`, `fill`, `runs` | from a block to its writes |
 //! | `used` | what `--free zero` must leave alone |
 //! | `behind` | signatures behind the image on a larger target |
 //! | `window` | for disks with heads: writes gathered and sorted |
 //! | `readback` | what stands on the disk against the manifest |
-//! | `look` | what is read once more before the head is written |
+//! | `look` | which spots are read once more before the head is written |
 //! | `probe` | whether the disk is as large as it says |
-//! | `comparison` | before the first write: which blocks of a part the disk holds already |
 //! | `fault` | what can go wrong, with operation, object and position |
 //!
 //! # Memory
 //! Fixed when the engine starts, see [`EngineOptions::buffer_bytes`]: with 1 MiB blocks, two writers and two readers 6 MiB, or 37 MiB
 //! for a disk with heads (one reader, and a sort window of 32 MiB). Besides, manifest parts with blocks that are not read back yet are held, up to
-//! `schedule::RETAINED_LIMIT` and one window's worth; when there are more, writing waits for reading. `--free zero` takes one bit for
+//! `RETAINED_LIMIT` of the schedule and one window's worth; when there are more, writing waits for reading. `--free zero` takes one bit for
 //! each grain of the target. For the last look packed parts are kept, up to [`EngineOptions::ledger_bytes`]
 //! (16 MiB, or a sixteenth of the memory that the node can spare and at most 256 MiB), and at most 2,048 spots.
 
 mod behind;
-mod comparison;
 mod engine;
 mod fault;
 mod fill;
-mod fills;
 mod layout;
 mod look;
 mod mark;
@@ -44,7 +41,6 @@ mod order;
 mod probe;
 mod readback;
 mod runs;
-mod schedule;
 mod shadow;
 mod shared;
 #[cfg(test)]
@@ -53,6 +49,6 @@ mod used;
 mod window;
 mod writer;
 
-pub use engine::{BlockJob, Engine, EngineOptions, Event, Stopping};
-pub use fault::DiskFailure;
+pub use engine::{BlockJob, Engine, EngineOptions, Stopping};
 pub use mark::Mark;
+pub use slidecast_proto::schedule::{DiskFailure, Event};

@@ -18,12 +18,12 @@ use super::fault::{Fault, Object};
 use super::fill::{Pattern, fill};
 use super::mark::Mark;
 use super::probe::probe;
-use super::schedule::{Control, Schedule};
-use super::shared::Shared;
+use super::shared::{Schedule, Shared};
 use crate::sys::AlignedBuf;
 use core::ops::Range;
 use slidecast_image::fit::Outcome;
 use slidecast_proto::reason::{Free, Verified, Verify};
+use slidecast_proto::schedule::Control;
 use std::io::IoSlice;
 use std::time::Instant;
 
@@ -147,7 +147,7 @@ fn settle(shared: &Shared) -> Result<(), Fault> {
         shared.io.drop_cache();
         shared.with(|schedule| schedule.on_doubt());
     }
-    shared.with(Schedule::on_settled)
+    Ok(shared.with(Schedule::on_settled)?)
 }
 
 /// Whether sector 0 is the mark of this deployment.

@@ -6,13 +6,13 @@
 
 use super::fault::{Fault, Object};
 use super::fill::{Pattern, pattern_bytes};
-use super::look::{Right, SPOT_BYTES, Spot};
+use super::look::SPOT_BYTES;
 use super::runs::offset;
-use super::schedule::{Read, Written};
 use super::shared::Shared;
 use crate::sys::AlignedBuf;
 use core::ops::Range;
 use slidecast_image::manifest::{BlockInfo, Content, ManifestHeader, Part};
+use slidecast_proto::schedule::{Read, Right, Spot, Written};
 use slidecast_proto::units::{BlockNo, Hash};
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ impl Reader {
         }
     }
 
-    fn back(&mut self, shared: &Shared, written: Written) -> Result<(), Fault> {
+    fn back(&mut self, shared: &Shared, written: Written<Part>) -> Result<(), Fault> {
         let Some(info) = written.part.block(written.block) else { return Ok(()) };
         let object = Object::Block(written.block);
         match self.find_difference(shared, object, &info)? {

@@ -1,21 +1,24 @@
 //! What the threads of the engine share: the target, the schedule under its lock, and the ways to wait for it.
 
-use super::engine::EngineOptions;
+use super::engine::{BlockJob, EngineOptions};
 use super::fault::{Fault, Object};
 use super::layout::Layout;
 use super::look::Sample;
-use super::schedule::{Control, Read, Schedule, Write};
 use super::shadow::Shadow;
 use super::used::Used;
 use super::window::Window;
+use crate::event_loop::Clock;
 use crate::target::TargetIo;
 use core::fmt;
-use slidecast_image::manifest::ManifestHeader;
-use slidecast_proto::units::Hash;
+use slidecast_image::manifest::{ManifestHeader, Part};
+use slidecast_proto::schedule::{Control, Read, Write};
+use slidecast_proto::units::{Hash, Time};
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+
+/// The schedule of a real disk.
+pub(super) type Schedule = slidecast_proto::schedule::Schedule<BlockJob, Part>;
 
 /// See the file's head.
 pub(super) struct Shared {
@@ -27,6 +30,7 @@ pub(super) struct Shared {
     /// Only for disks with heads.
     pub(super) window: Option<Window>,
     pub(super) schedule: Mutex<Schedule>,
+    pub(super) clock: Clock,
     pub(super) shadow: Mutex<Shadow>,
     /// Only with `--free zero`.
     pub(super) used: Mutex<Option<Used>>,
@@ -46,6 +50,11 @@ impl Shared {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The time of the schedule.
+    pub(super) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
     pub(super) fn shadow(&self) -> MutexGuard<'_, Shadow> {
         self.shadow.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -59,7 +68,7 @@ impl Shared {
         let mut schedule = self.schedule();
         let had_events = schedule.has_events();
         let answer = tell(&mut schedule);
-        let wants = schedule.wants(Instant::now());
+        let wants = schedule.wants(self.now());
         let news = !had_events && schedule.has_events();
         drop(schedule);
         if wants.over {
@@ -85,7 +94,7 @@ impl Shared {
     }
 
     /// Waits for something to write; `None` once all is over.
-    pub(super) fn next_write(&self) -> Option<Write> {
+    pub(super) fn next_write(&self) -> Option<Write<BlockJob, Part>> {
         let mut schedule = self.schedule();
         while !schedule.is_over() {
             if let Some(write) = schedule.poll_write() {
@@ -97,7 +106,7 @@ impl Shared {
     }
 
     /// Waits for something to read; `None` once all is over.
-    pub(super) fn next_read(&self) -> Option<Read> {
+    pub(super) fn next_read(&self) -> Option<Read<Part>> {
         let mut schedule = self.schedule();
         loop {
             match schedule.poll_read() {
@@ -109,15 +118,15 @@ impl Shared {
     }
 
     /// Waits for something that the control thread is to do; `None` once all is over.
-    pub(super) fn next_control(&self) -> Option<Control> {
+    pub(super) fn next_control(&self) -> Option<Control<Part>> {
         let mut schedule = self.schedule();
         loop {
-            let now = Instant::now();
+            let now = self.now();
             schedule = match schedule.poll_control(now) {
                 Control::Exit => return None,
                 Control::Wait(None) => self.to_control.wait(schedule).unwrap_or_else(PoisonError::into_inner),
                 Control::Wait(Some(due)) => {
-                    let rest = due.saturating_duration_since(now);
+                    let rest = due.since(now);
                     self.to_control.wait_timeout(schedule, rest).unwrap_or_else(PoisonError::into_inner).0
                 }
                 step => return Some(step),

@@ -5,8 +5,9 @@
 
 use super::fault::Fault;
 use super::runs::Run;
-use super::schedule::Written;
 use crate::sys::AlignedBuf;
+use slidecast_image::manifest::Part;
+use slidecast_proto::schedule::Written;
 use slidecast_proto::units::BlockNo;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -62,7 +63,7 @@ struct State {
 #[derive(Debug)]
 struct Held {
     memory: Arc<AlignedBuf>,
-    written: Written,
+    written: Written<Part>,
     bytes: u64,
     /// Runs not written yet.
     left: usize,
@@ -95,7 +96,7 @@ impl Window {
     }
 
     /// Puts a block in. `runs` must not be empty; `bytes` is for the flush window.
-    pub(super) fn put(&self, tray: Tray, written: Written, runs: &[Run], bytes: u64) {
+    pub(super) fn put(&self, tray: Tray, written: Written<Part>, runs: &[Run], bytes: u64) {
         let mut state = self.lock();
         let slot = state.held.iter().position(Option::is_none).expect("as many places as trays");
         state.held[slot] = Some(Held { memory: tray.0, written, bytes, left: runs.len() });
@@ -112,7 +113,7 @@ impl Window {
     }
 
     /// A sweep is written: gives the blocks that are complete with it, with their bytes.
-    pub(super) fn done(&self, sweep: Sweep) -> Vec<(Written, u64)> {
+    pub(super) fn done(&self, sweep: Sweep) -> Vec<(Written<Part>, u64)> {
         let Sweep { runs, trays, .. } = sweep;
         drop(runs);
         let mut state = self.lock();
@@ -168,7 +169,7 @@ mod tests {
 
     struct Rig {
         window: Window,
-        part: Arc<slidecast_image::manifest::Part>,
+        part: Arc<Part>,
     }
 
     impl Rig {

@@ -2,17 +2,16 @@
 
 use super::engine::BlockJob;
 use super::fault::{Fault, Object};
-use super::fill::{FillWork, Pattern, pattern_bytes};
+use super::fill::{self, Pattern, pattern_bytes};
 use super::runs::{Run, gather, plan};
-use super::schedule::{Write, Written};
 use super::shared::Shared;
 use super::window::Sweep;
 use crate::sys::AlignedBuf;
 use slidecast_image::codec::{Codec, Decoder};
-use slidecast_image::manifest::{BlockInfo, Content, ManifestHeader};
+use slidecast_image::manifest::{BlockInfo, Content, ManifestHeader, Part};
+use slidecast_proto::schedule::{FillWork, Write, Written};
 use slidecast_proto::units::Hash;
 use std::io::IoSlice;
-use std::time::Instant;
 
 /// The memory that one writer takes.
 pub(super) fn writer_bytes(header: &ManifestHeader, rotational: bool) -> u64 {
@@ -68,7 +67,7 @@ impl Writer {
                 let BlockJob { part, payload, .. } = job;
                 // The ring has its space back before anybody hears of the block.
                 drop(payload);
-                shared.with(|schedule| schedule.on_written(Written { block, part }, bytes, Instant::now()));
+                shared.with(|schedule| schedule.on_written(Written { block, part }, bytes, shared.now()));
             }
             Some(window) => {
                 let Some(mut tray) = window.tray() else { return Ok(()) };
@@ -84,7 +83,7 @@ impl Writer {
                 let written = Written { block, part };
                 if self.runs.is_empty() {
                     window.put_back(tray);
-                    shared.with(|schedule| schedule.on_written(written, bytes, Instant::now()));
+                    shared.with(|schedule| schedule.on_written(written, bytes, shared.now()));
                 } else {
                     window.put(tray, written, &self.runs, bytes);
                 }
@@ -99,19 +98,19 @@ impl Writer {
         bytes
     }
 
-    fn fill(&mut self, shared: &Shared, mut work: FillWork) -> Result<(), Fault> {
+    fn fill(&mut self, shared: &Shared, mut work: FillWork<Part>) -> Result<(), Fault> {
         let Some(Content::Fill { pattern }) = work.part.block(work.block).map(|info| info.content) else {
             return Ok(());
         };
-        while !work.step(shared, pattern, &mut self.pattern)? {
+        while !fill::step(&mut work, shared, pattern, &mut self.pattern)? {
             // Blocks hold the ring, fills hold nothing.
             if shared.schedule().jobs_wait() {
                 shared.with(|schedule| schedule.on_fill_paused(work));
                 return Ok(());
             }
         }
-        let (bytes, written) = (work.bytes(), Written { block: work.block, part: work.part });
-        shared.with(|schedule| schedule.on_written(written, bytes, Instant::now()));
+        let (bytes, written) = (work.reached.bytes, Written { block: work.block, part: work.part });
+        shared.with(|schedule| schedule.on_written(written, bytes, shared.now()));
         Ok(())
     }
 }
@@ -183,7 +182,7 @@ pub(super) fn write_window(shared: &Shared) {
             return shared.fail(&fault);
         }
         for (written, bytes) in window.done(sweep) {
-            shared.with(|schedule| schedule.on_written(written, bytes, Instant::now()));
+            shared.with(|schedule| schedule.on_written(written, bytes, shared.now()));
         }
     }
 }

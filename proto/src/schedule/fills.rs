@@ -1,33 +1,70 @@
 //! The queue of fills: which ones nobody has begun, in the order in which their parts came.
 
-use super::fill::FillWork;
-use slidecast_image::manifest::{Content, Part};
-use slidecast_proto::set::BlockSet;
-use slidecast_proto::units::BlockNo;
+use super::ManifestPart;
+use crate::set::BlockSet;
+use crate::units::BlockNo;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Fills go before blocks once the parts that wait for theirs take this many bytes.
 const LIMIT: usize = 4 << 20;
 
+/// A fill block and how far it got.
+#[derive(Debug)]
+pub struct FillWork<P> {
+    /// Its number.
+    pub block: BlockNo,
+    /// The part that it is in.
+    pub part: Arc<P>,
+    /// Only plain writes: the read-back found something else where the kernel was to make zeros.
+    pub plain: bool,
+    /// What was written of it before it was put back.
+    pub reached: Reached,
+}
+
+/// How far a fill got. The schedule only keeps it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Places before this one are done ...
+    pub place: usize,
+    /// ... and this many bytes of it.
+    pub at: u64,
+    /// The bytes filled so far.
+    pub bytes: u64,
+}
+
+impl<P> FillWork<P> {
+    /// A fill that nobody has begun.
+    #[must_use]
+    pub fn new(block: BlockNo, part: Arc<P>) -> Self {
+        Self { block, part, plain: false, reached: Reached::default() }
+    }
+
+    /// A fill that was read back wrong.
+    #[must_use]
+    pub fn again(block: BlockNo, part: Arc<P>) -> Self {
+        Self { plain: true, ..Self::new(block, part) }
+    }
+}
+
 /// See the file's head.
 #[derive(Debug)]
-pub(super) struct Fills {
+pub(super) struct Fills<P> {
     /// Parts with fills that were not begun, and the first such fill of each.
-    parts: VecDeque<(Arc<Part>, BlockNo)>,
+    parts: VecDeque<(Arc<P>, BlockNo)>,
     parts_bytes: usize,
     /// Fills that were begun and put back.
-    works: VecDeque<FillWork>,
+    works: VecDeque<FillWork<P>>,
     /// Fills that were begun, or that the disk held.
     taken: BlockSet,
 }
 
-impl Fills {
+impl<P: ManifestPart> Fills<P> {
     pub(super) fn new(blocks: u32) -> Self {
         Self { parts: VecDeque::new(), parts_bytes: 0, works: VecDeque::new(), taken: BlockSet::empty(blocks) }
     }
 
-    pub(super) fn push(&mut self, part: Arc<Part>) {
+    pub(super) fn push(&mut self, part: Arc<P>) {
         if let Some(first) = self.next(&part, part.first()) {
             self.parts_bytes += part.heap_bytes();
             self.parts.push_back((part, first));
@@ -40,11 +77,11 @@ impl Fills {
     }
 
     /// A fill is to be gone on with, before all others.
-    pub(super) fn put_back(&mut self, work: FillWork) {
+    pub(super) fn put_back(&mut self, work: FillWork<P>) {
         self.works.push_front(work);
     }
 
-    pub(super) fn pop(&mut self) -> Option<FillWork> {
+    pub(super) fn pop(&mut self) -> Option<FillWork<P>> {
         if let Some(work) = self.works.pop_front() {
             return Some(work);
         }
@@ -65,12 +102,9 @@ impl Fills {
     }
 
     /// The first fill of `part` at or after `from` that nobody has begun.
-    fn next(&self, part: &Part, from: BlockNo) -> Option<BlockNo> {
-        let end = part.first().0.saturating_add(part.len());
-        (from.0..end).map(BlockNo).find(|block| {
-            let fill = part.block(*block).is_some_and(|info| matches!(info.content, Content::Fill { .. }));
-            fill && !self.taken.contains(*block)
-        })
+    fn next(&self, part: &P, from: BlockNo) -> Option<BlockNo> {
+        let end = part.first().0.saturating_add(part.blocks());
+        (from.0..end).map(BlockNo).find(|block| part.is_fill(*block) && !self.taken.contains(*block))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -91,17 +125,16 @@ impl Fills {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::manifest::{fill, part, stored};
+    use super::super::tests::part;
     use super::*;
 
-    fn popped(fills: &mut Fills) -> Vec<u32> {
+    fn popped<P: ManifestPart>(fills: &mut Fills<P>) -> Vec<u32> {
         core::iter::from_fn(|| fills.pop()).map(|work| work.block.0).collect()
     }
 
     #[test]
     fn fills_come_out_once_in_order() {
-        let (_, part) = part(&[fill(0, 1, 300), stored(1, 400), fill(1, 1, 500), fill(2, 1, 600)]);
-        let part = Arc::new(part);
+        let part = part(&[true, false, true, true]);
         let mut fills = Fills::new(4);
         fills.take(BlockNo(2));
         fills.push(Arc::clone(&part));
@@ -114,9 +147,8 @@ mod tests {
 
     #[test]
     fn a_fill_that_was_put_back_goes_on_first() {
-        let (_, part) = part(&[fill(0, 1, 300), fill(1, 1, 500)]);
         let mut fills = Fills::new(2);
-        fills.push(Arc::new(part));
+        fills.push(part(&[true, true]));
         let first = fills.pop().unwrap();
         fills.put_back(first);
         assert_eq!(popped(&mut fills), [0, 1]);

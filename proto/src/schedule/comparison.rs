@@ -3,8 +3,8 @@
 //! A disk with something else on it is told by a sample: when none of [`SAMPLE`] stored blocks, spread over the part, is
 //! there, the rest of the part is not looked at.
 
-use slidecast_image::manifest::{Content, Part};
-use slidecast_proto::units::BlockNo;
+use super::ManifestPart;
+use crate::units::BlockNo;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ const SAMPLE: usize = 16;
 
 /// See the file's head.
 #[derive(Debug)]
-pub(super) struct Comparison {
-    part: Arc<Part>,
+pub struct Comparison<P> {
+    part: Arc<P>,
     /// Blocks that nobody has looked at, those of the sample first.
     todo: VecDeque<BlockNo>,
     /// Blocks of the sample without an answer.
@@ -24,12 +24,12 @@ pub(super) struct Comparison {
     same: Vec<BlockNo>,
 }
 
-impl Comparison {
+impl<P: ManifestPart> Comparison<P> {
     /// All blocks of `part`, by a sample first if that is wanted.
-    pub(super) fn new(part: Arc<Part>, sampled: bool) -> Self {
-        let blocks = part.first().0..part.first().0.saturating_add(part.len());
-        let is_stored =
-            |block: &BlockNo| part.block(*block).is_some_and(|info| matches!(info.content, Content::Stored { .. }));
+    #[must_use]
+    pub fn new(part: Arc<P>, sampled: bool) -> Self {
+        let blocks = part.first().0..part.first().0.saturating_add(part.blocks());
+        let is_stored = |block: &BlockNo| !part.is_fill(*block);
         let stored: Vec<BlockNo> =
             if sampled { blocks.clone().map(BlockNo).filter(is_stored).collect() } else { Vec::new() };
         let sample: Vec<BlockNo> = if stored.len() > SAMPLE {
@@ -43,7 +43,8 @@ impl Comparison {
     }
 
     /// Nothing of `part` counts as held.
-    pub(super) fn of_nothing(part: Arc<Part>) -> Self {
+    #[must_use]
+    pub fn of_nothing(part: Arc<P>) -> Self {
         Self { part, todo: VecDeque::new(), sample: Vec::new(), open: 0, same: Vec::new() }
     }
 
@@ -52,8 +53,8 @@ impl Comparison {
     }
 
     /// How many blocks the part has.
-    pub(super) fn len(&self) -> u32 {
-        self.part.len()
+    pub(super) fn blocks(&self) -> u32 {
+        self.part.blocks()
     }
 
     pub(super) fn has_more(&self) -> bool {
@@ -61,7 +62,7 @@ impl Comparison {
     }
 
     /// The next block to look at.
-    pub(super) fn next(&mut self) -> Option<(Arc<Part>, BlockNo)> {
+    pub(super) fn next(&mut self) -> Option<(Arc<P>, BlockNo)> {
         let block = self.todo.pop_front()?;
         self.open += 1;
         Some((Arc::clone(&self.part), block))

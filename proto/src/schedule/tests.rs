@@ -1,41 +1,70 @@
 //! The schedule without threads: every step in the hands of the test.
 
-use super::super::look;
-use super::super::tests::manifest::{fill, part, stored};
 use super::*;
-use crate::ring::Ring;
-use slidecast_image::codec::Codec;
-use slidecast_proto::reason::{LookedAt, Reason};
+use core::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 const SAMPLE_OF_NOTHING: (LookedAt, u32) = (LookedAt::Sample, 0);
 
+/// A part that begins with block 0 and has these blocks: fills, or stored ones.
+#[derive(Debug)]
+pub(super) struct TestPart(Vec<bool>);
+
+impl ManifestPart for TestPart {
+    fn first(&self) -> BlockNo {
+        BlockNo(0)
+    }
+
+    fn blocks(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap()
+    }
+
+    fn is_fill(&self, block: BlockNo) -> bool {
+        self.0.get(block.0 as usize).is_some_and(|fill| *fill)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+pub(super) fn part(fills: &[bool]) -> Arc<TestPart> {
+    Arc::new(TestPart(fills.to_vec()))
+}
+
+/// A received block and what it holds of the ring.
+type Job = (BlockNo, Arc<()>);
+
+fn schedule(blocks: u32, verify: Verify, rotational: bool, bytes: u64) -> Schedule<Job, TestPart> {
+    let window = FlushWindow { bytes, after: 2 * SECOND };
+    Schedule::new(ScheduleConfig { blocks, verify, rotational, window, readers: 8, ledger_bytes: 1 << 20 })
+}
+
 struct Rig {
-    schedule: Schedule,
-    part: Arc<Part>,
-    now: Instant,
-    ring: Ring,
+    schedule: Schedule<Job, TestPart>,
+    part: Arc<TestPart>,
+    now: Time,
+    ring: Arc<()>,
 }
 
 impl Rig {
     /// Blocks 0 and 1 are stored, block 2 is a fill.
     fn new(verify: Verify, rotational: bool) -> Self {
-        let (header, part) = part(&[stored(16, 300), stored(16, 400), fill(0, 16, 500)]);
-        let window = FlushWindow { bytes: 1 << 20, after: 2 * SECOND };
-        let mut schedule = Schedule::new(&header, verify, rotational, window, 8, 1 << 20);
-        let ring = Ring::new(1 << 20).unwrap();
+        let mut schedule = schedule(3, verify, rotational, 1 << 20);
+        let now = Time(5);
         schedule.on_begin();
-        assert!(matches!(schedule.poll_control(Instant::now()), Control::Begin));
+        assert!(matches!(schedule.poll_control(now), Control::Begin));
         schedule.on_begun();
-        Self { schedule, part: Arc::new(part), now: Instant::now(), ring }
+        Self { schedule, part: part(&[false, false, true]), now, ring: Arc::new(()) }
     }
 
     fn job(&mut self, block: u32) {
-        let payload = self.ring.reserve(10).unwrap().freeze();
-        let part = Arc::clone(&self.part);
-        let job = BlockJob { block: BlockNo(block), codec: Codec::Stored, raw_len: 10, payload, part };
-        self.schedule.on_block(job);
+        self.schedule.on_block((BlockNo(block), Arc::clone(&self.ring)));
+    }
+
+    fn part_comes(&mut self) {
+        self.schedule.on_part(Arc::clone(&self.part), Some([7; 20].into()));
     }
 
     /// Lets a writer do all there is.
@@ -43,7 +72,7 @@ impl Rig {
         let mut blocks = vec![];
         while let Some(write) = self.schedule.poll_write() {
             let block = match write {
-                Write::Block(job) => job.block,
+                Write::Block((block, _)) => block,
                 Write::Fill(work) => work.block,
             };
             self.schedule.on_written(Written { block, part: Arc::clone(&self.part) }, bytes, self.now);
@@ -87,7 +116,7 @@ fn nothing_is_read_back_before_a_flush_covers_it() {
     assert_eq!(rig.write(10), [1]);
     assert_eq!(rig.read(), []);
     assert_eq!(rig.flush(), [], "too early");
-    rig.now += 2 * SECOND;
+    rig.now = rig.now.after(2 * SECOND);
     let Control::Flush(batch) = rig.schedule.poll_control(rig.now) else { panic!("no flush") };
     // What is written while the flush runs waits for the next one.
     rig.job(0);
@@ -106,7 +135,7 @@ fn a_flush_comes_after_enough_bytes_or_enough_time() {
     rig.job(1);
     rig.write(1);
     let Control::Wait(Some(due)) = rig.schedule.poll_control(rig.now) else { panic!("not waiting") };
-    assert_eq!(due - rig.now, 2 * SECOND);
+    assert_eq!(due.since(rig.now), 2 * SECOND);
     rig.now = due;
     assert_eq!(rig.flush(), [1]);
     assert!(matches!(rig.schedule.poll_control(rig.now), Control::Wait(None)));
@@ -115,7 +144,7 @@ fn a_flush_comes_after_enough_bytes_or_enough_time() {
 #[test]
 fn the_end_comes_when_all_is_read_back() {
     let mut rig = Rig::new(Verify::Full, false);
-    rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
+    rig.part_comes();
     rig.job(0);
     rig.job(1);
     rig.write(10);
@@ -125,24 +154,16 @@ fn the_end_comes_when_all_is_read_back() {
     assert_eq!(rig.read(), [0, 1, 2]);
     assert!(rig.finishes());
     rig.schedule.on_ended(Verified::Direct, String::new());
-    let events: Vec<Event> = core::iter::from_fn(|| rig.schedule.poll_event()).collect();
-    assert_eq!(
-        events.last(),
-        Some(&Event::Ended {
-            verified: Verified::Direct,
-            written: 3,
-            kept: 0,
-            last_look: SAMPLE_OF_NOTHING,
-            note: String::new()
-        })
-    );
+    let last = core::iter::from_fn(|| rig.schedule.poll_event()).last();
+    let (verified, last_look) = (Verified::Direct, SAMPLE_OF_NOTHING);
+    assert_eq!(last, Some(Event::Ended { verified, written: 3, kept: 0, last_look, note: String::new() }));
 }
 
 #[test]
 fn without_read_back_the_end_comes_when_all_is_flushed() {
     for verify in [Verify::Head, Verify::None] {
         let mut rig = Rig::new(verify, true);
-        rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
+        rig.part_comes();
         rig.job(0);
         rig.job(1);
         rig.schedule.on_finish();
@@ -160,7 +181,7 @@ fn a_disk_with_heads_is_read_in_one_pass_in_block_order() {
     rig.write(1 << 20);
     assert_eq!(rig.flush(), [1]);
     assert_eq!(rig.read(), []);
-    rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
+    rig.part_comes();
     rig.job(0);
     rig.write(1 << 20);
     rig.flush();
@@ -184,7 +205,7 @@ fn a_block_that_differs_is_asked_for_once() {
 #[test]
 fn a_fill_that_differs_is_written_again_without_being_asked_for() {
     let mut rig = Rig::new(Verify::Full, false);
-    rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
+    rig.part_comes();
     rig.write(1 << 20);
     rig.flush();
     let Read::Back(written) = rig.schedule.poll_read() else { panic!("nothing to read") };
@@ -196,27 +217,28 @@ fn a_fill_that_differs_is_written_again_without_being_asked_for() {
 #[test]
 fn a_fill_is_written_once_however_often_its_part_comes() {
     let mut rig = Rig::new(Verify::Full, false);
-    rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
-    rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
+    rig.part_comes();
+    rig.part_comes();
     assert_eq!(rig.write(10), [2]);
-    rig.schedule.on_part(Arc::clone(&rig.part), Some(look::pack(&rig.part)));
+    rig.part_comes();
     assert_eq!(rig.write(10), []);
 }
 
 #[test]
 fn writing_waits_when_too_much_is_not_read_back() {
+    let limit = isize::try_from(RETAINED_LIMIT).unwrap();
     for rotational in [false, true] {
         let mut rig = Rig::new(Verify::Full, rotational);
         rig.job(0);
         rig.write(10);
-        rig.schedule.retained_bytes += RETAINED_LIMIT;
+        rig.schedule.press(limit);
         rig.job(1);
         assert_eq!(rig.write(10), []);
         assert_eq!(rig.flush(), [0], "at once");
         let Read::Back(written) = rig.schedule.poll_read() else { panic!("no reading") };
         assert_eq!(rig.write(10), []);
         rig.schedule.on_equal(&written, vec![]);
-        rig.schedule.retained_bytes -= RETAINED_LIMIT;
+        rig.schedule.press(-limit);
         assert_eq!(rig.write(10), [1]);
     }
 }
@@ -225,12 +247,12 @@ fn writing_waits_when_too_much_is_not_read_back() {
 fn after_a_failure_nothing_holds_the_ring() {
     let mut rig = Rig::new(Verify::Full, false);
     rig.job(0);
-    assert!(rig.ring.free() < rig.ring.capacity());
+    assert_eq!(Arc::strong_count(&rig.ring), 2);
     for detail in ["first", "second"] {
         rig.schedule.on_failure(DiskFailure { reason: Reason::DiskWrite, detail: detail.into() });
     }
     rig.job(1);
-    assert_eq!(rig.ring.free(), rig.ring.capacity());
+    assert_eq!(Arc::strong_count(&rig.ring), 1);
     assert!(matches!(rig.schedule.poll_control(rig.now), Control::Exit));
     assert!(matches!(rig.schedule.poll_read(), Read::Exit));
     let events: Vec<Event> = core::iter::from_fn(|| rig.schedule.poll_event()).collect();
@@ -240,10 +262,8 @@ fn after_a_failure_nothing_holds_the_ring() {
 
 #[test]
 fn what_the_disk_held_before_is_not_written() {
-    let (header, part) = part(&[stored(16, 300), fill(0, 16, 500)]);
-    let part = Arc::new(part);
-    let window = FlushWindow { bytes: 1, after: SECOND };
-    let mut schedule = Schedule::new(&header, Verify::Full, false, window, 8, 1 << 20);
+    let part = part(&[false, true]);
+    let mut schedule = schedule(2, Verify::Full, false, 1);
     schedule.on_compare(Comparison::new(Arc::clone(&part), false), None);
     for block in [BlockNo(0), BlockNo(1)] {
         assert!(matches!(schedule.poll_read(), Read::Compare(_, found) if found == block));
@@ -257,29 +277,18 @@ fn what_the_disk_held_before_is_not_written() {
     assert_eq!(schedule.poll_event(), Some(Event::Compared { first: BlockNo(0), same }));
     schedule.on_part(part, None);
     schedule.on_finish();
-    assert!(matches!(schedule.poll_control(Instant::now()), Control::Finish { begun: false }));
+    assert!(matches!(schedule.poll_control(Time(0)), Control::Finish { begun: false }));
     schedule.on_ended(Verified::Direct, String::new());
     let last = core::iter::from_fn(|| schedule.poll_event()).last();
-    assert_eq!(
-        last,
-        Some(Event::Ended {
-            verified: Verified::Direct,
-            written: 0,
-            kept: 2,
-            last_look: (LookedAt::No, 0),
-            note: String::new()
-        })
-    );
+    let (verified, last_look) = (Verified::Direct, (LookedAt::No, 0));
+    assert_eq!(last, Some(Event::Ended { verified, written: 0, kept: 2, last_look, note: String::new() }));
 }
 
 /// How many blocks of a part of 100 are looked at when the disk holds those that `held` says.
 fn looked_at(held: impl Fn(u32) -> bool) -> (usize, Vec<BlockNo>) {
-    let blocks: Vec<_> =
-        (0..100).map(|no| if no % 10 == 9 { fill(0, 16, no * 16) } else { stored(16, no * 16) }).collect();
-    let (header, part) = part(&blocks);
-    let window = FlushWindow { bytes: 1, after: SECOND };
-    let mut schedule = Schedule::new(&header, Verify::Full, false, window, 8, 1 << 20);
-    schedule.on_compare(Comparison::new(Arc::new(part), true), None);
+    let fills: Vec<bool> = (0..100).map(|no| no % 10 == 9).collect();
+    let mut schedule = schedule(100, Verify::Full, false, 1);
+    schedule.on_compare(Comparison::new(part(&fills), true), None);
     let mut looks = 0;
     while let Read::Compare(_, block) = schedule.poll_read() {
         looks += 1;
@@ -299,15 +308,13 @@ fn a_disk_with_something_else_on_it_is_told_by_a_sample() {
 
 #[test]
 fn what_was_not_compared_before_the_first_write_counts_as_lacking() {
-    let (header, part) = part(&[stored(16, 300), stored(16, 400)]);
-    let window = FlushWindow { bytes: 1, after: SECOND };
-    let mut schedule = Schedule::new(&header, Verify::Full, false, window, 8, 1 << 20);
-    schedule.on_compare(Comparison::new(Arc::new(part), false), None);
+    let mut schedule = schedule(2, Verify::Full, false, 1);
+    schedule.on_compare(Comparison::new(part(&[false, false]), false), None);
     assert!(matches!(schedule.poll_read(), Read::Compare(..)));
     schedule.on_begin();
-    assert!(matches!(schedule.poll_control(Instant::now()), Control::Wait(_)), "a reader is still at it");
+    assert!(matches!(schedule.poll_control(Time(0)), Control::Wait(_)), "a reader is still at it");
     schedule.on_compared(BlockNo(0), BlockNo(0), true, vec![]);
-    assert!(matches!(schedule.poll_control(Instant::now()), Control::Begin));
+    assert!(matches!(schedule.poll_control(Time(0)), Control::Begin));
     assert_eq!(schedule.poll_event(), None);
     assert!(!schedule.keeps_blocks());
 }
