@@ -30,6 +30,8 @@ passed=0 failed=0 skipped=0
 target_dir=${CARGO_TARGET_DIR:-$PWD/target}
 logs=$target_dir/check
 LAB_TOOLS=(ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat mcopy sgdisk sfdisk mkntfs ntfscp socat iperf3)
+# For volumes and file systems that unit tests make.
+VOLUME_TOOLS=(lvm mdadm btrfs)
 # For the inputs that fuzzing starts from.
 FUZZ_TOOLS=(mke2fs mkfs.vfat mkntfs mkswap sgdisk)
 # For network boot.
@@ -65,7 +67,7 @@ doc() {
 
 unit() {
     need_rust
-    need_tools "${LAB_TOOLS[@]}" "${FORMAT_TOOLS[@]}"
+    need_tools "${LAB_TOOLS[@]}" "${FORMAT_TOOLS[@]}" "${VOLUME_TOOLS[@]}"
     cargo test --quiet --workspace --no-fail-fast
 }
 

@@ -33,6 +33,8 @@ package_of() {
         nft) echo nftables ;;
         mkfs.vfat) echo dosfstools ;;
         mkntfs | ntfscp) echo ntfs-3g ;;
+        lvm) echo lvm2 ;;
+        mkfs.btrfs | btrfs) echo btrfs-progs ;;
         mcopy | mmd) echo mtools ;;
         dnsmasq) echo dnsmasq-base ;;
         */undionly.kpxe | */snponly.efi) echo ipxe ;;

@@ -72,6 +72,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for kind in [Kind::Hello, Kind::Lacks, Kind::Ack, Kind::Again] {
         put(&folder, "frame", &format!("{kind:?}"), &Header::bare(kind, DeploymentId([1; 16]), 7).encode())?;
     }
+    let disk = physical_volume();
+    put(&folder, "lvm", "linear_and_striped", &slidecast_image::fuzzing::encode(&disk))?;
+    put(&folder, "md", "raid1", &slidecast_image::fuzzing::encode(&array_member(&disk)))?;
     put(&folder, "dhcp", "lease", &dhcp())?;
     fs::remove_dir_all(&scratch)?;
     Ok(())
@@ -98,6 +101,62 @@ fn run(program: &str, arguments: &[&str], volume: &Path) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).arg(volume).env("PATH", path).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
+}
+
+/// A physical volume of 3 MiB with two logical volumes, without checksums.
+fn physical_volume() -> Vec<u8> {
+    let volume = |name: &str, segment: &str| {
+        format!(
+            "{name} {{ id = \"{name}\" status = [\"READ\", \"WRITE\", \"VISIBLE\"] segment_count = 1\nsegment1 {{ start_extent = 0\n{segment} }} }}\n"
+        )
+    };
+    let linear = volume("root", "extent_count = 3 type = \"striped\" stripe_count = 1 stripes = [\"pv0\", 0]");
+    let stripes =
+        "extent_count = 4 type = \"striped\" stripe_count = 2 stripe_size = 8 stripes = [\"pv0\", 4, \"pv0\", 8]";
+    let text = format!(
+        "vg {{ id = \"a\" format = \"lvm2\" extent_size = 128\nphysical_volumes {{ pv0 {{ id = \"{}\" pe_start = 2048 pe_count = 32 }} }}\n\
+         logical_volumes {{\n{linear}{} }} }}\ncontents = \"Text Format Volume Group\"\nversion = 1\n\0",
+        "a".repeat(32),
+        volume("data", stripes)
+    );
+    let mut disk = vec![0; 3 << 20];
+    disk[512..520].copy_from_slice(b"LABELONE");
+    disk[520] = 1;
+    disk[532] = 32;
+    disk[536..544].copy_from_slice(b"LVM2 001");
+    disk[544..576].fill(b'a');
+    let header = [3 << 20, 1 << 20, 0, 0, 0, 4096, 60 << 10, 0, 0];
+    disk[576..648].copy_from_slice(&header.map(u64::to_le_bytes).concat());
+    disk[4100..4116].copy_from_slice(b" LVM2 x[5A%r0N*>");
+    disk[4116] = 1;
+    let area = [4096, 60 << 10, 512, text.len() as u64];
+    disk[4120..4152].copy_from_slice(&area.map(u64::to_le_bytes).concat());
+    disk[4608..4608 + text.len()].copy_from_slice(text.as_bytes());
+    disk
+}
+
+/// A member of a RAID1 with a superblock of version 1.2 and `content` in the array, without a checksum.
+fn array_member(content: &[u8]) -> Vec<u8> {
+    let mut disk = vec![0; (1 << 20) + content.len()];
+    disk[1 << 20..].copy_from_slice(content);
+    let sectors = content.len() as u64 / 512;
+    let numbers = [
+        (0, 0xA92B_4EFC),
+        (4, 1),
+        (72, 1),
+        (80, sectors),
+        (92, 2),
+        (128, 2048),
+        (136, sectors),
+        (144, 8),
+        (208, u64::MAX),
+        (220, 2),
+    ];
+    for (at, value) in numbers {
+        let len = if value > u64::from(u32::MAX) { 8 } else { 4 };
+        disk[4096 + at..4096 + at + len].copy_from_slice(&value.to_le_bytes()[..len]);
+    }
+    disk
 }
 
 /// An offer and its confirmation, each with the flags and the length that the target expects in front.

@@ -59,8 +59,11 @@ pub fn partition_table(input: &[u8]) {
 /// If something is called free that is not on the volume, or twice.
 pub fn file_system(kind: FileSystem, input: &[u8]) {
     let mut disk = SparseDisk::parse(input);
-    if kind == FileSystem::Ext {
-        seal::ext(&mut disk);
+    match kind {
+        FileSystem::Ext => seal::ext(&mut disk),
+        FileSystem::Lvm => seal::lvm(&mut disk),
+        FileSystem::Md => seal::md(&mut disk),
+        FileSystem::Fat | FileSystem::Ntfs | FileSystem::Swap => {}
     }
     let bytes = disk.bytes();
     let Some(unused) = used::unused_of(kind, &disk, bytes) else { return };

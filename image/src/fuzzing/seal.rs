@@ -4,7 +4,7 @@ use super::SparseDisk;
 use crate::format::{FOOTER_BYTES, SUPERBLOCK_BYTES, Section};
 use crate::le::{u16_at, u32_at, u64_at};
 use crate::source::ReadAt as _;
-use crate::used::crc32c;
+use crate::used::{crc32c, lvm_sum, md_sum};
 use slidecast_proto::units::Hash;
 
 /// The checksums of the primary header of a GPT and of its entries.
@@ -35,6 +35,35 @@ pub(super) fn ext(disk: &mut SparseDisk<'_>) {
     if disk.read_at(1024, &mut raw).is_ok() && u16_at(&raw, 0x38) == Some(0xEF53) {
         disk.put(1024 + 0x3FC, &crc32c(!0, &raw[..0x3FC]).to_le_bytes());
     }
+}
+
+/// The checksums of an LVM2 label in sector 1, of the metadata area at 4096, and of the text that it names.
+pub(super) fn lvm(disk: &mut SparseDisk<'_>) {
+    let (mut label, mut area) = ([0; 512], [0; 512]);
+    if disk.read_at(512, &mut label).is_err() || disk.read_at(4096, &mut area).is_err() {
+        return;
+    }
+    disk.put(512 + 16, &lvm_sum(&label[20..]).to_le_bytes());
+    let place = u64_at(&area, 40).zip(u64_at(&area, 48));
+    if let Some((at @ 0..=0x10_0000, len @ 0..=0x1_0000)) = place {
+        let mut text = vec![0; usize::try_from(len).unwrap_or(0)];
+        if disk.read_at(4096 + at, &mut text).is_ok() {
+            area[56..60].copy_from_slice(&lvm_sum(&text).to_le_bytes());
+        }
+    }
+    let sum = lvm_sum(&area[4..]).to_le_bytes();
+    disk.put(4096 + 56, &area[56..60]);
+    disk.put(4096, &sum);
+}
+
+/// The checksum of an md superblock of version 1.2.
+pub(super) fn md(disk: &mut SparseDisk<'_>) {
+    let mut raw = [0; 4096];
+    if disk.read_at(4096, &mut raw).is_err() {
+        return;
+    }
+    let len = u32_at(&raw, 220).map_or(0, |devices| devices as usize).min(1920) * 2 + 256;
+    disk.put(4096 + 216, &md_sum(&raw[..len], 216).to_le_bytes());
 }
 
 /// The hashes of the sections, the id of the layer, and the hashes of superblock and footer.

@@ -1,7 +1,7 @@
 //! The readers one by one, for the fuzz targets: a disk chooses its reader by its signatures, a target by its name.
 
 use super::volume::Volume;
-use super::{ext, fat, ntfs, swap};
+use super::{ext, fat, lvm, md, ntfs, swap};
 use crate::source::ReadAt;
 use core::ops::Range;
 
@@ -16,11 +16,15 @@ pub enum FileSystem {
     Ntfs,
     /// Linux swap.
     Swap,
+    /// LVM2 physical volumes.
+    Lvm,
+    /// Members of md arrays with their superblock at the front.
+    Md,
 }
 
 impl FileSystem {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Ext, Self::Fat, Self::Ntfs, Self::Swap];
+    pub const ALL: [Self; 6] = [Self::Ext, Self::Fat, Self::Ntfs, Self::Swap, Self::Lvm, Self::Md];
 }
 
 /// The free bytes of a volume that is all of `source`; `None` where it is kept as a whole.
@@ -32,6 +36,8 @@ pub(crate) fn unused_of(kind: FileSystem, source: &dyn ReadAt, bytes: u64) -> Op
         FileSystem::Fat => fat::READER,
         FileSystem::Ntfs => ntfs::READER,
         FileSystem::Swap => swap::READER,
+        FileSystem::Lvm => lvm::READER,
+        FileSystem::Md => md::READER,
     };
     let unused = (reader.unused)(&volume, &head);
     Some(unused.ok()?.ranges().to_vec())

@@ -15,6 +15,10 @@ mod each;
 mod ext;
 mod ext_sums;
 mod fat;
+mod inside;
+mod lvm;
+mod mapped;
+mod md;
 mod ntfs;
 mod ntfs_record;
 mod raid;
@@ -32,5 +36,9 @@ pub use each::FileSystem;
 #[cfg(any(fuzzing, test))]
 pub(crate) use each::unused_of;
 pub(crate) use ext_sums::crc32c;
+#[cfg(any(fuzzing, test))]
+pub(crate) use lvm::sum as lvm_sum;
+#[cfg(any(fuzzing, test))]
+pub(crate) use md::sum as md_sum;
 pub(crate) use scan::is_anything;
 pub use scan::{DiskReport, scan, scan_with};

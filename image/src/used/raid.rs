@@ -1,11 +1,11 @@
 //! Members of RAID arrays that are told by the end of a disk: md 0.90 and 1.0, and the formats of firmware RAID.
 //!
 //! An array has the disk, and the disk has the partition table of the array: free space of a file system on it is free on
-//! the whole array only. So a disk with one of these signs is kept as a whole. Places and magics are those that libblkid
+//! the whole array only. So a disk with one of these signs is kept as a whole; but for members of md ([`md`]). Places and magics are those that libblkid
 //! 2.38.1 looks for.
 
+use super::md;
 use super::volume::{Kept, Volume};
-use crate::le::u32_at;
 
 const SECTOR: u64 = 512;
 /// Where Promise FastTrack keeps its metadata, in sectors from the end.
@@ -48,7 +48,7 @@ pub(super) fn at_the_end(volume: &Volume<'_>) -> Result<Option<&'static str>, Ke
     if last.as_deref().is_some_and(is_jmicron) {
         return Ok(Some("JMicron RAID"));
     }
-    Ok(ends_like_md(volume)?.then_some("md RAID"))
+    Ok(md::is_at_the_end(volume)?.then_some(md::NAME))
 }
 
 /// Two bytes are no sign without the checksum over the 50 bytes in front of it.
@@ -61,18 +61,6 @@ fn is_via(last: &[u8]) -> bool {
 fn is_jmicron(last: &[u8]) -> bool {
     let words = last[..128].chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
     last.starts_with(b"JM") && words.fold(0, u16::wrapping_add) <= 1
-}
-
-/// A member of an md array whose superblock lies at its end (versions 0.90 and 1.0).
-fn ends_like_md(volume: &Volume<'_>) -> Result<bool, Kept> {
-    let old = (volume.bytes() & !0xFFFF).checked_sub(64 << 10);
-    let new = (volume.bytes() & !0x1FF).checked_sub(8 << 10).map(|at| at & !0xFFF);
-    for at in [old, new].into_iter().flatten() {
-        if u32_at(&volume.bytes_at(at, 4)?, 0) == Some(0xA92B_4EFC) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The whole disk: its table, what is in each partition, and what of all that is unused.
 
-use super::sniff::Signs;
+use super::sniff::{Signs, look};
 use super::volume::{Kept, Volume};
 use crate::fit::{Geometry, HEAD_BYTES, Outcome, Unfitted, fit, tail_area};
 use crate::manifest::TableKind;
@@ -24,7 +24,7 @@ pub struct DiskReport {
     /// What of `unused` is to be zeros: where probes look for signatures. Neither the backup GPT, which is made anew, is
     /// among them, nor is the rest of the smallest grains that lie there in part.
     pub zeros: Vec<Range<u64>>,
-    /// What a person should know about the disk as a whole.
+    /// What a person should know about the disk as a whole, and about volumes inside of its partitions.
     pub notes: Vec<String>,
 }
 
@@ -34,12 +34,17 @@ impl DiskReport {
     #[must_use]
     pub fn all_notes(&self) -> Vec<String> {
         let kept = self.partitions.iter().filter(|partition| !partition.note.is_empty());
-        let of_partitions = kept.map(|PartitionInfo { index, fs, note, .. }| match (*index, fs.as_str()) {
-            (0, fs) => format!("{fs} on the whole disk: {note}"),
-            (index, "") => format!("partition {index}: {note}"),
-            (index, fs) => format!("partition {index}, {fs}: {note}"),
-        });
+        let of_partitions = kept.map(|found| format!("{}: {}", title(found), found.note));
         self.notes.iter().cloned().chain(of_partitions).collect()
+    }
+}
+
+/// What messages call a partition.
+fn title(PartitionInfo { index, fs, .. }: &PartitionInfo) -> String {
+    match (*index, fs.as_str()) {
+        (0, fs) => format!("{fs} on the whole disk"),
+        (index, "") => format!("partition {index}"),
+        (index, fs) => format!("partition {index}, {fs}"),
     }
 }
 
@@ -54,10 +59,10 @@ pub fn scan(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> DiskReport {
 /// As [`scan`], on a disk of which the ranges `known` are unused whatever lies around them, because its source says so.
 #[must_use]
 pub fn scan_with(source: &dyn ReadAt, disk_bytes: u64, sector: u32, known: &[Range<u64>]) -> DiskReport {
-    let (mut report, Free { mut unused, made_anew }) = look(source, disk_bytes, sector);
+    let (mut report, Free { mut unused, mut places, made_anew }) = look_around(source, disk_bytes, sector);
     unused.extend_from_slice(known);
     // An old signature in free space would be found by the next program that probes the disk.
-    let mut places = signatures::places(0, disk_bytes);
+    places.extend(signatures::places(0, disk_bytes));
     places.extend(report.partitions.iter().flat_map(|found| signatures::places(found.start, found.bytes)));
     let unused = signatures::joined(unused);
     report.zeros = grains(signatures::intersection(&unused, &signatures::joined(places)), disk_bytes);
@@ -70,12 +75,14 @@ pub fn scan_with(source: &dyn ReadAt, disk_bytes: u64, sector: u32, known: &[Ran
 struct Free {
     /// Of its file systems, in the order of the table.
     unused: Vec<Range<u64>>,
+    /// Where programs look for signatures in the volumes inside of partitions.
+    places: Vec<Range<u64>>,
     /// The backup GPT.
     made_anew: Option<Range<u64>>,
 }
 
 /// Reads the table and what is in each partition.
-fn look(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> (DiskReport, Free) {
+fn look_around(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> (DiskReport, Free) {
     let (mut report, mut free) = (DiskReport::default(), Free::default());
     let whole = Partition { index: 0, start: 0, bytes: disk_bytes, kind: String::new(), name: String::new() };
     let volume = Volume::new(source, 0, disk_bytes);
@@ -100,7 +107,7 @@ fn look(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> (DiskReport, Free)
     }
     match (table.kind, on_the_disk_itself) {
         (TableKind::None, Ok(signs)) if signs.name().is_empty() => {}
-        (TableKind::None, signs) => report.partitions.push(partition(&whole, &volume, signs, &mut free.unused)),
+        (TableKind::None, signs) => partition(&whole, &volume, signs, &mut report, &mut free),
         // A GPT lies where the beginnings of most file systems are, an MBR does not.
         (TableKind::Mbr, Ok(signs)) if signs.is_known() => {
             let name = signs.name();
@@ -110,7 +117,7 @@ fn look(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> (DiskReport, Free)
         _ => {
             for found in &table.partitions {
                 let volume = Volume::new(source, found.start, found.bytes);
-                report.partitions.push(partition(found, &volume, Signs::find(&volume), &mut free.unused));
+                partition(found, &volume, Signs::find(&volume), &mut report, &mut free);
             }
         }
     }
@@ -129,36 +136,38 @@ pub(crate) fn is_anything(source: &dyn ReadAt, start: u64, bytes: u64) -> bool {
     !Signs::find(&Volume::new(source, start, bytes)).is_ok_and(|signs| signs.name().is_empty())
 }
 
-/// Looks into one partition; what is unused of it is added to `unused`, as bytes of the disk.
+/// Looks into one partition and adds it to `report`; what is unused of it is added to `free`, as bytes of the disk.
 fn partition(
     found: &Partition,
     volume: &Volume<'_>,
     signs: Result<Signs, Kept>,
-    unused: &mut Vec<Range<u64>>,
-) -> PartitionInfo {
-    let mut report = PartitionInfo {
+    report: &mut DiskReport,
+    free: &mut Free,
+) {
+    let (fs, unused) = look(volume, signs);
+    let mut info = PartitionInfo {
         index: found.index,
         start: found.start,
         bytes: found.bytes,
         kind: found.kind.clone(),
         name: found.name.clone(),
+        fs: fs.to_owned(),
         used_bytes: found.bytes,
         ..PartitionInfo::default()
     };
-    let free = signs.and_then(|signs| {
-        signs.name().clone_into(&mut report.fs);
-        if report.fs.is_empty() { Ok(None) } else { signs.unused(volume).map(Some) }
-    });
-    match free {
+    let on_the_disk = |range: &Range<u64>| found.start + range.start..found.start + range.end;
+    match unused {
         Ok(None) => {}
-        Ok(Some(free)) => {
-            report.unused_bytes = free.bytes();
-            report.used_bytes = found.bytes - free.bytes();
-            unused.extend(free.ranges().iter().map(|range| found.start + range.start..found.start + range.end));
+        Ok(Some(unused)) => {
+            info.unused_bytes = unused.bytes();
+            info.used_bytes = found.bytes - unused.bytes();
+            free.unused.extend(unused.ranges().iter().map(on_the_disk));
+            free.places.extend(unused.places.iter().map(on_the_disk));
+            report.notes.extend(unused.notes.iter().map(|note| format!("{}: {note}", title(&info))));
         }
-        Err(kept) => report.note = format!("all of it is kept: {kept}"),
+        Err(kept) => info.note = format!("all of it is kept: {kept}"),
     }
-    report
+    report.partitions.push(info);
 }
 
 /// Where the backup GPT lies that is made anew on a disk of the same size: only a backup of this very table, or zeros, is

@@ -3,9 +3,11 @@
 //! A partition keeps the signs of what was in it before if nobody wiped them. Reading an abandoned map would be the one
 //! unforgivable mistake here, so all known signs are looked for, also those of what we do not read.
 
+use super::md;
 use super::raid;
 use super::reader::{READERS, Reader};
 use super::volume::{Kept, Unused, Volume};
+use core::ops::Range;
 
 /// How much of the front of a volume is looked at: to the end of the first ZFS label.
 const HEAD_BYTES: u64 = 256 << 10;
@@ -21,10 +23,6 @@ const FOREIGN: &[(&str, usize, &[u8])] = &[
     ("exFAT", 3, b"EXFAT   "),
     ("ReFS", 3, b"ReFS\0\0\0\0"),
     ("APFS", 32, b"NXSB"),
-    ("LVM2", 0, b"LABELONE"),
-    ("LVM2", 512, b"LABELONE"),
-    ("LVM2", 1024, b"LABELONE"),
-    ("LVM2", 1536, b"LABELONE"),
     ("HFS+", 1024, b"H+\0\x04"),
     ("HFS+", 1024, b"HX\0\x05"),
     ("F2FS", 1024, b"\x10\x20\xF5\xF2"),
@@ -33,8 +31,6 @@ const FOREIGN: &[(&str, usize, &[u8])] = &[
     ("OCFS2", 2048, b"OCFSV2"),
     ("OCFS2", 4096, b"OCFSV2"),
     ("OCFS2", 8192, b"OCFSV2"),
-    ("md RAID", 0, b"\xFC\x4E\x2B\xA9"),
-    ("md RAID", 4096, b"\xFC\x4E\x2B\xA9"),
     ("bcache", 4096 + 24, b"\xC6\x85\x73\xF6"),
     ("ReiserFS", 8192 + 52, b"ReIsEr"),
     ("ReiserFS", 65536 + 52, b"ReIsEr"),
@@ -50,6 +46,8 @@ pub(crate) struct Signs {
     names: Vec<&'static str>,
     reader: Option<&'static Reader>,
     raid: Option<&'static str>,
+    /// Where the array lies, on a member of one that has its superblock at its end.
+    array: Option<Result<Range<u64>, Kept>>,
     head: Vec<u8>,
 }
 
@@ -72,8 +70,15 @@ impl Signs {
         }
         signs.names.extend(is_zfs(&head).then_some("ZFS"));
         signs.raid = raid::at_the_end(volume)?;
-        if let Some(name) = signs.raid.filter(|name| !signs.names.contains(name)) {
-            signs.names.push(name);
+        let at_both_ends = signs.raid.is_some_and(|name| signs.names.contains(&name));
+        signs.names.extend(if at_both_ends { Some("another RAID") } else { signs.raid });
+        if signs.raid == Some(md::NAME) && !at_both_ends {
+            signs.array = md::array_at_the_end(volume);
+        }
+        // What the front looks like is what the array does.
+        if signs.array.is_some() {
+            signs.names = Vec::from([md::NAME]);
+            signs.reader = None;
         }
         signs.head = head;
         Ok(signs)
@@ -96,12 +101,25 @@ impl Signs {
 
     /// The free space of `volume`, whose signs these are.
     pub(crate) fn unused(&self, volume: &Volume<'_>) -> Result<Unused, Kept> {
+        if let Some(array) = &self.array {
+            return md::unused(volume, array.clone()?);
+        }
         match (self.names.as_slice(), self.reader) {
             ([one, other, ..], _) => Err(Kept::Several(one, other)),
             (_, Some(reader)) => (reader.unused)(volume, &self.head),
             ([name], None) => Err(Kept::NotRead(name)),
             ([], None) => Err(Kept::NotRead("an unknown content")),
         }
+    }
+}
+
+/// What is on `volume`, whose signs are `signs`: its name, empty if nothing is known of it; and its free space, `None`
+/// without a name.
+pub(super) fn look(volume: &Volume<'_>, signs: Result<Signs, Kept>) -> (&'static str, Result<Option<Unused>, Kept>) {
+    match signs {
+        Err(kept) => ("", Err(kept)),
+        Ok(signs) if signs.name().is_empty() => ("", Ok(None)),
+        Ok(signs) => (signs.name(), signs.unused(volume).map(Some)),
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) enum Kept {
     TooLong,
     /// Its metadata are larger than anything that is read here.
     TooLarge,
+    /// It lies inside of more volumes than are looked into.
+    TooDeep,
 }
 
 impl fmt::Display for Kept {
@@ -57,6 +59,7 @@ impl fmt::Display for Kept {
             Self::Feature(set, bits) => write!(f, "it has unknown {set} features ({bits:#x})"),
             Self::TooLong => f.write_str("it ends behind its partition"),
             Self::TooLarge => f.write_str("its metadata are larger than what is read"),
+            Self::TooDeep => f.write_str("it lies inside of too many other volumes"),
         }
     }
 }
@@ -67,12 +70,27 @@ pub(crate) struct Volume<'a> {
     source: &'a dyn ReadAt,
     start: u64,
     bytes: u64,
+    /// How many volumes it is inside of.
+    depth: u8,
 }
+
+/// An array of a disk, a volume group on it, a file system in that; and one more.
+const MAX_DEPTH: u8 = 4;
 
 impl<'a> Volume<'a> {
     /// The `bytes` bytes of `source` from `start`.
     pub(crate) fn new(source: &'a dyn ReadAt, start: u64, bytes: u64) -> Self {
-        Self { source, start, bytes }
+        Self { source, start, bytes, depth: 0 }
+    }
+
+    /// The `bytes` bytes of `source`, which lie inside `outer`.
+    pub(super) fn inside(outer: &Volume<'_>, source: &'a dyn ReadAt, bytes: u64) -> Self {
+        Self { source, start: 0, bytes, depth: outer.depth.saturating_add(1) }
+    }
+
+    /// Whether it is inside of more volumes than are looked into.
+    pub(super) fn is_too_deep(&self) -> bool {
+        self.depth > MAX_DEPTH
     }
 
     /// Its size in bytes.
@@ -103,6 +121,10 @@ impl<'a> Volume<'a> {
 pub(crate) struct Unused {
     ranges: Vec<Range<u64>>,
     bytes: u64,
+    /// Where programs look for signatures in the volumes inside this one.
+    pub(super) places: Vec<Range<u64>>,
+    /// What an operator should know about the volumes inside this one.
+    pub(super) notes: Vec<String>,
 }
 
 impl Unused {

@@ -3,7 +3,12 @@
 mod ext;
 mod fat;
 mod flips;
+mod lvm;
+mod lvm_damage;
+mod md;
+mod memory;
 mod ntfs;
 mod oracle;
+mod pv;
 mod swap;
 mod whole_disk;

@@ -80,3 +80,22 @@ pub(super) fn scribble(path: &Path, ranges: &[Range<u64>]) {
 pub(super) fn assert_same_files(one: &Path, other: &Path) {
     run("diff", ["-r", "--exclude=lost+found", one.to_str().unwrap(), other.to_str().unwrap()]);
 }
+
+/// The front of a disk; what is behind `len` cannot be read, and what is behind the bytes that are there is zeros.
+pub(super) struct Front<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) len: u64,
+}
+
+impl ReadAt for Front<'_> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        if offset + buffer.len() as u64 > self.len {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let at = usize::try_from(offset).unwrap().min(self.bytes.len());
+        let held = buffer.len().min(self.bytes.len() - at);
+        buffer[..held].copy_from_slice(&self.bytes[at..at + held]);
+        buffer[held..].fill(0);
+        Ok(())
+    }
+}

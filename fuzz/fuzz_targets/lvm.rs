@@ -1,0 +1,6 @@
+//! LVM2 physical volumes, and what is in their logical volumes.
+#![no_main]
+
+use slidecast_image::fuzzing::{FileSystem, file_system};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| file_system(FileSystem::Lvm, input));

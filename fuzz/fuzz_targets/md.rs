@@ -1,0 +1,6 @@
+//! Members of md arrays, and what is in the array.
+#![no_main]
+
+use slidecast_image::fuzzing::{FileSystem, file_system};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| file_system(FileSystem::Md, input));
