@@ -32,8 +32,10 @@ logs=$target_dir/check
 LAB_TOOLS=(ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat mcopy sgdisk sfdisk mkntfs ntfscp socat iperf3)
 # For volumes and file systems that unit tests make.
 VOLUME_TOOLS=(lvm mdadm btrfs)
+# For file systems that the lab has no use for.
+FS_TOOLS=(mkfs.xfs xfs_db)
 # For the inputs that fuzzing starts from.
-FUZZ_TOOLS=(mke2fs mkfs.vfat mkntfs mkswap sgdisk)
+FUZZ_TOOLS=(mke2fs mkfs.vfat mkntfs mkswap mkfs.xfs sgdisk)
 # For network boot.
 BOOT_TOOLS=(dnsmasq /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi curl)
 # For the log of everything that reaches a disk.
@@ -67,7 +69,7 @@ doc() {
 
 unit() {
     need_rust
-    need_tools "${LAB_TOOLS[@]}" "${FORMAT_TOOLS[@]}" "${VOLUME_TOOLS[@]}"
+    need_tools "${LAB_TOOLS[@]}" "${FORMAT_TOOLS[@]}" "${VOLUME_TOOLS[@]}" "${FS_TOOLS[@]}"
     cargo test --quiet --workspace --no-fail-fast
 }
 

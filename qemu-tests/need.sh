@@ -35,6 +35,7 @@ package_of() {
         mkntfs | ntfscp) echo ntfs-3g ;;
         lvm) echo lvm2 ;;
         mkfs.btrfs | btrfs) echo btrfs-progs ;;
+        mkfs.xfs | xfs_db) echo xfsprogs ;;
         mcopy | mmd) echo mtools ;;
         dnsmasq) echo dnsmasq-base ;;
         */undionly.kpxe | */snponly.efi) echo ipxe ;;

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 const MIB: u64 = 1 << 20;
 
 /// Target, name, size of the volume, program, and its arguments before the volume.
-const VOLUMES: [(&str, &str, u64, &str, &[&str]); 15] = [
+const VOLUMES: [(&str, &str, u64, &str, &[&str]); 18] = [
     ("ext", "ext2", MIB, "mke2fs", &["-q", "-F", "-t", "ext2", "-b", "1024"]),
     ("ext", "ext4", 4 * MIB, "mke2fs", &["-q", "-F", "-t", "ext4", "-N", "64"]),
     ("ext", "uninit", 4 * MIB, "mke2fs", &["-q", "-F", "-t", "ext4", "-N", "64", "-O", "^metadata_csum,uninit_bg"]),
@@ -27,10 +27,28 @@ const VOLUMES: [(&str, &str, u64, &str, &[&str]); 15] = [
     ("fat", "fat32", 64 * MIB, "mkfs.vfat", &["-F", "32"]),
     ("ntfs", "ntfs", 2 * MIB, "mkntfs", &["-q", "-F", "-Q"]),
     ("swap", "swap", MIB, "mkswap", &["-q"]),
+    ("xfs", "xfs", 64 * MIB, "env", &SMALL_XFS),
+    (
+        "xfs",
+        "xfs_4",
+        64 * MIB,
+        "env",
+        &[SMALL_XFS[0], SMALL_XFS[1], SMALL_XFS[2], "mkfs.xfs", "-q", "-f", "-m", "crc=0"],
+    ),
+    (
+        "xfs",
+        "xfs_full",
+        64 * MIB,
+        "env",
+        &[SMALL_XFS[0], SMALL_XFS[1], SMALL_XFS[2], "mkfs.xfs", "-q", "-m", "rmapbt=1"],
+    ),
     ("partition_table", "gpt", 8 * MIB, "sgdisk", &["-n", "1:64:+1M", "-n", "2:0:0"]),
     ("partition_table", "gpt_of_4", MIB, "sgdisk", &["-S", "4", "-n", "1:0:0"]),
     ("partition_table", "mbr", 8 * MIB, "sgdisk", &["-n", "1:64:+1M", "-n", "2:0:0", "-m", "1:2"]),
 ];
+
+/// mkfs.xfs makes volumes below 300 MiB only for the tests of xfsprogs.
+const SMALL_XFS: [&str; 6] = ["TEST_DIR=1", "TEST_DEV=1", "QA_CHECK_FS=1", "mkfs.xfs", "-q", "-f"];
 
 const LINES: [&[u8]; 4] = [
     b"BOOT_IMAGE=vmlinuz quiet slidecast.server=10.0.0.1:7531 slidecast.target=/dev/sda slidecast.attended=1",

@@ -4,6 +4,7 @@
 //! [`manifest`]: the numbered blocks of the disk, each with every place it belongs to.
 #![forbid(unsafe_code)]
 
+mod be;
 mod chain;
 pub mod codec;
 mod container;

@@ -64,6 +64,7 @@ pub fn file_system(kind: FileSystem, input: &[u8]) {
         FileSystem::Lvm => seal::lvm(&mut disk),
         FileSystem::Md => seal::md(&mut disk),
         FileSystem::Fat | FileSystem::Ntfs | FileSystem::Swap => {}
+        FileSystem::Xfs => seal::xfs(&mut disk),
     }
     let bytes = disk.bytes();
     let Some(unused) = used::unused_of(kind, &disk, bytes) else { return };

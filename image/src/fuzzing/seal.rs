@@ -1,6 +1,7 @@
 //! Puts the checksums of an input right: a fuzzer cannot guess them, and behind each stands most of a reader.
 
 use super::SparseDisk;
+use crate::be;
 use crate::format::{FOOTER_BYTES, SUPERBLOCK_BYTES, Section};
 use crate::le::{u16_at, u32_at, u64_at};
 use crate::source::ReadAt as _;
@@ -64,6 +65,41 @@ pub(super) fn md(disk: &mut SparseDisk<'_>) {
     }
     let len = u32_at(&raw, 220).map_or(0, |devices| devices as usize).min(1920) * 2 + 256;
     disk.put(4096 + 216, &md_sum(&raw[..len], 216).to_le_bytes());
+}
+
+/// The checksums of XFS, version 5: those of the superblock, and in the first groups those of the headers and of the roots
+/// of the trees of free extents.
+pub(super) fn xfs(disk: &mut SparseDisk<'_>) {
+    let mut superblock = [0; 4096];
+    if disk.read_at(0, &mut superblock).is_err() || !superblock.starts_with(b"XFSB") {
+        return;
+    }
+    let word = |at| be::u32_at(&superblock, at).unwrap_or(0);
+    let (block, sector) = (word(4).clamp(512, 65536), (word(100) & 0xFFFF).clamp(512, 4096));
+    sum_of_xfs(disk, 0, sector, 224);
+    for group in 0..word(88).min(8) {
+        let start = u64::from(group) * u64::from(word(84)) * u64::from(block);
+        let mut header = [0; 64];
+        if disk.read_at(start + u64::from(sector), &mut header).is_err() {
+            return;
+        }
+        for (number, at) in [(1, 216), (2, 312), (3, 32)] {
+            sum_of_xfs(disk, start + number * u64::from(sector), sector, at);
+        }
+        for at in [16, 20] {
+            let root = be::u32_at(&header, at).unwrap_or(0);
+            sum_of_xfs(disk, start + u64::from(root) * u64::from(block), block, 52);
+        }
+    }
+}
+
+/// The checksum at `place` of a structure of XFS.
+fn sum_of_xfs(disk: &mut SparseDisk<'_>, at: u64, bytes: u32, place: usize) {
+    let mut raw = vec![0; bytes as usize];
+    if disk.read_at(at, &mut raw).is_ok() {
+        raw[place..place + 4].fill(0);
+        disk.put(at + place as u64, &(!crc32c(!0, &raw)).to_le_bytes());
+    }
 }
 
 /// The hashes of the sections, the id of the layer, and the hashes of superblock and footer.

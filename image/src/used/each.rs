@@ -1,7 +1,7 @@
 //! The readers one by one, for the fuzz targets: a disk chooses its reader by its signatures, a target by its name.
 
 use super::volume::Volume;
-use super::{ext, fat, lvm, md, ntfs, swap};
+use super::{ext, fat, lvm, md, ntfs, swap, xfs};
 use crate::source::ReadAt;
 use core::ops::Range;
 
@@ -20,11 +20,13 @@ pub enum FileSystem {
     Lvm,
     /// Members of md arrays with their superblock at the front.
     Md,
+    /// XFS.
+    Xfs,
 }
 
 impl FileSystem {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Ext, Self::Fat, Self::Ntfs, Self::Swap, Self::Lvm, Self::Md];
+    pub const ALL: [Self; 7] = [Self::Ext, Self::Fat, Self::Ntfs, Self::Swap, Self::Lvm, Self::Md, Self::Xfs];
 }
 
 /// The free bytes of a volume that is all of `source`; `None` where it is kept as a whole.
@@ -38,6 +40,7 @@ pub(crate) fn unused_of(kind: FileSystem, source: &dyn ReadAt, bytes: u64) -> Op
         FileSystem::Swap => swap::READER,
         FileSystem::Lvm => lvm::READER,
         FileSystem::Md => md::READER,
+        FileSystem::Xfs => xfs::READER,
     };
     let unused = (reader.unused)(&volume, &head);
     Some(unused.ok()?.ranges().to_vec())

@@ -228,8 +228,11 @@ fn unused(volume: &Volume<'_>, head: &[u8]) -> Result<Unused, Kept> {
     }
     let mut unused = Unused::default();
     let place = |cluster: u64| layout.data_at + (cluster - 2) * layout.cluster;
-    bitmap::clear_runs(&map, end, |run| unused.push(place(run.start)..place(run.end)));
-    let counted = unused.bytes() / layout.cluster;
+    let mut counted = 0;
+    bitmap::clear_runs(&map, end, |run| {
+        counted += run.end - run.start;
+        unused.push(place(run.start)..place(run.end));
+    });
     match layout.stated(volume, head)? {
         Some(stated) if u64::from(stated) != counted => Err(Kept::Counts { stated: stated.into(), counted }),
         _ => Ok(unused),

@@ -27,6 +27,7 @@ mod scan;
 mod sniff;
 mod swap;
 mod volume;
+mod xfs;
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,6 @@ const HEAD_BYTES: u64 = 256 << 10;
 
 /// Signatures of what is recognised but not read: name, place, bytes.
 const FOREIGN: &[(&str, usize, &[u8])] = &[
-    ("XFS", 0, b"XFSB"),
     ("LUKS", 0, b"LUKS\xBA\xBE"),
     ("LUKS", 16384, b"SKUL\xBA\xBE"),
     ("squashfs", 0, b"hsqs"),
@@ -31,7 +30,8 @@ const FOREIGN: &[(&str, usize, &[u8])] = &[
     ("OCFS2", 2048, b"OCFSV2"),
     ("OCFS2", 4096, b"OCFSV2"),
     ("OCFS2", 8192, b"OCFSV2"),
-    ("bcache", 4096 + 24, b"\xC6\x85\x73\xF6"),
+    ("bcache", 4096 + 24, b"\xC6\x85\x73\xF6\x4E\x1A\x45\xCA"),
+    ("bcachefs", 4096 + 24, b"\xC6\x85\x73\xF6\x66\xCE\x90\xA9"),
     ("ReiserFS", 8192 + 52, b"ReIsEr"),
     ("ReiserFS", 65536 + 52, b"ReIsEr"),
     ("JFS", 32768, b"JFS1"),

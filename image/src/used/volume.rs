@@ -116,7 +116,11 @@ impl<'a> Volume<'a> {
     }
 }
 
-/// Unused bytes of a volume, in order.
+/// The most unused ranges of one volume that are remembered: 16 MiB of them.
+const MAX_RANGES: usize = 1 << 20;
+
+/// Unused bytes of a volume, in order. Where there are very many ranges the shortest ones are forgotten, and so count as
+/// used.
 #[derive(Debug, Default)]
 pub(crate) struct Unused {
     ranges: Vec<Range<u64>>,
@@ -133,11 +137,37 @@ impl Unused {
         if range.is_empty() {
             return;
         }
-        self.bytes += range.end - range.start;
+        let bytes = range.end - range.start;
         match self.ranges.last_mut() {
             Some(last) if last.end == range.start => last.end = range.end,
-            _ => self.ranges.push(range),
+            _ => {
+                if self.ranges.len() == MAX_RANGES {
+                    self.forget();
+                }
+                self.ranges.push(range);
+            }
         }
+        self.bytes += bytes;
+    }
+
+    /// Forgets the shorter half of the ranges, or more where many are of one length.
+    fn forget(&mut self) {
+        let mut lengths: Vec<u64> = self.ranges.iter().map(|range| range.end - range.start).collect();
+        let middle = lengths.len() / 2;
+        let (_, longest, _) = lengths.select_nth_unstable(middle);
+        self.ranges.retain(|range| range.end - range.start > *longest);
+        self.bytes = self.ranges.iter().map(|range| range.end - range.start).sum();
+    }
+
+    /// Whether the byte at `at` is in one of the ranges.
+    pub(crate) fn contains(&self, at: u64) -> bool {
+        self.meets(&(at..at + 1))
+    }
+
+    /// Whether any byte of `range` is in one of the ranges.
+    pub(crate) fn meets(&self, range: &Range<u64>) -> bool {
+        let next = self.ranges.partition_point(|unused| unused.end <= range.start);
+        self.ranges.get(next).is_some_and(|unused| unused.start < range.end)
     }
 
     /// How many bytes that is.
@@ -148,5 +178,25 @@ impl Unused {
     /// The ranges, sorted and apart.
     pub(crate) fn ranges(&self) -> &[Range<u64>] {
         &self.ranges
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_ranges_the_longest_are_remembered() {
+        let mut unused = Unused::default();
+        for number in 0..3 << 20 {
+            let start = number * 100;
+            unused.push(start..start + 1 + number % 50);
+        }
+        assert!(unused.ranges().len() <= MAX_RANGES);
+        assert!(unused.ranges().windows(2).all(|pair| pair[0].end < pair[1].start));
+        assert_eq!(unused.bytes(), unused.ranges().iter().map(|range| range.end - range.start).sum::<u64>());
+        // The longest ones of the beginning are still there.
+        assert!(unused.contains(100 * 49 + 49) && unused.meets(&(100 * 49 + 49..100 * 50)));
+        assert!(!unused.contains(100 * 49 + 50) && !unused.contains(0) && !unused.meets(&(0..100 * 20)));
     }
 }

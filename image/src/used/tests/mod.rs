@@ -12,3 +12,4 @@ mod oracle;
 mod pv;
 mod swap;
 mod whole_disk;
+mod xfs;

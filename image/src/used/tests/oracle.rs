@@ -1,7 +1,7 @@
 //! File systems in files, filled by the programs that know them.
 
 use crate::source::{DiskSource, RawDisk, ReadAt};
-use crate::testing::run;
+use crate::testing::{LoopDevice, run, succeeds};
 use crate::used::sniff::Signs;
 use crate::used::volume::{Kept, Volume};
 use core::ops::Range;
@@ -76,6 +76,34 @@ pub(super) fn scribble(path: &Path, ranges: &[Range<u64>]) {
     }
 }
 
+/// Flips a bit in each byte of `places`, one after the other: never is anything called free that was not.
+pub(super) fn assert_flips_free_nothing(image: &mut Vec<u8>, places: impl IntoIterator<Item = Range<usize>>) {
+    let bytes = image.len() as u64;
+    let before = unused_of(image, bytes).1.unwrap();
+    let mut numbers = Numbers(0xD1B5_4A32_D192_ED03);
+    for at in places.into_iter().flatten() {
+        let bit = 1 << numbers.below(8);
+        image[at] ^= bit;
+        for range in unused_of(image, bytes).1.unwrap_or_default() {
+            let inside = before.iter().any(|other| other.start <= range.start && range.end <= other.end);
+            assert!(inside, "byte {at} with {bit:#x} flipped frees {range:?}");
+        }
+        image[at] ^= bit;
+    }
+}
+
+/// A volume that is cut at a sector is kept, as is one of which a sector and all behind it cannot be read.
+pub(super) fn assert_cuts_are_kept(image: &mut Vec<u8>, cuts: impl IntoIterator<Item = u64>) {
+    let bytes = image.len() as u64;
+    let mut cuts: Vec<u64> = cuts.into_iter().filter(|cut| cut * 512 < bytes).collect();
+    cuts.sort_unstable_by(|one, other| other.cmp(one));
+    for cut in cuts {
+        image.truncate(usize::try_from(cut * 512).unwrap());
+        assert!(unused_of(image, cut * 512).1.is_err(), "cut at sector {cut}");
+        assert!(unused_of(image, bytes).1.is_err(), "unreadable from sector {cut}");
+    }
+}
+
 /// Both folders hold the same files.
 pub(super) fn assert_same_files(one: &Path, other: &Path) {
     run("diff", ["-r", "--exclude=lost+found", one.to_str().unwrap(), other.to_str().unwrap()]);
@@ -97,5 +125,62 @@ impl ReadAt for Front<'_> {
         buffer[..held].copy_from_slice(&self.bytes[at..at + held]);
         buffer[held..].fill(0);
         Ok(())
+    }
+}
+
+/// A file system that the kernel has mounted, until it is dropped.
+pub(super) struct Mounted {
+    at: tempfile::TempDir,
+    _device: LoopDevice,
+}
+
+impl Mounted {
+    /// `None`, and a line that says so, where it cannot be mounted.
+    pub(super) fn new(path: &Path, options: &str) -> Option<Self> {
+        let at = tempfile::tempdir().unwrap();
+        let device = LoopDevice::new(path, 512)?;
+        let options = format!("noatime,{options}");
+        if !succeeds("mount", ["-o", options.trim_end_matches(','), device.path(), at.path().to_str()?]) {
+            println!("SKIPPED: cannot mount {}", path.display());
+            return None;
+        }
+        Some(Self { at, _device: device })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.at.path()
+    }
+
+    /// The bytes that df says are used.
+    pub(super) fn used(&self) -> u64 {
+        run("sync", []);
+        let said = run("df", ["-B1", "--output=used", self.path().to_str().unwrap()]);
+        said.lines().nth(1).unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        run("umount", [self.at.path().to_str().unwrap()]);
+    }
+}
+
+/// Fills a mounted file system and empties it again in part, in rounds, so that its free space is in many pieces.
+pub(super) fn age(at: &Path, count: u64) {
+    let mut numbers = Numbers(0xA076_1D64_78BD_642F);
+    for round in 0..3 {
+        for number in 0..count {
+            let folder = at.join(format!("folder {}", number % 7));
+            std::fs::create_dir_all(&folder).unwrap();
+            let len = usize::try_from(1 + numbers.below(if number % 50 == 0 { 2_000_000 } else { 60_000 })).unwrap();
+            let byte = numbers.below(256).to_le_bytes()[0];
+            std::fs::write(folder.join(format!("{round} {number}")), vec![byte; len]).unwrap();
+        }
+        run("sync", []);
+        for number in 0..count {
+            if numbers.below(2) == 0 {
+                std::fs::remove_file(at.join(format!("folder {}/{round} {number}", number % 7))).unwrap();
+            }
+        }
     }
 }
