@@ -106,9 +106,9 @@ impl Report {
             (Some(from), Some(to)) => (to.since(from).as_secs_f64() * 1000.0).round() / 1000.0,
             _ => 0.0,
         };
-        let node = |node: &NodeRecord| {
+        let node = |node: NodeRecord<'_>| {
             let end = node.outcome();
-            let (state, reason, detail) = verdict(node, deployment.stage());
+            let (state, reason, detail) = verdict(&node, deployment.stage());
             NodeReport {
                 id: node.id.0,
                 name: shown(&node.hello.hostname),
@@ -164,8 +164,8 @@ impl Report {
 }
 
 /// How a node ended. A node that took no part has failed too: its disk was not written.
-fn verdict(node: &NodeRecord, stage: Stage) -> (EndState, Reason, &str) {
-    match &node.standing {
+fn verdict<'a>(node: &NodeRecord<'a>, stage: Stage) -> (EndState, Reason, &'a str) {
+    match node.standing {
         Standing::Ended(end) => (end.state, end.reason, &end.detail),
         Standing::Refused { reason, detail } => (EndState::Failed, *reason, detail),
         Standing::Preparing | Standing::Ready(_) | Standing::Running(_) => match stage {

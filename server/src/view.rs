@@ -178,7 +178,7 @@ impl Tracker {
     /// The deployment now.
     pub fn snapshot(&mut self, deployment: &Deployment, began: Time, egress_bytes: u64, now: Time) -> Snapshot {
         let (fixed, over) = deployment.times();
-        let mut nodes: Vec<_> = deployment.nodes().map(|node| self.node(node, fixed, now)).collect();
+        let mut nodes: Vec<_> = deployment.nodes().map(|node| self.node(&node, fixed, now)).collect();
         if deployment.stage() == Stage::Waiting {
             for (chain, planned) in (1..).zip(deployment.plan_now().chains) {
                 for (position, id) in (1..).zip(planned.nodes) {
@@ -204,20 +204,20 @@ impl Tracker {
         }
     }
 
-    fn node(&mut self, node: &NodeRecord, fixed: Option<Time>, now: Time) -> NodeView {
-        let progress = node.progress.as_ref();
+    fn node(&mut self, node: &NodeRecord<'_>, fixed: Option<Time>, now: Time) -> NodeView {
+        let progress = node.progress;
         let total = f64::from(node.durable.universe().max(1));
         let phase = progress.map_or(Phase::Preparing, |progress| progress.phase);
         let blocks = progress.map_or((0, 0, 0), |progress| (progress.accepted, progress.durable, progress.verified));
         let received_bytes = progress.map_or(0, |progress| progress.received_bytes);
-        let (state, reason, detail) = match &node.standing {
+        let (state, reason, detail) = match node.standing {
             Standing::Preparing => (State::Preparing, Reason::None, ""),
             Standing::Ready(_) => (State::Ready, Reason::None, ""),
             Standing::Refused { reason, detail } => (State::Refused, *reason, detail.as_str()),
             Standing::Running(_) => (State::Running(phase), Reason::None, ""),
             Standing::Ended(end) => (State::Ended(end.state), end.reason, end.detail.as_str()),
         };
-        let describe = match &node.standing {
+        let describe = match node.standing {
             Standing::Ready(ready) | Standing::Running(ready) => ready.describe.as_str(),
             // A deployment may be over before anybody looked.
             Standing::Ended(end) => end.ready.describe.as_str(),

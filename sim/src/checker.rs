@@ -220,7 +220,7 @@ impl Checker {
         if !matches!(order, ToAgent::Finish(_)) {
             return;
         }
-        let running = |id: &NodeId| machine.node(*id).is_some_and(slidecast_proto::deployment::NodeRecord::is_running);
+        let running = |id: &NodeId| machine.node(*id).is_some_and(|node| node.is_running());
         for chain in machine.chains() {
             let below = chain.iter().skip_while(|id| **id != node);
             if let Some(below) = below.skip(1).find(|id| running(id)) {

@@ -1,10 +1,12 @@
 //! What is done about a link that broke between two living nodes, as [`super::blame`] says.
 
 use super::blame::{Break, Cause, Remedy};
+use super::repairs::Entry;
+use super::topology::{Chain, Rank};
 use super::{Deployment, NodeRecord, RepairKind};
 use crate::control::{LinkEvent, Notice, Side, ToAgent};
 use crate::reason::Reason;
-use crate::units::{Epoch, NodeId, Time};
+use crate::units::{NodeId, Time};
 
 impl Cause {
     fn of(reason: Reason) -> Self {
@@ -27,12 +29,10 @@ impl Deployment {
         if event.peer != NodeId::SERVER && self.is_quiet(event.peer, now) {
             return self.lose(event.peer, &format!("no contact with it, and {said}"), now);
         }
-        if !self.are_neighbours(upper, lower) {
+        if !self.topology.are_neighbours(upper, lower) {
             return;
         }
-        if let Some(peer) = self.nodes.get_mut(&event.peer) {
-            peer.blamed = Some((now, said));
-        }
+        self.roster.change(event.peer, |peer| peer.blamed = Some((now, said)));
         let broke = Break { at: now, upper, lower, teller: id, cause: Cause::of(event.reason) };
         self.mend(broke, event.reason, &event.detail, now);
     }
@@ -40,11 +40,9 @@ impl Deployment {
     /// A node says that a link broke which its newest order has replaced: perhaps the other end was just faster.
     pub(super) fn on_old_link_down(&mut self, id: NodeId, event: &LinkEvent, now: Time) {
         self.blame.agree(id, event.peer, now);
-        let serves =
-            |upper, lower| self.nodes.get(&lower).is_some_and(|node: &NodeRecord| node.served_by.contains(&upper));
         let known = match event.side {
-            Side::Upstream => serves(event.peer, id),
-            Side::Downstream => serves(id, event.peer),
+            Side::Upstream => self.topology.seat(id).was_served_by(event.peer),
+            Side::Downstream => self.topology.seat(event.peer).was_served_by(id),
         };
         if known
             && Cause::of(event.reason) == Cause::Damaged
@@ -56,7 +54,7 @@ impl Deployment {
 
     /// A node says that blocks of its upstream arrive damaged.
     pub(super) fn on_damage_told(&mut self, id: NodeId, event: &LinkEvent, now: Time) {
-        let served = self.nodes.get(&id).is_some_and(|node| node.served_by.contains(&event.peer));
+        let served = self.topology.seat(id).was_served_by(event.peer);
         if served && event.side == Side::Upstream {
             self.on_damage(event.peer, id, now);
         }
@@ -71,9 +69,8 @@ impl Deployment {
 
     /// The server can't reach or keep the head of `chain`. `damaged`: whatever the head answers is.
     pub(super) fn on_feed_down(&mut self, chain: u16, detail: &str, damaged: bool, now: Time) {
-        let Some(state) = self.chains.get_mut(usize::from(chain)) else { return };
-        let Some(head) = state.drop_feed() else { return };
-        if state.nodes().first() != Some(&head) {
+        let Some(head) = self.topology.drop_feed(usize::from(chain)) else { return };
+        if self.topology.get(chain).and_then(Chain::head) != Some(head) {
             return;
         }
         if self.is_quiet(head, now) {
@@ -87,22 +84,20 @@ impl Deployment {
 
     /// The head of `chain` has proven its key to the server: its answer came whole.
     pub(super) fn on_feed_up(&mut self, chain: u16) {
-        if let Some(head) = self.chains.get(usize::from(chain)).and_then(|state| state.nodes().first().copied()) {
+        if let Some(head) = self.topology.get(chain).and_then(Chain::head) {
             self.blame.on_head_heard(head);
         }
     }
 
     /// The feed of `chain` broke and is being made again: a complaint about the head, no more. `damaged`: what the head sent was.
     pub(super) fn on_feed_broken(&mut self, chain: u16, detail: &str, damaged: bool, now: Time) {
-        let Some(head) = self.chains.get(usize::from(chain)).and_then(|state| state.nodes().first().copied()) else {
-            return;
-        };
-        let Some(node) = self.nodes.get(&head) else { return };
+        let Some(head) = self.topology.get(chain).and_then(Chain::head) else { return };
+        let Some(node) = self.node(head) else { return };
         let said = format!("its feed says: {detail}");
-        if self.is_cut_off(node, now) {
+        if self.is_cut_off(&node, now) {
             return self.lose(head, &format!("its control link is gone, and {said}"), now);
         }
-        self.nodes.entry(head).and_modify(|node| node.blamed = Some((now, said)));
+        self.roster.change(head, |node| node.blamed = Some((now, said)));
         if damaged {
             self.on_damage(head, NodeId::SERVER, now);
         }
@@ -110,11 +105,8 @@ impl Deployment {
 
     /// A node reports how much it received: that may show who damaged what it got before.
     pub(super) fn on_received(&mut self, id: NodeId, now: Time) {
-        let Some(node) = self.nodes.get(&id) else { return };
-        let (Some(progress), Some(join)) = (&node.progress, &node.last_join) else { return };
-        if progress.epoch < join.epoch {
-            return;
-        }
+        let Some(node) = self.node(id).filter(|node| node.seat.join().is_some()) else { return };
+        let Some(progress) = node.newest_report() else { return };
         let (bytes, has_all) = (progress.received_bytes, node.has_all(self.config.blocks));
         if let Some(guilty) = self.blame.on_received(id, bytes, has_all) {
             self.convict(guilty, now);
@@ -124,13 +116,13 @@ impl Deployment {
     /// Does what there is to be done about a link that broke.
     fn mend(&mut self, broke: Break, reason: Reason, detail: &str, now: Time) {
         let Break { upper, lower, teller, .. } = broke;
-        let Some(node) = self.nodes.get_mut(&lower) else { return };
-        // Who was told to finish hangs up: that is no loss.
-        let Some(chain) = node.chain.filter(|_| !node.finished) else { return };
+        let Some(chain) = self.topology.chain_of(lower) else { return };
+        let alone = chain.nodes().len() < 2;
+        // A node that was told to finish hangs up: that is no loss.
+        let Some(node) = self.roster.get_mut(lower).filter(|node| !node.finished) else { return };
         node.repairs += 1;
-        let alone = self.chains[chain].nodes().len() < 2;
-        let card = node.card.clone();
-        let hears = |node: &NodeRecord| node.id != lower && node.card == card && self.blame.is_heard_well(node.id);
+        let card = &node.card.clone();
+        let hears = |node: NodeRecord<'_>| node.id != lower && node.card == card && self.blame.is_heard_well(node.id);
         let server_hears = self.nodes().any(hears);
         match self.blame.on_break(broke, alone, server_hears) {
             Remedy::Relink => self.relink(lower, detail, now),
@@ -143,13 +135,13 @@ impl Deployment {
             }
             Remedy::Convict(guilty) => {
                 self.convict(guilty, now);
-                if self.are_neighbours(upper, lower) {
+                if self.topology.are_neighbours(upper, lower) {
                     self.relink(lower, detail, now);
                 }
             }
             Remedy::MoveTeller => {
                 self.move_teller(teller, detail, now);
-                if self.are_neighbours(upper, lower) {
+                if self.topology.are_neighbours(upper, lower) {
                     self.relink(lower, detail, now);
                 }
             }
@@ -159,67 +151,58 @@ impl Deployment {
     }
 
     fn probe(&mut self, sender: NodeId, witness: NodeId) {
-        let lacks = self.nodes.get(&witness).is_some_and(|node| !node.has_all(self.config.blocks));
+        let lacks = self.node(witness).is_some_and(|node| !node.has_all(self.config.blocks));
         self.blame.probe(sender, witness, lacks);
     }
 
     /// Makes the link from its upstream to `id` anew.
     fn relink(&mut self, id: NodeId, detail: &str, now: Time) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        let Some(chain) = node.chain else { return };
-        // Epoch 0 never stands: the next order gives the link a new one.
-        node.link_epoch = Epoch(0);
-        if self.chains[chain].nodes().first() == Some(&id) {
-            self.chains[chain].drop_feed();
+        let Some(chain) = self.topology.seat(id).chain() else { return };
+        self.topology.renew_link(id);
+        if self.topology.chain(chain).head() == Some(id) {
+            self.topology.drop_feed(chain);
         }
         self.order(chain);
-        self.log_repair(RepairKind::Relinked, id, chain, Some(id), detail, (now, now));
+        self.log_repair(RepairKind::Relinked, id, detail, (chain, Some(id)), now);
     }
 
     /// Lets two neighbours change places; gives whether that could be.
     fn swap(&mut self, upper: NodeId, lower: NodeId, detail: &str, now: Time) -> bool {
-        let Some(chain) = self.nodes.get(&lower).and_then(|node| node.chain) else { return false };
-        let state = &self.chains[chain];
-        let Some(at) = state.nodes().iter().position(|node| *node == lower) else { return false };
-        let core = state.core().len();
-        let alike = |a: &NodeRecord, b: &NodeRecord| a.moved == b.moved && !a.finished && !b.finished;
-        let both = self.nodes.get(&upper).zip(self.nodes.get(&lower));
-        // Followers stay followers.
-        if at == 0 || at == core || !both.is_some_and(|(upper, lower)| alike(upper, lower)) {
+        let (Some(above), Some(below)) = (self.roster.get(upper), self.roster.get(lower)) else { return false };
+        let text =
+            format!("the link from {} to {} broke twice ({detail}): they change places", above.label(), below.label());
+        if above.finished || below.finished {
             return false;
         }
-        self.chains[chain].nodes.swap(at - 1, at);
-        for id in [upper, lower] {
-            self.nodes.entry(id).and_modify(|node| node.link_epoch = Epoch(0));
-        }
+        let Some(chain) = self.topology.swap(upper, lower) else { return false };
         self.order(chain);
-        self.log_repair(RepairKind::Swapped, lower, chain, Some(upper), detail, (now, now));
-        let name = |id| self.nodes.get(&id).map(NodeRecord::label).unwrap_or_default();
-        let text =
-            format!("the link from {} to {} broke twice ({detail}): they change places", name(upper), name(lower));
+        self.log_repair(RepairKind::Swapped, lower, detail, (chain, Some(upper)), now);
         self.note(text);
         true
     }
 
     /// What `upstream` sends does not reach `id`, although both live: another neighbour is to serve it.
     fn reroute(&mut self, id: NodeId, upstream: NodeId, detail: &str, now: Time) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        (node.avoid, node.behind) = (Some(upstream), true);
+        let Some(node) = self.roster.get(id) else { return };
         let from = if upstream == NodeId::SERVER { "the server".to_owned() } else { format!("node {upstream}") };
         let text = format!("{} can't be reached from {from} ({detail}): another node is to serve it", node.label());
-        let Some((chain, successor)) = self.splice_out(id, now) else { return };
-        self.log_repair(RepairKind::Unreachable, id, chain, successor, detail, (now, now));
-        self.note(text);
+        self.topology.rank_behind(id, Rank::Behind);
+        self.topology.avoid(id, upstream);
+        self.move_unreachable(id, detail, text, now);
     }
 
     /// A node whose links break whatever serves it: the server serves it in a pass of its own.
     fn serve_alone(&mut self, id: NodeId, detail: &str, now: Time) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        (node.moved, node.behind) = (true, true);
+        let Some(node) = self.roster.get(id) else { return };
         let text =
             format!("the links to {} break again and again ({detail}): the server serves it at the end", node.label());
-        let Some((chain, successor)) = self.splice_out(id, now) else { return };
-        self.log_repair(RepairKind::Unreachable, id, chain, successor, detail, (now, now));
+        self.topology.rank_behind(id, Rank::Slow);
+        self.move_unreachable(id, detail, text, now);
+    }
+
+    fn move_unreachable(&mut self, id: NodeId, detail: &str, text: String, now: Time) {
+        let Some(gap) = self.splice_out(id, now) else { return };
+        self.log_repair(RepairKind::Unreachable, id, detail, (gap.chain, gap.successor), now);
         self.note(text);
     }
 
@@ -229,38 +212,39 @@ impl Deployment {
         if id == NodeId::SERVER {
             return self.note(format!("the server is at fault and no node: {charge}"));
         }
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        let (label, chain) = (node.label(), node.chain);
+        let Some(node) = self.roster.get_mut(id) else { return };
+        let label = node.label();
         node.accuse(&charge);
         let notice = Notice { deployment: self.config.prepare.deployment, detail: charge.clone() };
         self.orders.push_back((id, ToAgent::Notice(notice)));
-        let Some(chain) = chain else {
+        let Some(chain) = self.topology.seat(id).chain() else {
             self.note(format!("{label} corrupts: {charge}"));
-            return self.log_repair(RepairKind::Corrupting, id, usize::MAX, None, &charge, (now, now));
+            let entry = Entry { kind: RepairKind::Corrupting, node: id, detail: &charge, began: now, awaited: None };
+            return self.repairs.add(entry, now);
         };
         self.note(format!("{label} corrupts: {charge}; nobody is served by it any more"));
-        let others = self.chains[chain].nodes().iter().any(|other| *other != id && self.blame.is_guilty(*other));
-        let successor = if others {
+        let nodes = self.topology.chain(chain).nodes();
+        let successor = if nodes.iter().any(|other| *other != id && self.blame.is_guilty(*other)) {
             // Two of them in a row are one too many.
             self.blame.leave_alone(id);
-            self.nodes.entry(id).and_modify(|node| (node.moved, node.behind) = (true, true));
-            self.splice_out(id, now).and_then(|(_, successor)| successor)
+            self.topology.rank_behind(id, Rank::Slow);
+            self.splice_out(id, now).and_then(|gap| gap.successor)
         } else {
             self.put_behind(chain, id, now)
         };
-        self.log_repair(RepairKind::Corrupting, id, chain, successor, &charge, (now, now));
+        self.log_repair(RepairKind::Corrupting, id, &charge, (chain, successor), now);
     }
 
     /// A node complains of several neighbours that live: it goes behind the tail.
     fn move_teller(&mut self, id: NodeId, detail: &str, now: Time) {
-        let Some(node) = self.nodes.get(&id) else { return };
-        let Some(chain) = node.chain else { return };
+        let Some(node) = self.roster.get(id) else { return };
+        let Some(chain) = self.topology.seat(id).chain() else { return };
         let text = format!(
             "{} complains of several neighbours that live (now: {detail}): moved behind the tail",
             node.label()
         );
         self.note(text);
         let successor = self.put_behind(chain, id, now);
-        self.log_repair(RepairKind::Complaining, id, chain, successor, detail, (now, now));
+        self.log_repair(RepairKind::Complaining, id, detail, (chain, successor), now);
     }
 }

@@ -5,24 +5,29 @@
 //! gives, and acts on [`Deployment::poll_event`].
 
 mod blame;
-mod chains;
 mod comparing;
+mod lost;
 mod mend;
+mod orders;
 mod passes;
 mod places;
 mod record;
-mod repair;
+mod repairs;
 mod resume;
+mod roster;
 mod slow;
 mod stalls;
+mod standing;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 pub use crate::feed::FeedEvent;
 pub use places::NoRoom;
-pub use record::{NodeRecord, Outcome, Place, Standing};
-pub use repair::{Repair, RepairKind};
+pub use record::NodeRecord;
+pub use repairs::{Repair, RepairKind};
 pub use resume::{Saved, SavedEnd, SavedNode};
+pub use standing::{Outcome, Place, Standing};
 
 use crate::control::{Abort, Hello, Prepare, ToAgent, ToServer, Welcome};
 use crate::link::Terms;
@@ -31,12 +36,15 @@ use crate::reason::{EndState, Reason};
 use crate::set::BlockSet;
 use crate::units::{BlockNo, NodeId, Time};
 use blame::Blame;
-use chains::ChainState;
 use core::time::Duration;
+use repairs::RepairLog;
 use resume::{Away, Resumed};
+use roster::{Member, Roster};
+use slow::Paces;
 use stalls::Attention;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use topology::{Chain, Rank, Topology};
 
 /// How often the server says that it lives.
 const BEAT: Duration = Duration::from_millis(500);
@@ -136,13 +144,13 @@ pub enum Stage {
 pub struct Deployment {
     config: DeploymentConfig,
     stage: Stage,
-    nodes: BTreeMap<NodeId, NodeRecord>,
+    roster: Roster,
     /// The highest number that a node has or had.
     last_id: u32,
-    chains: Vec<ChainState>,
-    /// The newest pass; the main pass is 1.
-    pass: u32,
-    /// When it began.
+    topology: Topology,
+    /// What is remembered of who was slow, by chain.
+    paces: BTreeMap<usize, Paces>,
+    /// When the newest pass began.
     passed: Time,
     began: Time,
     fixed: Option<Time>,
@@ -157,7 +165,7 @@ pub struct Deployment {
     resumed: Option<Resumed>,
     /// Something is new that must be kept for another run of the server.
     unsaved: bool,
-    repairs: Vec<Repair>,
+    repairs: RepairLog,
     blame: Blame,
     orders: VecDeque<(NodeId, ToAgent)>,
     events: VecDeque<DeploymentEvent>,
@@ -167,13 +175,14 @@ impl Deployment {
     /// A deployment that waits for its nodes.
     #[must_use]
     pub fn new(config: DeploymentConfig, now: Time) -> Self {
+        let topology = Topology::new(config.prepare.deployment, config.secret);
         Self {
             config,
             stage: Stage::Waiting,
-            nodes: BTreeMap::new(),
+            roster: Roster::default(),
             last_id: 0,
-            chains: Vec::new(),
-            pass: 0,
+            topology,
+            paces: BTreeMap::new(),
             passed: now,
             began: now,
             fixed: None,
@@ -185,7 +194,7 @@ impl Deployment {
             saved: None,
             resumed: None,
             unsaved: false,
-            repairs: Vec::new(),
+            repairs: RepairLog::default(),
             blame: Blame::default(),
             orders: VecDeque::new(),
             events: VecDeque::new(),
@@ -199,19 +208,30 @@ impl Deployment {
     }
 
     /// All nodes that ever came, by number.
-    pub fn nodes(&self) -> impl Iterator<Item = &NodeRecord> {
-        self.nodes.values()
+    pub fn nodes(&self) -> impl Iterator<Item = NodeRecord<'_>> {
+        self.roster.members().map(|member| NodeRecord::new(member, self.topology.seat(member.id)))
     }
 
     /// One node.
     #[must_use]
-    pub fn node(&self, id: NodeId) -> Option<&NodeRecord> {
-        self.nodes.get(&id)
+    pub fn node(&self, id: NodeId) -> Option<NodeRecord<'_>> {
+        self.roster.get(id).map(|member| NodeRecord::new(member, self.topology.seat(id)))
+    }
+
+    /// What is known of these nodes.
+    fn records(&self, ids: &[NodeId]) -> impl Iterator<Item = NodeRecord<'_>> {
+        ids.iter().filter_map(|id| self.node(*id))
+    }
+
+    /// Every change of a chain since the plan was fixed, oldest first.
+    #[must_use]
+    pub fn repairs(&self) -> &[Repair] {
+        self.repairs.all()
     }
 
     /// The nodes of each chain as it stands, head first; those of catch-up passes come after those of the plan.
     pub fn chains(&self) -> impl Iterator<Item = &[NodeId]> {
-        self.chains.iter().map(ChainState::nodes)
+        self.topology.chains().map(Chain::nodes)
     }
 
     /// When the plan was fixed, and when the last node ended.
@@ -239,7 +259,7 @@ impl Deployment {
     /// this number for as long as the deployment lasts.
     #[must_use]
     pub fn number_of(&self, boot: &[u8; 16]) -> Option<NodeId> {
-        let known = self.nodes.values().find(|node| node.hello.boot == *boot).map(|node| node.id);
+        let known = self.roster.of_boot(boot);
         known.or_else(|| self.expected(boot))
     }
 
@@ -249,7 +269,7 @@ impl Deployment {
         self.last_id = self.last_id.max(id.0);
         let welcome = Welcome { node: id, server_version: self.config.version.clone() };
         self.orders.push_back((id, ToAgent::Welcome(welcome)));
-        if let Some(node) = self.nodes.get_mut(&id) {
+        if let Some(node) = self.roster.get_mut(id) {
             (node.connected, node.gone, node.heard) = (true, None, now);
             (node.hello, node.card, node.address) = (hello, card, address);
             if node.away == Away::No {
@@ -261,10 +281,10 @@ impl Deployment {
             return;
         }
         let expected = self.expected(&hello.boot) == Some(id);
-        let mut node = NodeRecord::new(id, hello, card, address, self.config.blocks, now);
+        let mut node = Member::new(id, hello, card, address, self.config.blocks, now);
         node.late = self.stage != Stage::Waiting;
         node.away = if expected { Away::Called(now) } else { Away::No };
-        self.nodes.insert(id, node);
+        self.roster.insert(node);
         if !expected {
             self.greet(id, now);
         }
@@ -273,7 +293,7 @@ impl Deployment {
     /// Tells a node that said hello what is to be deployed, or where it left off.
     fn greet(&mut self, id: NodeId, now: Time) {
         let open = self.stage == Stage::Waiting || (self.stage == Stage::Running && self.join_open(now));
-        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let Some(node) = self.roster.get_mut(id) else { return };
         if node.was_unheard() {
             // It may never have got its first place, and then it knows of nothing: it begins from the start.
             node.begins = true;
@@ -281,7 +301,7 @@ impl Deployment {
         }
         match &node.standing {
             Standing::Running(_) => {
-                let join = node.last_join.clone();
+                let join = self.topology.seat(id).join().cloned();
                 self.orders.extend(join.map(|join| (id, ToAgent::Join(join))));
             }
             // It was given up because nothing was heard of it; now it is back.
@@ -290,7 +310,8 @@ impl Deployment {
             }
             Standing::Ended(_) => {
                 // Others may still need it: it must know of what was changed while it could not be told.
-                let join = node.last_join.clone().filter(|_| node.chain.is_some() && !node.finished);
+                let seat = self.topology.seat(id);
+                let join = seat.join().filter(|_| seat.chain().is_some() && !node.finished).cloned();
                 node.finished = false;
                 self.orders.extend(join.map(|join| (id, ToAgent::Join(join))));
             }
@@ -325,14 +346,14 @@ impl Deployment {
         let deployment = self.config.prepare.deployment;
         self.look_up(now);
         self.hear_returned(id, &message, now);
-        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let Some(node) = self.roster.get_mut(id) else { return };
         let silence = now.since(node.heard);
         (node.heard, node.suspected) = (now, None);
         if !node.connected {
             (node.connected, node.gone) = (true, None);
             self.greet(id, now);
         }
-        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let Some(node) = self.roster.get_mut(id) else { return };
         match message {
             ToServer::Hello(_) | ToServer::Heartbeat | ToServer::Log(_) | ToServer::ApprovalShare(_) => return,
             // It was told to begin, and speaks of the run that it drops for that: what this one had done counts no more.
@@ -403,7 +424,7 @@ impl Deployment {
     /// The control link of a node is gone.
     pub fn on_gone(&mut self, id: NodeId, detail: &str, now: Time) {
         self.look_up(now);
-        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let Some(node) = self.roster.get_mut(id) else { return };
         if !node.connected {
             return;
         }
@@ -429,8 +450,8 @@ impl Deployment {
             FeedEvent::Down { detail, damaged } => self.on_feed_down(chain, &detail, damaged, now),
             FeedEvent::ImageCorrupt(detail) => self.fail_all(Reason::ImageCorrupt, &detail, now),
             FeedEvent::Waited { network, of } => {
-                if let Some(state) = self.chains.get_mut(usize::from(chain)) {
-                    state.paces.on_feed_waited(network, of);
+                if self.topology.get(chain).is_some() {
+                    self.paces(usize::from(chain)).on_feed_waited(network, of);
                 }
             }
         }
@@ -466,8 +487,11 @@ impl Deployment {
             let connected: Vec<NodeId> = self.nodes().filter(|node| node.connected).map(|node| node.id).collect();
             self.orders.extend(connected.into_iter().map(|id| (id, ToAgent::Heartbeat)));
         }
-        let silent: Vec<NodeId> =
-            self.nodes().filter(|node| node.connected && now.since(node.heard) >= SILENT).map(|node| node.id).collect();
+        let silent: Vec<NodeId> = self
+            .nodes()
+            .filter(|node| node.connected && now.since(node.member.heard) >= SILENT)
+            .map(|node| node.id)
+            .collect();
         for id in silent {
             self.on_gone(id, &format!("silent for {} s", SILENT.as_secs()), now);
         }
@@ -486,7 +510,7 @@ impl Deployment {
     /// Reports come from all nodes every second, and what follows from one is looked for at all nodes: of very many nodes'
     /// reports some are taken together.
     fn report_pause(&self) -> Duration {
-        Duration::from_millis(self.nodes.len() as u64 / 50)
+        Duration::from_millis(self.roster.len() as u64 / 50)
     }
 
     /// When [`Self::on_time`] must be called at the latest.
@@ -525,20 +549,23 @@ impl Deployment {
                 if self.gather(now) {
                     return;
                 }
-                self.find_lost(now);
+                self.lose_suspected(now);
+                self.lose_gone(now);
+                self.fail_stalled(now);
                 self.end_comparing(now);
                 self.end_passes(now);
                 self.admit_late(now);
                 self.catch_up(now);
                 self.release_done();
-                let coming = |node: &NodeRecord| {
-                    node.connected && node.standing == Standing::Preparing && now.since(node.moved_on) < COMING
+                let coming = |node: &NodeRecord<'_>| {
+                    node.connected && *node.standing == Standing::Preparing && now.since(node.member.moved_on) < COMING
                 };
-                let heard_again = |node: &NodeRecord| !node.connected && node.awaited.is_some_and(|until| now < until);
-                let goes_on = |node: &NodeRecord| {
+                let heard_again =
+                    |node: &NodeRecord<'_>| !node.connected && node.member.awaited.is_some_and(|until| now < until);
+                let goes_on = |node: &NodeRecord<'_>| {
                     node.is_running() || coming(node) || heard_again(node) || self.is_awaited(node, now)
                 };
-                if !self.nodes().any(goes_on) {
+                if !self.nodes().any(|node| goes_on(&node)) {
                     self.finish(false, now);
                 }
             }
@@ -548,22 +575,32 @@ impl Deployment {
 
     /// A node whose agent was started again is there a second time: same address, same target. The first one is no more.
     fn replace_lost(&mut self, id: NodeId, now: Time) {
-        let Some(node) = self.nodes.get(&id) else { return };
-        let same = |other: &&NodeRecord| {
+        let Some(node) = self.node(id) else { return };
+        let same = |other: &NodeRecord<'_>| {
             let lost = matches!(other.standing, Standing::Running(_)) || other.is_lost();
             let placed = other.place.is_some() && !other.connected && lost;
             placed && other.id != id && (other.address, other.target()) == (node.address, node.target())
         };
         let Some(old) = self.nodes().find(same).map(|old| old.id) else { return };
         self.lose(old, "its agent was started again", now);
-        let Some(old) = self.nodes.remove(&old) else { return };
-        if let Some(node) = self.nodes.get_mut(&id) {
-            (node.place, node.repairs, node.moved) = (old.place, old.repairs + 1, old.moved);
+        let moved = self.topology.seat(old).rank() == Rank::Slow;
+        let Some(old) = self.roster.remove(old) else { return };
+        self.topology.forget(old.id);
+        if moved {
+            self.topology.rank_behind(id, Rank::Slow);
+        }
+        if let Some(node) = self.roster.get_mut(id) {
+            (node.place, node.repairs) = (old.place, old.repairs + 1);
             node.returned = old.returned + 1;
         }
         self.blame.rename(old.id, id);
         self.unsaved = true;
         self.events.push_back(DeploymentEvent::Replaced { old: old.id, new: id });
+    }
+
+    /// Something for the operator to read.
+    fn note(&mut self, text: String) {
+        self.events.push_back(DeploymentEvent::Note(text));
     }
 
     fn fail_all(&mut self, reason: Reason, detail: &str, now: Time) {

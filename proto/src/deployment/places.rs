@@ -2,6 +2,7 @@
 //! must, so that agents that were refused, or only said hello, never keep out one that can take part.
 
 use super::resume::Away;
+use super::roster::Member;
 use super::{Deployment, DeploymentEvent, NodeRecord, Standing};
 use crate::approval::{Caller, Unapproved};
 use crate::control::Hello;
@@ -34,10 +35,11 @@ impl core::fmt::Display for NoRoom {
     }
 }
 
-impl NodeRecord {
+impl NodeRecord<'_> {
     /// Whether it has taken no part, and nothing of it is awaited.
     fn is_idle(&self) -> bool {
-        self.place.is_none() && self.chain.is_none() && self.away == Away::No && self.awaited.is_none()
+        let node = self.member;
+        self.place.is_none() && self.chain().is_none() && node.away == Away::No && node.awaited.is_none()
     }
 
     /// Whether it takes no part and is gone.
@@ -51,7 +53,7 @@ impl NodeRecord {
     }
 
     fn macs(&self) -> Vec<[u8; 6]> {
-        macs(&self.hello)
+        macs(self.hello)
     }
 }
 
@@ -72,7 +74,7 @@ impl Deployment {
             return Ok(());
         }
         let machine = macs(hello);
-        let same = |node: &&NodeRecord| node.is_left_over() && !machine.is_empty() && node.macs() == machine;
+        let same = |node: &NodeRecord<'_>| node.is_left_over() && !machine.is_empty() && node.macs() == machine;
         let earlier: Vec<NodeId> = self.nodes().filter(same).map(|node| node.id).collect();
         earlier.into_iter().for_each(|id| self.forget(id));
         let unready = |from: IpAddr| self.nodes().filter(|node| node.is_unready() && node.address == from).count();
@@ -83,10 +85,10 @@ impl Deployment {
         if idle < self.config.wait_for as usize * 2 + SPARE {
             return Ok(());
         }
-        let gone = self.nodes().filter(|node| node.is_left_over()).min_by_key(|node| node.gone);
+        let gone = self.nodes().filter(|node| node.is_left_over()).min_by_key(|node| node.member.gone);
         // Of those that are there, the address that has most of them gives one up.
         let crowd = || self.nodes().filter(|node| node.is_unready());
-        let longest = || crowd().max_by_key(|node| (unready(node.address), core::cmp::Reverse(node.moved_on)));
+        let longest = || crowd().max_by_key(|node| (unready(node.address), core::cmp::Reverse(node.member.moved_on)));
         let id = gone.or_else(longest).map(|node| node.id).ok_or(NoRoom::Full)?;
         self.forget(id);
         Ok(())
@@ -96,24 +98,25 @@ impl Deployment {
     /// all is over.
     pub fn on_unapproved(&mut self, id: NodeId, unapproved: Unapproved, now: Time) {
         let Unapproved { caller: Caller { hello, card, address, .. }, why } = unapproved;
-        let mut node = NodeRecord::new(id, hello, card, address, self.config.blocks, now);
+        let mut node = Member::new(id, hello, card, address, self.config.blocks, now);
         node.standing = Standing::Refused { reason: Reason::NotApproved, detail: why };
         (node.connected, node.gone) = (false, Some(now));
-        self.nodes.insert(id, node);
+        self.roster.insert(node);
         self.events.push_back(DeploymentEvent::NodeChanged(id));
     }
 
     /// Lets go of records of agents that are gone and took no part, but for some of them.
     pub(super) fn forget_left_over(&mut self) {
         let mut left: Vec<_> =
-            self.nodes().filter(|node| node.is_left_over()).map(|node| (node.gone, node.id)).collect();
+            self.nodes().filter(|node| node.is_left_over()).map(|node| (node.member.gone, node.id)).collect();
         left.sort_unstable();
         let surplus = left.len().saturating_sub(GONE);
         left.into_iter().take(surplus).for_each(|(_, id)| self.forget(id));
     }
 
     fn forget(&mut self, id: NodeId) {
-        if let Some(node) = self.nodes.remove(&id) {
+        if let Some(node) = self.roster.remove(id) {
+            self.topology.forget(id);
             self.orders.retain(|(to, _)| *to != id);
             self.events.push_back(DeploymentEvent::Forgotten { node: id, boot: node.hello.boot });
         }

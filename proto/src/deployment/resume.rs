@@ -5,7 +5,9 @@
 //! formed anew in a pass above all that came before, so that every order outweighs those that the agents know; links get new
 //! keys, and say what is lacking, as always.
 
+use super::roster::Member;
 use super::stalls::Attention;
+use super::topology::{NewChain, Phase, Rank};
 use super::{Deployment, DeploymentEvent, NodeRecord, Outcome, Place, Stage, Standing};
 use crate::bug::{self, Bug};
 use crate::control::{HOLD, Hello, Ready, ToServer};
@@ -114,8 +116,8 @@ impl Resumed {
 }
 
 impl SavedNode {
-    fn of(node: &NodeRecord, fixed: Time) -> Option<Self> {
-        let (ready, end) = match &node.standing {
+    fn of(node: &NodeRecord<'_>, fixed: Time) -> Option<Self> {
+        let (ready, end) = match node.standing {
             Standing::Running(ready) => (ready, None),
             Standing::Ended(outcome) => (&outcome.ready, Some(SavedEnd::of(outcome, fixed))),
             Standing::Preparing | Standing::Ready(_) | Standing::Refused { .. } => return None,
@@ -188,8 +190,8 @@ impl Deployment {
     #[must_use]
     pub fn saved(&self, now: Time) -> Option<Saved> {
         let fixed = self.fixed?;
-        let nodes = self.nodes().filter_map(|node| SavedNode::of(node, fixed)).collect();
-        Some(Saved { pass: self.pass, last_id: self.last_id, elapsed: now.since(fixed), nodes })
+        let nodes = self.nodes().filter_map(|node| SavedNode::of(&node, fixed)).collect();
+        Some(Saved { pass: self.topology.pass(), last_id: self.last_id, elapsed: now.since(fixed), nodes })
     }
 
     /// Whether something of [`Self::saved`] but the time is new since this was asked for last. It must be kept before an order
@@ -212,7 +214,7 @@ impl Deployment {
             ToServer::Ended(ended) => ended.deployment == deployment,
             _ => false,
         };
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| ours && node.away != Away::No) else { return };
+        let Some(node) = self.roster.get_mut(id).filter(|node| ours && node.away != Away::No) else { return };
         (node.away, node.moved_on, node.gone) = (Away::No, now, None);
         if self.saved.is_some() {
             self.resume(now);
@@ -220,7 +222,7 @@ impl Deployment {
             // A new deployment has begun instead.
             return self.greet(id, now);
         }
-        if self.stage == Stage::Running && self.nodes.get(&id).is_some_and(NodeRecord::is_lost) {
+        if self.stage == Stage::Running && self.roster.get(id).is_some_and(Member::is_lost) {
             self.revive(id, now);
         }
     }
@@ -229,23 +231,15 @@ impl Deployment {
     fn resume(&mut self, now: Time) {
         let Some(saved) = self.saved.take() else { return };
         let fixed = Time(now.0.saturating_sub(u64::try_from(saved.elapsed.as_micros()).unwrap_or(u64::MAX)));
-        (self.stage, self.fixed, self.pass, self.unsaved) = (Stage::Running, Some(fixed), saved.pass, true);
+        (self.stage, self.fixed, self.unsaved) = (Stage::Running, Some(fixed), true);
+        self.topology.raise_pass(saved.pass);
         self.resumed = Some(Resumed { gather: now.after(GATHER), gathered: false, until: now.after(HOLD) });
         let mut chains: BTreeMap<u16, (CardId, BTreeMap<u16, NodeId>)> = BTreeMap::new();
         for known in saved.nodes {
-            let (place, standing) = (known.place, known.standing(fixed));
+            let place = known.place;
             let (_, members) = chains.entry(place.chain).or_insert_with(|| (known.card.clone(), BTreeMap::new()));
             members.insert(place.position, known.id);
-            let node = self.nodes.entry(known.id).or_insert_with(|| {
-                let hello = known.hello();
-                let mut node =
-                    NodeRecord::new(known.id, hello, known.card.clone(), known.address, self.config.blocks, now);
-                (node.connected, node.gone, node.away) = (false, Some(now), Away::Gone);
-                node
-            });
-            (node.standing, node.place, node.moved_on) = (standing, Some(place), now);
-            (node.repairs, node.moved, node.late) = (known.repairs, known.moved, known.late);
-            node.behind = known.moved || known.late;
+            self.take_back(&known, fixed, now);
         }
         let chains =
             chains.into_values().map(|(card, nodes)| PlannedChain { card, nodes: nodes.into_values().collect() });
@@ -255,13 +249,30 @@ impl Deployment {
         self.ready().into_iter().for_each(|id| self.replace_lost(id, now));
     }
 
+    /// A node goes on where the other server had it.
+    fn take_back(&mut self, known: &SavedNode, fixed: Time, now: Time) {
+        if self.roster.get(known.id).is_none() {
+            let (hello, card, address) = (known.hello(), known.card.clone(), known.address);
+            let mut node = Member::new(known.id, hello, card, address, self.config.blocks, now);
+            (node.connected, node.gone, node.away) = (false, Some(now), Away::Gone);
+            self.roster.insert(node);
+        }
+        self.roster.change(known.id, |node| {
+            (node.standing, node.place, node.moved_on) = (known.standing(fixed), Some(known.place), now);
+            (node.repairs, node.late) = (known.repairs, known.late);
+        });
+        if known.moved || known.late {
+            self.topology.rank_behind(known.id, if known.moved { Rank::Slow } else { Rank::Behind });
+        }
+    }
+
     /// Forms chains of the nodes that are back, once all are or it takes too long. Returns whether to wait longer.
     pub(super) fn gather(&mut self, now: Time) -> bool {
         let Some(resumed) = self.resumed else { return false };
         if !resumed.gathered {
             // Do not wait for finished nodes, unless all are finished and must be released.
             let over = self.nodes().all(|node| node.outcome().is_some());
-            let waits = self.nodes().any(|node| node.away != Away::No && (over || node.outcome().is_none()));
+            let waits = self.nodes().any(|node| node.member.away != Away::No && (over || node.outcome().is_none()));
             if waits && now < resumed.gather {
                 return true;
             }
@@ -273,9 +284,9 @@ impl Deployment {
 
     /// Whether a node that is not back may still be. One that has ended may be gone for good, or wait to be let go: it gets as
     /// long to call as those at work get before chains are formed.
-    pub(super) fn is_awaited(&self, node: &NodeRecord, now: Time) -> bool {
+    pub(super) fn is_awaited(&self, node: &NodeRecord<'_>, now: Time) -> bool {
         let gathers = || self.resumed.is_some_and(|resumed| now < resumed.gather);
-        match node.away {
+        match node.member.away {
             Away::No => false,
             Away::Called(_) => true,
             Away::Gone => node.outcome().is_none() || gathers(),
@@ -284,14 +295,15 @@ impl Deployment {
 
     fn form_again(&mut self, now: Time) {
         // Slow ones follow, as before.
-        let here = |node: &&NodeRecord| node.is_running() && node.connected && !node.moved;
+        let here = |node: &NodeRecord<'_>| node.is_running() && node.connected && !node.moved;
         let nodes: Vec<_> = self.nodes().filter(here).filter_map(|node| self.plan_node(node.id)).collect();
         let above = if bug::is(Bug::ResumedPassNotRaised) { 0 } else { UNKEPT };
-        (self.pass, self.passed) = (self.pass + above, now);
-        for planned in plan(&self.config.cards, &nodes, &self.config.limits).chains {
-            let ids = planned.nodes.clone();
-            let chain = self.new_chain(planned.card, planned.nodes, BlockSet::full(self.config.blocks), self.pass, now);
-            ids.into_iter().for_each(|id| self.log_joining(id, chain, now));
+        self.topology.raise_pass(above);
+        self.passed = now;
+        let (pass, phase) = (self.topology.pass(), Phase::Flowing);
+        for PlannedChain { card, nodes } in plan(&self.config.cards, &nodes, &self.config.limits).chains {
+            let blocks = BlockSet::full(self.config.blocks);
+            self.form(NewChain { card, nodes, blocks, pass, phase }, now);
         }
     }
 
@@ -303,11 +315,11 @@ impl Deployment {
         let late = |at: Time, span| now >= at.after(span);
         let empty: Vec<NodeId> = self
             .nodes()
-            .filter(|node| matches!(node.away, Away::Called(at) if late(at, SAY)))
+            .filter(|node| matches!(node.member.away, Away::Called(at) if late(at, SAY)))
             .map(|node| node.id)
             .collect();
         for id in empty {
-            let Some(node) = self.nodes.get_mut(&id) else { continue };
+            let Some(node) = self.roster.get_mut(id) else { continue };
             if node.outcome().is_none() || node.is_lost() {
                 (node.standing, node.durable) = (Standing::Preparing, BlockSet::empty(self.config.blocks));
             }
@@ -315,10 +327,11 @@ impl Deployment {
             self.greet(id, now);
         }
         if self.resumed.is_some_and(|resumed| now >= resumed.until) {
-            let lost: Vec<NodeId> = self.nodes().filter(|node| node.away == Away::Gone).map(|node| node.id).collect();
+            let lost: Vec<NodeId> =
+                self.nodes().filter(|node| node.member.away == Away::Gone).map(|node| node.id).collect();
             for id in lost {
                 let detail = format!("it did not come back within {} s after the server had", HOLD.as_secs());
-                self.nodes.entry(id).and_modify(|node| node.away = Away::No);
+                self.roster.change(id, |node| node.away = Away::No);
                 self.end_node(id, Reason::NodeLost, detail, now);
             }
         }

@@ -10,9 +10,10 @@
 //! What its neighbours see of a node outweighs what it says of itself: it received nothing if its upstream sent it nothing, and
 //! one that reports nothing is slow whatever it does.
 
-use super::{Deployment, DeploymentEvent, NodeRecord, RepairKind};
+use super::repairs::Entry;
+use super::topology::{Phase, Rank};
+use super::{Deployment, NodeRecord, RepairKind};
 use crate::control::Progress;
-use crate::reason::Phase;
 use crate::units::{NodeId, Time};
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -193,7 +194,7 @@ struct Slow {
 }
 
 /// A head that was moved because its card claims more than came: perhaps nobody gets more from the server.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Trial {
     node: NodeId,
     /// What it received, in bytes per second.
@@ -213,26 +214,24 @@ fn mib(rate: f64) -> f64 {
 impl Deployment {
     /// Looks at every chain for a node that paces it without need, and moves one that has done so for long enough.
     pub(super) fn find_slow(&mut self, now: Time) {
-        for chain in 0..self.chains.len() {
+        for chain in 0..self.topology.len() {
             self.end_trial(chain, now);
             self.move_mute(chain, now);
-            let state = &self.chains[chain];
-            let slow = match (state.is_through(), &state.comparing) {
-                (true, _) => None,
-                (false, Some(_)) => self.starved(chain),
-                (false, None) => self.slowest(chain),
+            let slow = match self.topology.chain(chain).phase() {
+                Phase::Through { .. } => None,
+                Phase::Comparing { .. } => self.starved(chain),
+                Phase::Flowing | Phase::Settled { .. } => self.slowest(chain),
             };
-            let ids = self.chains[chain].core().to_vec();
             let culprit = slow.as_ref().map(|slow| slow.node);
-            for id in ids {
-                let Some(node) = self.nodes.get_mut(&id) else { continue };
-                node.meter.slow = (Some(id) == culprit).then(|| node.meter.slow.unwrap_or(now));
+            for id in self.topology.chain(chain).core() {
+                let Some(node) = self.roster.get_mut(*id) else { continue };
+                node.meter.slow = (Some(*id) == culprit).then(|| node.meter.slow.unwrap_or(now));
             }
             let Some(slow) = slow else { continue };
-            let since = self.nodes.get(&slow.node).and_then(|node| node.meter.slow);
+            let since = self.roster.get(slow.node).and_then(|node| node.meter.slow);
             let (patience, rest) = if slow.stuck { (PATIENCE_STUCK, REST_STUCK) } else { (PATIENCE, REST) };
             let ripe = since.is_some_and(|since| now.since(since) >= patience);
-            let rested = self.chains[chain].paces.moved.is_none_or(|moved| now.since(moved) >= rest);
+            let rested = self.paces(chain).moved.is_none_or(|moved| now.since(moved) >= rest);
             if ripe && rested {
                 self.move_behind(chain, &slow, since.unwrap_or(now), now);
             }
@@ -242,59 +241,58 @@ impl Deployment {
     /// A node of the core that reports nothing may hold anybody up, and a pass does not end without its word: from now on it
     /// follows. If most report nothing, it is not their fault.
     fn move_mute(&mut self, chain: usize, now: Time) {
-        if self.chains[chain].is_through() || self.chains[chain].comparing.is_some() {
+        let state = self.topology.chain(chain);
+        if state.is_through() || state.is_comparing() {
             return;
         }
-        let state = &self.chains[chain];
-        let running = state.nodes().iter().filter(|id| self.nodes.get(id).is_some_and(NodeRecord::is_running)).count();
-        let is_mute = |id: &&NodeId| self.nodes.get(id).is_some_and(|node| node.is_mute(now));
-        let mute: Vec<NodeId> = state.core().iter().filter(is_mute).copied().collect();
+        let running = self.records(state.nodes()).filter(NodeRecord::is_running).count();
+        let mute: Vec<NodeId> =
+            self.records(state.core()).filter(|node| node.is_mute(now)).map(|node| node.id).collect();
         if mute.is_empty() || mute.len() * 2 > running {
             return;
         }
         for id in mute {
-            let Some(node) = self.nodes.get(&id) else { continue };
-            let (label, since) = (node.label(), node.reported);
-            let what = "it is heard and reports nothing";
-            self.note(format!("{label} is slow: {what}: moved behind the tail"));
-            self.chains[chain].paces.moved = Some(now);
+            let Some(node) = self.roster.get(id) else { continue };
+            let (label, began) = (node.label(), node.reported);
+            let detail = "it is heard and reports nothing";
+            self.note(format!("{label} is slow: {detail}: moved behind the tail"));
+            self.paces(chain).moved = Some(now);
             let successor = self.put_behind(chain, id, now);
-            self.log_repair(RepairKind::Slow, id, chain, successor, what, (since, now));
+            let awaited = self.link_of(chain, successor);
+            self.repairs.add(Entry { kind: RepairKind::Slow, node: id, detail, began, awaited }, now);
         }
     }
 
     /// In a chain that compares, the first node that gets no part of the manifest: those below it get none either.
     fn starved(&self, chain: usize) -> Option<Slow> {
-        let state = &self.chains[chain];
+        let state = self.topology.chain(chain);
         if state.nodes().len() < 2 {
             return None;
         }
-        let mut core = state.core().iter().filter_map(|id| self.nodes.get(id));
-        let node = core.find(|node| !node.has_compared()).filter(|node| node.meter.is_starved() && !node.moved)?;
+        let node = self.records(state.core()).find(|node| !node.has_compared())?;
+        if node.moved || !node.member.meter.is_starved() {
+            return None;
+        }
         let what = "nothing of the manifest reaches it".to_owned();
         Some(Slow { node: node.id, what, could: 0.0, above: None, stuck: true, halts: false, claimed: false })
     }
 
     /// Who paces the chain at less than the others could do.
     fn slowest(&self, chain: usize) -> Option<Slow> {
-        let state = &self.chains[chain];
-        let core: Vec<&NodeRecord> = state.core().iter().filter_map(|id| self.nodes.get(id)).collect();
-        let receiving = |node: &NodeRecord| {
-            node.is_running() && node.progress.as_ref().is_some_and(|progress| progress.phase == Phase::Receiving)
-        };
+        let state = self.topology.chain(chain);
+        let core: Vec<NodeRecord<'_>> = self.records(state.core()).collect();
         // Who receives alone holds nobody up.
-        let all = state.nodes().iter().filter_map(|id| self.nodes.get(id));
-        if all.filter(|node| receiving(node)).count() < 2 {
+        if self.records(state.nodes()).filter(NodeRecord::is_receiving).count() < 2 {
             return None;
         }
-        let seen = core.iter().map(|node| node.meter.best).fold(0.0, f64::max);
+        let seen = core.iter().map(|node| node.member.meter.best).fold(0.0, f64::max);
         let declared = core.iter().map(|node| f64::from(node.mbits()) * GOODPUT).filter(|rate| *rate > 0.0).collect();
         let declared = median(declared);
         let could = declared.map_or(seen, |declared| seen.min(declared));
         let mut above: Option<Pace> = None;
         for (at, node) in core.iter().enumerate() {
             // Of a node that ended and reports no more nothing is known, nor of the link below it.
-            let Some(said) = node.meter.pace() else {
+            let Some(said) = node.member.meter.pace() else {
                 above = None;
                 continue;
             };
@@ -305,11 +303,11 @@ impl Deployment {
             if node.moved {
                 continue;
             }
-            if receiving(node) && pace.disk >= MOSTLY && pace.received < SLOW * could {
+            if node.is_receiving() && pace.disk >= MOSTLY && pace.received < SLOW * could {
                 return self.slow_disk(node, pace, &core, could);
             }
             let held_up = match at {
-                0 => state.paces.feed >= MOSTLY,
+                0 => self.paces.get(&chain).is_some_and(|paces| paces.feed >= MOSTLY),
                 _ => upper.is_some_and(|upper| upper.downstream >= MOSTLY),
             };
             // The head may never have been faster; then what its card says counts, with more doubt.
@@ -320,7 +318,7 @@ impl Deployment {
             let tail = state.nodes().last() == Some(&node.id);
             let waits = pace.upstream + if tail { pace.downstream } else { 0.0 };
             // Nothing is too little whatever was seen before, also for a node that only relays.
-            let slow = (receiving(node) && pace.received < SLOW * could) || pace.received <= NOTHING;
+            let slow = (node.is_receiving() && pace.received < SLOW * could) || pace.received <= NOTHING;
             if held_up && waits >= MOSTLY && slow {
                 let upper = at.checked_sub(1).map_or(NodeId::SERVER, |at| core[at].id);
                 let slow = self.slow_link(node, upper, pace, &core, chain, could);
@@ -330,9 +328,9 @@ impl Deployment {
         None
     }
 
-    fn slow_disk(&self, node: &NodeRecord, pace: Pace, core: &[&NodeRecord], could: f64) -> Option<Slow> {
+    fn slow_disk(&self, node: &NodeRecord<'_>, pace: Pace, core: &[NodeRecord<'_>], could: f64) -> Option<Slow> {
         let others = core.iter().filter(|other| other.id != node.id);
-        let others = median(others.filter_map(|other| other.meter.disk_rate()).collect());
+        let others = median(others.filter_map(|other| other.member.meter.disk_rate()).collect());
         if others.is_some_and(|others| pace.written >= SLOW * others) && pace.received > NOTHING {
             return None;
         }
@@ -349,17 +347,17 @@ impl Deployment {
 
     fn slow_link(
         &self,
-        node: &NodeRecord,
+        node: &NodeRecord<'_>,
         upper: NodeId,
         pace: Pace,
-        core: &[&NodeRecord],
+        core: &[NodeRecord<'_>],
         chain: usize,
         could: f64,
     ) -> Option<Slow> {
         let rates = format!("{:.1} MiB/s while the chain could do {:.0}", mib(pace.received), mib(could));
         let unpacked = if pace.received > 0.0 { pace.written / pace.received } else { 1.0 };
         let could = could * unpacked;
-        if self.chains[chain].paces.above != Some(upper) {
+        if self.paces.get(&chain).and_then(|paces| paces.above) != Some(upper) {
             let (what, stuck) = (format!("its link brings {rates}"), pace.received <= NOTHING);
             return Some(Slow { node: node.id, what, could, above: Some(upper), stuck, halts: stuck, claimed: false });
         }
@@ -372,66 +370,71 @@ impl Deployment {
     /// Moves a node behind the tail, unless too many are slow: then the chain goes at their rate. A node that halts
     /// the chain is moved however many are slow, because a chain that stands still never ends.
     fn move_behind(&mut self, chain: usize, slow: &Slow, since: Time, now: Time) {
-        let Some(label) = self.nodes.get(&slow.node).map(NodeRecord::label) else { return };
+        let Some(node) = self.roster.get(slow.node) else { return };
+        let (label, rate) = (node.label(), node.meter.rate());
         let what = &slow.what;
         let (count, all) = self.count_slow(chain, slow);
         let few = f64::from(u32::try_from(all).unwrap_or(u32::MAX)) * FEW;
         if !slow.halts && count > 1 && f64::from(u32::try_from(count).unwrap_or(u32::MAX)) > few {
-            if !std::mem::replace(&mut self.chains[chain].paces.told, true) {
+            if !core::mem::replace(&mut self.paces(chain).told, true) {
                 self.note(format!(
                     "{label} is slow: {what}; so are {count} of {all} nodes: the chain goes at their rate"
                 ));
             }
             return;
         }
-        let rate = self.nodes.get(&slow.node).map_or(0.0, |node| node.meter.rate());
         if slow.claimed {
             self.note(format!("{label} may be slow: {what}, as cards claim: another one is tried in its place"));
         } else {
             self.note(format!("{label} is slow: {what}: moved behind the tail"));
         }
-        let paces = &mut self.chains[chain].paces;
+        let paces = self.paces(chain);
         paces.trial = slow.claimed.then_some(Trial { node: slow.node, rate, since: now });
         (paces.moved, paces.above) = (Some(now), slow.above.or(paces.above));
-        for id in self.chains[chain].nodes().to_vec() {
-            self.nodes.entry(id).and_modify(|node| node.meter.forget());
+        for id in self.topology.chain(chain).nodes() {
+            self.roster.change(*id, |node| node.meter.forget());
         }
         let successor = self.put_behind(chain, slow.node, now);
-        self.log_repair(RepairKind::Slow, slow.node, chain, successor, what, (since, now));
+        let awaited = self.link_of(chain, successor);
+        let entry = Entry { kind: RepairKind::Slow, node: slow.node, detail: what, began: since, awaited };
+        self.repairs.add(entry, now);
     }
 
     /// If the node that was tried in the place of a head gets no more than that one did, that one is not slow: it paces the chain
     /// again.
     fn end_trial(&mut self, chain: usize, now: Time) {
-        let state = &self.chains[chain];
-        let Some(Trial { node: id, rate, since }) = state.paces.trial else { return };
+        let Some(Trial { node: id, rate, since }) = self.paces(chain).trial else { return };
         if now.since(since) < WINDOW + LEAST {
             return;
         }
-        let Some(pace) = state.nodes().first().and_then(|head| self.nodes.get(head)?.meter.pace()) else { return };
-        self.chains[chain].paces.trial = None;
-        if pace.received * SLOW > rate || !self.chains[chain].followers().contains(&id) {
+        let state = self.topology.chain(chain);
+        let Some(pace) = state.head().and_then(|head| self.roster.get(head)?.meter.pace()) else { return };
+        let follows = state.followers().contains(&id);
+        self.paces(chain).trial = None;
+        if pace.received * SLOW > rate || !follows {
             return;
         }
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        (node.moved, node.behind) = (false, false);
+        let Some(node) = self.roster.get(id) else { return };
         let text = format!("{} is not slow: the server's path gives no more than {:.1} MiB/s", node.label(), mib(rate));
         self.note(text);
-        self.join_core(chain, id);
+        self.topology.rank_first(id);
+        if self.topology.join_core(chain, id) {
+            self.order(chain);
+        }
     }
 
     /// How many nodes of a chain are slow, this one among them, and how many there are.
     fn count_slow(&self, chain: usize, slow: &Slow) -> (usize, usize) {
-        let nodes: Vec<&NodeRecord> = self.chains[chain].nodes().iter().filter_map(|id| self.nodes.get(id)).collect();
-        let is_slow = |node: &&&NodeRecord| {
-            let disk = node.meter.disk_rate().is_some_and(|disk| disk < SLOW * slow.could);
+        let nodes: Vec<NodeRecord<'_>> = self.records(self.topology.chain(chain).nodes()).collect();
+        let is_slow = |node: &&NodeRecord<'_>| {
+            let disk = node.member.meter.disk_rate().is_some_and(|disk| disk < SLOW * slow.could);
             node.id == slow.node || (node.moved && !self.blame.is_guilty(node.id)) || disk
         };
-        (nodes.iter().filter(is_slow).count(), nodes.iter().filter(|node| node.moved || !node.behind).count())
+        (nodes.iter().filter(is_slow).count(), nodes.iter().filter(|node| node.seat.rank() != Rank::Behind).count())
     }
 
-    /// Something for the operator to read.
-    pub(super) fn note(&mut self, text: String) {
-        self.events.push_back(DeploymentEvent::Note(text));
+    /// What is remembered of who was slow in a chain.
+    pub(super) fn paces(&mut self, chain: usize) -> &mut Paces {
+        self.paces.entry(chain).or_default()
     }
 }

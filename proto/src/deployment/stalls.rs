@@ -3,8 +3,9 @@
 //! The silence of nodes in that time means nothing. They may have said a lot that was not read yet. After 4 s they give the silent server up and
 //! call again, so a control link that is found closed means nothing either, until they had the time to call.
 
-use super::repair::GRACE;
+use super::lost::GRACE;
 use super::resume::Away;
+use super::roster::Member;
 use super::{Deployment, NodeRecord};
 use crate::units::Time;
 use core::time::Duration;
@@ -45,19 +46,19 @@ impl Deployment {
     /// Comes before whatever draws conclusions from the time: after a stall all nodes are given their time again.
     pub(super) fn look_up(&mut self, now: Time) {
         let Some(pause) = self.attention.look_up(now) else { return };
-        self.nodes.values_mut().for_each(|node| node.forgive(pause, now));
+        self.roster.members_mut().for_each(|node| node.forgive(pause, now));
         if let Some(resumed) = &mut self.resumed {
             resumed.forgive(pause);
         }
     }
 
     /// Whether a node has no control link, and that says something about the node.
-    pub(super) fn is_cut_off(&self, node: &NodeRecord, now: Time) -> bool {
+    pub(super) fn is_cut_off(&self, node: &NodeRecord<'_>, now: Time) -> bool {
         !node.connected && !self.attention.is_dazed(now)
     }
 }
 
-impl NodeRecord {
+impl Member {
     /// Nothing that was due while the server stood still counts against the node.
     fn forgive(&mut self, pause: Duration, now: Time) {
         (self.heard, self.reported) = (now, now);

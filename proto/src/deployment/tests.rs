@@ -174,7 +174,7 @@ impl World {
 
     /// What node `id` says of its link to `peer`.
     fn link(&mut self, id: NodeId, peer: NodeId, side: Side, state: LinkState, reason: Reason) {
-        let epoch = self.machine.node(id).unwrap().last_join.as_ref().unwrap().epoch;
+        let epoch = self.machine.node(id).unwrap().seat.join().unwrap().epoch;
         let detail = "silent for 2.0 s".to_owned();
         let event = LinkEvent { deployment: DEPLOYMENT, epoch, peer, side, state, reason, detail };
         self.say(id, ToServer::Link(event));
@@ -199,7 +199,7 @@ impl World {
         let mut world = Self::new(u32::try_from(N).unwrap(), None);
         let ids = core::array::from_fn(|at| {
             let id = world.join(u8::try_from(at + 1).unwrap());
-            let node = world.machine.nodes.get_mut(&id).unwrap();
+            let node = world.machine.roster.get_mut(id).unwrap();
             let (name, addresses) = ("eth0".to_owned(), vec![node.address]);
             node.hello.cards = vec![crate::control::Card { name, mac: [2; 6], addresses, mbits, up: true }];
             id
@@ -297,7 +297,7 @@ fn joins(orders: Vec<(NodeId, ToAgent)>) -> Vec<(NodeId, Join)> {
 #[test]
 fn the_chain_closes_around_a_dead_node_successor_first_and_the_end_is_exit_3() {
     let (mut world, [a, b, c]) = World::running();
-    let before = world.machine.node(c).unwrap().last_join.clone().unwrap();
+    let before = world.machine.node(c).unwrap().seat.join().cloned().unwrap();
     world.machine.on_gone(b, "reset", world.now);
     assert_eq!(world.reasons(), [None, None, None], "losing the control link alone is not death");
     world.later(3);
@@ -332,7 +332,7 @@ fn a_neighbours_word_makes_a_gone_node_dead_at_once_and_a_living_one_is_linked_a
     let (mut world, [a, b, _]) = World::running();
     let event = |world: &World| LinkEvent {
         deployment: DEPLOYMENT,
-        epoch: world.machine.node(a).unwrap().last_join.as_ref().unwrap().epoch,
+        epoch: world.machine.node(a).unwrap().seat.join().unwrap().epoch,
         peer: b,
         side: Side::Downstream,
         state: LinkState::Down,
@@ -355,7 +355,7 @@ fn a_neighbours_word_makes_a_gone_node_dead_at_once_and_a_living_one_is_linked_a
 fn who_lacks_something_when_the_pass_has_ended_gets_a_chain_of_its_own() {
     let (mut world, [a, b, c]) = World::running();
     let pass_ended = |world: &World, id: NodeId, accepted| {
-        let epoch = world.machine.node(id).unwrap().last_join.as_ref().unwrap().epoch;
+        let epoch = world.machine.node(id).unwrap().seat.join().unwrap().epoch;
         let ToServer::Progress(report) = progress(accepted) else { panic!() };
         ToServer::Progress(Progress { epoch, pass_ended: 1, durable_new: vec![(0, accepted)], ..report })
     };
@@ -379,7 +379,7 @@ fn reports_of_very_many_nodes_are_taken_together_and_none_is_forgotten() {
     world.later(1);
     let before = world.machine.chains().count();
     for id in &ids {
-        let epoch = world.machine.node(*id).unwrap().last_join.as_ref().unwrap().epoch;
+        let epoch = world.machine.node(*id).unwrap().seat.join().unwrap().epoch;
         let ToServer::Progress(report) = progress(7) else { panic!() };
         let durable_new = vec![(0, 7)];
         world.say(*id, ToServer::Progress(Progress { epoch, pass_ended: 1, durable_new, ..report }));

@@ -418,7 +418,7 @@ fn end(parts: Parts, facts: &Facts, began: Time, report: Option<Output>) -> Resu
 /// What went wrong, in one line. `turned_away` tells of an agent that was not let in.
 fn verdict(deployment: &Deployment, turned_away: Option<&str>) -> Option<String> {
     let Stage::Over { started, stopped } = deployment.stage() else { return None };
-    let why = deployment.nodes().find_map(|node| match &node.standing {
+    let why = deployment.nodes().find_map(|node| match node.standing {
         Standing::Refused { reason, detail } if !started => Some((node, *reason, detail)),
         Standing::Ended(end) if end.state == EndState::Failed => Some((node, end.reason, &end.detail)),
         _ => None,
@@ -431,7 +431,7 @@ fn verdict(deployment: &Deployment, turned_away: Option<&str>) -> Option<String>
         (false, false) => Some(format!("nothing was started: too few nodes were ready in time{why}")),
         (true, stopped) => {
             let placed = || deployment.nodes().filter(|node| node.place.is_some());
-            let bad = |node: &&NodeRecord| node.outcome().is_none_or(|end| end.state == EndState::Failed);
+            let bad = |node: &NodeRecord<'_>| node.outcome().is_none_or(|end| end.state == EndState::Failed);
             let (all, failed) = (placed().count(), placed().filter(bad).count());
             let stopped = if stopped { "stopped: " } else { "" };
             (failed > 0).then(|| format!("{stopped}{failed} of {all} nodes failed{why}"))

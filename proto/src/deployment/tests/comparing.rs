@@ -17,7 +17,7 @@ fn comparable() -> ToServer {
 }
 
 fn at_phase(world: &World, id: NodeId, phase: Phase) -> ToServer {
-    let epoch = world.machine.node(id).unwrap().last_join.as_ref().unwrap().epoch;
+    let epoch = world.machine.node(id).unwrap().seat.join().unwrap().epoch;
     let ToServer::Progress(report) = progress(0) else { panic!() };
     ToServer::Progress(Progress { epoch, phase, durable_new: Vec::new(), ..report })
 }
@@ -37,7 +37,7 @@ fn a_chain_in_which_somebody_may_hold_something_compares_before_the_main_pass() 
         world.say(b, message);
     }
     assert!(joins(world.orders()).is_empty(), "one still compares");
-    let old = world.machine.node(b).unwrap().last_join.clone().unwrap();
+    let old = world.machine.node(b).unwrap().seat.join().cloned().unwrap();
     let message = at_phase(&world, b, Phase::Waiting);
     world.say(b, message);
     let joins = joins(world.orders());

@@ -12,7 +12,7 @@ impl World {
     }
 
     fn upstream(&self, id: NodeId) -> NodeId {
-        self.machine.node(id).unwrap().last_join.as_ref().unwrap().upstream.node
+        self.machine.node(id).unwrap().seat.join().unwrap().upstream.node
     }
 
     /// Time passes and all report.
@@ -22,7 +22,7 @@ impl World {
             let running: Vec<NodeId> =
                 self.machine.nodes().filter(|node| node.is_running()).map(|node| node.id).collect();
             for id in running {
-                let epoch = self.machine.node(id).unwrap().last_join.as_ref().unwrap().epoch;
+                let epoch = self.machine.node(id).unwrap().seat.join().unwrap().epoch;
                 let ToServer::Progress(report) = progress(2) else { panic!() };
                 let (received_bytes, written_bytes) = (second * bytes, self.now.0);
                 let report = Progress { epoch, received_bytes, written_bytes, durable_new: Vec::new(), ..report };
@@ -45,7 +45,7 @@ fn one_damaged_frame_makes_the_link_anew_and_the_second_time_the_two_ends_change
     world.damaged(c);
     assert_eq!(world.chain(0), [a.0, c.0, b.0, d.0]);
     assert_eq!(world.upstream(c), a);
-    let class = |id| world.machine.node(id).unwrap().last_join.as_ref().unwrap().upstream.class;
+    let class = |id| world.machine.node(id).unwrap().seat.join().unwrap().upstream.class;
     assert_eq!([class(c), class(b), class(d)], [LinkClass::Paced; 3], "nobody lacks anything for it");
     assert_eq!(world.reasons(), [None; 4]);
     assert_eq!((world.kinds(RepairKind::Relinked), world.kinds(RepairKind::Swapped)), (vec![c], vec![c]));
@@ -59,7 +59,7 @@ fn who_corrupts_two_neighbours_goes_behind_everybody_and_is_named_everywhere() {
     world.orders();
     world.link(d, b, Side::Upstream, LinkState::Suspect, Reason::LinkCorrupt);
     assert_eq!(world.chain(0), [a.0, c.0, d.0, b.0]);
-    assert_eq!(world.machine.node(b).unwrap().last_join.as_ref().unwrap().upstream.class, LinkClass::Follower);
+    assert_eq!(world.machine.node(b).unwrap().seat.join().unwrap().upstream.class, LinkClass::Follower);
     let said = "arrives damaged at node 3 and at node 4";
     let told = |(id, order): &(NodeId, ToAgent)| {
         *id == b && matches!(order, ToAgent::Notice(Notice { detail, .. }) if detail.contains(said))
@@ -99,7 +99,7 @@ fn a_node_that_finds_damage_from_everybody_is_itself_moved_and_convicts_nobody()
     world.reporting(5, 1 << 20);
     assert_eq!((world.kinds(RepairKind::Complaining), world.kinds(RepairKind::Corrupting)), (vec![b], vec![]));
     for id in [a, c, d] {
-        let epoch = world.machine.node(id).unwrap().last_join.as_ref().unwrap().epoch;
+        let epoch = world.machine.node(id).unwrap().seat.join().unwrap().epoch;
         let ToServer::Progress(report) = progress(BLOCKS) else { panic!() };
         world.say(id, ToServer::Progress(Progress { epoch, pass_ended: 1, ..report }));
     }
@@ -170,7 +170,7 @@ fn a_node_that_no_neighbour_can_keep_gets_a_pass_with_the_server_before_it_is_gi
     assert_eq!(world.reasons(), [None; 5]);
     assert!(!world.chain(0).contains(&b.0), "it waits for a pass of its own");
     for id in [a, c, d, e] {
-        let epoch = world.machine.node(id).unwrap().last_join.as_ref().unwrap().epoch;
+        let epoch = world.machine.node(id).unwrap().seat.join().unwrap().epoch;
         let ToServer::Progress(report) = progress(BLOCKS) else { panic!() };
         world.say(id, ToServer::Progress(Progress { epoch, pass_ended: 1, ..report }));
     }

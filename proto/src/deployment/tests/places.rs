@@ -59,7 +59,7 @@ fn hellos_of_any_number_of_machines_leave_room_for_one_that_can_take_part() {
         let last = world.come(of_machine(8888, 8888), [10, 1, 0, 2]).unwrap();
         world.say(last, ready());
         assert_eq!(world.machine.stage(), Stage::Running, "gone: {gone}");
-        assert!(world.machine.node(first).is_some_and(NodeRecord::is_running), "who can take part keeps its record");
+        assert!(world.machine.node(first).is_some_and(|node| node.is_running()), "who can take part keeps its record");
     }
 }
 
@@ -125,7 +125,7 @@ fn an_agent_that_nobody_approved_is_in_the_report_and_counts_for_nothing() {
     let unapproved = world.new_id();
     world.machine.on_unapproved(unapproved, Unapproved { caller, why: why.clone() }, world.now);
     let node = world.machine.nodes().last().unwrap();
-    assert_eq!(node.standing, Standing::Refused { reason: Reason::NotApproved, detail: why });
+    assert_eq!(*node.standing, Standing::Refused { reason: Reason::NotApproved, detail: why });
     assert!(node.id == unapproved && node.place.is_none() && !node.connected);
     assert!(std::iter::from_fn(|| world.machine.poll_order()).all(|(to, _)| to != unapproved));
 }

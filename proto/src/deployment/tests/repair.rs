@@ -16,14 +16,14 @@ impl World {
 
     /// A report that `pass` is over for `id`, which has the blocks below `durable`.
     fn pass_over(&mut self, id: NodeId, pass: u32, durable: u32) {
-        let epoch = self.machine.node(id).unwrap().last_join.as_ref().unwrap().epoch;
+        let epoch = self.machine.node(id).unwrap().seat.join().unwrap().epoch;
         let ToServer::Progress(report) = progress(durable) else { panic!() };
         let durable_new = if durable == 0 { Vec::new() } else { vec![(0, durable)] };
         self.say(id, ToServer::Progress(Progress { epoch, pass_ended: pass, durable_new, ..report }));
     }
 
     fn upstream_class(&self, id: NodeId) -> LinkClass {
-        self.machine.node(id).unwrap().last_join.as_ref().unwrap().upstream.class
+        self.machine.node(id).unwrap().seat.join().unwrap().upstream.class
     }
 }
 
@@ -120,7 +120,7 @@ fn those_next_to_a_dead_node_who_are_as_quiet_go_with_it() {
     world.link(a, b, Side::Downstream, LinkState::Down, Reason::TimedOut);
     assert_eq!(world.chain(0), [a.0, e.0]);
     assert_eq!(joins(world.orders()).iter().filter(|(id, _)| [b, c, d].contains(id)).count(), 2, "never to the last");
-    let spec: &LinkSpec = &world.machine.node(e).unwrap().last_join.as_ref().unwrap().upstream;
+    let spec: &LinkSpec = &world.machine.node(e).unwrap().seat.join().unwrap().upstream;
     assert_eq!(spec.node, a);
 }
 
@@ -160,7 +160,7 @@ fn a_stopped_agent_that_goes_on_is_taken_back_although_its_connection_never_brok
 #[test]
 fn a_tail_that_comes_back_to_the_tail_is_told_of_a_new_link() {
     let (mut world, [_, b, c]) = World::running();
-    let before = world.machine.node(c).unwrap().last_join.clone().unwrap();
+    let before = world.machine.node(c).unwrap().seat.join().cloned().unwrap();
     world.machine.on_gone(c, "reset", world.now);
     world.later(3);
     assert_eq!(world.reasons()[2], Some(Reason::NodeLost));

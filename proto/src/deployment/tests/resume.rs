@@ -299,7 +299,7 @@ fn a_server_that_stood_still_does_not_take_its_own_silence_for_that_of_others() 
     let (mut world, [a, b, _]) = World::running();
     world.later(1);
     world.now = world.now.after(Duration::from_millis(1500));
-    let epoch = world.machine.node(a).unwrap().last_join.as_ref().unwrap().epoch;
+    let epoch = world.machine.node(a).unwrap().seat.join().unwrap().epoch;
     let (state, reason, detail) = (LinkState::Down, Reason::DownstreamLost, "reset".to_owned());
     let (deployment, peer, side) = (DEPLOYMENT, b, Side::Downstream);
     world.say(a, ToServer::Link(LinkEvent { deployment, epoch, peer, side, state, reason, detail }));

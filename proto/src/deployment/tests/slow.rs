@@ -51,7 +51,7 @@ impl<const N: usize> Rows<N> {
                 *total = (total.0 + second.received, total.1 + second.written);
                 let ToServer::Progress(report) = progress(1) else { panic!() };
                 let [wait_upstream_ms, wait_downstream_ms, wait_disk_ms] = second.waits;
-                let epoch = self.world.machine.node(*id).unwrap().last_join.as_ref().unwrap().epoch;
+                let epoch = self.world.machine.node(*id).unwrap().seat.join().unwrap().epoch;
                 let report = Progress {
                     epoch,
                     received_bytes: total.0,
@@ -82,7 +82,7 @@ fn a_slow_disk_paces_the_others_for_15_seconds_at_most_and_is_moved_behind_the_t
     rows.run(7, slow);
     assert_eq!(rows.moved(), [2]);
     assert_eq!(rows.world.chain(0), [1, 3, 4, 2]);
-    let class = |id: usize| rows.world.machine.node(rows.ids[id]).unwrap().last_join.as_ref().unwrap().upstream.class;
+    let class = |id: usize| rows.world.machine.node(rows.ids[id]).unwrap().seat.join().unwrap().upstream.class;
     assert_eq!((class(2), class(3), class(1)), (LinkClass::Paced, LinkClass::Paced, LinkClass::Follower));
     let notes = rows.world.notes();
     let said = "its disk writes 1.0 MiB/s while the chain could do 10: moved behind the tail";
@@ -96,9 +96,9 @@ fn a_slow_disk_paces_the_others_for_15_seconds_at_most_and_is_moved_behind_the_t
 #[test]
 fn a_slow_tail_keeps_its_link_and_only_follows_from_then_on() {
     let mut rows = Rows::<3>::new();
-    let before = rows.world.machine.node(rows.ids[2]).unwrap().last_join.clone().unwrap();
+    let before = rows.world.machine.node(rows.ids[2]).unwrap().seat.join().cloned().unwrap();
     rows.run(14, [HELD, HELD, SLOW_DISK]);
-    let after = rows.world.machine.node(rows.ids[2]).unwrap().last_join.clone().unwrap();
+    let after = rows.world.machine.node(rows.ids[2]).unwrap().seat.join().cloned().unwrap();
     assert_eq!((rows.moved(), after.upstream.class), (vec![3], LinkClass::Follower));
     assert_eq!(after.upstream.key, before.upstream.key);
 }
@@ -226,6 +226,6 @@ fn a_head_that_gets_no_less_than_another_is_not_slow_though_cards_claim_more() {
     rows.world.machine.on_feed(0, waited, rows.world.now);
     rows.run(40, all);
     assert_eq!((rows.moved(), rows.world.chain(0)), (vec![], vec![2, 3, 4, 1]));
-    let class = rows.world.machine.node(rows.ids[0]).unwrap().last_join.as_ref().unwrap().upstream.class;
+    let class = rows.world.machine.node(rows.ids[0]).unwrap().seat.join().unwrap().upstream.class;
     assert_eq!(class, LinkClass::Paced);
 }
