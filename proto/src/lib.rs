@@ -16,6 +16,7 @@ pub mod deployment;
 pub mod discovery;
 pub mod door;
 pub mod feed;
+pub mod fleet;
 pub mod frame;
 pub mod link;
 pub mod look;

@@ -1,97 +1,26 @@
 //! The command line. What is listed here is a contract: scripts call it.
 
+mod examples;
+mod values;
+
 use crate::approve::ApproveBy;
 use crate::boot::{BootMode, DEFAULT_HTTP_PORT, DhcpRange, UefiStage};
 use crate::nic::CardSpeed;
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use examples::{
+    BOOT_EXAMPLES, CREATE_EXAMPLES, DEPLOY_EXAMPLES, EXAMPLES, EXPORT_EXAMPLES, IMAGE_EXAMPLES, INFO_EXAMPLES,
+    KEY_EXAMPLES, VERIFY_EXAMPLES,
+};
 use slidecast_image::codec::Packing;
-use slidecast_image::create::MAX_DEDUP_RUN;
 use slidecast_proto::discovery::DEFAULT_PORT;
-use slidecast_proto::quantity::{Bytes, parse_bytes, parse_duration, parse_mbits};
+use slidecast_proto::quantity::parse_duration;
 use slidecast_proto::reason::{Free, Then, Verify};
 use slidecast_proto::selector::Selector;
-use slidecast_proto::units::{BLOCK_MAX, BLOCK_MIN, GRAIN_MIN};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-
-const EXAMPLES: &str = "\
-Examples:
-  slidecast image create /dev/nvme0n1 -o base.slide
-  slidecast image create /dev/nvme0n1 -o monday.slide --parent base.slide
-  slidecast deploy monday.slide --wait-for 4
-
-Flags may also be set in a TOML file: --config FILE, or slidecast/config.toml in the
-XDG configuration folder. A table is named after the sub-command, a key after the flag:
-  [deploy]
-  interface = [\"eth1\", \"eth2\"]
-  verify = \"full\"
-
-Exit codes: 0 done, 1 not done, 2 wrong usage, 3 (deploy) some node failed.";
-
-const CREATE_EXAMPLES: &str = "\
-Examples:
-  slidecast image create /dev/sda -o base.slide
-  slidecast image create disk.raw -o tuesday.slide --parent monday.slide
-  slidecast image create machine.qcow2 -o machine.slide --snapshot installed
-  slidecast image create /dev/sda -o small.slide --codec zstd:12 --block-size 4MiB";
-
-const IMAGE_EXAMPLES: &str = "\
-Examples:
-  slidecast image create /dev/sda -o base.slide
-  slidecast image create /dev/sda -o monday.slide --parent base.slide
-  slidecast image info monday.slide
-  slidecast image verify monday.slide
-  slidecast image export monday.slide disk.raw";
-
-const INFO_EXAMPLES: &str = "\
-Examples:
-  slidecast image info monday.slide
-  slidecast image info monday.slide --json";
-
-const VERIFY_EXAMPLES: &str = "\
-Examples:
-  slidecast image verify monday.slide && echo good
-
-Exit codes: 0 every byte is as it was made, 1 something is not, or is missing, 2 wrong usage.";
-
-const EXPORT_EXAMPLES: &str = "\
-Examples:
-  slidecast image export tuesday.slide disk.raw
-  slidecast image export tuesday.slide /dev/sdb";
-
-const KEY_EXAMPLES: &str = "\
-Examples:
-  slidecast key new -o server.key
-  slidecast deploy base.slide --wait-for 4 --key-file server.key
-  slidecast-agent --server-key server.key.pub";
-
-const DEPLOY_EXAMPLES: &str = "\
-Examples:
-  slidecast deploy base.slide --wait-for 4
-  slidecast deploy base.slide --wait-for 20 --timeout 10m --interface eth1 --interface eth2
-  slidecast deploy base.slide --wait-for 1 --target serial=S4EVNX0R --then reboot
-  slidecast deploy base.slide --wait-for 8 --progress json --report report.json
-  slidecast deploy base.slide --wait-for 30 --interface eth1 --boot --then reboot
-  slidecast deploy base.slide --wait-for 20 --approve room7.txt --approve code
-
-Selectors: a path (/dev/sda), or one or more of serial=S, wwn=W, model=GLOB, size=A..B and
-transport=T, with a comma for \"and\". Without one, a node must have exactly one eligible disk.
-
-Exit codes: 0 every node is done (or written, if no more was asked for), 1 nothing was started,
-2 wrong usage, 3 some node failed, or stopped after nodes had been given their disks.";
-
-const BOOT_EXAMPLES: &str = "\
-Examples:
-  slidecast boot-server --interface eth1
-  slidecast boot-server --interface eth1 --dhcp 10.0.0.100-10.0.0.200
-  slidecast boot-server --interface eth1 --dir /srv/boot --uefi uki
-
-Needs root, for the ports of DHCP and TFTP, and Debian's packages dnsmasq-base and ipxe.
-It runs until it is stopped and prints what each machine asks for and fetches.
-
-Exit codes: 0 stopped, 1 it could not start or dnsmasq does not stay up, 2 wrong usage.";
+use values::{block_size, card_speed, dedup_run, grain_size, sector_size, words};
 
 /// Puts one disk image on many machines at once.
 #[derive(Debug, Parser)]
@@ -174,14 +103,6 @@ pub struct Create {
     /// Makes an image of a source that is written to meanwhile: a mixture of older and newer content.
     #[arg(long)]
     pub allow_changes: bool,
-}
-
-fn sector_size(text: &str) -> Result<u32, String> {
-    match text {
-        "512" => Ok(512),
-        "4096" | "4KiB" => Ok(4096),
-        _ => Err("a sector has 512 or 4096 bytes".into()),
-    }
 }
 
 /// `slidecast image info`
@@ -344,41 +265,6 @@ pub enum ProgressStyle {
     Json,
     /// Nothing.
     None,
-}
-
-/// A parser for the words of one of the closed lists.
-fn words<T>(words: &'static [&'static str]) -> impl TypedValueParser<Value = T>
-where
-    T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
-{
-    PossibleValuesParser::new(words).try_map(|word| word.parse::<T>())
-}
-
-fn power_of_two(text: &str, least: u32, most: u32) -> Result<u32, String> {
-    let bytes = parse_bytes(text).map_err(|error| error.to_string())?;
-    let size = u32::try_from(bytes).ok().filter(|size| size.is_power_of_two() && (least..=most).contains(size));
-    let (least, most) = (Bytes(least.into()), Bytes(most.into()));
-    size.ok_or_else(|| format!("expected a power of two from {least} to {most}"))
-}
-
-fn block_size(text: &str) -> Result<u32, String> {
-    power_of_two(text, BLOCK_MIN, BLOCK_MAX)
-}
-
-fn grain_size(text: &str) -> Result<u32, String> {
-    power_of_two(text, GRAIN_MIN, BLOCK_MAX)
-}
-
-fn dedup_run(text: &str) -> Result<u64, String> {
-    let bytes = parse_bytes(text).map_err(|error| error.to_string())?;
-    let good = (1..=MAX_DEDUP_RUN).contains(&bytes);
-    good.then_some(bytes).ok_or_else(|| format!("expected 1 byte to {}", Bytes(MAX_DEDUP_RUN)))
-}
-
-fn card_speed(text: &str) -> Result<CardSpeed, String> {
-    let (name, rate) = text.split_once('=').ok_or("expected a card and its speed, such as eth1=10G")?;
-    let mbits = parse_mbits(rate).map_err(|error| error.to_string())?;
-    Ok(CardSpeed { name: name.to_owned(), mbits })
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod nic;
 pub mod output;
 pub mod progress;
 pub mod report;
+pub mod service;
 pub mod shown;
 pub mod view;
 

@@ -1,5 +1,6 @@
-//! `slidecast deploy` as it is run, with agents that keep everything in memory.
+//! `slidecast deploy` as it is run, and the service behind it, with agents that keep everything in memory.
 
+mod service;
 mod support;
 
 use nix::sys::signal::Signal;

@@ -1,4 +1,4 @@
-//! The server: what `server/src/deploy/event_loop.rs` does around the deployment machine, in virtual time.
+//! The server: what `server/src/service/` does around the fleet and one deployment, in virtual time.
 //!
 //! Left out: discovery, strangers, screens, the report.
 
@@ -7,9 +7,11 @@ use crate::core::Core;
 use crate::feed::Feed;
 use crate::network::{CALLED, ConnId, Frame, SERVER};
 use crate::queue::Event;
+use slidecast_proto::approval::Caller;
 use slidecast_proto::control::{ToAgent, ToServer};
 use slidecast_proto::deployment::{Deployment, DeploymentConfig, DeploymentEvent, FeedEvent, Saved, Stage};
 use slidecast_proto::feed::FeedOrder;
+use slidecast_proto::fleet::{Fleet, FleetEvent, Wanted};
 use slidecast_proto::plan::CardId;
 use slidecast_proto::units::{NodeId, Time};
 use std::collections::BTreeMap;
@@ -31,8 +33,7 @@ pub struct Server {
     /// Who is at the other end of each control link.
     links: BTreeMap<ConnId, Option<NodeId>>,
     nodes: BTreeMap<NodeId, ConnId>,
-    /// The highest number of a node.
-    last_id: u32,
+    fleet: Fleet,
     feeds: BTreeMap<u16, Feed>,
     last_feed: u64,
     timer: Time,
@@ -44,18 +45,25 @@ pub struct Server {
     pub egress: u64,
 }
 
+/// A fleet that lends every agent to one deployment.
+fn fleet_of(config: &DeploymentConfig, now: Time) -> Fleet {
+    let mut fleet = Fleet::new(config.version.clone(), now);
+    fleet.open(config.prepare.deployment, Wanted::Everyone);
+    fleet
+}
+
 impl Server {
     /// A server that waits for its nodes.
     #[must_use]
     pub fn new(config: DeploymentConfig, now: Time) -> Self {
         Self {
             machine: Deployment::new(config.clone(), now),
+            fleet: fleet_of(&config, now),
             config,
             saved: None,
             down: false,
             links: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            last_id: 0,
             feeds: BTreeMap::new(),
             last_feed: 0,
             timer: Time(u64::MAX),
@@ -98,11 +106,16 @@ impl Server {
                     return core.close(conn, CALLED);
                 }
                 let index = u32::from_le_bytes(*hello.boot.first_chunk().unwrap_or(&[0; 4])) as usize;
-                let node = self.machine.number_of(&hello.boot).unwrap_or_else(|| {
-                    self.last_id += 1;
-                    NodeId(self.last_id)
-                });
-                self.machine.on_agent(node, hello, card, Agent::address(index), now);
+                let address = Agent::address(index);
+                let caller =
+                    Caller { hello: hello.clone(), key: None, handshake: [0; 32], address, card: card.clone() };
+                let node = self.fleet.on_agent(caller, now);
+                while let Some(event) = self.fleet.poll_event() {
+                    if event != (FleetEvent::Lent { node, deployment: self.config.prepare.deployment }) {
+                        core.checker.fail(format!("agent {index} is not lent to the only deployment: {event:?}"));
+                    }
+                }
+                self.machine.on_agent(node, hello, card, address, now);
                 core.note(format_args!("server: agent {index} is node {node}"));
                 core.checker.on_node(node, index);
                 self.links.insert(conn, Some(node));
@@ -153,6 +166,7 @@ impl Server {
         if let Some(node) = node {
             core.note(format_args!("server: the control link of node {node} is gone: {why}"));
             self.nodes.remove(&node);
+            self.fleet.on_gone(node);
             self.machine.on_gone(node, why, core.now);
         }
     }
@@ -222,9 +236,12 @@ impl Server {
         core.network.hosts[SERVER].listening = true;
         self.config.secret = core.rng.bytes();
         self.machine = Deployment::new(self.config.clone(), core.now);
-        self.last_id = 0;
+        self.fleet = fleet_of(&self.config, core.now);
         if let Some(saved) = self.saved.take() {
-            self.last_id = saved.last_id;
+            self.fleet.reserve(saved.last_id);
+            for node in &saved.nodes {
+                self.fleet.expect_back(node.id, node.boot, None, self.config.prepare.deployment);
+            }
             self.machine.expect_back(saved, told, core.now);
         }
         self.turn(core);
@@ -280,7 +297,12 @@ impl Server {
 
     fn on_event(&mut self, event: DeploymentEvent, core: &mut Core) {
         match event {
-            DeploymentEvent::NodeChanged(_) | DeploymentEvent::Replaced { .. } | DeploymentEvent::Forgotten { .. } => {}
+            DeploymentEvent::NodeChanged(_) => {}
+            DeploymentEvent::Replaced { old: node, .. } | DeploymentEvent::Forgotten { node, .. } => {
+                if self.machine.node(node).is_none() {
+                    self.fleet.forget(node);
+                }
+            }
             DeploymentEvent::Note(text) => core.note(format_args!("server: {text}")),
             DeploymentEvent::Resumed => core.note(format_args!("server: goes on")),
             DeploymentEvent::PlanFixed(plan) => core.note(format_args!("server: the plan is fixed: {:?}", plan.chains)),

@@ -34,7 +34,7 @@ fn write_mac([a, b, c, d, e, g]: &[u8; 6], f: &mut fmt::Formatter<'_>) -> fmt::R
 
 impl Identity {
     /// All that an agent with this hello and this key is known by.
-    pub(super) fn all_of(hello: &Hello, key: Option<PublicKey>) -> impl Iterator<Item = Self> {
+    pub(crate) fn all_of(hello: &Hello, key: Option<PublicKey>) -> impl Iterator<Item = Self> {
         let macs = hello.cards.iter().map(|card| Self::Mac(card.mac));
         let serials = hello.disks.iter().map(|disk| disk.serial.trim()).filter(|serial| !serial.is_empty());
         // The key first: it is the one that nobody else can say.

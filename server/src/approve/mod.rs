@@ -4,7 +4,8 @@
 mod typing;
 mod words;
 
-pub(crate) use typing::{Heard, start as hear_codes};
+pub use typing::Heard;
+pub(crate) use typing::start as hear_codes;
 pub use words::UnapprovedView;
 pub(crate) use words::{Telling, describe};
 

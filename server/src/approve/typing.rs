@@ -13,7 +13,7 @@ const BACKGROUND: Duration = Duration::from_millis(500);
 
 /// What was heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub enum Heard {
     /// A line, without its end.
     Line(String),
     /// There will be no other line.

@@ -1,8 +1,8 @@
 //! `deploy --boot`: machines boot from the network as long as the deployment runs, and are told its server and key.
 
-use super::News;
 use crate::boot::{BootError, BootMode, BootServer, DEFAULT_HTTP_PORT, Options, Tell, Through, UefiStage};
 use crate::cli::Deploy;
+use crate::progress::Lines;
 use slidecast_proto::noise::PublicKey;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ pub(super) fn start(
     args: &Deploy,
     key: Option<&PublicKey>,
     through: &Arc<Through>,
-    tell: impl Fn(News) + Send + Sync + 'static,
+    lines: Lines,
 ) -> Result<Vec<BootServer>, BootError> {
     let Some(mode) = args.boot else { return Ok(Vec::new()) };
     let range = match mode {
@@ -20,7 +20,7 @@ pub(super) fn start(
         BootMode::Dhcp(_) if args.interface.len() > 1 => return Err(BootError::SeveralInterfaces),
         BootMode::Dhcp(range) => Some(range),
     };
-    let tell: Tell = Arc::new(move |event| tell(News::Boot(event.to_string())));
+    let tell: Tell = Arc::new(move |event| lines.line(event.to_string()));
     let start = |interface: &String| {
         let options = Options {
             interface: interface.clone(),

@@ -1,118 +1,41 @@
-//! `slidecast deploy`: an embedded server for one deployment, from the first seek to the report.
+//! `slidecast deploy`: a front end of [`crate::service`] with one deployment that takes every agent, from the first seek to the report.
 
-mod answer;
 mod boot;
-mod checker;
-mod event_loop;
-mod gate;
-mod holding;
-mod link;
-mod log_limit;
+mod ending;
+mod front;
 pub(crate) mod signals;
-mod state;
-mod writer;
 
-use crate::approve::{self, ApproveBy, Heard};
+use crate::approve::{self, ApproveBy};
 use crate::cli::{Deploy, ProgressStyle};
 use crate::clock::Clock;
 use crate::complain;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, one_line};
-use crate::feed::FeedContext;
 use crate::key::{self, KeyFileError};
 use crate::nic::Nics;
 use crate::output::{Output, OutputError};
-use crate::progress::Progress;
-use crate::report::Report;
-use crate::shown::shown;
-use crate::view::{Facts, Tracker};
-use answer::Answerer;
-use checker::Checker;
-use event_loop::{DISCOVERY, EventLoop, LISTENER, Parts, SIGNALS, WAKE};
-use gate::Gate;
-use mio::net::TcpListener;
-use mio::{Interest, Poll, Waker};
+use crate::progress::{Lines, Progress};
+use crate::service::{
+    Asked, Command, Found, Keeper, Resume, Service, ServiceConfig, ServiceError, Sockets, Start, StateError, Unfinished,
+};
+use crate::view::Facts;
+use front::Screen;
 use signals::Signals;
 use slidecast_image::{Image, Resolved};
-use slidecast_proto::approval::Approval;
+use slidecast_proto::approval::{Approval, Rules};
 use slidecast_proto::control::Prepare;
-use slidecast_proto::deployment::{Deployment, DeploymentConfig, NodeRecord, Stage, Standing};
-use slidecast_proto::discovery::{Offer, Responder};
-use slidecast_proto::feed::FeedEvent;
+use slidecast_proto::deployment::DeploymentConfig;
+use slidecast_proto::fleet::Wanted;
 use slidecast_proto::noise::SecretKey;
-use slidecast_proto::plan::{Plan, PlanLimits};
-use slidecast_proto::reason::EndState;
-use slidecast_proto::units::{BlockNo, DeploymentId, NodeId, Time};
-use state::{Asked, Found, Keeper, Keys, StateError, Unfinished};
-use std::error::Error;
-use std::fmt;
+use slidecast_proto::plan::PlanLimits;
+use slidecast_proto::units::DeploymentId;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, SystemTime};
 
-/// News that may wait before those who bring it do.
-const NEWS: usize = 256;
-
-/// What threads tell the event loop.
-#[derive(Debug)]
-enum News {
-    /// Of the feed with this serial number.
-    Feed(u64, FeedEvent),
-    /// A block was checked in the image file; what is wrong with it, if anything is.
-    Checked(BlockNo, Option<String>),
-    /// The state of the deployment was kept, or could not be.
-    Kept,
-    /// A line about machines that boot from the network.
-    Boot(String),
-    /// Somebody has typed something.
-    Heard(Heard),
-}
-
-/// Why a deployment could not begin.
-#[derive(Debug)]
-pub enum DeployError {
-    /// Another program has the port.
-    PortInUse {
-        /// `TCP` or `UDP`.
-        what: &'static str,
-        /// The port.
-        port: u16,
-    },
-    /// The system refused.
-    System {
-        /// What was being done.
-        operation: &'static str,
-        /// What it said.
-        source: io::Error,
-    },
-}
-
-impl fmt::Display for DeployError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PortInUse { what, port } => {
-                write!(f, "{what} port {port} is in use: is another deployment running? --port chooses another one")
-            }
-            Self::System { operation, .. } => f.write_str(operation),
-        }
-    }
-}
-
-impl Error for DeployError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::PortInUse { .. } => None,
-            Self::System { source, .. } => Some(source),
-        }
-    }
-}
-
-impl From<DeployError> for Failure {
-    fn from(error: DeployError) -> Self {
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
         Self::not_done(error)
     }
 }
@@ -124,11 +47,6 @@ impl From<OutputError> for Failure {
             OutputError::Io { .. } => Self::not_done(error),
         }
     }
-}
-
-/// An error of the system while doing `operation`.
-fn system(operation: &'static str) -> impl FnOnce(io::Error) -> DeployError {
-    move |source| DeployError::System { operation, source }
 }
 
 /// Runs a deployment from beginning to end.
@@ -147,97 +65,67 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         report_to(args, path, &image.layers().map(|layer| layer.path).collect::<Vec<_>>())?;
     }
     let secret = secret_key(args)?;
-    let public = secret.as_ref().map(SecretKey::public);
-    let (listener, id) = (listen(args.port)?, random()?);
-    let seeks = Answerer::listen(args.port);
-    let seeks = seeks.map_err(|error| in_use("UDP", args.port, "listening for seeks", error))?;
+    let sockets = Sockets::listen(args.port)?;
+    let id = DeploymentId(random()?);
     let image = Arc::new(image.resolve()?);
-    let (mut keeper, unfinished) = left_behind(args, &image, DeploymentId(id))?;
-    let deployment_id = unfinished.as_ref().map_or(DeploymentId(id), |unfinished| unfinished.deployment);
-    let offer = Offer { server: public, port: args.port, deployment: deployment_id };
-    let answerer =
-        Answerer::new(seeks, Responder::new(offer, secret.clone())).map_err(system("opening a socket for offers"))?;
-
+    let (keeper, unfinished) = left_behind(args, &image, id)?;
+    let id = unfinished.as_ref().map_or(id, |unfinished| unfinished.deployment);
+    let hears_codes = rules.as_ref().is_some_and(|rules| rules.codes);
+    let mut service = Service::new(ServiceConfig {
+        sockets,
+        id,
+        secret: secret.clone(),
+        nics,
+        // Where a deployment goes on, its time does, too.
+        clock: Clock::start_after(unfinished.as_ref().map_or(Duration::ZERO, |unfinished| unfinished.saved.elapsed)),
+        approval: approval(rules, args.wait_for),
+    })?;
+    let public = secret.as_ref().map(SecretKey::public);
     match &public {
         Some(public) => complain(&key::describe(public)),
         None => complain("insecure: no key is used, anybody may pose as this server"),
     }
-    let facts = Arc::new(facts(args, &image, deployment_id, public.map(|key| key.to_string())));
-    // Where a deployment goes on, its time does, too.
-    let clock = Clock::start_after(unfinished.as_ref().map_or(Duration::ZERO, |unfinished| unfinished.saved.elapsed));
-    let poll = Poll::new().map_err(system("starting the event loop"))?;
-    let waker = Waker::new(poll.registry(), WAKE).map_err(system("starting the event loop"))?;
-    let (tell, news) = news(waker);
-    let (tell_feed, context_image) = (tell.clone(), image.clone());
-    let context = Arc::new(FeedContext {
-        shape: Arc::new(image.header().shape()),
-        image: context_image,
-        clock,
-        egress: AtomicU64::new(0),
-        tell: Box::new(move |serial, event| tell_feed(News::Feed(serial, event))),
-    });
-    let tell_kept = tell.clone();
-    keeper.iter_mut().for_each(|keeper| {
-        let tell = tell_kept.clone();
-        keeper.start(move || tell(News::Kept));
-    });
-    let config = DeploymentConfig {
-        prepare: prepare(args, &image, deployment_id),
-        blocks: image.header().blocks,
+    let facts = Arc::new(facts(args, &image, id, public.map(|key| key.to_string())));
+    let (through, lines) = (Arc::default(), Lines::default());
+    // What boots goes on until this function ends.
+    let boot = boot::start(args, public.as_ref(), &through, lines.clone())?;
+    let starting = || ServiceError::system("starting a thread");
+    let resume = unfinished.map(|unfinished| Resume { unfinished, at_once: args.resume });
+    let config = config(args, prepare(args, &image, id), image.header().blocks)?;
+    let start = Start { image, facts: facts.clone(), config, wanted: Wanted::Everyone, keeper, resume };
+    service.start(start).map_err(starting())?;
+    if hears_codes {
+        let handle = service.handle();
+        approve::hear_codes(move |heard| handle.tell(Command::Heard(heard))).map_err(starting())?;
+    }
+    let handle = service.handle();
+    let signals = Signals::take().map_err(ServiceError::system("taking over signals"))?;
+    signals.watch(move || handle.tell(Command::Stop(id))).map_err(starting())?;
+    let progress = Progress::start(style(args.progress, hears_codes), facts, lines).map_err(starting())?;
+    boot.iter().for_each(|server| progress.line(server.describe()));
+    let mut screen = Screen::new(progress, through);
+    let closed = service.run(&mut screen).map_err(ServiceError::system("waiting for events"))?;
+    Ok(ending::end(screen, &closed, report))
+}
+
+/// Who is let in.
+fn approval(rules: Option<Rules>, wait_for: u32) -> Approval {
+    rules.map_or_else(Approval::everybody, |rules| Approval::by(rules, wait_for as usize))
+}
+
+fn config(args: &Deploy, prepare: Prepare, blocks: u32) -> Result<DeploymentConfig, ServiceError> {
+    Ok(DeploymentConfig {
+        prepare,
+        blocks,
         secret: random()?,
         wait_for: args.wait_for,
         timeout: args.timeout,
         join_window: args.join_window,
-        cards: nics.plan_cards(),
+        // The service knows its cards.
+        cards: Vec::new(),
         limits: PlanLimits::default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    // What boots goes on until this function ends, after whoever takes its news has gone: nobody waits for anybody then.
-    let through = Arc::default();
-    let boot = boot::start(args, public.as_ref(), &through, tell.clone())?;
-    let began = clock.now();
-    let mut deployment = Deployment::new(config, began);
-    let (mut keys, mut earlier_egress, mut last_id) = (Keys::new(), 0, 0);
-    let hears_codes = rules.as_ref().is_some_and(|rules| rules.codes);
-    let mut approval = rules.map_or_else(Approval::everybody, |rules| Approval::by(rules, args.wait_for as usize));
-    if let Some(unfinished) = unfinished {
-        for boot in unfinished.approved {
-            approval.expect_back(boot, unfinished.keys.get(&boot).copied().flatten());
-        }
-        (keys, earlier_egress, last_id) = (unfinished.keys, unfinished.egress, unfinished.saved.last_id);
-        deployment.expect_back(unfinished.saved, args.resume, began);
-    }
-    if hears_codes {
-        let tell = tell.clone();
-        approve::hear_codes(move |heard| tell(News::Heard(heard))).map_err(system("starting a thread"))?;
-    }
-    let mut parts = Parts {
-        listener,
-        answerer,
-        signals: Signals::take().map_err(system("taking over signals"))?,
-        news,
-        checker: Checker::start(image, tell).map_err(system("starting a thread"))?,
-        nics,
-        secret,
-        context,
-        progress: Progress::start(style(args.progress, hears_codes), facts.clone())
-            .map_err(system("starting a thread"))?,
-        deployment,
-        id: deployment_id,
-        last_id,
-        gate: Gate::new(approval, began),
-        plan: Plan::default(),
-        turned_away: None,
-        keys,
-        keeper,
-        earlier_egress,
-        through,
-        poll,
-    };
-    boot.iter().for_each(|server| parts.progress.line(server.describe()));
-    register(&mut parts).map_err(system("starting the event loop"))?;
-    let parts = EventLoop::new(parts, began).run().map_err(system("waiting for events"))?;
-    end(parts, &facts, began, report)
+    })
 }
 
 /// What somebody types and a table that is drawn over itself would get in each other's way.
@@ -309,43 +197,11 @@ fn secret_key(args: &Deploy) -> Result<Option<SecretKey>, KeyFileError> {
     Ok(Some(secret))
 }
 
-fn random<const N: usize>() -> Result<[u8; N], DeployError> {
+fn random<const N: usize>() -> Result<[u8; N], ServiceError> {
     let mut bytes = [0; N];
     let filled = getrandom::fill(&mut bytes).map_err(io::Error::other);
-    filled.map_err(system("drawing random bytes"))?;
+    filled.map_err(ServiceError::system("drawing random bytes"))?;
     Ok(bytes)
-}
-
-fn in_use(what: &'static str, port: u16, operation: &'static str, error: io::Error) -> DeployError {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => DeployError::PortInUse { what, port },
-        _ => system(operation)(error),
-    }
-}
-
-/// Listens for control links on both families, or on IPv4 alone where there is no IPv6.
-fn listen(port: u16) -> Result<TcpListener, DeployError> {
-    let both = std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
-    let listener = match both {
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-            std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
-        }
-        both => both,
-    };
-    let listener = listener.and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    listener.map(TcpListener::from_std).map_err(|error| in_use("TCP", port, "listening for agents", error))
-}
-
-fn news(waker: Waker) -> (impl Fn(News) + Clone + Send + Sync, Receiver<News>) {
-    let (sender, receiver) = sync_channel(NEWS);
-    let waker = Arc::new(waker);
-    let tell = move |news| {
-        // At the very end nobody listens any more.
-        if sender.send(news).is_ok() {
-            let _ = waker.wake();
-        }
-    };
-    (tell, receiver)
 }
 
 fn facts(args: &Deploy, image: &Resolved, deployment: DeploymentId, key: Option<String>) -> Facts {
@@ -380,61 +236,5 @@ fn prepare(args: &Deploy, image: &Resolved, deployment: DeploymentId) -> Prepare
         free: args.free,
         then: args.then,
         fresh: args.fresh,
-    }
-}
-
-fn register(parts: &mut Parts) -> io::Result<()> {
-    let registry = parts.poll.registry();
-    registry.register(&mut parts.listener, LISTENER, Interest::READABLE)?;
-    registry.register(parts.answerer.socket(), DISCOVERY, Interest::READABLE)?;
-    registry.register(parts.signals.receiver(), SIGNALS, Interest::READABLE)
-}
-
-/// Shows how it ended, writes the report and gives the exit code.
-fn end(parts: Parts, facts: &Facts, began: Time, report: Option<Output>) -> Result<ExitCode, Failure> {
-    let Parts { mut deployment, plan, context, progress, turned_away, gate, last_id, .. } = parts;
-    for (id, machine) in (last_id + 1..).map(NodeId).zip(gate.unapproved()) {
-        deployment.on_unapproved(id, machine, context.clock.now());
-    }
-    let egress = context.egress.load(Ordering::Relaxed);
-    let code = deployment.exit_code().unwrap_or(ExitCode::NodesFailed as u8);
-    progress.end(Tracker::default().snapshot(&deployment, began, egress, context.clock.now()), code);
-    if let Some(report) = report
-        && let Err(error) = report.write(&Report::of(&deployment, &plan, facts, egress).to_text())
-    {
-        // The nodes are what counts: the exit code stays theirs.
-        complain(&Failure::from(error).to_string());
-    }
-    if let Some(line) = verdict(&deployment, turned_away.as_deref()) {
-        complain(&line);
-    }
-    Ok(match code {
-        0 => ExitCode::Done,
-        1 => ExitCode::NotDone,
-        _ => ExitCode::NodesFailed,
-    })
-}
-
-/// What went wrong, in one line. `turned_away` tells of an agent that was not let in.
-fn verdict(deployment: &Deployment, turned_away: Option<&str>) -> Option<String> {
-    let Stage::Over { started, stopped } = deployment.stage() else { return None };
-    let why = deployment.nodes().find_map(|node| match node.standing {
-        Standing::Refused { reason, detail } if !started => Some((node, *reason, detail)),
-        Standing::Ended(end) if end.state == EndState::Failed => Some((node, end.reason, &end.detail)),
-        _ => None,
-    });
-    let why = why.map(|(node, reason, detail)| format!("{}: {reason}: {}", shown(&node.name()), shown(detail)));
-    let why = why.or(turned_away.filter(|_| !started).map(str::to_owned));
-    let why = why.map_or(String::new(), |why| format!(": {why}"));
-    match (started, stopped) {
-        (false, true) => Some("nothing was started: stopped".to_owned()),
-        (false, false) => Some(format!("nothing was started: too few nodes were ready in time{why}")),
-        (true, stopped) => {
-            let placed = || deployment.nodes().filter(|node| node.place.is_some());
-            let bad = |node: &NodeRecord<'_>| node.outcome().is_none_or(|end| end.state == EndState::Failed);
-            let (all, failed) = (placed().count(), placed().filter(bad).count());
-            let stopped = if stopped { "stopped: " } else { "" };
-            (failed > 0).then(|| format!("{stopped}{failed} of {all} nodes failed{why}"))
-        }
     }
 }

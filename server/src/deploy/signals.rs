@@ -1,8 +1,11 @@
 //! The operator's wish to stop: the first one is carried out in order, the second one at once.
 
 use mio::net::UnixStream;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -54,6 +57,22 @@ impl Signals {
             came = true;
         }
         came
+    }
+
+    /// Calls `tell` on a thread of its own whenever a signal came.
+    pub(crate) fn watch(mut self, tell: impl Fn() + Send + 'static) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name("slidecast-signal".to_owned());
+        thread.spawn(move || {
+            loop {
+                let waited = poll(&mut [PollFd::new(self.receiver.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+                if self.came() {
+                    tell();
+                } else if waited.is_err_and(|errno| errno != Errno::EINTR) {
+                    return;
+                }
+            }
+        })?;
+        Ok(())
     }
 
     /// From now on a signal ends the program at once, with `code`.

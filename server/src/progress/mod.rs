@@ -99,56 +99,20 @@ struct Mailbox {
     end: Option<u8>,
 }
 
-/// Where the event loop leaves what is to be shown.
-#[derive(Debug)]
-pub struct Progress {
-    mailbox: Arc<(Mutex<Mailbox>, Condvar)>,
-    ended: Receiver<()>,
-}
+/// Takes lines to show from any thread, also before [`Progress::start`].
+#[derive(Clone, Debug, Default)]
+pub struct Lines(Arc<(Mutex<Mailbox>, Condvar)>);
 
-impl Progress {
-    /// Starts to show a deployment on standard output.
-    ///
-    /// # Errors
-    /// The system starts no thread.
-    pub fn start(style: ProgressStyle, facts: Arc<Facts>) -> io::Result<Self> {
-        let mut face = match style {
-            ProgressStyle::None => Face::None,
-            ProgressStyle::Json => Face::Json(Json::default()),
-            ProgressStyle::Auto if io::stdout().is_terminal() => Face::Table(Table::default()),
-            ProgressStyle::Auto | ProgressStyle::Plain => Face::Plain(Plain::default()),
-        };
-        let mailbox = Arc::new((Mutex::new(Mailbox::default()), Condvar::new()));
-        let (done, ended) = sync_channel(1);
-        let thread_mailbox = mailbox.clone();
-        let thread = std::thread::Builder::new().name("slidecast-progress".to_owned());
-        thread.spawn(move || {
-            // Standard output closed: nobody wants to know. The deployment goes on.
-            let _ = run(&mut face, &facts, &thread_mailbox);
-            let _ = done.send(());
-        })?;
-        Ok(Self { mailbox, ended })
-    }
-
+impl Lines {
     fn leave(&self, what: impl FnOnce(&mut Mailbox)) {
-        let (mailbox, news) = &*self.mailbox;
+        let (mailbox, news) = &*self.0;
         what(&mut mailbox.lock().unwrap_or_else(PoisonError::into_inner));
         news.notify_one();
-    }
-
-    /// Shows the deployment as it is now; an older snapshot that was not shown yet never will be.
-    pub fn show(&self, snapshot: Snapshot) {
-        self.leave(|mailbox| mailbox.snapshot = Some(Box::new(snapshot)));
     }
 
     /// Shows a line of text that is fit to show.
     pub fn line(&self, text: String) {
         self.item(Item::Line(text));
-    }
-
-    /// Tells of an agent that waits for approval.
-    pub fn unapproved(&self, view: UnapprovedView) {
-        self.item(Item::Unapproved(Box::new(view)));
     }
 
     fn item(&self, item: Item) {
@@ -159,10 +123,56 @@ impl Progress {
             }
         });
     }
+}
+
+/// Where the event loop leaves what is to be shown.
+#[derive(Debug)]
+pub struct Progress {
+    lines: Lines,
+    ended: Receiver<()>,
+}
+
+impl Progress {
+    /// Starts to show a deployment, and `lines`, on standard output.
+    ///
+    /// # Errors
+    /// The system starts no thread.
+    pub fn start(style: ProgressStyle, facts: Arc<Facts>, lines: Lines) -> io::Result<Self> {
+        let mut face = match style {
+            ProgressStyle::None => Face::None,
+            ProgressStyle::Json => Face::Json(Json::default()),
+            ProgressStyle::Auto if io::stdout().is_terminal() => Face::Table(Table::default()),
+            ProgressStyle::Auto | ProgressStyle::Plain => Face::Plain(Plain::default()),
+        };
+        let (done, ended) = sync_channel(1);
+        let mailbox = lines.0.clone();
+        let thread = std::thread::Builder::new().name("slidecast-progress".to_owned());
+        thread.spawn(move || {
+            // Standard output closed: nobody wants to know. The deployment goes on.
+            let _ = run(&mut face, &facts, &mailbox);
+            let _ = done.send(());
+        })?;
+        Ok(Self { lines, ended })
+    }
+
+    /// Shows the deployment as it is now; an older snapshot that was not shown yet never will be.
+    pub fn show(&self, snapshot: Box<Snapshot>) {
+        self.lines.leave(|mailbox| mailbox.snapshot = Some(snapshot));
+    }
+
+    /// Shows a line of text that is fit to show.
+    pub fn line(&self, text: String) {
+        self.lines.line(text);
+    }
+
+    /// Tells of an agent that waits for approval.
+    pub fn unapproved(&self, view: Box<UnapprovedView>) {
+        self.lines.item(Item::Unapproved(view));
+    }
 
     /// Shows the end, and waits a moment until it was written.
     pub fn end(self, snapshot: Snapshot, code: u8) {
-        self.leave(|mailbox| (mailbox.snapshot, mailbox.end) = (Some(Box::new(snapshot)), Some(code)));
+        self.lines.leave(|mailbox| (mailbox.snapshot, mailbox.end) = (Some(Box::new(snapshot)), Some(code)));
         if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(LAST_WORDS) {
             log::debug!("standard output is blocked; the last update was not shown");
         }

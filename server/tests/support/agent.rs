@@ -30,6 +30,10 @@ pub(crate) struct Agent {
     /// Orders that came while blocks did.
     orders: VecDeque<ToAgent>,
     closed: bool,
+    /// Its number, once the server has given it one.
+    node: NodeId,
+    /// The hardware address of its card.
+    mac: [u8; 6],
 }
 
 /// What an agent found in the end.
@@ -41,6 +45,11 @@ pub(crate) struct Received {
 impl Agent {
     /// Connects and says hello.
     pub(crate) fn connect(port: u16, server: Option<PublicKey>) -> Result<Self, ChannelError> {
+        Self::connect_as(port, server, [0; 6])
+    }
+
+    /// As [`Agent::connect`], with a card that has this hardware address.
+    pub(crate) fn connect_as(port: u16, server: Option<PublicKey>, mac: [u8; 6]) -> Result<Self, ChannelError> {
         let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -53,6 +62,8 @@ impl Agent {
             beat: Instant::now(),
             orders: VecDeque::new(),
             closed: false,
+            node: NodeId(0),
+            mac,
         };
         while !agent.channel.is_open() {
             agent.pump()?;
@@ -65,7 +76,7 @@ impl Agent {
     fn hello(&self) -> Hello {
         let card = Card {
             name: "lo".to_owned(),
-            mac: [0; 6],
+            mac: self.mac,
             addresses: vec!["127.0.0.1".parse().unwrap()],
             mbits: 1000,
             up: true,
@@ -136,8 +147,21 @@ impl Agent {
         }
         self.pump().unwrap();
         while let Some(message) = self.channel.poll_message() {
-            self.orders.push_back(ToAgent::parse(&message).unwrap());
+            let order = ToAgent::parse(&message).unwrap();
+            if let ToAgent::Welcome(welcome) = &order {
+                self.node = welcome.node;
+            }
+            self.orders.push_back(order);
         }
+    }
+
+    /// Waits, heard by the server, for as long as `goes_on`; gives the orders that came.
+    pub(crate) fn idle(&mut self, mut goes_on: impl FnMut() -> bool) -> Vec<ToAgent> {
+        while goes_on() {
+            assert!(!self.closed, "the server hung up");
+            self.poll();
+        }
+        self.orders.drain(..).collect()
     }
 
     /// Waits for an order that `wanted` takes; others are dropped.
@@ -175,30 +199,14 @@ impl Agent {
     /// Receives the image as the head of a chain of one, or gives up after `most` blocks. Blocks whose CRC is wrong are
     /// asked for again.
     pub(crate) fn receive(&mut self, prepare: &Prepare, join: &Join, most: u32) -> Option<Received> {
-        let (mut link, _) = self.listener.accept().unwrap();
-        link.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
-        let mut receiver = None;
+        let (mut link, mut receiver) = self.take_call(join);
         let (mut header, mut parts, mut blocks) = (None, Vec::new(), BlockSet::empty(0));
         let mut decoder = Decoder::new();
+        let mut answered = true;
         loop {
-            let mut head = [0; HEADER_LEN];
-            link.read_exact(&mut head).ok()?;
-            let frame = Header::parse(&head).unwrap();
-            let mut payload = vec![0; frame.payload_len as usize];
-            link.read_exact(&mut payload).ok()?;
             let now = self.now();
-            if receiver.is_none() {
-                let terms = Terms {
-                    deployment: join.deployment,
-                    epoch: join.epoch,
-                    pass: join.pass,
-                    from: NodeId::SERVER,
-                    to: NodeId(1),
-                    key: join.upstream.key.clone(),
-                    class: join.upstream.class,
-                };
-                receiver = Some(Receiver::answer(terms, &frame, &payload, false, [9; 16], now).unwrap());
-            } else if let Some(receiver) = &mut receiver {
+            if !std::mem::take(&mut answered) {
+                let (frame, payload) = read_frame(&mut link)?;
                 if frame.kind == Kind::Block {
                     receiver.on_block(&frame, now).unwrap();
                     receiver.on_block_complete(BlockNo(frame.number));
@@ -231,7 +239,6 @@ impl Agent {
                     }
                 }
             }
-            let receiver = receiver.as_mut().unwrap();
             receiver.on_time(0, RING, RING, now).unwrap();
             while let Some(bytes) = receiver.poll_control() {
                 link.write_all(&bytes).ok()?;
@@ -240,6 +247,27 @@ impl Agent {
                 return None;
             }
             self.poll();
+        }
+    }
+
+    /// Takes the call of the server for this place. Calls for places in deployments that are over are let go.
+    fn take_call(&self, join: &Join) -> (TcpStream, Receiver) {
+        loop {
+            let (mut link, _) = self.listener.accept().unwrap();
+            link.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            let Some((frame, payload)) = read_frame(&mut link) else { continue };
+            let terms = Terms {
+                deployment: join.deployment,
+                epoch: join.epoch,
+                pass: join.pass,
+                from: NodeId::SERVER,
+                to: self.node,
+                key: join.upstream.key.clone(),
+                class: join.upstream.class,
+            };
+            if let Ok(receiver) = Receiver::answer(terms, &frame, &payload, false, [9; 16], self.now()) {
+                return (link, receiver);
+            }
         }
     }
 
@@ -280,6 +308,16 @@ impl Agent {
     pub(crate) fn wait_for_abort(&mut self) -> Abort {
         self.wait(|order| if let ToAgent::Abort(abort) = order { Some(abort) } else { None })
     }
+}
+
+/// The next frame; nothing if the link is over.
+fn read_frame(link: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
+    let mut head = [0; HEADER_LEN];
+    link.read_exact(&mut head).ok()?;
+    let frame = Header::parse(&head).unwrap();
+    let mut payload = vec![0; frame.payload_len as usize];
+    link.read_exact(&mut payload).ok()?;
+    Some((frame, payload))
 }
 
 fn check(part: &Part, frame: &Header, payload: &[u8], decoder: &mut Decoder) {

@@ -22,12 +22,7 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (disk, image) = (dir.path().join("disk.raw"), dir.path().join("base.slide"));
-        let mut random = blake3_stream();
-        let mut bytes = vec![0; 24 << 20];
-        random(&mut bytes[..12 << 20]);
-        std::fs::write(&disk, &bytes).unwrap();
-        create(&CreateOptions::new(&disk, &image), |_| {}).unwrap();
+        let image = make_image(dir.path(), "base", 0);
         // Free now; nobody else on this machine picks ports from the dynamic range by hand.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Self { dir, image, port }
@@ -67,10 +62,14 @@ impl Sandbox {
     }
 }
 
-/// Random-looking bytes that are the same in every run.
-fn blake3_stream() -> impl FnMut(&mut [u8]) {
-    let mut reader = blake3::Hasher::new().finalize_xof();
-    move |out| reader.fill(out)
+/// An image of a disk of 24 MiB, half of it bytes that look random and are the same in every run, the rest zeros.
+pub(crate) fn make_image(dir: &Path, name: &str, seed: u8) -> PathBuf {
+    let (disk, image) = (dir.join(format!("{name}.raw")), dir.join(format!("{name}.slide")));
+    let mut bytes = vec![0; 24 << 20];
+    blake3::Hasher::new().update(&vec![seed; usize::from(seed)]).finalize_xof().fill(&mut bytes[..12 << 20]);
+    std::fs::write(&disk, &bytes).unwrap();
+    create(&CreateOptions::new(&disk, &image), |_| {}).unwrap();
+    image
 }
 
 /// A running deployment; killed if a test fails.

@@ -4,20 +4,21 @@
 //! The same command given again goes on by itself when it is given in time; any other command is a new deployment. A lock
 //! beside the file keeps two live deployments apart.
 
+mod contents;
+
 use super::writer::{Store, Writer};
+use contents::{Contents, NodeContents, micros};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use slidecast_proto::approval::Boot;
-use slidecast_proto::control::{HOLD, Prepare, Ready};
-use slidecast_proto::deployment::{Place, Saved, SavedEnd, SavedNode};
+use slidecast_proto::control::{HOLD, Prepare};
+use slidecast_proto::deployment::Saved;
 use slidecast_proto::noise::PublicKey;
-use slidecast_proto::plan::CardId;
-use slidecast_proto::units::{DeploymentId, NodeId};
+use slidecast_proto::units::DeploymentId;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,23 +32,51 @@ const DEAD_AFTER: Duration = Duration::from_secs(3600);
 const LONGEST: u64 = 256 << 20;
 
 /// The keys that the agents of each run have proven to have.
-pub(super) type Keys = HashMap<[u8; 16], Option<PublicKey>>;
+pub type Keys = HashMap<[u8; 16], Option<PublicKey>>;
 
 /// Why there is nothing to go on with, or no way to keep anything.
 #[derive(Debug)]
-pub(super) enum StateError {
+pub enum StateError {
     /// The system refused.
-    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// To this file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
     /// No deployment was left unfinished.
-    Nothing { path: PathBuf },
+    Nothing {
+        /// Where its state would be.
+        path: PathBuf,
+    },
     /// A running deployment keeps its state there.
-    Busy { path: PathBuf },
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is not a state that this version wrote.
-    Malformed { path: PathBuf, what: String },
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The saved deployment differs in what was asked for.
-    Other { image: String, what: &'static str },
+    Other {
+        /// Its image.
+        image: String,
+        /// The flag that differs.
+        what: &'static str,
+    },
     /// Its agents have given up.
-    Old { image: String, seconds: u64 },
+    Old {
+        /// Its image.
+        image: String,
+        /// How long ago the server ended.
+        seconds: u64,
+    },
 }
 
 impl fmt::Display for StateError {
@@ -83,7 +112,7 @@ impl std::error::Error for StateError {
 
 /// What the operator asked for: a command that asks for the same goes on with the deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Asked {
+pub struct Asked {
     root: String,
     target: String,
     verify: String,
@@ -94,7 +123,9 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn of(prepare: &Prepare, insecure: bool) -> Self {
+    /// What these orders for agents ask for.
+    #[must_use]
+    pub fn of(prepare: &Prepare, insecure: bool) -> Self {
         Self {
             root: prepare.root.to_string(),
             target: prepare.selector.clone(),
@@ -121,74 +152,24 @@ impl Asked {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Contents {
-    version: u32,
-    image: String,
-    asked: Asked,
-    deployment: String,
-    /// When the server was alive, in seconds since 1970.
-    alive: u64,
-    egress_bytes: u64,
-    elapsed_us: u64,
-    pass: u32,
-    last_id: u32,
-    nodes: Vec<NodeContents>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct NodeContents {
-    id: u32,
-    boot: String,
-    key: Option<String>,
-    hostname: String,
-    card: String,
-    address: IpAddr,
-    chain: u16,
-    position: u16,
-    target: String,
-    describe: String,
-    bytes: u64,
-    rotational: bool,
-    direct: bool,
-    comparable: bool,
-    ring: u64,
-    repairs: u32,
-    moved: bool,
-    late: bool,
-    /// A code that was typed let it in.
-    #[serde(default)]
-    approved: bool,
-    end: Option<EndContents>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct EndContents {
-    state: String,
-    reason: String,
-    detail: String,
-    verified: String,
-    blocks_written: u32,
-    blocks_kept: u32,
-    last_look: String,
-    last_look_blocks: u32,
-    after_us: u64,
-}
-
 /// A deployment that another run of the server left.
 #[derive(Debug)]
-pub(super) struct Unfinished {
-    pub(super) deployment: DeploymentId,
-    pub(super) saved: Saved,
-    pub(super) keys: Keys,
+pub struct Unfinished {
+    /// Its id.
+    pub deployment: DeploymentId,
+    /// Its nodes.
+    pub saved: Saved,
+    /// The keys of its agents.
+    pub keys: Keys,
     /// Runs of agents that a typed code let in.
-    pub(super) approved: Vec<Boot>,
-    pub(super) egress: u64,
+    pub approved: Vec<Boot>,
+    /// Bytes that the server had sent.
+    pub egress: u64,
 }
 
 /// What was found.
 #[derive(Debug)]
-pub(super) enum Found {
+pub enum Found {
     /// Nothing that this command could go on with.
     Nothing,
     /// The same, which is to go on if its agents come back.
@@ -199,7 +180,7 @@ pub(super) enum Found {
 
 /// Keeps the state of one deployment.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub struct Keeper {
     path: PathBuf,
     port: u16,
     image: String,
@@ -212,7 +193,10 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Takes the place for the deployment on `port` in `folder`.
-    pub(super) fn open(folder: &Path, port: u16, image: String, asked: Asked) -> Result<Self, StateError> {
+    ///
+    /// # Errors
+    /// [`StateError`]: it is taken, or the system refuses.
+    pub fn open(folder: &Path, port: u16, image: String, asked: Asked) -> Result<Self, StateError> {
         let io = |operation, path: &Path| {
             let path = path.to_owned();
             move |source| StateError::Io { operation, path, source }
@@ -232,7 +216,10 @@ impl Keeper {
     }
 
     /// Looks for a deployment to go on with. Only with `resume` it is an error that there is none.
-    pub(super) fn find(&self, resume: bool, now: SystemTime) -> Result<Found, StateError> {
+    ///
+    /// # Errors
+    /// [`StateError`]: why there is nothing to go on with.
+    pub fn find(&self, resume: bool, now: SystemTime) -> Result<Found, StateError> {
         match self.read(now) {
             Ok(unfinished) => Ok(Found::Unfinished(Box::new(unfinished))),
             Err(error) if resume => Err(error),
@@ -242,7 +229,7 @@ impl Keeper {
     }
 
     /// From now on the state is that of this deployment.
-    pub(super) fn begin(&mut self, deployment: DeploymentId) {
+    pub fn begin(&mut self, deployment: DeploymentId) {
         self.deployment = deployment;
     }
 
@@ -283,7 +270,7 @@ impl Keeper {
     pub(super) fn keep(
         &mut self,
         saved: &Saved,
-        keys: &Keys,
+        key_of: impl Fn(&Boot) -> Option<PublicKey>,
         was_typed: impl Fn(&Boot) -> bool,
         egress: u64,
         sync: bool,
@@ -298,7 +285,11 @@ impl Keeper {
             elapsed_us: micros(saved.elapsed),
             pass: saved.pass,
             last_id: saved.last_id,
-            nodes: saved.nodes.iter().map(|node| NodeContents::of(node, keys, was_typed(&node.boot))).collect(),
+            nodes: saved
+                .nodes
+                .iter()
+                .map(|node| NodeContents::of(node, key_of(&node.boot), was_typed(&node.boot)))
+                .collect(),
         };
         self.writer.as_ref().map(|writer| writer.keep(contents, sync))
     }
@@ -364,121 +355,6 @@ fn collect(folder: &Path, port: u16, now: SystemTime) {
 
 fn unix(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    let mut bytes = [0; N];
-    if digits.len() != 2 * N || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
-}
-
-impl Contents {
-    fn unpack(self) -> Option<Unfinished> {
-        let deployment = DeploymentId(unhex(&self.deployment)?);
-        let (mut keys, mut approved) = (Keys::new(), Vec::new());
-        let mut nodes = Vec::with_capacity(self.nodes.len());
-        for node in self.nodes {
-            let key = node.key.as_deref().map(str::parse::<PublicKey>).transpose().ok()?;
-            let was_typed = node.approved;
-            let node = node.unpack(deployment)?;
-            keys.insert(node.boot, key);
-            approved.extend(was_typed.then_some(node.boot));
-            nodes.push(node);
-        }
-        let elapsed = Duration::from_micros(self.elapsed_us);
-        let saved = Saved { pass: self.pass, last_id: self.last_id, elapsed, nodes };
-        Some(Unfinished { deployment, saved, keys, approved, egress: self.egress_bytes })
-    }
-}
-
-impl NodeContents {
-    fn of(node: &SavedNode, keys: &Keys, approved: bool) -> Self {
-        let Ready { target, describe, bytes, rotational, direct, comparable, ring, .. } = node.ready.clone();
-        Self {
-            id: node.id.0,
-            boot: hex(&node.boot),
-            key: keys.get(&node.boot).copied().flatten().map(|key| key.to_string()),
-            hostname: node.hostname.clone(),
-            card: node.card.0.clone(),
-            address: node.address,
-            chain: node.place.chain,
-            position: node.place.position,
-            target,
-            describe,
-            bytes,
-            rotational,
-            direct,
-            comparable,
-            ring,
-            repairs: node.repairs,
-            moved: node.moved,
-            late: node.late,
-            approved,
-            end: node.end.as_ref().map(EndContents::of),
-        }
-    }
-
-    fn unpack(self, deployment: DeploymentId) -> Option<SavedNode> {
-        let Self { target, describe, bytes, rotational, direct, comparable, ring, .. } = self;
-        Some(SavedNode {
-            id: NodeId(self.id),
-            boot: unhex(&self.boot)?,
-            hostname: self.hostname,
-            card: CardId(self.card),
-            address: self.address,
-            place: Place { chain: self.chain, position: self.position },
-            ready: Ready { deployment, target, describe, bytes, rotational, direct, comparable, ring },
-            end: match self.end {
-                None => None,
-                Some(end) => Some(end.unpack()?),
-            },
-            repairs: self.repairs,
-            moved: self.moved,
-            late: self.late,
-        })
-    }
-}
-
-impl EndContents {
-    fn of(end: &SavedEnd) -> Self {
-        Self {
-            state: end.state.to_string(),
-            reason: end.reason.to_string(),
-            detail: end.detail.clone(),
-            verified: end.verified.to_string(),
-            blocks_written: end.blocks.0,
-            blocks_kept: end.blocks.1,
-            last_look: end.last_look.0.to_string(),
-            last_look_blocks: end.last_look.1,
-            after_us: micros(end.after),
-        }
-    }
-
-    fn unpack(self) -> Option<SavedEnd> {
-        Some(SavedEnd {
-            state: self.state.parse().ok()?,
-            reason: self.reason.parse().ok()?,
-            detail: self.detail,
-            verified: self.verified.parse().ok()?,
-            blocks: (self.blocks_written, self.blocks_kept),
-            last_look: (self.last_look.parse().ok()?, self.last_look_blocks),
-            after: Duration::from_micros(self.after_us),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 use super::*;
 use crate::failure::one_line;
+use slidecast_proto::control::Ready;
+use slidecast_proto::deployment::{Place, SavedEnd, SavedNode};
+use slidecast_proto::plan::CardId;
 use slidecast_proto::reason::{EndState, LookedAt, Reason, Verified};
+use slidecast_proto::units::NodeId;
 
 const PORT: u16 = 7531;
 
@@ -62,7 +66,7 @@ fn saved() -> Saved {
 }
 
 fn wait_until_kept(keeper: &mut Keeper) {
-    let number = keeper.keep(&saved(), &Keys::new(), |_| false, 78, false).unwrap();
+    let number = keeper.keep(&saved(), |_| None, |_| false, 78, false).unwrap();
     while !keeper.is_kept(number) {
         std::thread::yield_now();
     }
@@ -71,7 +75,13 @@ fn wait_until_kept(keeper: &mut Keeper) {
 /// Leaves a state as a killed server does.
 fn leave(folder: &Path) -> Keys {
     let keys = Keys::from([([3; 16], Some(PublicKey([5; 32]))), ([4; 16], None)]);
-    open(folder, asked()).unwrap().keep(&saved(), &keys, |boot| *boot == [4; 16], 77, true);
+    open(folder, asked()).unwrap().keep(
+        &saved(),
+        |boot| keys.get(boot).copied().flatten(),
+        |boot| *boot == [4; 16],
+        77,
+        true,
+    );
     keys
 }
 
@@ -85,7 +95,7 @@ fn what_is_kept_comes_back_and_is_gone_at_the_end() {
     assert_eq!((found.keys, found.approved), (keys.clone(), vec![[4; 16]]));
     keeper.remove();
     assert!(matches!(keeper.find(false, SystemTime::now()), Ok(Found::Unfinished(_))), "not before it is ours");
-    keeper.keep(&saved(), &keys, |_| false, 78, false);
+    keeper.keep(&saved(), |boot| keys.get(boot).copied().flatten(), |_| false, 78, false);
     wait_until_kept(&mut keeper);
     keeper.remove();
     drop(keeper);

@@ -5,6 +5,7 @@ use crate::shown::shown;
 use mio::Token;
 use slidecast_proto::approval::{Approval, ApprovalEvent, Boot, Caller, Entry, HeldId, Share, Typed, Unapproved};
 use slidecast_proto::control::{ToAgent, ToServer};
+use slidecast_proto::noise::PublicKey;
 use slidecast_proto::units::Time;
 use std::collections::HashMap;
 
@@ -46,6 +47,11 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(approval: Approval, now: Time) -> Self {
         Self { approval, waiting: HashMap::new(), telling: Telling::new(now) }
+    }
+
+    /// A run of an agent that a code let in at an earlier run of the server.
+    pub(super) fn expect_back(&mut self, boot: Boot, key: Option<PublicKey>) {
+        self.approval.expect_back(boot, key);
     }
 
     /// An agent has said hello on this link.

@@ -1,6 +1,5 @@
 //! Checks stored blocks in the image file, off the event loop: reading and unpacking one takes its time.
 
-use super::News;
 use crate::failure::one_line;
 use slidecast_image::Resolved;
 use slidecast_proto::units::BlockNo;
@@ -20,12 +19,15 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    /// Starts the thread; what it finds out goes to `tell`.
-    pub(super) fn start(image: Arc<Resolved>, tell: impl Fn(News) + Send + 'static) -> io::Result<Self> {
+    /// Starts the thread; `tell` gets each block that was checked and what is wrong with it, if anything is.
+    pub(super) fn start(
+        image: Arc<Resolved>,
+        tell: impl Fn(BlockNo, Option<String>) + Send + 'static,
+    ) -> io::Result<Self> {
         let (blocks, asked) = sync_channel::<BlockNo>(WAITING);
         std::thread::Builder::new().name("slidecast-check".to_owned()).spawn(move || {
             while let Ok(block) = asked.recv() {
-                tell(News::Checked(block, image.check_block(block).err().map(|error| one_line(&error))));
+                tell(block, image.check_block(block).err().map(|error| one_line(&error)));
             }
         })?;
         Ok(Self { blocks, asked: HashSet::new() })

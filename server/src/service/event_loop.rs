@@ -1,0 +1,348 @@
+//! The loop of a service: sockets, threads and the clock on one side, the machines (fleet, approval, deployments) on the other. It
+//! carries; the machines decide.
+
+use super::answer::Answerer;
+use super::command::{Command, Handle, News, Start, Teller};
+use super::event::{Closed, Event, Front};
+use super::gate::Gate;
+use super::port::{DISCOVERY, LISTENER, Port, WAKE};
+use super::running::{Act, Known, Running};
+use super::sockets::{ServiceError, Sockets};
+use crate::clock::Clock;
+use crate::nic::Nics;
+use crate::view::Snapshot;
+use mio::{Events, Poll, Token, Waker};
+use slidecast_proto::approval::{Approval, Boot};
+use slidecast_proto::control::{Abort, ToAgent};
+use slidecast_proto::discovery::{Offer, Responder};
+use slidecast_proto::fleet::Fleet;
+use slidecast_proto::noise::{PublicKey, SecretKey};
+use slidecast_proto::reason::Reason;
+use slidecast_proto::units::{DeploymentId, NodeId, Time};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io;
+use std::net::IpAddr;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// How long the end waits for agents to take their last orders.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long the loop waits at most.
+const AT_MOST: Duration = Duration::from_secs(1);
+
+/// What a service is given.
+#[derive(Debug)]
+pub struct ServiceConfig {
+    /// Its sockets.
+    pub sockets: Sockets,
+    /// What offers name. A front end with one deployment gives the id of that one.
+    pub id: DeploymentId,
+    /// The server's key; none with `--insecure`.
+    pub secret: Option<SecretKey>,
+    /// The network cards in use.
+    pub nics: Nics,
+    /// The clock. Where a deployment goes on, its time reaches back to the beginning of that.
+    pub clock: Clock,
+    /// Decides which agents are let in.
+    pub approval: Approval,
+}
+
+/// A service.
+#[derive(Debug)]
+pub struct Service {
+    pub(super) id: DeploymentId,
+    pub(super) clock: Clock,
+    pub(super) port: Port,
+    pub(super) fleet: Fleet,
+    /// Who waits for approval.
+    pub(super) gate: Gate,
+    pub(super) running: BTreeMap<DeploymentId, Running>,
+    /// The control link of each agent that is in.
+    pub(super) nodes: HashMap<NodeId, Token>,
+    /// Addresses of callers that were told of as not let in.
+    pub(super) told: HashSet<IpAddr>,
+    pub(super) events: VecDeque<Event>,
+    news: Receiver<News>,
+    teller: Teller,
+    /// Since when all is over.
+    pub(super) closing: Option<Time>,
+}
+
+/// What the service knows of runs of agents.
+struct Runs<'a> {
+    fleet: &'a Fleet,
+    gate: &'a Gate,
+}
+
+impl Known for Runs<'_> {
+    fn key(&self, boot: &Boot) -> Option<PublicKey> {
+        self.fleet.by_boot(boot)?.key
+    }
+
+    fn was_typed(&self, boot: &Boot) -> bool {
+        self.gate.was_typed(boot)
+    }
+}
+
+impl Service {
+    /// A service without deployments.
+    ///
+    /// # Errors
+    /// The system refuses what the event loop needs.
+    pub fn new(config: ServiceConfig) -> Result<Self, ServiceError> {
+        let ServiceConfig { sockets, id, secret, nics, clock, approval } = config;
+        let offer = Offer { server: secret.as_ref().map(SecretKey::public), port: sockets.port, deployment: id };
+        let answerer = Answerer::new(sockets.seeks, Responder::new(offer, secret.clone()));
+        let answerer = answerer.map_err(ServiceError::system("opening a socket for offers"))?;
+        let starting = || ServiceError::system("starting the event loop");
+        let poll = Poll::new().map_err(starting())?;
+        let (teller, news) = Teller::new(Waker::new(poll.registry(), WAKE).map_err(starting())?);
+        let port = Port::new(poll, sockets.listener, answerer, nics, secret).map_err(starting())?;
+        let began = clock.now();
+        Ok(Self {
+            id,
+            clock,
+            port,
+            fleet: Fleet::new(env!("CARGO_PKG_VERSION").to_owned(), began),
+            gate: Gate::new(approval, began),
+            running: BTreeMap::new(),
+            nodes: HashMap::new(),
+            told: HashSet::new(),
+            events: VecDeque::new(),
+            news,
+            teller,
+            closing: None,
+        })
+    }
+
+    /// Gives commands from other threads.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle(self.teller.clone())
+    }
+
+    /// Starts a deployment. One whose id is in use already is refused.
+    ///
+    /// # Errors
+    /// The system starts no thread.
+    pub fn start(&mut self, mut start: Start) -> io::Result<()> {
+        let id = start.config.prepare.deployment;
+        if self.running.contains_key(&id) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "this deployment runs already"));
+        }
+        start.config.cards = self.port.nics().plan_cards();
+        let wanted = start.wanted.clone();
+        let back = start.resume.as_ref().map(|resume| {
+            let unfinished = &resume.unfinished;
+            let key = |boot: &Boot| unfinished.keys.get(boot).copied().flatten();
+            let nodes: Vec<_> =
+                unfinished.saved.nodes.iter().map(|node| (node.id, node.boot, key(&node.boot))).collect();
+            let approved: Vec<_> = unfinished.approved.iter().map(|boot| (*boot, key(boot))).collect();
+            (unfinished.saved.last_id, nodes, approved)
+        });
+        let running = Running::start(start, self.clock, &self.teller)?;
+        if let Some((last_id, nodes, approved)) = back {
+            self.fleet.reserve(last_id);
+            nodes.into_iter().for_each(|(node, boot, key)| self.fleet.expect_back(node, boot, key, id));
+            approved.into_iter().for_each(|(boot, key)| self.gate.expect_back(boot, key));
+        }
+        self.running.insert(id, running);
+        self.fleet.open(id, wanted);
+        Ok(())
+    }
+
+    /// Runs until a command ends it, and every agent has taken its last order or had time to.
+    ///
+    /// # Errors
+    /// The system does not wait for events.
+    pub fn run(mut self, front: &mut dyn Front) -> io::Result<Closed> {
+        let mut events = Events::with_capacity(256);
+        loop {
+            let now = self.clock.now();
+            if self.closing.is_some_and(|closing| !self.port.has_links() || now.since(closing) >= LAST_WORDS) {
+                return Ok(self.closed());
+            }
+            let patience = self.patience(now);
+            let tokens = self.port.wait(&mut events, patience)?;
+            let now = self.clock.now();
+            for token in tokens {
+                self.serve(token, now);
+            }
+            self.on_time(now);
+            self.settle(front, now);
+            self.show(now);
+            self.flush(front, now);
+        }
+    }
+
+    fn closed(mut self) -> Closed {
+        let unapproved = self.gate.unapproved();
+        Closed { unapproved: unapproved.into_iter().map(|machine| (self.fleet.new_id(), machine)).collect() }
+    }
+
+    /// How long there is nothing to do unless something happens.
+    fn patience(&self, now: Time) -> Duration {
+        let waiting = self.gate.deadline().filter(|_| self.closing.is_none());
+        let ports = [self.port.deadline(), self.fleet.deadline(), waiting];
+        let end = self.closing.map(|closing| closing.after(LAST_WORDS));
+        let deadlines = ports.into_iter().flatten().chain(end).chain(self.running.values().map(Running::deadline));
+        self.clock.until(deadlines.fold(now.after(AT_MOST), Time::min))
+    }
+
+    fn serve(&mut self, token: Token, now: Time) {
+        match token {
+            LISTENER => self.accept(now),
+            DISCOVERY if self.closing.is_none() => self.port.answer(now),
+            DISCOVERY => {}
+            WAKE => self.on_news(now),
+            token => self.serve_link(token, now),
+        }
+    }
+
+    fn on_news(&mut self, now: Time) {
+        while let Ok(news) = self.news.try_recv() {
+            match news {
+                News::Command(command) => self.on_command(command, now),
+                News::Feed(id, serial, event) => {
+                    if let Some(running) = self.running.get_mut(&id) {
+                        running.on_feed(serial, event, now);
+                    }
+                }
+                News::Checked(id, block, fault) => {
+                    if let Some(running) = self.running.get_mut(&id) {
+                        running.on_checked(block, fault.as_deref(), now);
+                    }
+                }
+                News::Kept => {}
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command, now: Time) {
+        match command {
+            Command::Start(start) => {
+                let id = start.config.prepare.deployment;
+                if let Err(error) = self.start(*start) {
+                    self.events.push_back(Event::NotStarted(id, error));
+                }
+            }
+            Command::Stop(id) => {
+                let Some(running) = self.running.get_mut(&id) else { return };
+                self.events.push_back(Event::Stopping(id, running.machine.stage()));
+                running.machine.on_stop(now);
+            }
+            Command::Heard(heard) => {
+                let lines = self.gate.on_heard(&heard, now);
+                self.events.extend(lines.into_iter().map(|line| Event::Line(None, line)));
+                self.on_changed();
+            }
+            Command::Close => self.close(now),
+        }
+    }
+
+    /// All is over: whoever still waits hears that it waits in vain.
+    fn close(&mut self, now: Time) {
+        if self.closing.is_some() {
+            return;
+        }
+        self.closing = Some(now);
+        let detail = "the deployment ended before this machine was approved".to_owned();
+        let abort = ToAgent::Abort(Abort { deployment: self.id, reason: Reason::NotApproved, detail });
+        self.gate.all().into_iter().for_each(|token| self.send_on(token, &abort, now));
+        self.nodes.clear();
+        self.running.clear();
+        self.port.part_all(now);
+    }
+
+    /// Something that all deployments show is new.
+    pub(super) fn on_changed(&mut self) {
+        self.running.values_mut().for_each(|running| running.changed = true);
+    }
+
+    fn on_time(&mut self, now: Time) {
+        if self.port.on_time(now) {
+            self.accept(now);
+        }
+        let runs = Runs { fleet: &self.fleet, gate: &self.gate };
+        self.running.values_mut().for_each(|running| running.on_time(&runs, now));
+        self.fleet.on_time(now);
+        if self.closing.is_none() {
+            let Self { gate, fleet, running, .. } = self;
+            gate.on_time(&|boot| is_here(fleet, running, boot), now);
+        }
+    }
+
+    /// Does what the machines ask for, until they ask for nothing more.
+    fn settle(&mut self, front: &mut dyn Front, now: Time) {
+        loop {
+            self.carry_gate(now);
+            self.carry_fleet(now);
+            let ended = self.carry_out(now);
+            self.flush(front, now);
+            if ended.is_empty() || self.closing.is_some() {
+                return;
+            }
+            // Only now: where all ends with a deployment, its agents are not told that they are idle.
+            ended.into_iter().for_each(|id| self.fleet.close(id));
+        }
+    }
+
+    fn flush(&mut self, front: &mut dyn Front, now: Time) {
+        while let Some(event) = self.events.pop_front() {
+            if let Some(command) = front.on_event(event) {
+                self.on_command(command, now);
+            }
+        }
+    }
+
+    /// Does what the deployments want; gives those that are over.
+    fn carry_out(&mut self, now: Time) -> Vec<DeploymentId> {
+        let mut ended = Vec::new();
+        let all: Vec<DeploymentId> = self.running.keys().copied().collect();
+        for id in all {
+            loop {
+                let runs = Runs { fleet: &self.fleet, gate: &self.gate };
+                let Some(running) = self.running.get_mut(&id) else { break };
+                let Some(act) = running.poll(&runs, now) else { break };
+                // The same run may have called again meanwhile.
+                let is_gone = |node| running.machine.node(node).is_none();
+                match act {
+                    Act::Send(node, order) => self.send(node, &order, now),
+                    Act::Line(line) => self.events.push_back(Event::Line(Some(id), line)),
+                    Act::HasImage(macs) => self.events.push_back(Event::HasImage(id, macs)),
+                    Act::Forget(node) if is_gone(node) => {
+                        self.fleet.forget(node);
+                        let token = self.nodes.remove(&node);
+                        token.into_iter().for_each(|token| self.port.part(token, now));
+                    }
+                    Act::Replaced(old) if is_gone(old) => self.fleet.forget(old),
+                    Act::Forget(_) | Act::Replaced(_) => {}
+                    Act::Over => {
+                        let finished = self.running.remove(&id).map(Running::finish);
+                        self.events.extend(finished.map(|finished| Event::Over(Box::new(finished))));
+                        ended.push(id);
+                    }
+                }
+            }
+        }
+        ended
+    }
+
+    fn show(&mut self, now: Time) {
+        let unapproved = self.gate.count();
+        for (id, running) in &mut self.running {
+            if let Some(snapshot) = running.show(now) {
+                self.events.push_back(Event::Snapshot(*id, Box::new(Snapshot { unapproved, ..snapshot })));
+            }
+        }
+    }
+}
+
+/// Whether this run of an agent is in and connected.
+pub(super) fn is_here(fleet: &Fleet, running: &BTreeMap<DeploymentId, Running>, boot: &Boot) -> bool {
+    let Some(agent) = fleet.by_boot(boot) else { return false };
+    match agent.loan.and_then(|id| running.get(&id)) {
+        Some(running) => running.machine.node(agent.id).is_some_and(|node| node.connected),
+        None => agent.here.is_some(),
+    }
+}
