@@ -35,7 +35,7 @@ VOLUME_TOOLS=(lvm mdadm btrfs)
 # For file systems that the lab has no use for.
 FS_TOOLS=(mkfs.xfs xfs_db)
 # For the inputs that fuzzing starts from.
-FUZZ_TOOLS=(mke2fs mkfs.vfat mkntfs mkswap mkfs.xfs sgdisk)
+FUZZ_TOOLS=(mke2fs mkfs.vfat mkntfs mkswap mkfs.xfs mkfs.btrfs sgdisk)
 # For network boot.
 BOOT_TOOLS=(dnsmasq /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi curl)
 # For the log of everything that reaches a disk.

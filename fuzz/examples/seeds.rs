@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 const MIB: u64 = 1 << 20;
 
 /// Target, name, size of the volume, program, and its arguments before the volume.
-const VOLUMES: [(&str, &str, u64, &str, &[&str]); 18] = [
+const VOLUMES: [(&str, &str, u64, &str, &[&str]); 19] = [
     ("ext", "ext2", MIB, "mke2fs", &["-q", "-F", "-t", "ext2", "-b", "1024"]),
     ("ext", "ext4", 4 * MIB, "mke2fs", &["-q", "-F", "-t", "ext4", "-N", "64"]),
     ("ext", "uninit", 4 * MIB, "mke2fs", &["-q", "-F", "-t", "ext4", "-N", "64", "-O", "^metadata_csum,uninit_bg"]),
@@ -26,6 +26,7 @@ const VOLUMES: [(&str, &str, u64, &str, &[&str]); 18] = [
     ("fat", "fat16", 16 * MIB, "mkfs.vfat", &["-F", "16"]),
     ("fat", "fat32", 64 * MIB, "mkfs.vfat", &["-F", "32"]),
     ("ntfs", "ntfs", 2 * MIB, "mkntfs", &["-q", "-F", "-Q"]),
+    ("btrfs", "mixed", 6 * MIB, "mkfs.btrfs", &["-q", "-M", "-n", "4096"]),
     ("swap", "swap", MIB, "mkswap", &["-q"]),
     ("xfs", "xfs", 64 * MIB, "env", &SMALL_XFS),
     (

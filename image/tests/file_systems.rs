@@ -31,15 +31,81 @@ struct Kind {
     make: &'static str,
     mount: &'static str,
     check: &'static str,
+    /// Where one is imaged.
+    places: &'static [Place],
 }
 
-const KINDS: [Kind; 1] = [Kind {
-    name: "XFS",
-    tools: &["mkfs.xfs", "xfs_repair"],
-    make: "TEST_DIR=1 TEST_DEV=1 QA_CHECK_FS=1 mkfs.xfs -q -f volume",
-    mount: "mount",
-    check: "xfs_repair -n",
-}];
+const KINDS: [Kind; 3] = [
+    Kind {
+        name: "XFS",
+        tools: &["mkfs.xfs", "xfs_repair"],
+        make: "TEST_DIR=1 TEST_DEV=1 QA_CHECK_FS=1 mkfs.xfs -q -f volume",
+        mount: "mount",
+        check: "xfs_repair -n",
+        places: &[Place::WholeDisk, Place::Partition],
+    },
+    Kind {
+        name: "btrfs",
+        tools: &["mkfs.btrfs", "btrfs"],
+        make: "mkfs.btrfs -q -m single volume",
+        mount: "mount",
+        check: "btrfs check --check-data-csum",
+        places: &[Place::Partition, Place::LogicalVolume],
+    },
+    Kind {
+        name: "ext4",
+        tools: &["mkfs.ext4"],
+        make: "mkfs.ext4 -q volume",
+        mount: "mount",
+        check: "e2fsck -fn",
+        places: &[Place::LogicalVolume],
+    },
+];
+
+/// Where a volume is on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    WholeDisk,
+    Partition,
+    /// The only one of a volume group, in a partition.
+    LogicalVolume,
+}
+
+impl Place {
+    /// Puts a volume of 90 MiB there: the disk, and what `losetup` needs to find the volume on a copy of it.
+    fn disk(self, bench: &Bench, volume: &Path) -> Option<(PathBuf, &'static str)> {
+        if self == Self::WholeDisk {
+            return Some((volume.to_owned(), ""));
+        }
+        let disk = bench.disk("disk", 104 * MIB, &[]);
+        let (from, to) = (volume.display(), disk.display());
+        sh(&format!("printf 'label: gpt\\nstart=2M,size=98M\\n' | sfdisk -q {to}"));
+        let copied = |at: u64| sh(&format!("dd if={from} of={to} conv=notrunc bs=1M seek={at} status=none"));
+        if self == Self::Partition {
+            copied(2);
+            return Some((disk, "-o 2M --sizelimit 90M"));
+        }
+        if !shell("command -v lvm").status.success() {
+            println!("SKIPPED: lvm is not installed (./check.sh installs it)");
+            return None;
+        }
+        let device = Device::new(&disk, "-o 2M --sizelimit 98M")?;
+        let config = format!(
+            "devices {{ filter=[\"a|^{}$|\", \"r|.*|\"] use_devicesfile=0 obtain_device_list_from_udev=0 }} activation {{ udev_sync=0 udev_rules=0 }} \
+             backup {{ backup=0 archive=0 }}",
+            device.0
+        );
+        for command in [
+            format!("pvcreate -y {}", device.0),
+            format!("vgcreate --setautoactivation n group {}", device.0),
+            "lvcreate -y -an -Wn -Zn -L 92M -n volume group".to_owned(),
+        ] {
+            sh(&format!("lvm {command} --driverloaded n --config '{config}'"));
+        }
+        copied(3);
+        Some((disk, "-o 3M --sizelimit 92M"))
+    }
+}
 
 /// A device over a file, and what is mounted of it, until it is dropped.
 struct Device(String);
@@ -117,18 +183,10 @@ fn sums_of(at: &Path) -> String {
 #[test]
 fn free_space_of_any_kind_is_left_out_and_every_file_is_there_on_a_disk_of_garbage() {
     for kind in &KINDS {
-        for partitioned in [false, true] {
+        for place in kind.places {
             let bench = Bench::new();
             let Some((volume, sums)) = used_volume(&bench, kind) else { break };
-            let mut disk = volume.clone();
-            if partitioned {
-                disk = bench.disk("disk", 100 * MIB, &[]);
-                let copy = "conv=notrunc bs=1M seek=2 status=none";
-                let (from, to) = (volume.display(), disk.display());
-                sh(&format!(
-                    "printf 'label: gpt\\nstart=2M,size=90M\\n' | sfdisk -q {to}; dd if={from} of={to} {copy}"
-                ));
-            }
+            let Some((disk, place)) = place.disk(&bench, &volume) else { continue };
             let report = bench.base(&disk, "0.slide");
             assert_eq!(report.notes, Vec::<String>::new());
             assert!(report.unused_bytes > 40 * MIB, "{}: {report:?}", kind.name);
@@ -137,7 +195,6 @@ fn free_space_of_any_kind_is_left_out_and_every_file_is_there_on_a_disk_of_garba
             let Some(device) = Device::new(&target, "") else { return };
             exported(&bench.path("0.slide"), Path::new(&device.0)).unwrap();
             drop(device);
-            let place = if partitioned { "-o 2M --sizelimit 90M" } else { "" };
             let Some(device) = Device::new(&target, place) else { return };
             sh(&format!("{} {}", kind.check, device.0));
             let at = bench.path("mounted");

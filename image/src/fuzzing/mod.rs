@@ -63,6 +63,7 @@ pub fn file_system(kind: FileSystem, input: &[u8]) {
         FileSystem::Ext => seal::ext(&mut disk),
         FileSystem::Lvm => seal::lvm(&mut disk),
         FileSystem::Md => seal::md(&mut disk),
+        FileSystem::Btrfs => seal::btrfs(&mut disk),
         FileSystem::Fat | FileSystem::Ntfs | FileSystem::Swap => {}
         FileSystem::Xfs => seal::xfs(&mut disk),
     }

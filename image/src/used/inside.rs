@@ -26,6 +26,7 @@ impl Inside {
     /// Adds a range that belongs to no inner volume.
     pub(super) fn free(&mut self, range: Range<u64>) {
         self.unused.push(range);
+        self.forget();
     }
 
     /// Says something about one of the inner volumes, or about all of them.

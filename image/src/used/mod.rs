@@ -10,6 +10,7 @@
 //! No number read from the disk sizes an allocation or a loop without a bound, and nothing here writes.
 
 mod bitmap;
+mod btrfs;
 #[cfg(any(fuzzing, test))]
 mod each;
 mod ext;

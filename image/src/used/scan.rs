@@ -109,7 +109,7 @@ fn look_around(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> (DiskReport
         (TableKind::None, Ok(signs)) if signs.name().is_empty() => {}
         (TableKind::None, signs) => partition(&whole, &volume, signs, &mut report, &mut free),
         // A GPT lies where the beginnings of most file systems are, an MBR does not.
-        (TableKind::Mbr, Ok(signs)) if signs.is_known() => {
+        (TableKind::Mbr, Ok(signs)) if signs.outlives_a_table() => {
             let name = signs.name();
             report.notes.push(format!("everything on the disk is kept: it has an MBR and the signs of {name}"));
             return (report, free);

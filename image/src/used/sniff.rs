@@ -3,10 +3,10 @@
 //! A partition keeps the signs of what was in it before if nobody wiped them. Reading an abandoned map would be the one
 //! unforgivable mistake here, so all known signs are looked for, also those of what we do not read.
 
-use super::md;
 use super::raid;
 use super::reader::{READERS, Reader};
 use super::volume::{Kept, Unused, Volume};
+use super::{lvm, md};
 use core::ops::Range;
 
 /// How much of the front of a volume is looked at: to the end of the first ZFS label.
@@ -36,7 +36,6 @@ const FOREIGN: &[(&str, usize, &[u8])] = &[
     ("ReiserFS", 65536 + 52, b"ReIsEr"),
     ("JFS", 32768, b"JFS1"),
     ("ISO 9660", 32769, b"CD001"),
-    ("Btrfs", 65536 + 64, b"_BHRfS_M"),
     ("GFS2", 65536, b"\x01\x16\x19\x70"),
 ];
 
@@ -94,9 +93,10 @@ impl Signs {
         self.raid
     }
 
-    /// Whether there is a file system that can be read.
-    pub(crate) fn is_known(&self) -> bool {
-        self.reader.is_some()
+    /// Whether there is something that can be read, and that a partition table in front of it does not make void: LVM2 takes
+    /// no disk that has one.
+    pub(crate) fn outlives_a_table(&self) -> bool {
+        self.reader.is_some() && self.name() != lvm::NAME
     }
 
     /// The free space of `volume`, whose signs these are.

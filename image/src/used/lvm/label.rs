@@ -16,8 +16,8 @@ const AREA_HEADER: u64 = 512;
 const IGNORED: u32 = 1;
 /// The newest extension of the header of a physical volume.
 const EXTENSION: u32 = 2;
-/// More metadata than `pvcreate` makes room for by default, four times over.
-const MAX_TEXT: u64 = 4 << 20;
+/// Twice what `pvcreate` makes room for by default.
+const MAX_TEXT: u64 = 2 << 20;
 const START_OF_SUMS: u32 = 0xF597_A6CF;
 const CORRUPT: Kept = Kept::Corrupt("LVM2 label");
 const AREA_CORRUPT: Kept = Kept::Corrupt("LVM2 metadata area");

@@ -17,9 +17,11 @@ use label::Label;
 #[cfg(any(fuzzing, test))]
 pub(crate) use label::sum;
 
+pub(super) const NAME: &str = "LVM2";
+
 /// The row of the table of readers.
 pub(super) const READER: Reader =
-    Reader { probe: |head| Label::places(head).next().map(|_| "LVM2"), unused: |volume, head| unused(volume, head) };
+    Reader { probe: |head| Label::places(head).next().map(|_| NAME), unused: |volume, head| unused(volume, head) };
 
 /// The free extents of the group on `volume`, and what is free in its logical volumes.
 fn unused(volume: &Volume<'_>, head: &[u8]) -> Result<Unused, Kept> {

@@ -1,5 +1,6 @@
 //! The readers against the programs that made the file systems.
 
+mod btrfs;
 mod ext;
 mod fat;
 mod flips;

@@ -139,6 +139,19 @@ fn a_table_over_a_file_system_is_doubt_and_everything_is_used() {
 }
 
 #[test]
+fn an_old_label_of_lvm_in_front_of_a_partition_table_is_not_in_the_way() {
+    let Some((_dir, disk)) = made(64 * MIB, "true", &[]) else { return };
+    run_with("sfdisk", ["-q", disk.to_str().unwrap()], "label: dos\nstart=1M,size=40M\n");
+    let (_a, ext) = made(40 * MIB, "mke2fs", &["-q", "-F", "-t", "ext4"]).unwrap();
+    place(&ext, &disk, MIB);
+    let before = scanned(&disk);
+    assert!(!before.unused.is_empty());
+    let mut image = std::fs::read(&disk).unwrap();
+    image[512..520].copy_from_slice(b"LABELONE");
+    assert_eq!(scan(&image, 64 * MIB, 512), before);
+}
+
+#[test]
 fn the_signs_of_two_file_systems_are_doubt_and_the_partition_is_used() {
     let Some((_dir, disk)) = made(32 * MIB, "mke2fs", &["-q", "-F"]) else { return };
     let image = std::fs::read(&disk).unwrap();
