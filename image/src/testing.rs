@@ -78,3 +78,9 @@ pub(crate) fn run_with<'a>(name: &str, arguments: impl IntoIterator<Item = &'a s
 pub(crate) fn succeeds<'a>(name: &str, arguments: impl IntoIterator<Item = &'a str>) -> bool {
     command(name).args(arguments).output().is_ok_and(|output| output.status.success())
 }
+
+/// What a program says, whether it succeeds or not.
+pub(crate) fn says<'a>(name: &str, arguments: impl IntoIterator<Item = &'a str>) -> String {
+    let output = command(name).args(arguments).output().unwrap();
+    (String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr)).into_owned()
+}
