@@ -1,27 +1,52 @@
 //! The command line: what may be asked of the agent, and what its exit code says.
 
-use crate::error::AgentError;
-use crate::target::plain;
-use crate::{agent, boot, cards, logging};
-use clap::Parser;
-use clap::error::ErrorKind;
+use crate::key_file::{read_own_key, read_server_key};
+use lexopt::ValueExt;
 use slidecast_proto::discovery::DEFAULT_PORT;
-use slidecast_proto::noise::{KeyError, PUBLIC_TAG, PublicKey, SecretKey};
+use slidecast_proto::noise::{PublicKey, SecretKey};
 use slidecast_proto::quantity::{parse_bytes, parse_duration, parse_mbits};
 use slidecast_proto::selector::Selector;
 use std::ffi::OsString;
-use std::io::Read;
+use std::fmt::Display;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::PathBuf;
 use std::time::Duration;
 
-const RING_MIN: u64 = 4 << 20;
-const RING_MAX: u64 = 64 << 30;
-/// A key file is one line; whatever is longer is none.
-const LONGEST_KEY: u64 = 256;
+const MIN_RING: u64 = 4 << 20;
+const MAX_RING: u64 = 64 << 30;
+const DEFAULT_RING: u64 = 64 << 20;
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(120);
 
-const EXAMPLES: &str = "\
+const HELP: &str = "\
+Writes the image that a SlideCast server sends to the disk of this machine, and passes it on
+
+Usage: slidecast-agent [OPTIONS]
+
+Options:
+      --server <HOST[:PORT]>     The server; without it, it is looked for by broadcast
+      --interface <IF>           Look for the server on this interface only, and offer only its
+                                 addresses; may be repeated
+      --target <PATH|SELECTOR>   The only disk that may be written: a path, or a selector such as
+                                 serial=S,size=100G..1T; a value with a comma of its own stands in
+                                 quotes (\"model='ACME, Inc.*'\") or has \\ before the comma
+      --server-key <FILE|HEX>    The server's public key: a file (as `slidecast key new` writes it)
+                                 or 64 hexadecimal digits
+      --insecure                 Take orders from any server on the network that is insecure too
+                                 (for tests)
+      --key-file <F>             This agent's own secret key, as `slidecast key new` makes it; a
+                                 server may approve agents by its public part. Without one, a new
+                                 key is drawn at each start
+      --ring <SIZE>              Memory for blocks on their way; never more than a quarter of what
+                                 is available [default: 64MiB]
+      --once                     Exit after one deployment
+      --patience <DUR>           How long a deployment that writes goes on without its server
+                                 [default: 120s]
+      --link-speed <RATE>        What to tell the server about the speed of the network cards, where
+                                 a driver says nothing or something wrong (virtual cards)
+      --port <PORT>              The port on which servers are looked for [default: 7531]
+  -h, --help                     Print help
+  -V, --version                  Print version
+
 Examples:
   slidecast-agent --server-key lab.key.pub
       look for the server on every network, write the only eligible disk
@@ -35,68 +60,28 @@ command line may hold.
 
 Exit codes: 0 its own disk is done (or written, where the server asked for no read-back), 1 nothing
 was written: stopped, refused or aborted before, 2 wrong usage, 3 a deployment to its disk failed;
-the disk stays marked.";
+the disk stays marked.
+";
 
 /// What the command line says.
-#[derive(Debug, Parser)]
-#[command(
-    name = "slidecast-agent",
-    version,
-    max_term_width = 100,
-    allow_negative_numbers = true,
-    about = "Writes the image that a SlideCast server sends to the disk of this machine, and passes it on",
-    after_help = EXAMPLES
-)]
+#[derive(Debug)]
 pub struct Arguments {
-    /// The server; without it, it is looked for by broadcast
-    #[arg(long, value_name = "HOST[:PORT]")]
     server: Option<String>,
-
-    /// Look for the server on this interface only, and offer only its addresses; may be repeated
-    #[arg(long, value_name = "IF")]
+    /// `--interface`: the network cards to look for the server on, and to offer addresses of; empty: all.
     pub interface: Vec<String>,
-
-    /// The only disk that may be written: a path, or a selector such as serial=S,size=100G..1T; a value
-    /// with a comma of its own stands in quotes ("model='ACME, Inc.*'") or has \ before the comma
-    #[arg(long, value_name = "PATH|SELECTOR", value_parser = parse_target)]
+    /// `--target`: the only disk that may be written.
     pub target: Option<Target>,
-
-    /// The server's public key: a file (as `slidecast key new` writes it) or 64 hexadecimal digits
-    #[arg(long, value_name = "FILE|HEX")]
-    server_key: Option<String>,
-
-    /// Take orders from any server on the network that is insecure too (for tests)
-    #[arg(long)]
-    insecure: bool,
-
-    /// This agent's own secret key, as `slidecast key new` makes it; a server may approve agents by
-    /// its public part. Without one, a new key is drawn at each start
-    #[arg(long, value_name = "F", conflicts_with = "insecure")]
-    key_file: Option<PathBuf>,
-
-    /// The key in that file
-    #[arg(skip)]
+    /// The agent's own key, from the file that `--key-file` names.
     pub own_key: Option<SecretKey>,
-
-    /// Memory for blocks on their way; never more than a quarter of what is available
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_ring)]
+    /// `--ring`: bytes for blocks on their way, at most.
     pub ring: u64,
-
-    /// Exit after one deployment
-    #[arg(long)]
+    /// `--once`: exit after one deployment.
     pub once: bool,
-
-    /// How long a deployment that writes goes on without its server
-    #[arg(long, value_name = "DUR", default_value = "120s", value_parser = parse_duration)]
+    /// `--patience`: how long a deployment that writes goes on without its server.
     pub patience: Duration,
-
-    /// What to tell the server about the speed of the network cards, where a driver says nothing or
-    /// something wrong (virtual cards)
-    #[arg(long, value_name = "RATE", value_parser = parse_mbits)]
+    /// `--link-speed`: the speed to tell for every network card, in Mbit/s.
     pub link_speed: Option<u32>,
-
-    /// The port on which servers are looked for
-    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    /// `--port`: where servers are looked for.
     pub port: u16,
 }
 
@@ -131,97 +116,133 @@ pub enum Exit {
     Failed,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::NotStarted => 1,
-            Exit::Usage => 2,
-            Exit::Failed => 3,
-        })
-    }
-}
-
-/// Runs the agent with the arguments of this process.
-#[must_use]
-pub fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    boot::run(&arguments).unwrap_or_else(|| run(arguments).into())
-}
-
-/// Runs the agent with these arguments.
-fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let (arguments, trust) = match understand(arguments) {
-        Ok(understood) => understood,
-        Err(Stop::Text(text)) => {
-            let _ = text.print();
-            return Exit::Done;
-        }
-        Err(Stop::Wrong(line)) => {
-            eprintln!("slidecast-agent: {line}");
-            return Exit::Usage;
-        }
-    };
-    // Later on a card may come and go; one that is not there at the start is a wrong name.
-    if let Err(error @ AgentError::NoSuchInterface { .. }) = cards::interfaces(&arguments.interface) {
-        eprintln!("slidecast-agent: {error}");
-        return Exit::Usage;
-    }
-    let lines = logging::start();
-    match agent::run(&arguments, &trust, lines, None) {
-        Ok(ending) => ending.exit,
-        Err(error) => {
-            log::error!("{error}");
-            if matches!(error, AgentError::NoSuchInterface { .. }) { Exit::Usage } else { Exit::NotStarted }
-        }
-    }
-}
-
 /// Why there is nothing to run.
-#[derive(Debug)]
-enum Stop {
-    /// Help or the version was asked for.
-    Text(clap::Error),
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Help or the version was asked for: the text of it.
+    Text(String),
     /// The command line is wrong, and this one line says why.
     Wrong(String),
 }
 
-/// Parses the command line, and reads the key file if one is named.
-fn understand(arguments: impl IntoIterator<Item = OsString>) -> Result<(Arguments, Trust), Stop> {
-    let mut arguments = Arguments::try_parse_from(arguments).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Text(error),
-        _ => Stop::Wrong(one_line(&error.to_string())),
-    })?;
-    let trust = match (&arguments.server_key, arguments.insecure) {
-        (Some(_), true) => Err("--server-key and --insecure exclude each other".to_owned()),
-        (Some(key), false) => read_key(key).map(Trust::Pinned),
-        (None, true) => Ok(Trust::Insecure),
-        (None, false) => {
-            Err("which server to trust? Give --server-key FILE|HEX, or --insecure here and at the server".to_owned())
-        }
-    };
-    let trust = trust.map_err(Stop::Wrong)?;
-    arguments.server_name().map_err(Stop::Wrong)?;
-    arguments.own_key = arguments.key_file.as_deref().map(read_own_key).transpose().map_err(Stop::Wrong)?;
-    Ok((arguments, trust))
+/// The words of a command line, each option at most once unless it may be repeated.
+#[derive(Default)]
+struct Given {
+    server: Option<String>,
+    interface: Vec<String>,
+    target: Option<Target>,
+    server_key: Option<String>,
+    insecure: Option<()>,
+    key_file: Option<PathBuf>,
+    ring: Option<u64>,
+    once: Option<()>,
+    patience: Option<Duration>,
+    link_speed: Option<u32>,
+    port: Option<u16>,
 }
 
-/// The first paragraph of clap's message, as one line.
-fn one_line(text: &str) -> String {
-    let paragraph: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
-    let line = paragraph.join(" ");
-    format!("{} (--help tells more)", line.strip_prefix("error: ").unwrap_or(&line))
+impl Given {
+    fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, Stop> {
+        use lexopt::Arg::{Long, Short};
+        let mut words = lexopt::Parser::from_iter(words);
+        let mut given = Self::default();
+        while let Some(word) = words.next().map_err(usage)? {
+            match word {
+                Short('h') | Long("help") => return Err(Stop::Text(HELP.to_owned())),
+                Short('V') | Long("version") => {
+                    return Err(Stop::Text(format!("slidecast-agent {}\n", env!("CARGO_PKG_VERSION"))));
+                }
+                Long("server") => once(&mut given.server, "--server", text(&mut words)?)?,
+                Long("interface") => given.interface.push(text(&mut words)?),
+                Long("target") => {
+                    let target = understood(&text(&mut words)?, "--target", parse_target)?;
+                    once(&mut given.target, "--target", target)?;
+                }
+                Long("server-key") => once(&mut given.server_key, "--server-key", text(&mut words)?)?,
+                Long("insecure") => once(&mut given.insecure, "--insecure", ())?,
+                Long("key-file") => {
+                    once(&mut given.key_file, "--key-file", words.value().map_err(usage)?.into())?;
+                }
+                Long("ring") => once(&mut given.ring, "--ring", understood(&text(&mut words)?, "--ring", parse_ring)?)?,
+                Long("once") => once(&mut given.once, "--once", ())?,
+                Long("patience") => {
+                    let patience = understood(&text(&mut words)?, "--patience", parse_duration)?;
+                    once(&mut given.patience, "--patience", patience)?;
+                }
+                Long("link-speed") => {
+                    let speed = understood(&text(&mut words)?, "--link-speed", parse_mbits)?;
+                    once(&mut given.link_speed, "--link-speed", speed)?;
+                }
+                Long("port") => once(&mut given.port, "--port", understood(&text(&mut words)?, "--port", parse_port)?)?,
+                other => return Err(usage(other.unexpected())),
+            }
+        }
+        Ok(given)
+    }
+}
+
+/// Keeps the value of an option that may be given once.
+fn once<T>(place: &mut Option<T>, option: &str, value: T) -> Result<(), Stop> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(usage(format!("{option} is given twice"))),
+    }
+}
+
+fn text(words: &mut lexopt::Parser) -> Result<String, Stop> {
+    words.value().and_then(|value| value.string()).map_err(usage)
+}
+
+fn understood<T, E: Display>(text: &str, option: &str, parse: impl Fn(&str) -> Result<T, E>) -> Result<T, Stop> {
+    parse(text).map_err(|error| usage(format!("{option} {text}: {error}")))
+}
+
+fn usage(error: impl Display) -> Stop {
+    Stop::Wrong(format!("{error} (--help tells more)"))
 }
 
 impl Arguments {
-    /// The arguments in these words (the first one is the program), and whom to trust.
+    /// Reads a command line, and the key files that it names. The first word is the program. Gives also which server is obeyed.
+    ///
+    /// # Errors
+    /// Help or the version was asked for, or one line that says what is wrong.
+    pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<(Self, Trust), Stop> {
+        let given = Given::read(words)?;
+        let trust = match (&given.server_key, given.insecure) {
+            (Some(_), Some(())) => Err("--server-key and --insecure exclude each other".to_owned()),
+            (Some(key), None) => read_server_key(key).map(Trust::Pinned),
+            (None, Some(())) if given.key_file.is_some() => {
+                Err("--key-file and --insecure exclude each other".to_owned())
+            }
+            (None, Some(())) => Ok(Trust::Insecure),
+            (None, None) => {
+                Err("which server to trust? Give --server-key FILE|HEX, or --insecure here and at the server"
+                    .to_owned())
+            }
+        };
+        let trust = trust.map_err(Stop::Wrong)?;
+        let arguments = Self {
+            server: given.server,
+            interface: given.interface,
+            target: given.target,
+            own_key: given.key_file.as_deref().map(read_own_key).transpose().map_err(Stop::Wrong)?,
+            ring: given.ring.unwrap_or(DEFAULT_RING),
+            once: given.once.is_some(),
+            patience: given.patience.unwrap_or(DEFAULT_PATIENCE),
+            link_speed: given.link_speed,
+            port: given.port.unwrap_or(DEFAULT_PORT),
+        };
+        arguments.server_name().map_err(Stop::Wrong)?;
+        Ok((arguments, trust))
+    }
+
+    /// The arguments in these words (the first one is the program), and which server is obeyed.
     ///
     /// # Errors
     /// One line that says what is wrong with them.
     pub(crate) fn understand(words: Vec<String>) -> Result<(Self, Trust), String> {
-        understand(words.into_iter().map(OsString::from)).map_err(|stop| match stop {
-            Stop::Text(text) => text.to_string(),
-            Stop::Wrong(line) => line,
+        Self::parse(words.into_iter().map(OsString::from)).map_err(|stop| match stop {
+            Stop::Text(text) | Stop::Wrong(text) => text,
         })
     }
 
@@ -248,42 +269,6 @@ impl Arguments {
     }
 }
 
-/// A server key given as digits, or as the file that holds them. A secret key is refused: it has no business here. Files of
-/// older versions do not say which half they hold; where a file of the same name with `.pub` stands beside and holds another
-/// key, the named one is the secret.
-fn read_key(text: &str) -> Result<PublicKey, String> {
-    match text.parse() {
-        Ok(key) => return Ok(key),
-        // What was typed is not told again.
-        Err(KeyError::Secret) => return Err(format!("--server-key: {}", KeyError::Secret)),
-        Err(_) => {}
-    }
-    let (path, public) = (Path::new(text), PathBuf::from(format!("{text}.pub")));
-    let path = if !path.exists() && public.exists() { public.as_path() } else { path };
-    let wrong = |error: &dyn std::fmt::Display| format!("--server-key {}: {error}", path.display());
-    let content = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
-    let secret = || format!("--server-key {text}: {}: {text}.pub", KeyError::Secret);
-    let key = content.trim().parse().map_err(|error| match error {
-        KeyError::Secret if public.exists() => secret(),
-        KeyError::Secret => wrong(&KeyError::Secret),
-        _ => wrong(&"no public key; expected one line of 64 hexadecimal digits"),
-    })?;
-    let beside = std::fs::read_to_string(&public).ok().and_then(|content| content.trim().parse::<PublicKey>().ok());
-    if path != public && !content.trim().starts_with(PUBLIC_TAG) && beside.is_some_and(|beside| beside != key) {
-        return Err(secret());
-    }
-    Ok(key)
-}
-
-fn read_own_key(path: &Path) -> Result<SecretKey, String> {
-    let wrong = |what: &dyn std::fmt::Display| format!("--key-file {}: {what}", path.display());
-    let mut text = zeroize::Zeroizing::new(String::new());
-    let file = std::fs::File::open(path);
-    let read = file.and_then(|file| file.take(LONGEST_KEY).read_to_string(&mut text));
-    read.map_err(|error| wrong(&plain(&error)))?;
-    text.trim().parse().map_err(|error: KeyError| wrong(&error))
-}
-
 fn parse_target(text: &str) -> Result<Target, String> {
     // A path may be relative; everything else has a `=`.
     let path = if text.contains('=') { None } else { std::path::absolute(text).ok() };
@@ -297,10 +282,14 @@ fn parse_target(text: &str) -> Result<Target, String> {
 
 fn parse_ring(text: &str) -> Result<u64, String> {
     let bytes = parse_bytes(text).map_err(|error| error.to_string())?;
-    if !(RING_MIN..=RING_MAX).contains(&bytes) {
+    if !(MIN_RING..=MAX_RING).contains(&bytes) {
         return Err("expected 4MiB to 64GiB".to_owned());
     }
     Ok(bytes)
+}
+
+fn parse_port(text: &str) -> Result<u16, &'static str> {
+    text.parse().ok().filter(|port| *port != 0).ok_or("expected a port, 1 to 65535")
 }
 
 #[cfg(test)]
@@ -311,7 +300,7 @@ mod tests {
 
     fn parse(line: &str) -> Result<(Arguments, Trust), Stop> {
         let words = line.split(' ').filter(|word| !word.is_empty());
-        understand(["slidecast-agent"].into_iter().chain(words).map(OsString::from))
+        Arguments::parse(["slidecast-agent"].into_iter().chain(words).map(OsString::from))
     }
 
     fn wrong(line: &str) -> String {
@@ -325,13 +314,6 @@ mod tests {
     fn without_a_key_and_without_insecure_nothing_runs() {
         let line = wrong("--once");
         assert!(line.contains("--server-key") && line.contains("--insecure"), "{line}");
-        assert_eq!(run(["slidecast-agent"].map(OsString::from)), Exit::Usage);
-    }
-
-    #[test]
-    fn a_card_that_is_not_there_is_a_wrong_name_before_any_server_is_found() {
-        let words = ["slidecast-agent", "--insecure", "--server", "192.0.2.1", "--interface", "no-such-card"];
-        assert_eq!(run(words.map(OsString::from)), Exit::Usage);
     }
 
     #[test]
@@ -350,57 +332,13 @@ mod tests {
             "--insecure --target serial=",
             "--server-key /no/such/file",
             "--server-key 0011",
+            "--insecure extra",
+            "--insecure=yes",
         ] {
             let text = wrong(line);
             assert!(!text.contains('\n') && !text.is_empty(), "{text}");
         }
         assert!(wrong(&format!("--insecure --server-key {KEY}")).contains("exclude"));
-    }
-
-    #[test]
-    fn a_key_is_taken_as_digits_or_as_a_file_with_or_without_its_tag() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        std::fs::write(path("old.pub"), format!("{KEY}\n")).unwrap();
-        std::fs::write(path("new.pub"), format!("slidecast-public-key-v1:{KEY}\n")).unwrap();
-        let pinned = Trust::Pinned(KEY.parse().unwrap());
-        let tagged = format!("slidecast-public-key-v1:{KEY}");
-        for text in [KEY.to_owned(), tagged, path("old.pub"), path("new.pub"), path("new")] {
-            assert_eq!(parse(&format!("--server-key {text}")).unwrap().1, pinned, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_secret_key_is_refused_and_never_shown() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let secret = "ff".repeat(32);
-        std::fs::write(path("old"), format!("{secret}\n")).unwrap();
-        std::fs::write(path("old.pub"), format!("{KEY}\n")).unwrap();
-        for name in ["new", "alone"] {
-            std::fs::write(path(name), format!("slidecast-secret-key-v1:{secret}\n")).unwrap();
-        }
-        std::fs::write(path("new.pub"), format!("slidecast-public-key-v1:{KEY}\n")).unwrap();
-        for text in [path("old"), path("new"), path("alone"), format!("slidecast-secret-key-v1:{secret}")] {
-            let line = wrong(&format!("--server-key {text}"));
-            assert!(line.contains("secret key") && !line.contains(&secret), "{line}");
-        }
-        assert!(wrong(&format!("--server-key {}", path("new"))).ends_with("new.pub"));
-    }
-
-    #[test]
-    fn an_agent_may_have_a_key_of_its_own_and_that_is_a_secret_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let secret = SecretKey::generate().unwrap();
-        std::fs::write(path("pc7"), format!("{}\n", *secret.to_line())).unwrap();
-        std::fs::write(path("pc7.pub"), format!("{}\n", secret.public().to_line())).unwrap();
-        let own = |name: &str| format!("--server-key {KEY} --key-file {}", path(name));
-        assert_eq!(parse(&own("pc7")).unwrap().0.own_key, Some(secret));
-        assert_eq!(parse(&format!("--server-key {KEY}")).unwrap().0.own_key, None);
-        assert!(wrong(&own("pc7.pub")).ends_with("pc7.pub: this is a public key; the secret one is meant"));
-        assert!(wrong(&own("none")).contains("No such file"));
-        wrong(&format!("--insecure --key-file {}", path("pc7")));
     }
 
     #[test]
@@ -424,10 +362,36 @@ mod tests {
     }
 
     #[test]
-    fn help_has_examples_and_exit_codes() {
+    fn an_option_is_given_once_unless_it_may_be_repeated() {
+        for line in ["--insecure --insecure", "--insecure --port 1 --port 2", "--insecure --once --once"] {
+            assert!(wrong(line).contains("is given twice"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_value_may_stand_behind_an_equals_sign() {
+        let (arguments, _) = parse("--insecure --server=boot:99 --ring=8MiB --target=serial=S,size=1G..2G").unwrap();
+        assert_eq!(arguments.server_name().unwrap().unwrap(), ("boot".to_owned(), 99));
+        assert_eq!((arguments.ring, arguments.target.unwrap().text), (8 << 20, "serial=S,size=1G..2G".to_owned()));
+    }
+
+    #[test]
+    fn a_key_of_the_agents_own_is_of_no_use_without_a_pinned_server() {
+        assert!(wrong("--insecure --key-file pc7").contains("exclude each other"));
+        assert!(wrong(&format!("--server-key {KEY} --key-file /no/such/file")).contains("/no/such/file"));
+        assert!(parse(&format!("--server-key {KEY}")).unwrap().0.own_key.is_none());
+    }
+
+    #[test]
+    fn help_has_examples_and_exit_codes_and_names_every_option() {
         let Err(Stop::Text(help)) = parse("--help") else { panic!() };
-        let help = help.to_string();
         assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{help}");
-        assert!(EXAMPLES.lines().all(|line| line.len() <= 100), "no line is wider than a terminal");
+        assert!(help.lines().all(|line| line.len() <= 100), "no line is wider than a terminal");
+        assert!(help.contains(&format!("[default: {DEFAULT_PORT}]")));
+        let named = include_str!("cli.rs").split("Long(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        for option in named.filter(|option| !option.contains('\\')) {
+            assert!(help.contains(&format!("--{option}")), "{option}");
+        }
+        assert_eq!(parse("-h").unwrap_err(), Stop::Text(help));
     }
 }

@@ -27,12 +27,14 @@ pub mod framing;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod inventory;
+mod key_file;
 pub mod logging;
 mod lookup;
 mod machine;
 mod names;
 mod parts;
 mod preparation;
+pub mod program;
 pub mod ring;
 pub mod run;
 mod status;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    slidecast_agent::cli::main()
+    slidecast_agent::program::main()
 }
