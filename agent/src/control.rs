@@ -12,16 +12,11 @@ use slidecast_proto::control::{LogLine, ToAgent, ToServer};
 use slidecast_proto::noise::{Channel, ChannelError, PublicKey, SecretKey};
 use slidecast_proto::reason::Reason;
 use slidecast_proto::units::Time;
+use slidecast_proto::visit::{ControlClock, Quiet};
 use slidecast_proto::wire::Malformed;
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
-/// The longest either end keeps quiet.
-const BEAT: Duration = Duration::from_millis(250);
-/// Silence after which the server counts as gone.
-const SILENT: Duration = Duration::from_secs(4);
-/// The longest that connecting and the handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How many reads make a turn: less than half of what the channel keeps for the caller to poll.
 const READS: usize = 16;
 /// What waits to be written when lines of the log are left out, in bytes.
@@ -38,10 +33,8 @@ pub enum Lost {
     Closed,
     /// The server hung up before it had proven itself.
     ClosedEarly,
-    /// Nothing was heard for so long.
-    Silent(Duration),
-    /// The server did not get through the handshake in time.
-    Handshake,
+    /// Nothing was heard for too long.
+    Quiet(Quiet),
     /// The two ends don't agree on the channel.
     Channel(ChannelError),
     /// A message that can't be understood.
@@ -69,8 +62,7 @@ impl std::fmt::Display for Lost {
             Self::Io(error) => write!(f, "connection broken: {}", plain(error)),
             Self::Closed => f.write_str("it hung up"),
             Self::ClosedEarly => f.write_str("it hung up during the handshake"),
-            Self::Silent(span) => write!(f, "silent for {:.1} s", span.as_secs_f32()),
-            Self::Handshake => write!(f, "no complete handshake within {} s", HANDSHAKE.as_secs()),
+            Self::Quiet(quiet) => quiet.fmt(f),
             Self::Channel(error) => error.fmt(f),
             Self::Malformed(error) => error.fmt(f),
             Self::Backlog => f.write_str("send backlog full: the server is not reading"),
@@ -91,9 +83,7 @@ pub struct Control {
     connected: bool,
     readable: bool,
     writable: bool,
-    opened: Time,
-    heard: Time,
-    said: Time,
+    clock: ControlClock,
 }
 
 impl Control {
@@ -120,9 +110,7 @@ impl Control {
             connected: false,
             readable: false,
             writable: false,
-            opened: now,
-            heard: now,
-            said: now,
+            clock: ControlClock::new(now),
         })
     }
 
@@ -138,7 +126,7 @@ impl Control {
     /// When the connection was begun.
     #[must_use]
     pub fn opened(&self) -> Time {
-        self.opened
+        self.clock.opened()
     }
 
     /// The server.
@@ -204,20 +192,12 @@ impl Control {
     /// [`Lost`]: drop this. Orders that came before may still be polled.
     pub fn advance(&mut self, now: Time) -> Result<(), Lost> {
         if !self.connected && !self.establish()? {
-            return if now.since(self.opened) >= HANDSHAKE { Err(Lost::Handshake) } else { Ok(()) };
+            return self.clock.check(false, now).map(drop).map_err(Lost::Quiet);
         }
         // What was said last is worth reading even if the connection is gone for writing.
         self.read(now)?;
-        if self.is_open() {
-            let silence = now.since(self.heard);
-            if silence >= SILENT {
-                return Err(Lost::Silent(silence));
-            }
-            if now.since(self.said) >= BEAT && self.unwritten.is_empty() {
-                self.send(&ToServer::Heartbeat)?;
-            }
-        } else if now.since(self.opened) >= HANDSHAKE {
-            return Err(Lost::Handshake);
+        if self.clock.check(self.is_open(), now).map_err(Lost::Quiet)? && self.unwritten.is_empty() {
+            self.send(&ToServer::Heartbeat)?;
         }
         self.write(now)
     }
@@ -225,13 +205,7 @@ impl Control {
     /// When [`Control::advance`] must be called at the latest.
     #[must_use]
     pub fn deadline(&self) -> Time {
-        if self.readable && self.connected {
-            Time::default()
-        } else if self.is_open() {
-            self.said.after(BEAT).min(self.heard.after(SILENT))
-        } else {
-            self.opened.after(HANDSHAKE)
-        }
+        if self.readable && self.connected { Time::default() } else { self.clock.deadline(self.is_open()) }
     }
 
     /// Hangs up, but gives what is on its way up to `patience` to reach the server: an agent's last words.
@@ -285,7 +259,7 @@ impl Control {
                 Ok(0) if self.is_open() => return Err(Lost::Closed),
                 Ok(0) => return Err(Lost::ClosedEarly),
                 Ok(bytes) => {
-                    self.heard = now;
+                    self.clock.on_heard(now);
                     self.channel.on_bytes(&buffer[..bytes]).map_err(Lost::Channel)?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
@@ -308,7 +282,7 @@ impl Control {
             match self.stream.write(&self.unwritten[self.written..]) {
                 Ok(bytes) => {
                     self.written += bytes;
-                    self.said = now;
+                    self.clock.on_said(now);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -437,8 +411,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let mut control = Control::connect(address.into(), &secret, None, poll.registry(), Token(3), Time(0)).unwrap();
         assert!(control.advance(Time(0)).is_ok());
-        assert_eq!(control.deadline(), Time(0).after(HANDSHAKE));
-        assert!(matches!(control.advance(control.deadline()), Err(Lost::Handshake)));
+        assert_eq!(control.deadline(), Time(0).after(slidecast_proto::visit::HANDSHAKE));
+        assert!(matches!(control.advance(control.deadline()), Err(Lost::Quiet(Quiet::Handshake))));
     }
 
     #[test]

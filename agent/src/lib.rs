@@ -11,7 +11,6 @@
 #![deny(unsafe_code)]
 
 mod agent;
-mod approval;
 mod boot;
 pub mod callers;
 pub mod cards;

@@ -59,7 +59,6 @@ pub(crate) struct Prepared {
 pub(crate) struct Preparation {
     deployment: DeploymentId,
     answer: Receiver<Prepared>,
-    wanted: bool,
 }
 
 impl Preparation {
@@ -87,33 +86,17 @@ impl Preparation {
             }
         });
         thread.map_err(|error| failed(deployment, &error))?;
-        Ok(Self { deployment, answer, wanted: true })
+        Ok(Self { deployment, answer })
     }
 
-    /// The answer is of no use any more.
-    pub(crate) fn abandon(&mut self) {
-        self.wanted = false;
-    }
-
-    /// The same, if it is for this deployment.
-    pub(crate) fn abandon_for(&mut self, deployment: DeploymentId) {
-        self.wanted &= self.deployment != deployment;
-    }
-
-    /// Whether an answer is of use.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.wanted
-    }
-
-    /// The answer, once.
-    pub(crate) fn poll(&self) -> Option<Result<Prepared, Refused>> {
-        match self.answer.try_recv() {
-            Ok(found) => Some(Ok(found)),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => {
-                Some(Err(failed(self.deployment, &io::Error::other("the thread broke off"))))
-            }
-        }
+    /// The answer, once, and the deployment that it is for.
+    pub(crate) fn poll(&self) -> Option<(DeploymentId, Result<Prepared, Refused>)> {
+        let answer = match self.answer.try_recv() {
+            Ok(found) => Ok(found),
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => Err(failed(self.deployment, &io::Error::other("the thread broke off"))),
+        };
+        Some((self.deployment, answer))
     }
 }
 

@@ -27,9 +27,10 @@ use slidecast_proto::frame::Header;
 use slidecast_proto::link::LinkFault;
 use slidecast_proto::node::{Act, Candidate, Node, NodeConfig, Transmit};
 use slidecast_proto::quantity::Bytes;
-use slidecast_proto::reason::{EndState, Reason, Then};
+use slidecast_proto::reason::{EndState, Reason};
 use slidecast_proto::selector::{Selector, choose};
 use slidecast_proto::units::{DeploymentId, NodeId, Time};
+use slidecast_proto::visit::Task;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -174,12 +175,6 @@ impl Run {
         Ok((run, ready))
     }
 
-    /// The deployment.
-    #[must_use]
-    pub fn deployment(&self) -> DeploymentId {
-        self.prepare.deployment
-    }
-
     /// How many blocks the image has, once the manifest is here.
     #[must_use]
     pub fn blocks(&self) -> Option<u32> {
@@ -196,29 +191,6 @@ impl Run {
         }
     }
 
-    /// Whether the disk has come to its end, the one way or the other.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        self.node.ended().is_some()
-    }
-
-    /// What the node is to do at the end.
-    #[must_use]
-    pub fn then(&self) -> Then {
-        self.prepare.then
-    }
-
-    /// The control link is there again.
-    pub fn on_server_back(&mut self) {
-        self.node.on_server_back();
-    }
-
-    /// Whether it has a place in a chain.
-    #[must_use]
-    pub fn is_joined(&self) -> bool {
-        self.joined
-    }
-
     /// Lets go of everything. What is not complete stays marked.
     #[must_use]
     pub fn stop(self) -> Option<Stopping> {
@@ -227,24 +199,6 @@ impl Run {
             DiskState::Gone(stopping) => stopping,
             DiskState::Open(_) => None,
         }
-    }
-
-    /// Takes the place in a chain that the server gives.
-    pub fn on_join(&mut self, join: &Join, now: Time) {
-        let downstream = join.downstream.as_ref().map_or("nobody".to_owned(), |spec| format!("node {}", spec.node));
-        let upstream = match join.upstream.node {
-            NodeId::SERVER => "the server".to_owned(),
-            node => format!("node {node}"),
-        };
-        let Join { position, chain_len, chain, epoch, pass, .. } = join;
-        log::debug!("chain {chain}, epoch {epoch}, pass {pass}");
-        log::info!("position {position} of {chain_len}: from {upstream}, on to {downstream}");
-        let from_node = join.upstream.node != NodeId::SERVER;
-        self.upstream_address = from_node.then(|| join.upstream.address.ip().to_canonical());
-        self.joined = true;
-        self.report_at = now;
-        self.node.on_join(join, now);
-        self.begin_if_due();
     }
 
     /// Where the upstream calls from, if it is another node.
@@ -330,22 +284,6 @@ impl Run {
         deadline
     }
 
-    /// The next message for the server.
-    pub fn poll_message(&mut self) -> Option<ToServer> {
-        self.outbox.pop_front()
-    }
-
-    /// Gives up: the disk takes no more and stays marked. The server is told why.
-    pub fn fail(&mut self, reason: Reason, detail: &str) {
-        self.node.on_disk_failed(reason, detail);
-        while let Some(act) = self.node.poll() {
-            if let Act::Tell(message) = act {
-                self.tell(message);
-            }
-        }
-        self.stop_disk();
-    }
-
     fn tell(&mut self, message: ToServer) {
         if let ToServer::Ended(ended) = &message {
             match ended.state {
@@ -429,6 +367,55 @@ impl Run {
                 self.lose(Side::Upstream, &fault, now);
             }
         }
+    }
+}
+
+impl Task for Run {
+    fn deployment(&self) -> DeploymentId {
+        self.prepare.deployment
+    }
+
+    fn is_joined(&self) -> bool {
+        self.joined
+    }
+
+    fn ended(&self) -> Option<EndState> {
+        self.node.ended()
+    }
+
+    fn on_join(&mut self, join: &Join, now: Time) {
+        let downstream = join.downstream.as_ref().map_or("nobody".to_owned(), |spec| format!("node {}", spec.node));
+        let upstream = match join.upstream.node {
+            NodeId::SERVER => "the server".to_owned(),
+            node => format!("node {node}"),
+        };
+        let Join { position, chain_len, chain, epoch, pass, .. } = join;
+        log::debug!("chain {chain}, epoch {epoch}, pass {pass}");
+        log::info!("position {position} of {chain_len}: from {upstream}, on to {downstream}");
+        let from_node = join.upstream.node != NodeId::SERVER;
+        self.upstream_address = from_node.then(|| join.upstream.address.ip().to_canonical());
+        self.joined = true;
+        self.report_at = now;
+        self.node.on_join(join, now);
+        self.begin_if_due();
+    }
+
+    fn on_server_back(&mut self) {
+        self.node.on_server_back();
+    }
+
+    fn poll_message(&mut self) -> Option<ToServer> {
+        self.outbox.pop_front()
+    }
+
+    fn fail(&mut self, reason: Reason, detail: &str) {
+        self.node.on_disk_failed(reason, detail);
+        while let Some(act) = self.node.poll() {
+            if let Act::Tell(message) = act {
+                self.tell(message);
+            }
+        }
+        self.stop_disk();
     }
 }
 

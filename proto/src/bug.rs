@@ -66,6 +66,16 @@ pub enum Bug {
     RetryForgotten,
     /// What the head wants again is not sent.
     AgainForgotten,
+    /// An agent does not call a server again that it has lost.
+    ReconnectForgotten,
+    /// An order that ends another deployment ends the one that the node takes part in.
+    EndOfAnother,
+    /// A run is not told that the server was away.
+    RecapForgotten,
+    /// A node that has a place gives up as soon as the server is away.
+    ImpatientNode,
+    /// A silent server is never found out.
+    ServerSilenceUnseen,
 }
 
 #[cfg(slidecast_bugs)]
@@ -110,6 +120,11 @@ mod switch {
             Self::RelinksNeverForgotten,
             Self::RetryForgotten,
             Self::AgainForgotten,
+            Self::ReconnectForgotten,
+            Self::EndOfAnother,
+            Self::RecapForgotten,
+            Self::ImpatientNode,
+            Self::ServerSilenceUnseen,
         ];
         /// Those that the lab's forged peers must catch. Most of them only a peer that breaks the rules can show, and the simulator has
         /// none.

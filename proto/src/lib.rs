@@ -29,4 +29,5 @@ pub mod schedule;
 pub mod selector;
 pub mod set;
 pub mod units;
+pub mod visit;
 pub mod wire;

@@ -1,4 +1,4 @@
-//! One agent: what `agent/src/agent.rs` and `agent/src/control.rs` do around a deployment, in virtual time.
+//! One agent: its control link and its run, driven by the machine that stays with a server ([`Visit`]), in virtual time.
 //!
 //! Left out: discovery (the server's address is known), the Noise handshake, log lines, signals.
 
@@ -8,20 +8,17 @@ use crate::network::{CALLER, ConnId, Frame, HostNo, SERVER};
 use crate::queue::{DiskOp, Event};
 use crate::run::Run;
 use slidecast_proto::control::{
-    Card, HOLD, Hello, Join, LinkEvent, LinkState, Prepare, Ready, Side, ToAgent, ToServer,
+    Abort, Card, Finish, HOLD, Hello, Join, LinkEvent, LinkState, Prepare, Ready, Side, ToAgent, ToServer,
 };
 use slidecast_proto::plan::CardId;
-use slidecast_proto::reason::Reason;
-use slidecast_proto::units::{NodeId, Time};
+use slidecast_proto::reason::{Reason, Then};
+use slidecast_proto::units::{DeploymentId, Time};
+use slidecast_proto::visit::{ControlClock, Task, Visit, VisitAct, VisitConfig};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// The constants of `agent/src/agent.rs` and `agent/src/control.rs`.
-const PATIENCE: Duration = HOLD;
-const RECONNECT: Duration = Duration::from_millis(250);
-const BEAT: Duration = Duration::from_millis(250);
-const SILENT: Duration = Duration::from_secs(4);
-const HANDSHAKE: Duration = Duration::from_secs(5);
+/// The agent is a plain program, and nobody sits in front of it.
+const CONFIG: VisitConfig = VisitConfig { patience: HOLD, once: false, owns_machine: false, attended: false };
 /// The pause between two searches.
 const SEARCH: Duration = Duration::from_secs(1);
 /// The most that may wait for a server that does not read, in bytes.
@@ -36,9 +33,7 @@ const NEVER: Time = Time(u64::MAX);
 struct Control {
     conn: ConnId,
     open: bool,
-    opened: Time,
-    heard: Time,
-    said: Time,
+    clock: ControlClock,
 }
 
 /// What is wrong with an agent that runs.
@@ -66,12 +61,12 @@ pub struct Agent {
     boot: [u8; 16],
     alive: bool,
     control: Option<Control>,
-    greeted: bool,
-    lost: Option<Time>,
-    call_at: Time,
-    node: NodeId,
-    /// The deployment that it has part in.
-    pub run: Option<Run>,
+    /// The time with the server that was found.
+    visit: Option<Visit<Run>>,
+    /// When it is looked for again.
+    search_at: Time,
+    /// The target is being opened for this order.
+    opening: Option<(u64, Prepare)>,
     /// Its disk.
     pub platter: Platter,
     /// What is wrong with it.
@@ -94,11 +89,9 @@ impl Agent {
             boot: [0; 16],
             alive: false,
             control: None,
-            greeted: false,
-            lost: None,
-            call_at: Time(0),
-            node: NodeId(0),
-            run: None,
+            visit: None,
+            search_at: Time(0),
+            opening: None,
             platter: Platter::new(blocks, disk),
             quirks: Quirks::default(),
             joins: Vec::new(),
@@ -122,6 +115,16 @@ impl Agent {
     #[must_use]
     pub fn control_conn(&self) -> Option<ConnId> {
         self.control.as_ref().map(|control| control.conn)
+    }
+
+    /// The deployment that it has part in.
+    #[must_use]
+    pub fn run(&self) -> Option<&Run> {
+        self.visit.as_ref().and_then(Visit::task)
+    }
+
+    fn run_mut(&mut self) -> Option<&mut Run> {
+        self.visit.as_mut().and_then(Visit::task_mut)
     }
 
     /// The address of an agent.
@@ -157,7 +160,6 @@ impl Agent {
         self.alive = true;
         self.boot = core.rng.bytes();
         self.boot[..4].copy_from_slice(&u32::try_from(self.index).unwrap_or(u32::MAX).to_le_bytes());
-        self.call(core);
         self.advance(core);
     }
 
@@ -180,7 +182,7 @@ impl Agent {
         core.network.hosts[host].still = Time(0);
         self.alive = false;
         self.runs += 1;
-        (self.control, self.run, self.greeted, self.lost) = (None, None, false, None);
+        (self.control, self.visit, self.opening, self.search_at) = (None, None, None, Time(0));
         self.joins.clear();
         self.timer = NEVER;
     }
@@ -188,17 +190,18 @@ impl Agent {
     fn call(&mut self, core: &mut Core) {
         let conn = core.connect(self.host(), SERVER);
         let now = core.now;
-        self.control = Some(Control { conn, open: false, opened: now, heard: now, said: now });
+        self.control = Some(Control { conn, open: false, clock: ControlClock::new(now) });
     }
 
     /// A call of its own was answered.
     pub fn on_called(&mut self, conn: ConnId, accepted: bool, core: &mut Core) {
         if let Some(control) = self.control.as_mut().filter(|control| control.conn == conn) {
-            (control.open, control.heard) = (accepted, core.now);
+            control.open = accepted;
+            control.clock.on_heard(core.now);
             if !accepted {
                 self.on_lost("no connection", core);
             }
-        } else if let Some(run) = &mut self.run {
+        } else if let Some(run) = self.run_mut() {
             run.on_called(conn, accepted, core);
         }
         self.advance(core);
@@ -208,7 +211,7 @@ impl Agent {
     pub fn on_closed(&mut self, conn: ConnId, why: &str, core: &mut Core) {
         if self.control_conn() == Some(conn) {
             self.on_lost(why, core);
-        } else if let Some(run) = &mut self.run {
+        } else if let Some(run) = self.run_mut() {
             run.on_closed(conn, why, core);
         }
         self.advance(core);
@@ -218,13 +221,13 @@ impl Agent {
     pub fn on_frame(&mut self, conn: ConnId, frame: Frame, told: bool, core: &mut Core) {
         if let Frame::Message(bytes) = &frame {
             if let Some(control) = self.control.as_mut().filter(|control| control.conn == conn) {
-                control.heard = core.now;
+                control.clock.on_heard(core.now);
                 match ToAgent::parse(bytes) {
                     Ok(order) => self.obey(order, core),
                     Err(error) => core.checker.fail(format!("agent {}: an order does not parse: {error}", self.index)),
                 }
             }
-        } else if let Some(run) = &mut self.run {
+        } else if let Some(run) = self.run_mut() {
             run.on_frame(conn, frame, told, core);
         } else {
             let end = usize::from(core.network.conn(conn).hosts[CALLER] != self.host());
@@ -236,7 +239,7 @@ impl Agent {
 
     /// The header of a block came.
     pub fn on_head(&mut self, conn: ConnId, head: &[u8; 48], core: &mut Core) {
-        if let Some(run) = &mut self.run {
+        if let Some(run) = self.run_mut() {
             run.on_head(conn, head, core);
         }
         self.advance(core);
@@ -244,7 +247,7 @@ impl Agent {
 
     /// Some bytes came.
     pub fn on_trickle(&mut self, conn: ConnId, core: &mut Core) {
-        if let Some(run) = &mut self.run {
+        if let Some(run) = self.run_mut() {
             run.on_trickle(conn, core);
         }
         self.advance(core);
@@ -252,7 +255,7 @@ impl Agent {
 
     /// A frame that waited is out.
     pub fn on_out(&mut self, conn: ConnId, core: &mut Core) {
-        if let Some(run) = &mut self.run {
+        if let Some(run) = self.run_mut() {
             run.on_out(conn, core);
         }
         self.advance(core);
@@ -260,7 +263,8 @@ impl Agent {
 
     /// The disk has done something.
     pub fn on_disk(&mut self, number: u64, op: DiskOp, core: &mut Core) {
-        if let Some(run) = self.run.as_mut().filter(|run| run.number() == number) {
+        let run = self.visit.as_mut().and_then(Visit::task_mut).filter(|run| run.number() == number);
+        if let Some(run) = run {
             run.on_disk(op, &mut self.platter, core);
             self.advance(core);
         }
@@ -274,50 +278,82 @@ impl Agent {
         }
     }
 
-    /// An order that was given before comes once more.
+    /// An order comes late: a place that was given before, or the end of an older deployment.
     pub fn stale_order(&mut self, core: &mut Core) {
-        if let Some(join) = self.joins.first().cloned() {
-            core.note(format_args!("agent {}: an old order comes again", self.index));
-            self.obey(ToAgent::Join(join), core);
-            self.advance(core);
-        }
+        let deployment = DeploymentId([0xEE; 16]);
+        let order = match core.rng.below(3) {
+            0 => ToAgent::Finish(Finish { deployment, then: Then::Hold }),
+            1 => ToAgent::Abort(Abort { deployment, reason: Reason::Aborted, detail: "it is old".to_owned() }),
+            _ => match self.joins.first().cloned() {
+                Some(join) => ToAgent::Join(join),
+                None => return,
+            },
+        };
+        core.note(format_args!("agent {}: an old order comes", self.index));
+        self.obey(order, core);
+        self.advance(core);
     }
 
     fn obey(&mut self, order: ToAgent, core: &mut Core) {
         if !matches!(order, ToAgent::Heartbeat) {
             core.note(format_args!("agent {}: obeys {}", self.index, short(&order)));
         }
-        match order {
-            ToAgent::Welcome(welcome) => self.node = welcome.node,
-            ToAgent::Prepare(prepare) => self.prepare(prepare, core),
-            ToAgent::Join(join) => {
-                if let Some(run) = self.run.as_mut().filter(|run| run.deployment() == join.deployment) {
-                    if self.joins.last() != Some(&join) {
-                        self.joins.push(join.clone());
-                    }
-                    run.on_join(&join, core);
+        let before = self.run().map(Run::epoch);
+        let Some(visit) = &mut self.visit else { return };
+        visit.on_order(order.clone(), core.now);
+        if let (ToAgent::Join(join), Some(before)) = (order, before)
+            && let Some(run) = self.run().filter(|run| run.deployment() == join.deployment)
+        {
+            core.checker.on_join(self.index, run.number(), &join, before, run.epoch());
+            if self.joins.last() != Some(&join) {
+                self.joins.push(join);
+            }
+        }
+    }
+
+    /// Does what the machine of the visit asks for.
+    fn carry_out(&mut self, core: &mut Core) {
+        while let Some(act) = self.visit.as_mut().and_then(Visit::poll) {
+            match act {
+                VisitAct::Connect => self.call(core),
+                VisitAct::Greet => {
+                    let hello = self.hello();
+                    self.say(&hello, core);
                 }
-            }
-            ToAgent::Heartbeat | ToAgent::Notice(_) | ToAgent::NotApproved(_) | ToAgent::ApprovalShare(_) => {}
-            ToAgent::Finish(_) | ToAgent::Abort(_) => {
-                self.report(core);
-                self.drop_run(core);
+                VisitAct::Say(message) => self.report(&message, core),
+                VisitAct::Prepare { prepare, .. } => {
+                    self.runs += 1;
+                    self.opening = Some((self.runs, prepare));
+                    core.wake(core.now.after(self.platter.opens_in()), Event::Opened(self.index, self.runs));
+                }
+                VisitAct::GaveUp(reason, detail) => {
+                    core.note(format_args!("agent {}: gives up: {reason}: {detail}", self.index));
+                }
+                VisitAct::Stop(run, _) => {
+                    run.stop(core);
+                    self.joins.clear();
+                }
+                VisitAct::Leave(_) => {
+                    self.visit = None;
+                    self.search_at = core.now.after(SEARCH);
+                }
+                VisitAct::NotPrepared(_)
+                | VisitAct::Ask(_)
+                | VisitAct::StopAsking
+                | VisitAct::AwaitApproval(_)
+                | VisitAct::CodeIsFalse
+                | VisitAct::Approved => {}
             }
         }
     }
 
-    fn drop_run(&mut self, core: &mut Core) {
-        if let Some(run) = self.run.take() {
-            run.stop(core);
-        }
-        self.joins.clear();
-    }
-
-    fn prepare(&mut self, prepare: Prepare, core: &mut Core) {
-        self.drop_run(core);
-        self.runs += 1;
+    /// Its target is open.
+    pub fn on_opened(&mut self, number: u64, core: &mut Core) {
+        let Some((_, prepare)) = self.opening.take_if(|(of, _)| *of == number) else { return };
+        let Some(visit) = &mut self.visit else { return };
+        let deployment = prepare.deployment;
         let ready = Ready {
-            deployment: prepare.deployment,
+            deployment,
             target: "/dev/sda".to_owned(),
             describe: String::new(),
             bytes: prepare.disk_bytes,
@@ -326,8 +362,9 @@ impl Agent {
             comparable: false,
             ring: self.ring,
         };
-        self.run = Some(Run::new(self.index, self.runs, self.node, prepare, self.ring, core.now));
-        self.say(&ToServer::Ready(ready), core);
+        let run = Run::new(self.index, number, visit.node(), prepare, self.ring, core.now);
+        visit.on_prepared(deployment, Ok((run, ready)));
+        self.advance(core);
     }
 
     fn say(&mut self, message: &ToServer, core: &mut Core) {
@@ -336,7 +373,7 @@ impl Agent {
             return self.on_lost("send backlog full: the server is not reading", core);
         }
         if control.open {
-            control.said = core.now;
+            control.clock.on_said(core.now);
             core.start(control.conn, CALLER, Frame::Message(message.encode()));
         }
     }
@@ -345,9 +382,10 @@ impl Agent {
         let Some(control) = self.control.take() else { return };
         core.note(format_args!("agent {}: loses the server: {why}", self.index));
         core.close(control.conn, CALLER);
-        self.greeted = false;
-        self.call_at = core.now.after(RECONNECT);
-        self.lost.get_or_insert(core.now);
+        self.search_at = core.now.after(SEARCH);
+        if let Some(visit) = &mut self.visit {
+            visit.on_lost(core.now);
+        }
     }
 
     fn hello(&self) -> ToServer {
@@ -370,24 +408,22 @@ impl Agent {
         })
     }
 
-    fn report(&mut self, core: &mut Core) {
-        while self.greeted
-            && let Some(message) = self.run.as_mut().and_then(Run::poll_message)
-        {
-            if self.quirks.mute && matches!(message, ToServer::Progress(_)) {
-                continue;
+    fn report(&mut self, message: &ToServer, core: &mut Core) {
+        if matches!(message, ToServer::Progress(_)) {
+            if self.quirks.mute {
+                return;
             }
-            core.checker.on_message(self.index, &message, &self.platter, &core.image);
-            if !matches!(message, ToServer::Progress(_)) {
-                core.note(format_args!("agent {}: says {message:?}", self.index));
-            }
-            self.say(&message, core);
+        } else {
+            core.note(format_args!("agent {}: says {message:?}", self.index));
         }
+        core.checker.on_message(self.index, message, &self.platter, &core.image);
+        self.say(message, core);
     }
 
     /// Says that the downstream link broke, if it is one that says so though it is not so.
     fn complain(&mut self, core: &mut Core) {
-        let Some(join) = self.joins.last().filter(|_| self.greeted && self.quirks.false_downs > 0) else { return };
+        let greeted = self.visit.as_ref().is_some_and(|visit| !visit.awaits_link()) && self.control.is_some();
+        let Some(join) = self.joins.last().filter(|_| greeted && self.quirks.false_downs > 0) else { return };
         let (Some(down), true) = (&join.downstream, self.quirks.false_at <= core.now) else { return };
         let event = LinkEvent {
             deployment: join.deployment,
@@ -410,48 +446,30 @@ impl Agent {
             return;
         }
         let now = core.now;
-        if let Some(control) = &self.control {
-            let late =
-                if control.open { now.since(control.heard) >= SILENT } else { now.since(control.opened) >= HANDSHAKE };
-            if late {
-                self.on_lost("silent", core);
+        if let Some(Err(quiet)) = self.control.as_ref().map(|control| control.clock.check(control.open, now)) {
+            self.on_lost(&quiet.to_string(), core);
+        }
+        match &mut self.visit {
+            Some(visit) => visit.on_time(now),
+            None if self.control.is_none() && self.search_at <= now => self.call(core),
+            None => {}
+        }
+        if self.control.as_ref().is_some_and(|control| control.open) {
+            let visit = self.visit.get_or_insert_with(|| Visit::new(CONFIG));
+            if visit.awaits_link() {
+                visit.on_open(None, None);
             }
         }
-        if !self.greeted && self.control.as_ref().is_some_and(|control| control.open) {
-            let back = self.lost.take().is_some();
-            self.greeted = true;
-            let hello = self.hello();
-            self.say(&hello, core);
-            if back && let Some(run) = &mut self.run {
-                run.on_server_back();
-            }
-        }
-        if let Some(since) = self.lost {
-            let joined = self.run.as_ref().is_some_and(Run::is_joined);
-            let given_up = joined && now.since(since) >= PATIENCE;
-            if given_up && let Some(run) = &mut self.run {
-                core.note(format_args!("agent {}: gives up", self.index));
-                run.fail(Reason::ServerLost, "the server is gone", core);
-            }
-            if given_up || !joined {
-                self.drop_run(core);
-                self.lost = None;
-                self.call_at = now.after(SEARCH);
-            }
-        }
-        if self.control.is_none() && self.call_at <= now {
-            self.call_at = now.after(RECONNECT);
-            self.call(core);
-        }
-        if let Some(run) = &mut self.run {
-            run.stuck = self.quirks.stuck;
+        self.carry_out(core);
+        let stuck = self.quirks.stuck;
+        if let Some(run) = self.visit.as_mut().and_then(Visit::task_mut) {
+            run.stuck = stuck;
             run.advance(&mut self.platter, core);
         }
         self.complain(core);
-        self.report(core);
+        self.carry_out(core);
         if let Some(control) = &self.control
-            && control.open
-            && now.since(control.said) >= BEAT
+            && control.clock.check(control.open, now) == Ok(true)
         {
             self.say(&ToServer::Heartbeat, core);
         }
@@ -459,15 +477,15 @@ impl Agent {
     }
 
     fn sleep(&mut self, core: &mut Core) {
-        let mut deadline = match &self.control {
-            None => self.call_at,
-            Some(control) if control.open => control.said.after(BEAT).min(control.heard.after(SILENT)),
-            Some(control) => control.opened.after(HANDSHAKE),
+        let mut deadline = match (&self.control, &self.visit) {
+            (Some(control), _) => control.clock.deadline(control.open),
+            (None, None) => self.search_at,
+            (None, Some(_)) => NEVER,
         };
-        if let Some(since) = self.lost {
-            deadline = deadline.min(since.after(PATIENCE));
+        if let Some(visit) = &self.visit {
+            deadline = deadline.min(visit.deadline());
         }
-        if let Some(run) = &self.run {
+        if let Some(run) = self.run() {
             deadline = deadline.min(run.deadline());
         }
         // A turn takes its time, too: a loop that always has something to do must not stop the clock.

@@ -28,6 +28,8 @@ const SAMPLE: u32 = 16;
 /// How fast a disk is, and what is wrong with it.
 #[derive(Clone, Debug, Default)]
 pub struct DiskPlan {
+    /// How long it takes to open.
+    pub open: Duration,
     /// Bytes written per second.
     pub write_rate: u64,
     /// Bytes read per second.
@@ -86,6 +88,12 @@ impl Platter {
     #[must_use]
     pub fn stable(&self, block: u32) -> Content {
         self.stable.get(block as usize).copied().unwrap_or(OLD)
+    }
+
+    /// How long it takes to open.
+    #[must_use]
+    pub fn opens_in(&self) -> Duration {
+        self.plan.open
     }
 
     /// The power is gone.

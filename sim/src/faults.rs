@@ -115,7 +115,7 @@ pub fn inject(fault: Fault, core: &mut Core, server: &mut Server, agents: &mut [
         Fault::FalseHellos(agent, count, mood) => {
             for _ in 0..count {
                 let nonce = core.rng.bytes();
-                let run = agents[agent].run.as_ref();
+                let run = agents[agent].run();
                 let Some(hello) = run.and_then(|run| run.false_hello(nonce, now)) else { return };
                 let conn = core.connect(SERVER, agent + 1);
                 core.strangers.insert(conn, (hello, mood));
@@ -167,7 +167,7 @@ pub fn stranger_called(conn: ConnId, accepted: bool, core: &mut Core) {
 }
 
 fn upstream(agents: &[Agent], agent: usize) -> Option<ConnId> {
-    agents[agent].run.as_ref().and_then(Run::upstream_conn)
+    agents[agent].run().and_then(Run::upstream_conn)
 }
 
 fn hold(core: &mut Core, host: usize, span: Duration) {

@@ -44,6 +44,7 @@ pub fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
         rotten: None,
     };
     let disk = DiskPlan {
+        open: Duration::ZERO,
         write_rate: 500_000_000,
         read_rate: 2_000_000_000,
         flush: Duration::from_millis(5),

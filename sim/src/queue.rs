@@ -12,6 +12,8 @@ pub enum Event {
     Boot(usize),
     /// An agent wanted to be woken.
     Agent(usize),
+    /// The target of an agent is open, for this run.
+    Opened(usize, u64),
     /// The server wanted to be woken.
     Server,
     /// The server is started again; the flag says whether it is told to go on.

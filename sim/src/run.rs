@@ -10,9 +10,10 @@ use slidecast_proto::feed::Source;
 use slidecast_proto::frame::{HEADER_LEN, Header, Kind};
 use slidecast_proto::link::{HANDSHAKE, LinkFault, Sender, Terms, refusal};
 use slidecast_proto::node::{Act, Candidate, DiskEnd, Node, NodeConfig, Take, Transmit};
-use slidecast_proto::reason::Reason;
+use slidecast_proto::reason::{EndState, Reason};
 use slidecast_proto::schedule::{DiskFailure, Event as DiskEvent};
 use slidecast_proto::units::{BlockNo, DeploymentId, Epoch, LinkKey, NodeId, PartNo, Time};
+use slidecast_proto::visit::Task;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -98,27 +99,10 @@ impl Run {
         self.number
     }
 
-    /// The deployment.
-    #[must_use]
-    pub fn deployment(&self) -> DeploymentId {
-        self.prepare.deployment
-    }
-
-    /// Whether it has a place in a chain.
-    #[must_use]
-    pub fn is_joined(&self) -> bool {
-        self.joined
-    }
-
     /// The connection from its upstream.
     #[must_use]
     pub fn upstream_conn(&self) -> Option<ConnId> {
         self.upstream.map(|(conn, _)| conn)
-    }
-
-    /// The next message for the server.
-    pub fn poll_message(&mut self) -> Option<ToServer> {
-        self.outbox.pop_front()
     }
 
     /// Lets go of everything.
@@ -132,20 +116,6 @@ impl Run {
         let up = self.upstream.map(|(conn, _)| (conn, CALLED)).into_iter();
         let up = up.chain(self.candidates.iter().map(|(conn, ..)| (*conn, CALLED)));
         up.chain(self.downstream.as_ref().map(|down| (down.conn, CALLER)))
-    }
-
-    /// Takes the place in a chain that the server gives.
-    pub fn on_join(&mut self, join: &Join, core: &mut Core) {
-        self.joined = true;
-        self.report_at = core.now;
-        let before = self.node.epoch();
-        self.node.on_join(join, core.now);
-        core.checker.on_join(self.agent, self.number, join, before, self.node.epoch());
-    }
-
-    /// The server was gone and is back.
-    pub fn on_server_back(&mut self) {
-        self.node.on_server_back();
     }
 
     fn side_of(&self, conn: ConnId) -> Option<Side> {
@@ -442,18 +412,6 @@ impl Run {
         deadline
     }
 
-    /// Gives up.
-    pub fn fail(&mut self, reason: Reason, detail: &str, core: &mut Core) {
-        self.node.on_disk_failed(reason, detail);
-        while let Some(act) = self.node.poll() {
-            if let Act::Tell(message) = act {
-                self.tell(message);
-            }
-        }
-        core.note(format_args!("agent {}: {reason}: {detail}", self.agent));
-        self.disk = DiskState::Gone;
-    }
-
     fn tell(&mut self, message: ToServer) {
         if self.outbox.len() >= OUTBOX {
             self.outbox.retain(|waiting| !matches!(waiting, ToServer::Progress(_)));
@@ -637,5 +595,43 @@ impl Run {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.node.epoch()
+    }
+}
+
+impl Task for Run {
+    fn deployment(&self) -> DeploymentId {
+        self.prepare.deployment
+    }
+
+    fn is_joined(&self) -> bool {
+        self.joined
+    }
+
+    fn ended(&self) -> Option<EndState> {
+        self.node.ended()
+    }
+
+    fn on_join(&mut self, join: &Join, now: Time) {
+        self.joined = true;
+        self.report_at = now;
+        self.node.on_join(join, now);
+    }
+
+    fn on_server_back(&mut self) {
+        self.node.on_server_back();
+    }
+
+    fn fail(&mut self, reason: Reason, detail: &str) {
+        self.node.on_disk_failed(reason, detail);
+        while let Some(act) = self.node.poll() {
+            if let Act::Tell(message) = act {
+                self.tell(message);
+            }
+        }
+        self.disk = DiskState::Gone;
+    }
+
+    fn poll_message(&mut self) -> Option<ToServer> {
+        self.outbox.pop_front()
     }
 }

@@ -110,7 +110,7 @@ impl Scenario {
     /// The run of a seed.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
-        let mut rng = Rng::new(seed, 1);
+        let (mut rng, mut slow_to_open) = (Rng::new(seed, 1), Rng::new(seed, 4));
         let count = usize::try_from(match rng.below(10) {
             0 => 1,
             1..=5 => rng.between(2, 5),
@@ -139,6 +139,7 @@ impl Scenario {
             .map(|at| {
                 let slow = if even { 1 } else { rng.between(1, 4) };
                 let disk = DiskPlan {
+                    open: if slow_to_open.chance(20) { MS * slow_to_open.between_u32(0, 6000) } else { Duration::ZERO },
                     write_rate: rate * rng.pick(&[1, 2, 10]) / if even { 1 } else { rng.between(1, 4) },
                     read_rate: rate * rng.pick(&[2, 10]),
                     flush: MS * rng.between_u32(0, 30),
@@ -205,6 +206,7 @@ impl Scenario {
     /// Equal nodes behind one card and an image of some megabytes.
     pub fn alike(&mut self, count: usize, rate: u64) {
         let disk = DiskPlan {
+            open: Duration::ZERO,
             write_rate: rate * 2,
             read_rate: rate * 10,
             flush: MS * 10,

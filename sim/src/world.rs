@@ -216,7 +216,7 @@ impl World {
     fn on_event(&mut self, event: Event) {
         // What stands still does nothing until it goes on.
         let host = match event {
-            Event::Agent(agent) | Event::Disk(agent, ..) => Some(agent + 1),
+            Event::Agent(agent) | Event::Opened(agent, _) | Event::Disk(agent, ..) => Some(agent + 1),
             Event::Server | Event::Feed(_) => Some(SERVER),
             Event::Called { conn, .. } => Some(self.core.network.conn(conn).hosts[CALLER]),
             Event::Reset(conn, end) => Some(self.core.network.conn(conn).hosts[end]),
@@ -230,6 +230,7 @@ impl World {
         match event {
             Event::Boot(agent) => agents[agent].boot(core),
             Event::Agent(agent) => agents[agent].on_timer(core),
+            Event::Opened(agent, run) => agents[agent].on_opened(run, core),
             Event::Server => server.on_timer(core),
             Event::Restart(told) => server.restart(told, core),
             Event::Feed(serial) => server.on_feed_timer(serial, core),
