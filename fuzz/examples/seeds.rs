@@ -26,7 +26,7 @@ const VOLUMES: [(&str, &str, u64, &str, &[&str]); 19] = [
     ("fat", "fat16", 16 * MIB, "mkfs.vfat", &["-F", "16"]),
     ("fat", "fat32", 64 * MIB, "mkfs.vfat", &["-F", "32"]),
     ("ntfs", "ntfs", 2 * MIB, "mkntfs", &["-q", "-F", "-Q"]),
-    ("btrfs", "mixed", 6 * MIB, "mkfs.btrfs", &["-q", "-M", "-n", "4096"]),
+    ("btrfs", "mixed", 16 * MIB, "mkfs.btrfs", &["-q", "-M", "-n", "4096"]),
     ("swap", "swap", MIB, "mkswap", &["-q"]),
     ("xfs", "xfs", 64 * MIB, "env", &SMALL_XFS),
     (

@@ -105,9 +105,10 @@ fn sum_of_xfs(disk: &mut SparseDisk<'_>, at: u64, bytes: u32, place: usize) {
 /// The checksum of the superblock of btrfs and of the nodes of 4 KiB that its trees may have: whatever lies at a multiple of
 /// 4 KiB and says that it is there, as in a file system whose chunks lie where they are called.
 pub(super) fn btrfs(disk: &mut SparseDisk<'_>) {
-    let mut raw = [0; 4096];
-    for at in (64 << 10..disk.bytes().min(8 << 20)).step_by(4096) {
-        if disk.read_at(at, &mut raw).is_ok() && u64_at(&raw, 48) == Some(at) {
+    let (mut place, mut raw) = ([0; 8], [0; 4096]);
+    for at in (64 << 10..disk.bytes().min(16 << 20)).step_by(4096) {
+        let found = disk.read_at(at + 48, &mut place).is_ok() && u64::from_le_bytes(place) == at;
+        if found && disk.read_at(at, &mut raw).is_ok() {
             disk.put(at, &(!crc32c(!0, &raw[32..])).to_le_bytes());
         }
     }

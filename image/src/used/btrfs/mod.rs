@@ -10,6 +10,7 @@
 
 mod chunks;
 mod extents;
+mod sums;
 mod superblock;
 mod tree;
 

@@ -1,7 +1,7 @@
 //! The superblock of btrfs and its copies.
 
+use super::sums::Sum;
 use crate::le::{array_at, u16_at, u32_at, u64_at};
-use crate::used::ext_sums::crc32c;
 use crate::used::volume::{Kept, Volume};
 
 /// Where it is.
@@ -38,6 +38,7 @@ pub(super) struct Root {
 pub(super) struct Superblock {
     /// The identifier that stands in all nodes.
     pub(super) uuid: [u8; 16],
+    pub(super) sum: Sum,
     pub(super) generation: u64,
     pub(super) root: Root,
     pub(super) chunk_root: Root,
@@ -51,21 +52,14 @@ pub(super) struct Superblock {
     pub(super) chunks: Vec<u8>,
 }
 
-/// CRC-32C as btrfs keeps it, over everything behind the 32 bytes that checksums have room in.
-pub(super) fn sum(bytes: &[u8]) -> u32 {
-    !crc32c(!0, bytes.get(32..).unwrap_or_default())
-}
-
 impl Superblock {
     /// Reads the superblock and refuses what is not one device at rest with known features.
     pub(super) fn read(volume: &Volume<'_>) -> Result<Self, Kept> {
         let raw = volume.bytes_at(AT as u64, BYTES)?;
         let number = |at| u64_at(&raw, at).ok_or(CORRUPT);
-        // A checksum of another kind is one that is not read here.
-        if u16_at(&raw, 196) != Some(0) {
-            return Err(Kept::NotRead("Btrfs with checksums other than CRC-32C"));
-        }
-        if !is_whole(&raw, AT as u64) {
+        let sum = u16_at(&raw, 196).and_then(Sum::numbered);
+        let sum = sum.ok_or(Kept::NotRead("Btrfs with checksums of an unknown kind"))?;
+        if !is_whole(&raw, AT as u64, sum) {
             return Err(CORRUPT);
         }
         let (compat, read_only, incompat) = (number(172)?, number(180)?, number(188)?);
@@ -87,14 +81,14 @@ impl Superblock {
         if number(96)? != 0 {
             return Err(Kept::Journal);
         }
-        let found = Self::numbers(&raw, incompat, read_only).ok_or(CORRUPT)?;
+        let found = Self::numbers(&raw, incompat, read_only, sum).ok_or(CORRUPT)?;
         if found.device_bytes > volume.bytes() {
             return Err(Kept::TooLong);
         }
         Ok(found)
     }
 
-    fn numbers(raw: &[u8], incompat: u64, read_only: u64) -> Option<Self> {
+    fn numbers(raw: &[u8], incompat: u64, read_only: u64, sum: Sum) -> Option<Self> {
         let generation = u64_at(raw, 72)?;
         let root = Root { logical: u64_at(raw, 80)?, generation, level: *raw.get(198)? };
         let chunk_root = Root { logical: u64_at(raw, 88)?, generation: u64_at(raw, 164)?, level: *raw.get(199)? };
@@ -109,6 +103,7 @@ impl Superblock {
         let uuid = if incompat & INCOMPAT_METADATA_UUID == 0 { 32 } else { 571 };
         Some(Self {
             uuid: array_at(raw, uuid)?,
+            sum,
             generation,
             root,
             chunk_root,
@@ -126,7 +121,7 @@ impl Superblock {
     pub(super) fn copies_agree(&self, volume: &Volume<'_>) -> Result<(), Kept> {
         for at in MIRRORS.into_iter().filter(|at| at + BYTES as u64 <= self.device_bytes) {
             let raw = volume.bytes_at(at, BYTES)?;
-            let same = is_whole(&raw, at)
+            let same = is_whole(&raw, at, self.sum)
                 && u64_at(&raw, 72) == Some(self.generation)
                 && u64_at(&raw, 80) == Some(self.root.logical);
             if !same {
@@ -138,8 +133,6 @@ impl Superblock {
 }
 
 /// Whether these are the bytes of a superblock that belongs at `at`.
-fn is_whole(raw: &[u8], at: u64) -> bool {
-    raw.get(64..).is_some_and(|magic| magic.starts_with(MAGIC))
-        && u64_at(raw, 48) == Some(at)
-        && u32_at(raw, 0) == Some(sum(raw))
+fn is_whole(raw: &[u8], at: u64, sum: Sum) -> bool {
+    raw.get(64..).is_some_and(|magic| magic.starts_with(MAGIC)) && u64_at(raw, 48) == Some(at) && sum.is_right(raw)
 }

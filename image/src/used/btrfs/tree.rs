@@ -1,7 +1,7 @@
 //! Walking through the trees of btrfs. Each node has a checksum, its own place, and the generation that its parent expects.
 
 use super::chunks::{CHUNK_ITEM, Chunks};
-use super::superblock::{Root, Superblock, sum};
+use super::superblock::{Root, Superblock};
 use crate::le::{u32_at, u64_at};
 use crate::used::volume::{Kept, Volume};
 
@@ -137,7 +137,7 @@ impl<'a> Trees<'a> {
         let end = at.logical.checked_add(len as u64).ok_or(CORRUPT)?;
         let place = self.chunks.places(&(at.logical..end)).and_then(|mut places| places.next()).ok_or(CORRUPT)?;
         let node = self.volume.bytes_at(place.start, len)?;
-        let right = u32_at(&node, 0) == Some(sum(&node))
+        let right = self.superblock.sum.is_right(&node)
             && node.get(32..48) == Some(&self.superblock.uuid)
             && u64_at(&node, 48) == Some(at.logical)
             && u64_at(&node, 80) == Some(at.generation)
