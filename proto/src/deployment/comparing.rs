@@ -3,14 +3,13 @@
 //!
 //! A node that comes late and may hold something compares alone, in a chain of its own, so that nobody waits for it.
 
+use super::timers::MIN_COMPARING;
 use super::topology::{NewChain, Phase};
 use super::{Deployment, NodeRecord, Standing};
 use crate::set::BlockSet;
 use crate::units::{NodeId, Time};
 use core::time::Duration;
 
-/// The least time that comparing may take.
-const LEAST: Duration = Duration::from_secs(30);
 /// A disk that compares fewer bytes a second than this is not waited for.
 const SLOWEST: u64 = 100_000_000;
 
@@ -32,7 +31,7 @@ impl Deployment {
     /// How long a chain that begins to compare may take.
     pub(super) fn compares_until(&self, now: Time) -> Time {
         let bytes = u64::from(self.config.blocks) * u64::from(self.config.prepare.block);
-        now.after(LEAST + Duration::from_secs(bytes / SLOWEST))
+        now.after(MIN_COMPARING + Duration::from_secs(bytes / SLOWEST))
     }
 
     /// A late node compares before it is taken into a chain.
@@ -49,7 +48,7 @@ impl Deployment {
             let state = self.topology.chain(chain);
             let Phase::Comparing { until, .. } = state.phase() else { continue };
             // One that was moved because it got nothing, and still gets nothing, is not waited for.
-            let starves = |node: &NodeRecord<'_>| node.moved && node.member.meter.is_starved();
+            let starves = |node: &NodeRecord<'_>| node.moved && node.account.meter.is_starved();
             let is_awaited = |node: NodeRecord<'_>| !node.has_compared() && !node.is_mute(now) && !starves(&node);
             let waits = now < until && self.records(state.nodes()).any(is_awaited);
             if waits || !self.records(state.nodes()).any(|node| node.is_running()) {
@@ -57,7 +56,7 @@ impl Deployment {
             }
             let nodes = state.nodes().to_vec();
             for id in &nodes {
-                self.roster.change(*id, |node| node.moved_on = now);
+                self.ledger.restart_stall_clock(*id, now);
             }
             if self.topology.end_comparing(chain) {
                 self.order(chain);

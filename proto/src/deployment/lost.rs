@@ -4,31 +4,16 @@
 //! [`GRACE`]. Silence of [`SUSPECT`] is enough for that if its kernel is silent too; an agent that may only be stopped or starved
 //! has until its neighbour ends the link. What is done about a link that broke between two living nodes is in `mend.rs`.
 
+use super::ledger::Meter;
+use super::presence::Suspicion;
 use super::repairs::Entry;
+use super::timers::{BLAMED, DEAD_QUIET, DEAF, GRACE, STALL, STALL_MORE, SUSPECT};
 use super::topology::{Arrival, Rank};
 use super::{Deployment, DeploymentEvent, NodeRecord, Outcome, RepairKind, Standing};
 use crate::control::{LinkEvent, LinkState, Side};
 use crate::reason::Reason;
 use crate::units::{NodeId, Time};
 use core::time::Duration;
-
-/// How long a running node may be without its control link before it counts as lost.
-pub(super) const GRACE: Duration = Duration::from_secs(2);
-/// How long nothing may move on a node whose links live.
-const STALL: Duration = Duration::from_secs(120);
-/// How much longer nothing may move below a node that was given up for that.
-const STALL_MORE: Duration = Duration::from_secs(30);
-/// Nothing heard for so long makes a neighbour's complaint about a node believable.
-const SUSPECT: Duration = Duration::from_secs(1);
-/// A neighbour that was itself not heard for so long may have been cut off: its word on the silence of others counts nothing.
-const DEAF: Duration = Duration::from_millis(600);
-/// Quiet for longer than a busy machine would be.
-const DEAD_QUIET: Duration = Duration::from_millis(1500);
-/// Who was silent no longer than this, its control link not closed, may be heard again: a cable that is out for a second is heard over
-/// after 1.4 s, one that is out for longer after 3 s (RFC 6298 with Linux's least time-out). The deployment does not end before.
-const HEARD_AGAIN: Duration = Duration::from_millis(3200);
-/// A neighbour's complaint counts for so long when the control link goes, too.
-const BLAMED: Duration = Duration::from_secs(2);
 
 impl Deployment {
     /// Whether nothing is heard of a node over its own control link.
@@ -39,7 +24,7 @@ impl Deployment {
     /// Whether nothing has been heard of a node for `span`, or its control link is gone.
     fn is_quiet_for(&self, id: NodeId, span: Duration, now: Time) -> Option<bool> {
         let node = self.node(id)?;
-        Some(self.is_cut_off(&node, now) || now.since(node.member.heard) >= span)
+        Some(self.is_cut_off(&node, now) || now.since(node.member.presence.heard()) >= span)
     }
 
     /// A node says that a link is gone, or stands again.
@@ -52,9 +37,8 @@ impl Deployment {
             (LinkState::Down, _) => self.on_old_link_down(id, event, now),
             (LinkState::Suspect, _) if event.reason == Reason::LinkCorrupt => self.on_damage_told(id, event, now),
             (LinkState::Suspect, _) if newest && event.reason == Reason::TimedOut && silence < DEAF => {
-                if let Some(peer) = self.roster.get_mut(event.peer) {
-                    peer.suspected = Some((SUSPECT, format!("node {id} says: {}", event.detail)));
-                }
+                let said = format!("node {id} says: {}", event.detail);
+                self.roster.change(event.peer, |peer| peer.presence.suspect(SUSPECT, said));
             }
             _ => {}
         }
@@ -62,7 +46,8 @@ impl Deployment {
 
     /// The control link of a node is gone. If a neighbour has just lost it too, it is dead.
     pub(super) fn on_control_gone(&mut self, id: NodeId, detail: &str, now: Time) {
-        let blamed = self.node(id).filter(|node| node.chain().is_some()).and_then(|node| node.member.blamed.clone());
+        let node = self.node(id).filter(|node| node.chain().is_some());
+        let blamed = node.and_then(|node| node.member.presence.contact()?.blamed.clone());
         if let Some((at, said)) = blamed
             && now.since(at) < BLAMED
             && !self.attention.is_dazed(now)
@@ -74,8 +59,8 @@ impl Deployment {
     /// Nodes that are suspected, and of which nothing is heard here either.
     pub(super) fn lose_suspected(&mut self, now: Time) {
         let believed = |node: NodeRecord<'_>| {
-            let (span, said) = node.member.suspected.as_ref()?;
-            let quiet = self.is_quiet_for(node.id, *span, now) == Some(true);
+            let Suspicion { quiet, said } = node.member.presence.contact()?.suspected.as_ref()?;
+            let quiet = self.is_quiet_for(node.id, *quiet, now) == Some(true);
             (node.chain().is_some() && quiet).then(|| (node.id, said.clone()))
         };
         let dead: Vec<_> = self.nodes().filter_map(believed).collect();
@@ -89,7 +74,7 @@ impl Deployment {
         let lost: Vec<NodeId> = self
             .nodes()
             .filter(|node| node.chain().is_some() || node.is_running())
-            .filter(|node| node.member.gone.is_some_and(|at| now.since(at) >= GRACE))
+            .filter(|node| node.member.presence.gone().is_some_and(|at| now.since(at) >= GRACE))
             .map(|node| node.id)
             .collect();
         for id in lost {
@@ -101,7 +86,8 @@ impl Deployment {
     /// others get more time.
     pub(super) fn fail_stalled(&mut self, now: Time) {
         let stalls = |node: &NodeRecord<'_>| {
-            node.is_running() && node.connected && now.since(node.member.moved_on) >= STALL && !self.may_stall(node)
+            let still = node.is_running() && node.connected && now.since(node.account.moved_on) >= STALL;
+            still && !self.may_stall(node)
         };
         let stalled: Vec<NodeRecord<'_>> = self.nodes().filter(stalls).collect();
         // The one that waits for its own disk.
@@ -125,10 +111,10 @@ impl Deployment {
             self.fail(id, Reason::TimedOut, detail, now);
         }
         for id in excused {
-            self.roster.change(id, |node| node.moved_on = now);
+            self.ledger.restart_stall_clock(id, now);
         }
         for id in below {
-            self.roster.change(id, |node| node.moved_on = node.moved_on.after(STALL_MORE));
+            self.ledger.change(id, |account| account.moved_on = account.moved_on.after(STALL_MORE));
         }
     }
 
@@ -150,23 +136,20 @@ impl Deployment {
             let Some(node) = self.roster.get_mut(other) else { continue };
             if dead {
                 self.lose(other, &format!("no contact with it, {said}"), now);
-            } else if now.since(node.heard) >= DEAF && node.suspected.is_none() {
+            } else if now.since(node.presence.heard()) >= DEAF
+                && node.presence.contact().is_some_and(|contact| contact.suspected.is_none())
+            {
                 // Between two dead nodes no live neighbour is left to report it.
-                node.suspected = Some((DEAD_QUIET, said.clone()));
+                node.presence.suspect(DEAD_QUIET, said.clone());
             }
         }
     }
 
     fn lose_one(&mut self, id: NodeId, detail: &str, now: Time) {
         let Some(node) = self.roster.get_mut(id) else { return };
-        // Closed at once, or silent since.
-        let began = if now.since(node.heard) >= SUSPECT { node.heard } else { node.gone.unwrap_or(now) };
-        node.awaited = node.connected.then(|| node.heard.after(HEARD_AGAIN));
-        // Whatever comes from it after this shows that it is back.
-        (node.gone, node.connected) = (node.gone.or(Some(now)), false);
-        (node.blamed, node.suspected) = (None, None);
+        let began = node.presence.lose(now);
         // A node that was told to finish may hang up: that is no loss.
-        let (label, was, let_go) = (node.label(), node.is_running(), node.finished);
+        let (label, was, let_go) = (node.label(), node.is_running(), node.is_released());
         self.end_node(id, Reason::NodeLost, detail.to_owned(), now);
         if let Some(gap) = self.splice_out(id, now)
             && !let_go
@@ -192,7 +175,7 @@ impl Deployment {
     /// Gives a node up that can still be told so, and takes it out of its chain.
     pub(super) fn fail(&mut self, id: NodeId, reason: Reason, detail: String, now: Time) {
         let Some(node) = self.roster.get(id).filter(|node| node.is_running()) else { return };
-        let (label, connected) = (node.label(), node.connected);
+        let (label, connected) = (node.label(), node.is_connected());
         self.end_node(id, reason, detail.clone(), now);
         if connected {
             self.order_abort(id, reason, detail.clone());
@@ -208,10 +191,10 @@ impl Deployment {
         let Some(node) = self.roster.get_mut(id) else { return };
         let Standing::Ended(outcome) = &node.standing else { return };
         node.standing = Standing::Running(outcome.ready.clone());
-        (node.gone, node.moved_on, node.finished) = (None, now, false);
         node.returned += 1;
-        node.meter = super::slow::Meter::default();
         let text = format!("{} is back; what it lacks comes at the tail and in a catch-up pass", node.label());
+        self.ledger.restart_stall_clock(id, now);
+        self.ledger.change(id, |account| account.meter = Meter::default());
         self.topology.rank_behind(id, Rank::Behind);
         self.topology.arrive(id, Arrival { kind: RepairKind::Returned, since: now });
         self.blame.on_back(id);

@@ -32,7 +32,7 @@ impl Deployment {
         if !self.topology.are_neighbours(upper, lower) {
             return;
         }
-        self.roster.change(event.peer, |peer| peer.blamed = Some((now, said)));
+        self.roster.change(event.peer, |peer| peer.presence.blame(said, now));
         let broke = Break { at: now, upper, lower, teller: id, cause: Cause::of(event.reason) };
         self.mend(broke, event.reason, &event.detail, now);
     }
@@ -97,7 +97,7 @@ impl Deployment {
         if self.is_cut_off(&node, now) {
             return self.lose(head, &format!("its control link is gone, and {said}"), now);
         }
-        self.roster.change(head, |node| node.blamed = Some((now, said)));
+        self.roster.change(head, |node| node.presence.blame(said, now));
         if damaged {
             self.on_damage(head, NodeId::SERVER, now);
         }
@@ -119,7 +119,7 @@ impl Deployment {
         let Some(chain) = self.topology.chain_of(lower) else { return };
         let alone = chain.nodes().len() < 2;
         // A node that was told to finish hangs up: that is no loss.
-        let Some(node) = self.roster.get_mut(lower).filter(|node| !node.finished) else { return };
+        let Some(node) = self.roster.get_mut(lower).filter(|node| !node.is_released()) else { return };
         node.repairs += 1;
         let card = &node.card.clone();
         let hears = |node: NodeRecord<'_>| node.id != lower && node.card == card && self.blame.is_heard_well(node.id);
@@ -171,7 +171,7 @@ impl Deployment {
         let (Some(above), Some(below)) = (self.roster.get(upper), self.roster.get(lower)) else { return false };
         let text =
             format!("the link from {} to {} broke twice ({detail}): they change places", above.label(), below.label());
-        if above.finished || below.finished {
+        if above.is_released() || below.is_released() {
             return false;
         }
         let Some(chain) = self.topology.swap(upper, lower) else { return false };

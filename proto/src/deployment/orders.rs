@@ -1,6 +1,9 @@
 //! Changes of chains: what the deployment decides, the topology makes real, and nodes and feeds are told.
 
 use super::repairs::Entry;
+use super::resume::Resumption;
+use super::roster::Member;
+use super::timers::{PASS_PAUSE, Timer};
 use super::topology::{Closed, FeedChange, Gap, NewChain, Phase, Rank, TakenIn, number};
 use super::{Deployment, DeploymentEvent, Place, RepairKind, Stage, Standing};
 use crate::bug::{self, Bug};
@@ -21,7 +24,7 @@ impl Deployment {
     pub(super) fn arm(&mut self, now: Time) {
         let plan = self.plan_now();
         self.stage = Stage::Running;
-        self.saved = None;
+        self.resumption = Resumption::No;
         self.fixed = Some(now);
         self.topology.raise_pass(1);
         self.events.push_back(DeploymentEvent::PlanFixed(plan.clone()));
@@ -35,9 +38,7 @@ impl Deployment {
             let (card, nodes) = (planned.card, planned.nodes);
             let blocks = BlockSet::full(self.config.blocks);
             for id in &nodes {
-                if let Some(node) = self.roster.get_mut(*id) {
-                    node.moved_on = now;
-                }
+                self.ledger.restart_stall_clock(*id, now);
             }
             self.form(NewChain { card, nodes, blocks, pass, phase }, now);
         }
@@ -56,11 +57,11 @@ impl Deployment {
         for (position, id) in (1u16..).zip(&new.nodes) {
             if let Some(node) = self.roster.get_mut(*id) {
                 node.place.get_or_insert(Place { chain, position });
-                node.reported = now;
                 if let Standing::Ready(ready) = &node.standing {
                     node.standing = Standing::Running(ready.clone());
                 }
             }
+            self.ledger.change(*id, |account| account.reported = now);
         }
         let (chain, taken_in) = self.topology.form(new);
         self.order(chain);
@@ -73,9 +74,9 @@ impl Deployment {
     /// A chain took a node in, and was ordered: if the node had just come, that is kept for the report.
     fn on_taken_in(&mut self, taken: TakenIn, chain: usize, now: Time) {
         let TakenIn { node, arrival, waited } = taken;
-        if waited && let Some(node) = self.roster.get_mut(node) {
+        if waited {
             // Nothing could move on it while it waited.
-            node.moved_on = now;
+            self.ledger.restart_stall_clock(node, now);
         }
         if let Some(arrival) = arrival {
             let awaited = self.link_of(chain, Some(node));
@@ -89,10 +90,10 @@ impl Deployment {
         self.unsaved = true;
         let roster = &self.roster;
         // Whoever was told to finish is gone, or will be when it hears it: nobody is linked to it any more.
-        let there = |id| roster.get(id).filter(|node| !node.finished).map(super::roster::Member::listens_at);
+        let there = |id| roster.get(id).filter(|node| !node.is_released()).map(Member::listens_at);
         let Closed { joins, feed } = self.topology.close(chain, there);
         for (id, join) in joins {
-            if self.roster.get(id).is_some_and(|node| node.connected) {
+            if self.roster.get(id).is_some_and(Member::is_connected) {
                 self.orders.push_back((id, ToAgent::Join(join)));
             }
         }
@@ -165,7 +166,7 @@ impl Deployment {
     /// Moves a node behind the tail. Gives the node that stands in its place now.
     pub(super) fn put_behind(&mut self, chain: usize, id: NodeId, now: Time) -> Option<NodeId> {
         self.topology.rank_behind(id, Rank::Slow);
-        self.roster.get_mut(id)?.moved_on = now;
+        self.ledger.restart_stall_clock(id, now);
         if self.topology.demote_tail(chain, id) {
             self.order(chain);
             return None;
@@ -181,7 +182,7 @@ impl Deployment {
     /// Forms a chain of the next pass, for nodes that lack `blocks`.
     pub(super) fn next_pass(&mut self, card: CardId, nodes: Vec<NodeId>, blocks: BlockSet, now: Time) -> usize {
         self.topology.raise_pass(1);
-        self.passed = now;
+        self.timers.set(Timer::NextPass, now.after(PASS_PAUSE));
         let pass = self.topology.pass();
         self.form(NewChain { card, nodes, blocks, pass, phase: Phase::Flowing }, now)
     }

@@ -4,8 +4,9 @@
 //! nobody up. When the core of a pass has all it could get, those who still lack something form the next one: survivors of
 //! the main pass first, then the late and those that came back, the slow last.
 
+use super::timers::{LINGER, Timer};
 use super::topology::{Arrival, Chain, Rank, number};
-use super::{Away, Deployment, DeploymentEvent, NodeRecord, RepairKind, Standing};
+use super::{Deployment, DeploymentEvent, NodeRecord, RepairKind, Standing};
 use crate::bug::{self, Bug};
 use crate::control::{Finish, ToAgent};
 use crate::plan::CardId;
@@ -13,11 +14,6 @@ use crate::set::BlockSet;
 use crate::units::{NodeId, Time};
 use core::time::Duration;
 use std::collections::BTreeSet;
-
-/// The least time from one catch-up pass to the next, so that one that brings nothing costs little.
-const PASS_PAUSE: Duration = Duration::from_millis(250);
-/// How long followers may take what is left in the rings above them once the core is through.
-const LINGER: Duration = Duration::from_secs(1);
 
 impl Deployment {
     /// Nodes that became ready after the start, came back or lost their place: they join behind the core of a pass that runs.
@@ -47,7 +43,6 @@ impl Deployment {
         let Some(node) = self.roster.get_mut(id) else { return };
         let Standing::Ready(ready) = &node.standing else { return };
         node.standing = Standing::Running(ready.clone());
-        node.moved_on = now;
         node.late |= node.place.is_none();
         let (kind, came) = if node.returned > 0 {
             (RepairKind::Returned, "was started again")
@@ -55,6 +50,7 @@ impl Deployment {
             (RepairKind::Late, "came after the start")
         };
         let text = format!("{} {came}; what it lacks comes at the tail and in a catch-up pass", node.label());
+        self.ledger.restart_stall_clock(id, now);
         self.topology.rank_behind(id, Rank::Behind);
         self.topology.arrive(id, Arrival { kind, since: now });
         self.note(text);
@@ -116,7 +112,7 @@ impl Deployment {
     /// Once nothing more comes down the chains of a card, nodes that still lack something form a new chain, and the server
     /// sends the union of what they lack.
     pub(super) fn catch_up(&mut self, now: Time) {
-        if now.since(self.passed) < PASS_PAUSE {
+        if self.timers.is_ahead(Timer::NextPass, now) {
             return;
         }
         let total = self.config.blocks;
@@ -165,7 +161,7 @@ impl Deployment {
         let first = lacking.iter().map(group).min();
         lacking.retain(|node| Some(group(node)) == first);
         // Those that lack least first; of the slow ones the fastest.
-        let rate = |node: &NodeRecord<'_>| if node.moved { node.member.meter.rate() } else { 0.0 };
+        let rate = |node: &NodeRecord<'_>| if node.moved { node.account.meter.rate() } else { 0.0 };
         lacking.sort_by(|a, b| {
             let left = |node: &NodeRecord<'_>| (total - node.durable.count(), node.id);
             rate(b).total_cmp(&rate(a)).then_with(|| left(a).cmp(&left(b)))
@@ -184,7 +180,7 @@ impl Deployment {
                 let Some(node) = self.roster.get(*id) else { continue };
                 // A running node may still fetch a block that was read back wrong: it needs its upstream to the end.
                 below_runs |= node.is_running() && !bug::is(Bug::FinishTooEarly);
-                if node.outcome().is_some() && !below_runs && !node.finished {
+                if node.outcome().is_some() && !below_runs && !node.is_released() {
                     finish.push(*id);
                 }
             }
@@ -194,14 +190,14 @@ impl Deployment {
         }
         // A node that ended under a server that was killed may not have been let go by it: it is when it has called.
         let alone = |node: &NodeRecord<'_>| {
-            let ended = node.outcome().is_some() && !node.member.finished;
-            node.chain().is_none() && ended && node.member.away == Away::No
+            let ended = node.outcome().is_some() && !node.member.is_released();
+            node.chain().is_none() && ended && !node.member.presence.is_returning()
         };
         finish.extend(self.nodes().filter(alone).map(|node| node.id));
         for id in finish {
             let Some(node) = self.roster.get_mut(id) else { continue };
-            node.finished = true;
-            if node.connected && !node.is_lost() {
+            node.set_released(true);
+            if node.is_connected() && !node.is_lost() {
                 self.orders.push_back((id, ToAgent::Finish(Finish { deployment, then })));
             }
         }

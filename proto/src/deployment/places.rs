@@ -1,7 +1,6 @@
 //! How many agents may have a record. A record is for good once its node had a place in a chain; every other one makes room when it
 //! must, so that agents that were refused, or only said hello, never keep out one that can take part.
 
-use super::resume::Away;
 use super::roster::Member;
 use super::{Deployment, DeploymentEvent, NodeRecord, Standing};
 use crate::approval::{Caller, Unapproved};
@@ -38,8 +37,9 @@ impl core::fmt::Display for NoRoom {
 impl NodeRecord<'_> {
     /// Whether it has taken no part, and nothing of it is awaited.
     fn is_idle(&self) -> bool {
-        let node = self.member;
-        self.place.is_none() && self.chain().is_none() && node.away == Away::No && node.awaited.is_none()
+        let presence = &self.member.presence;
+        let awaited = presence.is_returning() || presence.heard_again_until().is_some();
+        self.place.is_none() && self.chain().is_none() && !awaited
     }
 
     /// Whether it takes no part and is gone.
@@ -85,10 +85,10 @@ impl Deployment {
         if idle < self.config.wait_for as usize * 2 + SPARE {
             return Ok(());
         }
-        let gone = self.nodes().filter(|node| node.is_left_over()).min_by_key(|node| node.member.gone);
+        let gone = self.nodes().filter(|node| node.is_left_over()).min_by_key(|node| node.member.presence.gone());
         // Of those that are there, the address that has most of them gives one up.
         let crowd = || self.nodes().filter(|node| node.is_unready());
-        let longest = || crowd().max_by_key(|node| (unready(node.address), core::cmp::Reverse(node.member.moved_on)));
+        let longest = || crowd().max_by_key(|node| (unready(node.address), core::cmp::Reverse(node.account.moved_on)));
         let id = gone.or_else(longest).map(|node| node.id).ok_or(NoRoom::Full)?;
         self.forget(id);
         Ok(())
@@ -98,17 +98,20 @@ impl Deployment {
     /// all is over.
     pub fn on_unapproved(&mut self, id: NodeId, unapproved: Unapproved, now: Time) {
         let Unapproved { caller: Caller { hello, card, address, .. }, why } = unapproved;
-        let mut node = Member::new(id, hello, card, address, self.config.blocks, now);
+        let mut node = Member::new(id, hello, card, address, now);
         node.standing = Standing::Refused { reason: Reason::NotApproved, detail: why };
-        (node.connected, node.gone) = (false, Some(now));
-        self.roster.insert(node);
+        node.presence.on_gone(now);
+        self.admit(node, now);
         self.events.push_back(DeploymentEvent::NodeChanged(id));
     }
 
     /// Lets go of records of agents that are gone and took no part, but for some of them.
     pub(super) fn forget_left_over(&mut self) {
-        let mut left: Vec<_> =
-            self.nodes().filter(|node| node.is_left_over()).map(|node| (node.member.gone, node.id)).collect();
+        let mut left: Vec<_> = self
+            .nodes()
+            .filter(|node| node.is_left_over())
+            .map(|node| (node.member.presence.gone(), node.id))
+            .collect();
         left.sort_unstable();
         let surplus = left.len().saturating_sub(GONE);
         left.into_iter().take(surplus).for_each(|(_, id)| self.forget(id));
@@ -117,6 +120,7 @@ impl Deployment {
     fn forget(&mut self, id: NodeId) {
         if let Some(node) = self.roster.remove(id) {
             self.topology.forget(id);
+            self.ledger.forget(id);
             self.orders.retain(|(to, _)| *to != id);
             self.events.push_back(DeploymentEvent::Forgotten { node: id, boot: node.hello.boot });
         }

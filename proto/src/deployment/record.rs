@@ -1,6 +1,8 @@
 //! What the server knows of one node, gathered from its owners.
 
+use super::ledger::Account;
 use super::roster::Member;
+use super::timers::{HEARD, MUTE};
 use super::topology::{Rank, Seat};
 use super::{Outcome, Place, Standing};
 use crate::control::{Hello, Progress};
@@ -8,13 +10,7 @@ use crate::plan::CardId;
 use crate::reason::Phase;
 use crate::set::BlockSet;
 use crate::units::{NodeId, Time};
-use core::time::Duration;
 use std::net::IpAddr;
-
-/// A node that reports nothing for so long is mute ...
-const MUTE: Duration = Duration::from_secs(3);
-/// ... if it was heard within this time: one that is starved or stopped says nothing at all.
-const HEARD: Duration = Duration::from_secs(1);
 
 /// What the server knows of one node.
 #[derive(Clone, Copy, Debug)]
@@ -47,10 +43,11 @@ pub struct NodeRecord<'a> {
     pub connected: bool,
     pub(super) member: &'a Member,
     pub(super) seat: &'a Seat,
+    pub(super) account: &'a Account,
 }
 
 impl<'a> NodeRecord<'a> {
-    pub(super) fn new(member: &'a Member, seat: &'a Seat) -> Self {
+    pub(super) fn new(member: &'a Member, seat: &'a Seat, account: &'a Account) -> Self {
         Self {
             id: member.id,
             hello: &member.hello,
@@ -58,15 +55,16 @@ impl<'a> NodeRecord<'a> {
             address: member.address,
             standing: &member.standing,
             place: member.place,
-            progress: member.progress.as_ref(),
-            durable: &member.durable,
+            progress: account.progress.as_ref(),
+            durable: &account.durable,
             repairs: member.repairs,
             moved: seat.rank() == Rank::Slow,
             late: member.late,
             returned: member.returned,
-            connected: member.connected,
+            connected: member.is_connected(),
             member,
             seat,
+            account,
         }
     }
 
@@ -119,6 +117,11 @@ impl<'a> NodeRecord<'a> {
         self.member.is_lost()
     }
 
+    /// Whether it is to have a place, or had one, and never said anything from there.
+    pub(super) fn was_unheard(&self) -> bool {
+        self.progress.is_none() && (self.is_running() || self.is_lost())
+    }
+
     /// The chain that it stands in.
     pub(super) fn chain(&self) -> Option<usize> {
         self.seat.chain()
@@ -148,8 +151,8 @@ impl<'a> NodeRecord<'a> {
 
     /// It is heard, and has not said for a while how far it is, though it should every second.
     pub(super) fn is_mute(&self, now: Time) -> bool {
-        let heard = now.since(self.member.heard) < HEARD;
-        self.is_running() && self.connected && heard && now.since(self.member.reported) >= MUTE
+        let heard = now.since(self.member.presence.heard()) < HEARD;
+        self.is_running() && self.connected && heard && now.since(self.account.reported) >= MUTE
     }
 
     /// Its ring is full because of its disk.

@@ -1,12 +1,10 @@
 //! The roster: which nodes there are, how far each is, and whether it is heard.
 
-use super::resume::Away;
-use super::slow::Meter;
+use super::presence::Presence;
 use super::{Outcome, Place, Standing};
-use crate::control::{Hello, Progress};
+use crate::control::Hello;
 use crate::plan::CardId;
 use crate::reason::Reason;
-use crate::set::BlockSet;
 use crate::units::{NodeId, Time};
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -31,8 +29,9 @@ impl Roster {
         self.members.values()
     }
 
-    pub(super) fn members_mut(&mut self) -> impl Iterator<Item = &mut Member> {
-        self.members.values_mut()
+    /// Nothing that was due while the server stood still counts against a node.
+    pub(super) fn forgive(&mut self, pause: Duration, now: Time) {
+        self.members.values_mut().for_each(|member| member.presence.forgive(pause, now));
     }
 
     pub(super) fn get(&self, id: NodeId) -> Option<&Member> {
@@ -71,67 +70,43 @@ pub(super) struct Member {
     pub(super) hello: Hello,
     pub(super) card: CardId,
     pub(super) address: IpAddr,
+    pub(super) presence: Presence,
     pub(super) standing: Standing,
+    /// It was told to begin, and has not said yet that it is ready to: whatever else it says is of the run that it drops for that.
+    pub(super) begins: bool,
     pub(super) place: Option<Place>,
-    pub(super) progress: Option<Progress>,
-    pub(super) durable: BlockSet,
+    /// How often its chain was repaired around it.
     pub(super) repairs: u32,
     pub(super) late: bool,
+    /// How often it came back.
     pub(super) returned: u32,
-    pub(super) connected: bool,
-    /// Whether it has still to be heard of after the server was started again.
-    pub(super) away: Away,
-    pub(super) heard: Time,
-    pub(super) gone: Option<Time>,
-    pub(super) moved_on: Time,
-    /// Its last report, or when it was first expected to report.
-    pub(super) reported: Time,
-    pub(super) finished: bool,
-    /// It was told to begin, and has not said yet that it is ready to.
-    pub(super) begins: bool,
-    /// When a neighbour last said that its link with it is gone, and what it said.
-    pub(super) blamed: Option<(Time, String)>,
-    /// A neighbour hears nothing of it, nor does its kernel answer; what the neighbour said, and how long nothing must be
-    /// heard here for it to be believed.
-    pub(super) suspected: Option<(Duration, String)>,
-    /// It was lost because it fell silent: until then it may be heard again.
-    pub(super) awaited: Option<Time>,
-    /// How fast it is, and what it waits for.
-    pub(super) meter: Meter,
 }
 
 impl Member {
-    pub(super) fn new(id: NodeId, hello: Hello, card: CardId, address: IpAddr, blocks: u32, now: Time) -> Self {
+    /// A node that has just called.
+    pub(super) fn new(id: NodeId, hello: Hello, card: CardId, address: IpAddr, now: Time) -> Self {
         Self {
             id,
             hello,
             card,
             address,
+            presence: Presence::new(now),
             standing: Standing::Preparing,
+            begins: false,
             place: None,
-            progress: None,
-            durable: BlockSet::empty(blocks),
             repairs: 0,
             late: false,
             returned: 0,
-            connected: true,
-            away: Away::No,
-            heard: now,
-            gone: None,
-            moved_on: now,
-            reported: now,
-            finished: false,
-            begins: false,
-            blamed: None,
-            suspected: None,
-            awaited: None,
-            meter: Meter::default(),
         }
     }
 
     /// Where it listens for its upstream.
     pub(super) fn listens_at(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.hello.link_port)
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.presence.is_connected()
     }
 
     pub(super) fn outcome(&self) -> Option<&Outcome> {
@@ -142,7 +117,7 @@ impl Member {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        matches!(self.standing, Standing::Running(_)) && self.away == Away::No
+        matches!(self.standing, Standing::Running(_)) && !self.presence.is_returning()
     }
 
     /// Whether it was given up because nothing was heard of it.
@@ -150,9 +125,15 @@ impl Member {
         self.outcome().is_some_and(|end| end.reason == Reason::NodeLost)
     }
 
-    /// Whether it is to have a place, or had one, and never said anything from there.
-    pub(super) fn was_unheard(&self) -> bool {
-        self.progress.is_none() && (self.is_running() || self.is_lost())
+    /// Whether it was told that it may go.
+    pub(super) fn is_released(&self) -> bool {
+        self.outcome().is_some_and(|end| end.released)
+    }
+
+    /// From now on a node that has ended may go, or is needed again. Gives whether it might go before.
+    pub(super) fn set_released(&mut self, released: bool) -> bool {
+        let Standing::Ended(outcome) = &mut self.standing else { return false };
+        core::mem::replace(&mut outcome.released, released)
     }
 
     /// What it did to others stands in the detail of its end, unless it failed for a reason of its own.
@@ -173,27 +154,5 @@ impl Member {
     /// How to name it in a line of its own: number, host name and address.
     pub(super) fn label(&self) -> String {
         format!("node {} {}", self.id, self.name())
-    }
-
-    /// Takes in a report.
-    pub(super) fn take(&mut self, progress: Progress, now: Time) {
-        // Bytes sent are no sign: beats are among them.
-        let mark = |p: &Progress| (p.accepted, p.durable, p.verified, p.written_bytes, p.phase);
-        let moved = self.progress.as_ref().is_none_or(|old| mark(old) != mark(&progress));
-        if moved || progress.phase == crate::reason::Phase::Ended {
-            self.moved_on = now;
-        }
-        for (start, end) in &progress.durable_new {
-            for block in *start..(*end).min(self.durable.universe()) {
-                self.durable.insert(crate::units::BlockNo(block));
-            }
-        }
-        if progress.durable < self.durable.count() {
-            // A block was read back wrong after it was told of. Which one it was the node says to its upstream.
-            self.durable = BlockSet::empty(self.durable.universe());
-        }
-        self.reported = now;
-        self.meter.take(&progress, now);
-        self.progress = Some(progress);
     }
 }

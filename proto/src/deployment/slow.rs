@@ -10,16 +10,13 @@
 //! What its neighbours see of a node outweighs what it says of itself: it received nothing if its upstream sent it nothing, and
 //! one that reports nothing is slow whatever it does.
 
+use super::ledger::{LEAST, MOSTLY, NOTHING, Pace, WINDOW};
 use super::repairs::Entry;
 use super::topology::{Phase, Rank};
 use super::{Deployment, NodeRecord, RepairKind};
-use crate::control::Progress;
 use crate::units::{NodeId, Time};
 use core::time::Duration;
-use std::collections::VecDeque;
 
-/// Over how long a rate is measured: short pauses of a disk are no slowness.
-const WINDOW: Duration = Duration::from_secs(3);
 /// How long a node must pace its chain, after the window in which that was seen, before it is moved.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// The least time between two moves in a chain.
@@ -28,134 +25,12 @@ const REST: Duration = Duration::from_secs(10);
 const PATIENCE_STUCK: Duration = Duration::from_secs(2);
 /// ... and so long after the last move.
 const REST_STUCK: Duration = Duration::from_secs(5);
-/// Beats and words, but no blocks, in bytes per second.
-const NOTHING: f64 = 8192.0;
 /// Slower than this part of what the chain could do is slow.
 const SLOW: f64 = 0.7;
-/// Waiting for one thing for this part of the time is waiting for that thing.
-const MOSTLY: f64 = 0.8;
 /// Of a chain at most this part is moved for a low rate, and always one: if more are slow, the chain is that slow.
 const FEW: f64 = 0.3;
 /// What TCP carries of a link's speed, in bytes per second for each Mbit/s.
 const GOODPUT: f64 = 0.95 * 125_000.0;
-/// The shortest span between two reports that makes a rate.
-const LEAST: Duration = Duration::from_millis(900);
-/// How much the disk's past counts, from one report to the next.
-const MEMORY: f64 = 0.9;
-
-/// One report.
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    at: Time,
-    received: u64,
-    sent: u64,
-    written: u64,
-    upstream: u32,
-    downstream: u32,
-    disk: u32,
-}
-
-/// How fast a node is, and what it waits for.
-#[derive(Debug, Default)]
-pub(super) struct Meter {
-    samples: VecDeque<Sample>,
-    /// The best rate at which it ever received, in bytes per second.
-    best: f64,
-    /// Bytes that its disk wrote, and the seconds in which it had work; the past counts less and less.
-    disk: (f64, f64),
-    /// Since when it paces the chain although the others could do more.
-    slow: Option<Time>,
-}
-
-/// What a node did in the last seconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Pace {
-    /// Bytes received, sent and written per second.
-    received: f64,
-    sent: f64,
-    written: f64,
-    /// In which part of the time it waited for what.
-    upstream: f64,
-    downstream: f64,
-    disk: f64,
-}
-
-#[expect(clippy::cast_precision_loss, reason = "rates need no more than 52 bits")]
-fn float(number: u64) -> f64 {
-    number as f64
-}
-
-impl Meter {
-    pub(super) fn take(&mut self, progress: &Progress, now: Time) {
-        let sample = Sample {
-            at: now,
-            received: progress.received_bytes,
-            sent: progress.sent_bytes,
-            written: progress.written_bytes,
-            upstream: progress.wait_upstream_ms,
-            downstream: progress.wait_downstream_ms,
-            disk: progress.wait_disk_ms,
-        };
-        if let Some(last) = self.samples.back() {
-            let span = now.since(last.at);
-            if span >= LEAST {
-                self.best = self.best.max(float(sample.received.saturating_sub(last.received)) / span.as_secs_f64());
-            }
-            let written = float(sample.written.saturating_sub(last.written));
-            if written > 0.0 {
-                let busy = f64::from(sample.disk.max(1)) / 1000.0;
-                self.disk = (self.disk.0 * MEMORY + written, self.disk.1 * MEMORY + busy);
-            }
-        }
-        self.samples.push_back(sample);
-        while self.samples.len() > 2 && now.since(self.samples[1].at) >= WINDOW {
-            self.samples.pop_front();
-        }
-    }
-
-    /// What is measured from now on says nothing of before.
-    fn forget(&mut self) {
-        self.samples.clear();
-        self.slow = None;
-    }
-
-    /// Bytes per second that it received of late.
-    pub(super) fn rate(&self) -> f64 {
-        self.pace().map_or(0.0, |pace| pace.received)
-    }
-
-    fn pace(&self) -> Option<Pace> {
-        let (first, last) = (self.samples.front()?, self.samples.back()?);
-        let span = last.at.since(first.at);
-        if span + LEAST < WINDOW {
-            return None;
-        }
-        let seconds = span.as_secs_f64();
-        let share = |ms: fn(&Sample) -> u32| -> f64 {
-            let sum: f64 = self.samples.iter().skip(1).map(|sample| f64::from(ms(sample))).sum();
-            (sum / 1000.0 / seconds).min(1.0)
-        };
-        let (upstream, downstream) = (share(|sample| sample.upstream), share(|sample| sample.downstream));
-        Some(Pace {
-            received: float(last.received.saturating_sub(first.received)) / seconds,
-            sent: float(last.sent.saturating_sub(first.sent)) / seconds,
-            written: float(last.written.saturating_sub(first.written)) / seconds,
-            upstream,
-            downstream,
-            disk: (1.0 - upstream - downstream).max(0.0),
-        })
-    }
-
-    /// Whether nothing came of late although the node waited for its upstream.
-    pub(super) fn is_starved(&self) -> bool {
-        self.pace().is_some_and(|pace| pace.received <= NOTHING && pace.upstream >= MOSTLY)
-    }
-
-    /// What the disk could write, in bytes per second, if it was ever seen to write.
-    fn disk_rate(&self) -> Option<f64> {
-        (self.disk.0 > 0.0).then(|| self.disk.0 / self.disk.1.max(0.001))
-    }
-}
 
 /// What a chain remembers of who was slow.
 #[derive(Debug, Default)]
@@ -224,14 +99,15 @@ impl Deployment {
             };
             let culprit = slow.as_ref().map(|slow| slow.node);
             for id in self.topology.chain(chain).core() {
-                let Some(node) = self.roster.get_mut(*id) else { continue };
-                node.meter.slow = (Some(*id) == culprit).then(|| node.meter.slow.unwrap_or(now));
+                self.ledger.change(*id, |account| {
+                    account.meter.slow = (Some(*id) == culprit).then(|| account.meter.slow.unwrap_or(now));
+                });
             }
             let Some(slow) = slow else { continue };
-            let since = self.roster.get(slow.node).and_then(|node| node.meter.slow);
+            let since = self.ledger.account(slow.node).and_then(|account| account.meter.slow);
             let (patience, rest) = if slow.stuck { (PATIENCE_STUCK, REST_STUCK) } else { (PATIENCE, REST) };
             let ripe = since.is_some_and(|since| now.since(since) >= patience);
-            let rested = self.paces(chain).moved.is_none_or(|moved| now.since(moved) >= rest);
+            let rested = self.ledger.paces_mut(chain).moved.is_none_or(|moved| now.since(moved) >= rest);
             if ripe && rested {
                 self.move_behind(chain, &slow, since.unwrap_or(now), now);
             }
@@ -253,10 +129,11 @@ impl Deployment {
         }
         for id in mute {
             let Some(node) = self.roster.get(id) else { continue };
-            let (label, began) = (node.label(), node.reported);
+            let began = self.ledger.account(id).map_or(now, |account| account.reported);
+            let label = node.label();
             let detail = "it is heard and reports nothing";
             self.note(format!("{label} is slow: {detail}: moved behind the tail"));
-            self.paces(chain).moved = Some(now);
+            self.ledger.paces_mut(chain).moved = Some(now);
             let successor = self.put_behind(chain, id, now);
             let awaited = self.link_of(chain, successor);
             self.repairs.add(Entry { kind: RepairKind::Slow, node: id, detail, began, awaited }, now);
@@ -270,7 +147,7 @@ impl Deployment {
             return None;
         }
         let node = self.records(state.core()).find(|node| !node.has_compared())?;
-        if node.moved || !node.member.meter.is_starved() {
+        if node.moved || !node.account.meter.is_starved() {
             return None;
         }
         let what = "nothing of the manifest reaches it".to_owned();
@@ -285,14 +162,14 @@ impl Deployment {
         if self.records(state.nodes()).filter(NodeRecord::is_receiving).count() < 2 {
             return None;
         }
-        let seen = core.iter().map(|node| node.member.meter.best).fold(0.0, f64::max);
+        let seen = core.iter().map(|node| node.account.meter.best).fold(0.0, f64::max);
         let declared = core.iter().map(|node| f64::from(node.mbits()) * GOODPUT).filter(|rate| *rate > 0.0).collect();
         let declared = median(declared);
         let could = declared.map_or(seen, |declared| seen.min(declared));
         let mut above: Option<Pace> = None;
         for (at, node) in core.iter().enumerate() {
             // Of a node that ended and reports no more nothing is known, nor of the link below it.
-            let Some(said) = node.member.meter.pace() else {
+            let Some(said) = node.account.meter.pace() else {
                 above = None;
                 continue;
             };
@@ -307,7 +184,7 @@ impl Deployment {
                 return self.slow_disk(node, pace, &core, could);
             }
             let held_up = match at {
-                0 => self.paces.get(&chain).is_some_and(|paces| paces.feed >= MOSTLY),
+                0 => self.ledger.paces(chain).is_some_and(|paces| paces.feed >= MOSTLY),
                 _ => upper.is_some_and(|upper| upper.downstream >= MOSTLY),
             };
             // The head may never have been faster; then what its card says counts, with more doubt.
@@ -330,7 +207,7 @@ impl Deployment {
 
     fn slow_disk(&self, node: &NodeRecord<'_>, pace: Pace, core: &[NodeRecord<'_>], could: f64) -> Option<Slow> {
         let others = core.iter().filter(|other| other.id != node.id);
-        let others = median(others.filter_map(|other| other.member.meter.disk_rate()).collect());
+        let others = median(others.filter_map(|other| other.account.meter.disk_rate()).collect());
         if others.is_some_and(|others| pace.written >= SLOW * others) && pace.received > NOTHING {
             return None;
         }
@@ -357,7 +234,7 @@ impl Deployment {
         let rates = format!("{:.1} MiB/s while the chain could do {:.0}", mib(pace.received), mib(could));
         let unpacked = if pace.received > 0.0 { pace.written / pace.received } else { 1.0 };
         let could = could * unpacked;
-        if self.paces.get(&chain).and_then(|paces| paces.above) != Some(upper) {
+        if self.ledger.paces(chain).and_then(|paces| paces.above) != Some(upper) {
             let (what, stuck) = (format!("its link brings {rates}"), pace.received <= NOTHING);
             return Some(Slow { node: node.id, what, could, above: Some(upper), stuck, halts: stuck, claimed: false });
         }
@@ -370,13 +247,13 @@ impl Deployment {
     /// Moves a node behind the tail, unless too many are slow: then the chain goes at their rate. A node that halts
     /// the chain is moved however many are slow, because a chain that stands still never ends.
     fn move_behind(&mut self, chain: usize, slow: &Slow, since: Time, now: Time) {
-        let Some(node) = self.roster.get(slow.node) else { return };
-        let (label, rate) = (node.label(), node.meter.rate());
+        let Some(node) = self.node(slow.node) else { return };
+        let (label, rate) = (node.member.label(), node.account.meter.rate());
         let what = &slow.what;
         let (count, all) = self.count_slow(chain, slow);
         let few = f64::from(u32::try_from(all).unwrap_or(u32::MAX)) * FEW;
         if !slow.halts && count > 1 && f64::from(u32::try_from(count).unwrap_or(u32::MAX)) > few {
-            if !core::mem::replace(&mut self.paces(chain).told, true) {
+            if !core::mem::replace(&mut self.ledger.paces_mut(chain).told, true) {
                 self.note(format!(
                     "{label} is slow: {what}; so are {count} of {all} nodes: the chain goes at their rate"
                 ));
@@ -388,11 +265,11 @@ impl Deployment {
         } else {
             self.note(format!("{label} is slow: {what}: moved behind the tail"));
         }
-        let paces = self.paces(chain);
+        let paces = self.ledger.paces_mut(chain);
         paces.trial = slow.claimed.then_some(Trial { node: slow.node, rate, since: now });
         (paces.moved, paces.above) = (Some(now), slow.above.or(paces.above));
         for id in self.topology.chain(chain).nodes() {
-            self.roster.change(*id, |node| node.meter.forget());
+            self.ledger.change(*id, |account| account.meter.forget());
         }
         let successor = self.put_behind(chain, slow.node, now);
         let awaited = self.link_of(chain, successor);
@@ -403,14 +280,14 @@ impl Deployment {
     /// If the node that was tried in the place of a head gets no more than that one did, that one is not slow: it paces the chain
     /// again.
     fn end_trial(&mut self, chain: usize, now: Time) {
-        let Some(Trial { node: id, rate, since }) = self.paces(chain).trial else { return };
+        let Some(Trial { node: id, rate, since }) = self.ledger.paces_mut(chain).trial else { return };
         if now.since(since) < WINDOW + LEAST {
             return;
         }
         let state = self.topology.chain(chain);
-        let Some(pace) = state.head().and_then(|head| self.roster.get(head)?.meter.pace()) else { return };
+        let Some(pace) = state.head().and_then(|head| self.ledger.account(head)?.meter.pace()) else { return };
         let follows = state.followers().contains(&id);
-        self.paces(chain).trial = None;
+        self.ledger.paces_mut(chain).trial = None;
         if pace.received * SLOW > rate || !follows {
             return;
         }
@@ -427,14 +304,9 @@ impl Deployment {
     fn count_slow(&self, chain: usize, slow: &Slow) -> (usize, usize) {
         let nodes: Vec<NodeRecord<'_>> = self.records(self.topology.chain(chain).nodes()).collect();
         let is_slow = |node: &&NodeRecord<'_>| {
-            let disk = node.member.meter.disk_rate().is_some_and(|disk| disk < SLOW * slow.could);
+            let disk = node.account.meter.disk_rate().is_some_and(|disk| disk < SLOW * slow.could);
             node.id == slow.node || (node.moved && !self.blame.is_guilty(node.id)) || disk
         };
         (nodes.iter().filter(is_slow).count(), nodes.iter().filter(|node| node.seat.rank() != Rank::Behind).count())
-    }
-
-    /// What is remembered of who was slow in a chain.
-    pub(super) fn paces(&mut self, chain: usize) -> &mut Paces {
-        self.paces.entry(chain).or_default()
     }
 }

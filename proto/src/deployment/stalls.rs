@@ -3,15 +3,10 @@
 //! The silence of nodes in that time means nothing. They may have said a lot that was not read yet. After 4 s they give the silent server up and
 //! call again, so a control link that is found closed means nothing either, until they had the time to call.
 
-use super::lost::GRACE;
-use super::resume::Away;
-use super::roster::Member;
+use super::timers::{GRACE, STALLED, Timer};
 use super::{Deployment, NodeRecord};
 use crate::units::Time;
 use core::time::Duration;
-
-/// A pause between two looks at the clock of which the server takes note. Without a stall there is a look at every beat, twice a second.
-const PAUSE: Duration = Duration::from_millis(750);
 
 /// When the server last looked at the clock.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +30,7 @@ impl Attention {
     fn look_up(&mut self, now: Time) -> Option<Duration> {
         let pause = now.since(self.looked);
         self.looked = now;
-        (pause >= PAUSE).then(|| {
+        (pause >= STALLED).then(|| {
             self.awake = Some(now);
             pause
         })
@@ -46,27 +41,14 @@ impl Deployment {
     /// Comes before whatever draws conclusions from the time: after a stall all nodes are given their time again.
     pub(super) fn look_up(&mut self, now: Time) {
         let Some(pause) = self.attention.look_up(now) else { return };
-        self.roster.members_mut().for_each(|node| node.forgive(pause, now));
-        if let Some(resumed) = &mut self.resumed {
-            resumed.forgive(pause);
-        }
+        self.roster.forgive(pause, now);
+        self.ledger.forgive(pause, now);
+        self.timers.postpone(Timer::Gather, pause);
+        self.timers.postpone(Timer::Return, pause);
     }
 
     /// Whether a node has no control link, and that says something about the node.
     pub(super) fn is_cut_off(&self, node: &NodeRecord<'_>, now: Time) -> bool {
         !node.connected && !self.attention.is_dazed(now)
-    }
-}
-
-impl Member {
-    /// Nothing that was due while the server stood still counts against the node.
-    fn forgive(&mut self, pause: Duration, now: Time) {
-        (self.heard, self.reported) = (now, now);
-        self.gone = self.gone.map(|_| now);
-        self.moved_on = self.moved_on.after(pause);
-        self.awaited = self.awaited.map(|until| until.after(pause));
-        if let Away::Called(at) = &mut self.away {
-            *at = now;
-        }
     }
 }

@@ -43,6 +43,8 @@ pub struct Outcome {
     pub ready: Ready,
     /// When.
     pub at: Time,
+    /// It was told that it may go.
+    pub(super) released: bool,
 }
 
 impl Outcome {
@@ -56,6 +58,7 @@ impl Outcome {
             last_look: (LookedAt::No, 0),
             ready,
             at,
+            released: false,
         }
     }
 
@@ -63,7 +66,7 @@ impl Outcome {
         let Ended { state, reason, detail, verified, blocks_written, blocks_kept, last_look, last_look_blocks, .. } =
             ended;
         let (blocks, last_look) = ((blocks_written, blocks_kept), (last_look, last_look_blocks));
-        Self { state, reason, detail, verified, blocks, last_look, ready, at }
+        Self { state, reason, detail, verified, blocks, last_look, ready, at, released: false }
     }
 }
 

@@ -8,10 +8,11 @@ mod resume;
 mod slow;
 
 use super::*;
-use crate::control::{Ended, Join, LinkEvent, LinkState, Progress, Ready, Refused, Side};
-use crate::reason::{Free, LookedAt, Phase, Then, Verified, Verify};
+use crate::control::{Ended, Hello, Join, LinkEvent, LinkState, Progress, Ready, Refused, Side, ToServer};
+use crate::plan::CardId;
+use crate::reason::{Free, LookedAt, Phase, Reason, Then, Verified, Verify};
 use crate::units::{DeploymentId, Epoch, Hash};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 const DEPLOYMENT: DeploymentId = DeploymentId([5; 16]);
 const ROOT: Hash = Hash([6; 32]);
