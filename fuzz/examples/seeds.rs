@@ -58,6 +58,33 @@ const LINES: [&[u8]; 4] = [
     b"slidecast.target=\"model=Samsung SSD*,size=100GiB..1TiB\" slidecast.server=host slidecast.sever=x",
 ];
 
+/// The front of an image of partclone, version 2, of 64 blocks; its header gets its checksum when it is read.
+fn partclone_of_bits() -> Vec<u8> {
+    let map = [0xFF, 0x0F, 0, 0xF0, 0, 0, 0, 0x81];
+    let mut image = vec![0; 110];
+    image[..15].copy_from_slice(b"partclone-image");
+    image[30..36].copy_from_slice(b"0002\xDE\xC0");
+    image[36..41].copy_from_slice(b"EXTFS");
+    for (at, number) in [(52, 64 << 12), (60, 64), (68, 18), (76, 18)] {
+        image[at..at + 8].copy_from_slice(&u64::to_le_bytes(number));
+    }
+    image[84..88].copy_from_slice(&4096_u32.to_le_bytes());
+    image[88..106].copy_from_slice(&[18, 0, 0, 0, 2, 0, 64, 0, 0x20, 0, 4, 0, 1, 0, 0, 0, 1, 1]);
+    [&[1][..], &image, &map, &(!crc32fast::hash(&map)).to_le_bytes()].concat()
+}
+
+/// The same of version 1.
+fn partclone_of_bytes() -> Vec<u8> {
+    let mut image = vec![0; 64 + 4096];
+    image[..15].copy_from_slice(b"partclone-image");
+    image[15..20].copy_from_slice(b"EXTFS");
+    image[30..34].copy_from_slice(b"0001");
+    image[36..40].copy_from_slice(&4096_u32.to_le_bytes());
+    image[40..48].copy_from_slice(&(8_u64 << 12).to_le_bytes());
+    image[48..56].copy_from_slice(&8_u64.to_le_bytes());
+    [&[0][..], &image, &[1, 1, 0, 0, 1, 0, 0, 1], b"BiTmAgIc"].concat()
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: seeds FOLDER")?);
     let scratch = folder.join("scratch");
@@ -94,6 +121,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let disk = physical_volume();
     put(&folder, "lvm", "linear_and_striped", &slidecast_image::fuzzing::encode(&disk))?;
     put(&folder, "md", "raid1", &slidecast_image::fuzzing::encode(&array_member(&disk)))?;
+    put(&folder, "partclone", "bits", &partclone_of_bits())?;
+    put(&folder, "partclone", "bytes", &partclone_of_bytes())?;
     put(&folder, "dhcp", "lease", &dhcp())?;
     fs::remove_dir_all(&scratch)?;
     Ok(())

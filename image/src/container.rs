@@ -8,7 +8,6 @@ use std::os::unix::fs::FileExt;
 /// How a container begins: name and bytes at offset 0.
 const MAGICS: &[(&str, &[u8])] = &[
     ("lz4 (legacy frames)", b"\x02\x21\x4C\x18"),
-    ("partclone", b"partclone-image"),
     ("ntfsclone", b"\0ntfsclone-image"),
     ("QED", b"QED\0"),
     ("Parallels", b"WithoutFreeSpace"),

@@ -39,7 +39,7 @@ pub mod verify;
 mod work;
 
 pub use chain::{Image, LayerInfo};
-pub use create::{CreateOptions, CreateProgress, CreateReport, create, create_from};
+pub use create::{CreateOptions, CreateProgress, CreateReport, create, create_from, create_layers};
 pub use error::ImageError;
 pub use export::{ExportOptions, ExportProgress, ExportReport, export};
 pub use info::{ImageInfo, LayerRow, info};

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Bench, noise, text};
-use slidecast_image::{CreateOptions, CreateProgress, ImageError, create};
+use slidecast_image::{CreateOptions, CreateProgress, ImageError, create, create_layers};
 use std::cell::Cell;
 use std::path::Path;
 use std::process::Command;
@@ -82,4 +82,73 @@ fn a_file_that_the_disk_is_read_from_is_no_output_and_a_damaged_one_leaves_nothi
     create(&CreateOptions { format, ..CreateOptions::new(&top, &image) }, |_| ()).unwrap();
     assert!(bench.is_equal("a.slide", &top), "as raw its own bytes are imaged");
     assert_eq!(bench.names().iter().filter(|name| name.contains("partial")).count(), 0);
+}
+
+#[test]
+fn an_image_of_a_packed_partclone_file_with_its_table_is_its_disk_and_reads_what_is_used_once() {
+    let bench = Bench::new();
+    let (start, bytes) = (2048 * 512, 24 * MIB);
+    let volume = bench.disk("volume", bytes, &[(0, noise(1, 24 << 20))]);
+    let [image, packed, table] = ["volume.pc", "volume.pc.zst", "disk.sf"].map(|name| bench.path(name));
+    let log = bench.path("log");
+    std::fs::create_dir(bench.path("files")).unwrap();
+    std::fs::write(bench.path("files/a"), noise(2, 3 << 20)).unwrap();
+    let made = run("mke2fs", &["-q", "-F", "-t", "ext4", "-d", shown(&bench.path("files")), shown(&volume)]);
+    let options = ["-B", "-f", "0", "-c", "-s", shown(&volume), "-O", shown(&image), "-L", shown(&log)];
+    if !made || !run("partclone.extfs", &options) || !run("zstd", &["-q", shown(&image)]) {
+        return;
+    }
+    let text = format!("label: dos\n/dev/sda1 : start=2048, size={}, type=83\n", bytes / 512);
+    std::fs::write(&table, text).unwrap();
+    let options = CreateOptions { table: Some(table), ..CreateOptions::new(&packed, &bench.path("a.slide")) };
+    let report = create(&options, |progress| {
+        assert!(matches!(progress, CreateProgress::Reading { .. }), "nothing is unpacked first");
+    })
+    .unwrap();
+    assert_eq!(report.disk_bytes, start + bytes);
+    let length = image.metadata().unwrap().len();
+    assert!(report.read_bytes < length + (64 << 10) && report.unused_bytes > 15 * MIB, "{report:?}, {length}");
+    let exported = bench.exported("a.slide");
+    std::fs::write(&volume, &exported[usize::try_from(start).unwrap()..]).unwrap();
+    assert!(run("e2fsck", &["-f", "-n", shown(&volume)]));
+    run("debugfs", &["-R", &format!("dump /a {}", bench.path("a").display()), shown(&volume)]);
+    assert!(std::fs::read(bench.path("a")).unwrap() == noise(2, 3 << 20));
+}
+
+#[test]
+fn a_backing_chain_becomes_a_chain_of_layers_and_none_is_left_where_one_fails() {
+    let bench = Bench::new();
+    let base = bench.disk("base.raw", 16 * MIB, &[(0, noise(1, 6 << 20))]);
+    let [middle, top, image] = ["middle.qcow2", "top.qcow2", "week.slide"].map(|name| bench.path(name));
+    let over = |backing: &str, format: &str, path: &Path, size: &str| {
+        run("qemu-img", &["create", "-q", "-f", "qcow2", "-b", backing, "-F", format, shown(path), size])
+    };
+    if !over("base.raw", "raw", &middle, "16M") {
+        return;
+    }
+    run("qemu-io", &["-f", "qcow2", "-c", "write -P 7 1M 300k", shown(&middle)]);
+    over("middle.qcow2", "qcow2", &top, "20M");
+    run("qemu-io", &["-f", "qcow2", "-c", "write -P 9 1100k 64k", "-c", "write -z 3M 1M", shown(&top)]);
+    let made = create_layers(&CreateOptions::new(&top, &image), |_| ()).unwrap();
+    assert_eq!(made.len(), 3);
+    assert!(made[1].1.new_bytes + made[1].1.fill_bytes <= 300 << 10 && made[2].1.new_bytes == 0, "{made:?}");
+    for (name, source) in [("week.layer0.slide", &base), ("week.layer1.slide", &middle), ("week.slide", &top)] {
+        let raw = bench.path("raw");
+        run("qemu-img", &["convert", "-O", "raw", shown(source), shown(&raw)]);
+        assert!(bench.is_equal(name, &raw), "{name}");
+    }
+    assert_eq!(slidecast_image::info(&image).unwrap().layers.len(), 3);
+    let error = create_layers(&CreateOptions::new(&top, &image), |_| ()).unwrap_err().to_string();
+    assert!(error.contains("week.layer0.slide") && error.contains("there already"), "{error}");
+    let changed = Cell::new(0);
+    let error = create_layers(&CreateOptions::new(&top, &bench.path("other.slide")), |progress| {
+        if let CreateProgress::Reading { done_bytes, disk_bytes, .. } = progress
+            && done_bytes == disk_bytes
+        {
+            changed.set(changed.get() + 1);
+            std::fs::File::options().append(true).open(&middle).unwrap().set_len(1 << 30).unwrap();
+        }
+    });
+    assert!(matches!(error, Err(ImageError::Changed { .. })) && changed.get() > 1, "{error:?}");
+    assert!(!bench.names().iter().any(|name| name.starts_with("other")), "{:?}", bench.names());
 }

@@ -71,7 +71,7 @@ pub enum ImageCommand {
 /// `slidecast image create`
 #[derive(Debug, Args)]
 pub struct Create {
-    /// The disk, or a file with the bytes of one. It should be at rest: not mounted for writing.
+    /// The disk, a file that holds one, or a folder of Clonezilla or FOG. A disk should be at rest: not mounted for writing.
     pub source: PathBuf,
     /// The image to write. It appears, or replaces one of this name, when it is complete.
     #[arg(short, long, value_name = "FILE.slide")]
@@ -100,6 +100,18 @@ pub struct Create {
     /// Images a snapshot inside a qcow2 file, by its name, instead of the disk as it is now.
     #[arg(long, value_name = "NAME")]
     pub snapshot: Option<String>,
+    /// The partition table of the disk that a partclone image is a partition of: a text of sfdisk --dump, or a backup of sgdisk.
+    #[arg(long, value_name = "FILE")]
+    pub table: Option<PathBuf>,
+    /// The number of that partition in the table [default: the one whose size it has].
+    #[arg(long, value_name = "N", requires = "table")]
+    pub partition: Option<u32>,
+    /// Which disk of a folder with several: its name, as sda, or its number.
+    #[arg(long, value_name = "NAME")]
+    pub disk: Option<String>,
+    /// Makes a layer of each file of a backing chain: NAME.layer0.slide and so on beside the newest, NAME.slide.
+    #[arg(long)]
+    pub layers: bool,
     /// Makes an image of a source that is written to meanwhile: a mixture of older and newer content.
     #[arg(long)]
     pub allow_changes: bool,
@@ -108,7 +120,7 @@ pub struct Create {
 /// `slidecast image info`
 #[derive(Debug, Args)]
 pub struct Info {
-    /// An image, or a file with a disk that can be imported.
+    /// An image, or a file or folder with a disk that can be imported.
     pub file: PathBuf,
     /// Print one JSON object, for programs.
     #[arg(long)]

@@ -7,8 +7,10 @@ use crate::say;
 use crate::shown::{count, shown};
 use indicatif::{ProgressBar, ProgressStyle};
 use slidecast_image::source::describe;
-use slidecast_image::{CreateOptions, CreateProgress, ExportOptions, ImageError, create, export, info, verify};
+use slidecast_image::{CreateOptions, CreateProgress, CreateReport, ExportOptions, ImageError};
+use slidecast_image::{create, create_layers, export, info, verify};
 use slidecast_proto::quantity::Bytes;
+use std::path::Path;
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
@@ -45,8 +47,8 @@ fn advance(bar: &ProgressBar, done: u64, all: u64) {
 }
 
 fn run_create(args: Create) -> Result<ExitCode, Failure> {
-    let Create { source, output, parent, block_size, grain, codec, dedup_run, sector, format, snapshot, allow_changes } =
-        args;
+    let Create { source, output, parent, block_size, grain, codec, dedup_run, sector, .. } = args;
+    let Create { format, snapshot, table, partition, disk, layers, allow_changes, .. } = args;
     let reading = bar("creating");
     let options = CreateOptions {
         parent,
@@ -57,11 +59,14 @@ fn run_create(args: Create) -> Result<ExitCode, Failure> {
         sector,
         format,
         snapshot,
+        table,
+        partition,
+        disk,
         allow_changes,
         ..CreateOptions::new(&source, &output)
     };
     let preparing = bar("preparing");
-    let made = create(&options, |progress| match progress {
+    let show = |progress| match progress {
         CreateProgress::Preparing { done_bytes, all_bytes } => advance(&preparing, done_bytes, all_bytes),
         CreateProgress::Reading { done_bytes, disk_bytes, .. } => {
             if !preparing.is_finished() {
@@ -69,10 +74,22 @@ fn run_create(args: Create) -> Result<ExitCode, Failure> {
             }
             advance(&reading, done_bytes, disk_bytes);
         }
-    });
+    };
+    let made = if layers {
+        create_layers(&options, show)
+    } else {
+        create(&options, show).map(|made| vec![(output.clone(), made)])
+    };
     preparing.finish_and_clear();
     reading.finish_and_clear();
-    let made = made?;
+    for (output, made) in made? {
+        tell(&output, &made);
+    }
+    Ok(ExitCode::Done)
+}
+
+/// What became of one layer.
+fn tell(output: &Path, made: &CreateReport) {
     for note in &made.notes {
         crate::complain(&format!("note: {}", shown(note)));
     }
@@ -84,11 +101,12 @@ fn run_create(args: Create) -> Result<ExitCode, Failure> {
     let (new, stored, file) = (Bytes(made.new_bytes), Bytes(made.stored_bytes), Bytes(made.file_bytes));
     let (blocks, block) = (count(made.blocks as usize, "block"), Bytes(made.block.into()));
     say(&format!("{name}: {new} new in {blocks} of at most {block}, stored in {stored}; the file has {file}"));
-    Ok(ExitCode::Done)
 }
 
 fn run_info(args: &Info) -> Result<ExitCode, Failure> {
-    let (text, json) = match info(&args.file) {
+    let found =
+        if args.file.is_dir() { Err(ImageError::NotAnImage { path: args.file.clone() }) } else { info(&args.file) };
+    let (text, json) = match found {
         Err(ImageError::NotAnImage { path }) if path == args.file => match describe(&path)? {
             Some(info) => (info.to_string(), serde_json::to_string_pretty(&info)),
             None => return Err(ImageError::NotAnImage { path }.into()),

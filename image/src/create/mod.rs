@@ -11,6 +11,7 @@
 mod finish;
 mod grain;
 mod index;
+mod layers;
 mod map;
 mod options;
 mod output;
@@ -23,6 +24,7 @@ mod scan;
 mod tests;
 
 pub(crate) use finish::live_hash;
+pub use layers::create_layers;
 pub use options::{CreateOptions, CreateProgress, CreateReport};
 
 use crate::chain::Image;
@@ -57,12 +59,28 @@ const LEAST_FILE: u64 = 3 * 4096;
 pub fn create(options: &CreateOptions, progress: impl Fn(CreateProgress)) -> Result<CreateReport, ImageError> {
     check_output(&options.output, std::slice::from_ref(&options.source))?;
     check_sizes(options)?;
+    let source = opened(options, &progress)?;
+    create_from(&*source, options, progress)
+}
+
+/// Opens the source that `options` name.
+fn opened(options: &CreateOptions, progress: &impl Fn(CreateProgress)) -> Result<Box<dyn DiskSource>, ImageError> {
     // What has to be unpacked lies where the image will be: there is room for it, more likely than anywhere else.
     let spool = options.output.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     let preparing = |done_bytes, all_bytes| progress(CreateProgress::Preparing { done_bytes, all_bytes });
-    let (format, snapshot) = (options.format.as_deref(), options.snapshot.as_deref());
-    let source = source::open(&options.source, &Asked { format, snapshot, spool, preparing: &preparing })?;
-    create_from(&*source, options, progress)
+    let (format, snapshot, table) = (options.format.as_deref(), options.snapshot.as_deref(), options.table.as_deref());
+    source::open(
+        &options.source,
+        &Asked {
+            format,
+            snapshot,
+            table,
+            partition: options.partition,
+            disk: options.disk.as_deref(),
+            spool,
+            preparing: &preparing,
+        },
+    )
 }
 
 /// Makes a layer of the disk that `source` gives, as [`create`] does of a path. The source in `options` is not looked at.

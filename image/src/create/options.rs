@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// What to make an image of, and how.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
-    /// A block device, or a file with a disk in one of the formats of [`names`](crate::source::names).
+    /// A block device, or a file or folder with a disk in one of the formats of [`names`](crate::source::names).
     pub source: PathBuf,
     /// The file to make.
     pub output: PathBuf,
@@ -28,6 +28,12 @@ pub struct CreateOptions {
     pub format: Option<String>,
     /// The snapshot inside the source that is imaged, instead of the disk as it is now.
     pub snapshot: Option<String>,
+    /// A file with the partition table of the disk that the source, an image of partclone, is a partition of.
+    pub table: Option<PathBuf>,
+    /// The number of that partition, where its size does not tell.
+    pub partition: Option<u32>,
+    /// Which disk of a folder with several.
+    pub disk: Option<String>,
     /// A source whose content changes meanwhile is no error.
     pub allow_changes: bool,
 }
@@ -47,6 +53,9 @@ impl CreateOptions {
             sector: None,
             format: None,
             snapshot: None,
+            table: None,
+            partition: None,
+            disk: None,
             allow_changes: false,
         }
     }

@@ -12,7 +12,7 @@ use crate::format::MAX_NAME_BYTES;
 use crate::manifest::{ManifestHeader, check_geometry};
 use crate::sector::{self, Proof};
 use crate::source::{DiskSource, is_same_file, names_a_device};
-use crate::used::{self, DiskReport};
+use crate::used::{self, DiskReport, Known};
 use slidecast_proto::units::{BLOCK_MAX, GRAIN_MIN, MAX_BLOCKS};
 use std::path::{Path, PathBuf};
 
@@ -84,7 +84,7 @@ pub(super) fn prepare<'a>(
     mut notes: Vec<String>,
 ) -> Result<Job<'a>, ImageError> {
     let (path, bytes) = (source.path(), source.bytes());
-    let survey = used::scan_with(source, bytes, sector, source.unused());
+    let survey = used::scan_with(source, bytes, sector, Known { unused: source.unused(), contents: source.contents() });
     notes.splice(0..0, survey.all_notes());
     notes.extend(source.notes());
     let (grain, block) = match parent {

@@ -122,6 +122,22 @@ pub fn manifest(input: &[u8]) {
     }
 }
 
+/// The header and the map of used blocks of an image of partclone. With the first byte odd, the checksum of the header is put right first.
+///
+/// # Panics
+/// If blocks are called used that the file system does not have, or twice.
+pub fn partclone(input: &[u8]) {
+    let Some((flags, input)) = input.split_first() else { return };
+    let mut bytes = input.to_vec();
+    if flags & 1 == 1 && bytes.len() >= 110 {
+        let crc = !crc32fast::hash(&bytes[..106]);
+        bytes[106..110].copy_from_slice(&crc.to_le_bytes());
+    }
+    let Some((runs, end)) = crate::source::partclone_front(&bytes) else { return };
+    assert!(runs.windows(2).all(|pair| pair[0].end < pair[1].start));
+    assert!(runs.iter().all(|run| run.start < run.end && run.end <= end));
+}
+
 /// A layer file. With the first byte odd, its checksums and its id are put right first.
 pub fn layer(input: &[u8]) {
     thread_local! {
@@ -166,6 +182,7 @@ mod tests {
             FileSystem::ALL.into_iter().for_each(|kind| file_system(kind, input));
             disk(input);
             manifest(input);
+            partclone(input);
             layer(input);
         }
     }

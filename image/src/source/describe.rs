@@ -32,6 +32,23 @@ pub struct SourceInfo {
 /// # Errors
 /// [`ImageError`] naming the file and what is wrong with it.
 pub fn describe(path: &Path) -> Result<Option<SourceInfo>, ImageError> {
+    if path.is_dir() {
+        let source = formats::open(path, &Asked::of(Path::new(".")))?;
+        let mut info = SourceInfo {
+            file: path.display().to_string(),
+            format: source.format().to_owned(),
+            imported: true,
+            file_bytes: 0,
+            disk_bytes: None,
+            data_bytes: None,
+            files: Vec::new(),
+            snapshots: Vec::new(),
+        };
+        let lengths = source.files().into_iter().filter_map(|file| std::fs::metadata(file).ok());
+        info.file_bytes = lengths.map(|metadata| metadata.len()).sum();
+        info.add_disk(&*source)?;
+        return Ok(Some(info));
+    }
     let disk = RawDisk::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
     let read = |error| ImageError::io(Operation::Read, path, None)(error);
     let Some(format) = formats::found(&disk).map_err(read)? else { return Ok(None) };
@@ -54,14 +71,22 @@ pub fn describe(path: &Path) -> Result<Option<SourceInfo>, ImageError> {
             snapshots.map_err(|fault| ImageError::Import { path: path.to_owned(), format: qcow2::NAME, fault })?;
     }
     let source = formats::open(path, &Asked::of(Path::new(".")))?;
-    let (mut at, mut data) = (0, 0);
-    while let Some(range) = source.next_data(at).map_err(read)? {
-        (at, data) = (range.end, data + (range.end - range.start));
-    }
-    info.disk_bytes = Some(source.bytes());
-    info.data_bytes = Some(data);
-    info.files = source.files().iter().map(|file| file.display().to_string()).collect();
+    info.add_disk(&*source)?;
     Ok(Some(info))
+}
+
+impl SourceInfo {
+    /// What an open disk says of itself.
+    fn add_disk(&mut self, source: &dyn DiskSource) -> Result<(), ImageError> {
+        let (mut at, mut data) = (0, 0);
+        while let Some(range) = source.next_data(at).map_err(ImageError::io(Operation::Read, source.path(), None))? {
+            (at, data) = (range.end, data + (range.end - range.start));
+        }
+        self.disk_bytes = Some(source.bytes());
+        self.data_bytes = Some(data);
+        self.files = source.files().iter().map(|file| file.display().to_string()).collect();
+        Ok(())
+    }
 }
 
 impl fmt::Display for SourceInfo {
@@ -73,7 +98,7 @@ impl fmt::Display for SourceInfo {
             _ if self.imported => writeln!(f, "disk      its size is known when it is unpacked")?,
             _ => writeln!(f, "note: image create does not read this format")?,
         }
-        for below in self.files.iter().skip(1) {
+        for below in self.files.iter().filter(|below| **below != self.file) {
             writeln!(f, "with      {below:?}")?;
         }
         self.snapshots.iter().try_for_each(|name| writeln!(f, "snapshot  {name:?}"))

@@ -53,6 +53,26 @@ pub enum ImportFault {
         /// The names of those that it has.
         has: Vec<String>,
     },
+    /// A folder has not the files of any program that saves disks.
+    NoFolder,
+    /// A folder has several disks, or none of the name that was asked for.
+    Disks {
+        /// What was asked for.
+        asked: Option<String>,
+        /// The names of those that there are.
+        has: Vec<String>,
+    },
+    /// A partition table was given for something that is no partition.
+    NoTable,
+    /// A partition that was asked for, or none, while the image may be of several of these or fits none.
+    Partition {
+        /// What was asked for.
+        asked: Option<u32>,
+        /// The size of the partition that it was made of, in bytes.
+        bytes: u64,
+        /// The partitions of the table that are as large.
+        fits: Vec<u32>,
+    },
     /// A table of the file is larger than any that is read.
     TooLarge {
         /// Which table.
@@ -95,6 +115,29 @@ impl fmt::Display for ImportFault {
             }
             Self::NoSnapshot { asked, has } => {
                 write!(f, "it has no snapshot {asked:?}; it has {}", has.join(", "))
+            }
+            Self::NoFolder => f.write_str("it has not the files of a folder of Clonezilla or FOG"),
+            Self::Disks { has, .. } if has.is_empty() => f.write_str("there is no partition table of any disk in it"),
+            Self::Disks { asked: Some(asked), has } => {
+                write!(f, "it has no disk {asked:?}; it has {}", has.join(", "))
+            }
+            Self::Disks { has, .. } => write!(f, "it has several disks ({}): say which, --disk NAME", has.join(", ")),
+            Self::NoTable => f.write_str("it is no image of a partition, so that no partition table goes with it"),
+            Self::Partition { asked: Some(asked), bytes, .. } => {
+                write!(
+                    f,
+                    "it is of a partition of {bytes} bytes, and the table has no partition {asked} with so much room"
+                )
+            }
+            Self::Partition { bytes, fits, .. } if fits.is_empty() => {
+                write!(f, "it is of a partition of {bytes} bytes, and the table has none with so much room")
+            }
+            Self::Partition { bytes, fits, .. } => {
+                let fits = fits.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+                write!(
+                    f,
+                    "it is of a partition of {bytes} bytes and fits partitions {fits} of the table: say which, --partition N"
+                )
             }
             Self::TooLarge { what } => write!(f, "its {what} is larger than any that is read"),
             Self::Differs { what, offset } => {

@@ -2,7 +2,9 @@
 
 use super::bmap::{self, MappedImage};
 use super::packed::{self, Packer};
-use super::{DiskSource, ImportFault, Opening, RawDisk, ReadAt, android, qcow2, vdi, vhd, vhdx, vmdk};
+use super::{
+    DiskSource, ImportFault, Opening, RawDisk, ReadAt, android, folder, partclone, qcow2, vdi, vhd, vhdx, vmdk,
+};
 use crate::container;
 use crate::error::{ImageError, Operation};
 use std::io;
@@ -45,6 +47,7 @@ const FORMATS: &[Format] = &[
     Format { name: "vhdx", called: vhdx::NAME, probe: vhdx::probe, open: vhdx::open },
     Format { name: "vmdk", called: vmdk::NAME, probe: vmdk::probe, open: vmdk::open },
     Format { name: "vdi", called: vdi::NAME, probe: vdi::probe, open: vdi::open },
+    Format { name: "partclone", called: partclone::NAME, probe: partclone::probe, open: partclone::open },
     Format { name: "android-sparse", called: android::NAME, probe: android::probe, open: android::open },
     packed!(Gzip),
     packed!(Xz),
@@ -57,7 +60,8 @@ const FORMATS: &[Format] = &[
 
 /// What `--format` takes.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    core::iter::once(RAW).chain(FORMATS.iter().map(|format| format.name))
+    let folders = folder::FORMATS.iter().map(|format| format.name);
+    core::iter::once(RAW).chain(FORMATS.iter().map(|format| format.name)).chain(folders)
 }
 
 fn recognised(disk: &RawDisk) -> io::Result<Option<&'static Format>> {
@@ -66,7 +70,12 @@ fn recognised(disk: &RawDisk) -> io::Result<Option<&'static Format>> {
     let [mut head, mut tail] = [(); 2].map(|()| vec![0; usize::try_from(len).unwrap_or(0)]);
     disk.read_at(0, &mut head)?;
     disk.read_at(bytes - len, &mut tail)?;
-    Ok(FORMATS.iter().find(|format| (format.probe)(&head, &tail)))
+    let found = FORMATS.iter().find(|format| (format.probe)(&head, &tail));
+    // An image of partclone is read where it is packed, too.
+    if found.is_some_and(|format| Packer::of(format.called).is_some()) && packed::holds(disk, partclone::MAGIC) {
+        return Ok(FORMATS.iter().find(|format| format.called == partclone::NAME));
+    }
+    Ok(found)
 }
 
 /// What a file that is no raw disk is called, whether it is imported or not.
@@ -94,6 +103,12 @@ pub struct Asked<'a> {
     pub format: Option<&'a str>,
     /// The snapshot inside it.
     pub snapshot: Option<&'a str>,
+    /// A file with the partition table of the disk that a partclone image is a partition of.
+    pub table: Option<&'a Path>,
+    /// The number of that partition, where its size does not tell.
+    pub partition: Option<u32>,
+    /// Which disk of a folder with several: `sda` of one of Clonezilla, `1` of one of FOG.
+    pub disk: Option<&'a str>,
     /// The folder for what has to be unpacked first.
     pub spool: &'a Path,
     /// Is told now and then how many bytes of a file were read before the image is begun, and of how many.
@@ -104,7 +119,7 @@ impl Asked<'_> {
     /// The disk as its content says; what has to be unpacked first lies in the folder `spool`.
     #[must_use]
     pub fn of(spool: &Path) -> Asked<'_> {
-        Asked { format: None, snapshot: None, spool, preparing: &|_, _| {} }
+        Asked { format: None, snapshot: None, table: None, partition: None, disk: None, spool, preparing: &|_, _| {} }
     }
 }
 
@@ -114,11 +129,22 @@ impl core::fmt::Debug for Asked<'_> {
     }
 }
 
-/// Opens the disk at `path`: a device, or a file of whatever format.
+/// Opens the disk at `path`: a device, a file of whatever format, or a folder of a program that saves disks.
 ///
 /// # Errors
 /// [`ImageError`] naming the file and what is wrong with it, or a format that is not imported.
 pub fn open(path: &Path, asked: &Asked<'_>) -> Result<Box<dyn DiskSource>, ImageError> {
+    let Asked { format, snapshot, table, partition, disk, spool, preparing } = *asked;
+    let chain = Vec::from_iter(path.canonicalize());
+    let opening = Opening { snapshot, table, partition, disk, spool, chain, preparing };
+    let is_folder = |name| folder::FORMATS.iter().any(|folder| folder.name == name);
+    if path.is_dir() && format.is_none_or(is_folder) || format.is_some_and(is_folder) {
+        return folder::open(path, format, &opening);
+    }
+    if let Some(disk) = disk {
+        let fault = ImportFault::Disks { asked: Some(disk.to_owned()), has: Vec::new() };
+        return Err(ImageError::Import { path: path.to_owned(), format: "no folder", fault });
+    }
     let disk = RawDisk::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
     let is_device = disk.is_device();
     let row = match asked.format {
@@ -130,11 +156,12 @@ pub fn open(path: &Path, asked: &Asked<'_>) -> Result<Box<dyn DiskSource>, Image
         let fault = ImportFault::NoSnapshot { asked: asked.to_owned(), has: Vec::new() };
         return Err(ImageError::Import { path: path.to_owned(), format: row.map_or(RAW, |row| row.called), fault });
     }
+    if asked.table.is_some() && row.is_none_or(|format| format.called != partclone::NAME) {
+        let fault = ImportFault::NoTable;
+        return Err(ImageError::Import { path: path.to_owned(), format: row.map_or(RAW, |row| row.called), fault });
+    }
     let disk: Box<dyn DiskSource> = match row {
-        Some(row) => {
-            let Asked { snapshot, spool, preparing, .. } = *asked;
-            (row.open)(disk, &Opening { snapshot, spool, chain: Vec::from_iter(path.canonicalize()), preparing })?
-        }
+        Some(row) => (row.open)(disk, &opening)?,
         None => {
             if asked.format.is_none() && !is_device {
                 let other = container::format_of(disk.file(), disk.bytes());

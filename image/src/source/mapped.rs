@@ -203,6 +203,10 @@ impl<L: Layout> DiskSource for MappedDisk<L> {
         &self.unused
     }
 
+    fn below(&self) -> Option<&dyn DiskSource> {
+        self.parent.as_deref()
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         let own = self.files.iter().map(|file| file.path().to_owned());
         own.chain(self.parent.iter().flat_map(|parent| parent.files())).collect()

@@ -12,16 +12,23 @@ mod backing;
 mod bmap;
 mod bytes;
 mod cache;
+mod clonezilla;
 mod describe;
 mod fault;
+mod fog;
+mod folder;
 mod formats;
 mod mapped;
 #[cfg(test)]
 mod memory;
 mod packed;
 mod padded;
+mod partclone;
+mod parted;
+mod pieces;
 mod qcow2;
 mod raw;
+mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
 mod vdi;
@@ -36,6 +43,8 @@ pub use formats::{Asked, RAW, names, open};
 #[cfg(test)]
 pub(crate) use memory::MemoryDisk;
 pub(crate) use padded::Padded;
+#[cfg(any(fuzzing, test))]
+pub(crate) use partclone::front as partclone_front;
 pub use raw::RawDisk;
 pub(crate) use raw::{backing_file, has_partitions, is_same_file, names_a_device};
 
@@ -84,6 +93,17 @@ pub trait DiskSource: ReadAt + Debug + Send + Sync {
         &[]
     }
 
+    /// What lies in ranges of the disk, where the source itself knows it: sorted and apart. Nothing is looked up there, and what is not among the unused
+    /// ranges is used.
+    fn contents(&self) -> &[Content] {
+        &[]
+    }
+
+    /// The disk of the file below this one, whose content shows where this one has none.
+    fn below(&self) -> Option<&dyn DiskSource> {
+        None
+    }
+
     /// Every file it is read from. None of them may be the output.
     fn files(&self) -> Vec<PathBuf> {
         vec![self.path().to_owned()]
@@ -101,10 +121,24 @@ pub trait DiskSource: ReadAt + Debug + Send + Sync {
     }
 }
 
+/// A partition, or the whole disk, of which the source knows what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Where it is.
+    pub range: Range<u64>,
+    /// The name of the file system, or of what else it is.
+    pub what: String,
+}
+
 /// What a format is told when it opens a file.
 struct Opening<'a> {
     /// The snapshot that is asked for.
     snapshot: Option<&'a str>,
+    /// A file with the partition table of the disk that a partition is of, and the number of the partition.
+    table: Option<&'a Path>,
+    partition: Option<u32>,
+    /// Which disk of a folder with several.
+    disk: Option<&'a str>,
     /// The folder for what has to be unpacked first.
     spool: &'a Path,
     /// The files above this one, with all links followed, and this one.

@@ -1,7 +1,7 @@
 //! A disk whose bytes are no whole number of sectors, as most ISO images and many files that were cut by hand: zeros follow
 //! up to the end of its last sector.
 
-use super::{DiskSource, ReadAt};
+use super::{Content, DiskSource, ReadAt};
 use core::ops::Range;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,10 @@ impl DiskSource for Padded<'_> {
 
     fn unused(&self) -> &[Range<u64>] {
         self.disk.unused()
+    }
+
+    fn contents(&self) -> &[Content] {
+        self.disk.contents()
     }
 
     fn files(&self) -> Vec<PathBuf> {

@@ -22,19 +22,28 @@ pub struct RawDisk {
 
 /// What tells that a file was written to: size, and seconds and nanoseconds of mtime and ctime. A device has its size alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     bytes: u64,
     times: Option<[i64; 4]>,
 }
 
 impl Stamp {
-    fn of(file: &File, device: bool) -> io::Result<Self> {
+    pub(super) fn of(file: &File, device: bool) -> io::Result<Self> {
         if device {
             return Ok(Self { bytes: io::Seek::seek(&mut &*file, io::SeekFrom::End(0))?, times: None });
         }
         let metadata = file.metadata()?;
         let times = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
         Ok(Self { bytes: metadata.len(), times: Some(times) })
+    }
+
+    /// What is different `now`.
+    pub(super) fn changed(&self, now: Self) -> Option<&'static str> {
+        match *self {
+            then if then.bytes != now.bytes => Some("size"),
+            then if then != now => Some("content"),
+            _ => None,
+        }
     }
 }
 
@@ -135,12 +144,7 @@ impl DiskSource for RawDisk {
     }
 
     fn change(&self) -> io::Result<Option<&'static str>> {
-        let now = Stamp::of(&self.file, self.is_device())?;
-        Ok(match self.opened_as {
-            then if then.bytes != now.bytes => Some("size"),
-            then if then != now => Some("content"),
-            _ => None,
-        })
+        Ok(self.opened_as.changed(Stamp::of(&self.file, self.is_device())?))
     }
 
     fn notes(&self) -> Vec<String> {

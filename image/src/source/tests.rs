@@ -79,5 +79,7 @@ fn difference(one: &[u8], other: &[u8]) -> String {
 
 mod beside;
 mod damage;
+mod folders;
 mod packed;
+mod partclone;
 mod qemu;

@@ -43,4 +43,4 @@ pub(crate) use lvm::sum as lvm_sum;
 #[cfg(any(fuzzing, test))]
 pub(crate) use md::sum as md_sum;
 pub(crate) use scan::is_anything;
-pub use scan::{DiskReport, scan, scan_with};
+pub use scan::{DiskReport, Known, scan, scan_with};

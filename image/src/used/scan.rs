@@ -6,7 +6,7 @@ use crate::fit::{Geometry, HEAD_BYTES, Outcome, Unfitted, fit, tail_area};
 use crate::manifest::TableKind;
 use crate::report::PartitionInfo;
 use crate::signatures;
-use crate::source::ReadAt;
+use crate::source::{Content, ReadAt};
 use crate::table::{self, Partition};
 use core::ops::Range;
 use slidecast_proto::units::GRAIN_MIN;
@@ -53,14 +53,25 @@ fn title(PartitionInfo { index, fs, .. }: &PartitionInfo) -> String {
 /// Never fails: what cannot be read or understood is used, and a note says so.
 #[must_use]
 pub fn scan(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> DiskReport {
-    scan_with(source, disk_bytes, sector, &[])
+    scan_with(source, disk_bytes, sector, Known::default())
 }
 
-/// As [`scan`], on a disk of which the ranges `known` are unused whatever lies around them, because its source says so.
+/// What the source of a disk knows of it: sorted and apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// Ranges that are unused whatever lies around them.
+    pub unused: &'a [Range<u64>],
+    /// Partitions, or the whole disk, in which nothing has to be looked up.
+    pub contents: &'a [Content],
+}
+
+/// As [`scan`], on a disk of which its source knows something.
 #[must_use]
-pub fn scan_with(source: &dyn ReadAt, disk_bytes: u64, sector: u32, known: &[Range<u64>]) -> DiskReport {
-    let (mut report, Free { mut unused, mut places, made_anew }) = look_around(source, disk_bytes, sector);
-    unused.extend_from_slice(known);
+pub fn scan_with(source: &dyn ReadAt, disk_bytes: u64, sector: u32, known: Known<'_>) -> DiskReport {
+    let around = Around { source, contents: known.contents };
+    let (mut report, Free { mut unused, mut places, made_anew }) = look_around(&around, disk_bytes, sector, known);
+    let end = made_anew.as_ref().map_or(disk_bytes, |area| area.start);
+    unused.extend(signatures::intersection(known.unused, core::slice::from_ref(&(0..end))));
     // An old signature in free space would be found by the next program that probes the disk.
     places.extend(signatures::places(0, disk_bytes));
     places.extend(report.partitions.iter().flat_map(|found| signatures::places(found.start, found.bytes)));
@@ -68,6 +79,35 @@ pub fn scan_with(source: &dyn ReadAt, disk_bytes: u64, sector: u32, known: &[Ran
     report.zeros = grains(signatures::intersection(&unused, &signatures::joined(places)), disk_bytes);
     report.unused = grains(unused.into_iter().chain(made_anew).collect(), disk_bytes);
     report
+}
+
+/// A disk without the contents that its source knows: zeros are there.
+struct Around<'a> {
+    source: &'a dyn ReadAt,
+    contents: &'a [Content],
+}
+
+impl ReadAt for Around<'_> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        let end = offset.saturating_add(buffer.len() as u64);
+        let mut at = offset;
+        let contents = self.contents.iter().map(|content| content.range.clone());
+        for content in
+            contents.filter(|range| range.end > offset && range.start < end).chain(core::iter::once(end..end))
+        {
+            let place = |at: u64| usize::try_from(at - offset).unwrap_or(usize::MAX);
+            if at < content.start {
+                self.source.read_at(at, &mut buffer[place(at)..place(content.start)])?;
+                at = content.start;
+            }
+            let known_end = content.end.min(end);
+            if at < known_end {
+                buffer[place(at)..place(known_end)].fill(0);
+                at = known_end;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is free by the disk's own word.
@@ -82,9 +122,15 @@ struct Free {
 }
 
 /// Reads the table and what is in each partition.
-fn look_around(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> (DiskReport, Free) {
+fn look_around(source: &dyn ReadAt, disk_bytes: u64, sector: u32, known: Known<'_>) -> (DiskReport, Free) {
     let (mut report, mut free) = (DiskReport::default(), Free::default());
     let whole = Partition { index: 0, start: 0, bytes: disk_bytes, kind: String::new(), name: String::new() };
+    if let [content] = known.contents
+        && content.range == (0..disk_bytes)
+    {
+        report.partitions.push(described(&whole, content, known.unused));
+        return (report, free);
+    }
     let volume = Volume::new(source, 0, disk_bytes);
     let on_the_disk_itself = Signs::find(&volume);
     let table = match table::read(source, disk_bytes, sector) {
@@ -116,6 +162,10 @@ fn look_around(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> (DiskReport
         }
         _ => {
             for found in &table.partitions {
+                if let Some(content) = known.contents.iter().find(|content| content.range.start == found.start) {
+                    report.partitions.push(described(found, content, known.unused));
+                    continue;
+                }
                 let volume = Volume::new(source, found.start, found.bytes);
                 partition(found, &volume, Signs::find(&volume), &mut report, &mut free);
             }
@@ -134,6 +184,24 @@ fn look_around(source: &dyn ReadAt, disk_bytes: u64, sector: u32) -> (DiskReport
 /// Whether the `bytes` bytes from `start` on begin or end like anything known. What cannot be read might.
 pub(crate) fn is_anything(source: &dyn ReadAt, start: u64, bytes: u64) -> bool {
     !Signs::find(&Volume::new(source, start, bytes)).is_ok_and(|signs| signs.name().is_empty())
+}
+
+/// One partition of which the source knows the content.
+fn described(found: &Partition, content: &Content, unused: &[Range<u64>]) -> PartitionInfo {
+    let place = found.start..found.start + found.bytes;
+    let unused = signatures::intersection(unused, core::slice::from_ref(&place));
+    let unused_bytes = unused.iter().map(|range| range.end - range.start).sum();
+    PartitionInfo {
+        index: found.index,
+        start: found.start,
+        bytes: found.bytes,
+        kind: found.kind.clone(),
+        name: found.name.clone(),
+        fs: content.what.clone(),
+        used_bytes: found.bytes - unused_bytes,
+        unused_bytes,
+        ..PartitionInfo::default()
+    }
 }
 
 /// Looks into one partition and adds it to `report`; what is unused of it is added to `free`, as bytes of the disk.

@@ -19,6 +19,8 @@ Examples:
   slidecast image create /dev/sda -o base.slide
   slidecast image create disk.raw -o tuesday.slide --parent monday.slide
   slidecast image create machine.qcow2 -o machine.slide --snapshot installed
+  slidecast image create /home/partimag/room7 -o room7.slide
+  slidecast image create sda2.pc.zst -o root.slide --table sda-pt.sf --partition 2
   slidecast image create /dev/sda -o small.slide --codec zstd:12 --block-size 4MiB";
 
 pub(super) const IMAGE_EXAMPLES: &str = "\

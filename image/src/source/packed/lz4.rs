@@ -1,114 +1,150 @@
 //! Frames of lz4 (`doc/lz4_Frame_format.md` of lz4): one after the other, skippable ones between them.
 //!
-//! The decoder takes the end of a file for the end of a frame, so each frame is walked through before it is unpacked: it has
-//! an end mark, and nothing but another frame lies behind it.
+//! The decoder takes the end of its input for the end of a frame, so it is given one frame at a time: the bytes of one are followed up to
+//! its end mark, and nothing but another frame lies behind it.
 
 use crate::le::u32_at;
 use lz4_flex::frame::FrameDecoder;
-use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read};
 
 pub(super) const MAGIC: &[u8] = b"\x04\x22\x4D\x18";
 
-const BUFFER: usize = 1 << 20;
-
-/// All frames of a file, unpacked.
-pub(super) struct Frames {
-    file: File,
-    bytes: u64,
-    at: u64,
-    frame: Option<FrameDecoder<BufReader<Section>>>,
+/// All frames of an input, unpacked.
+pub(super) struct Frames<R: Read> {
+    state: Option<State<R>>,
 }
 
-/// A part of a file.
-struct Section {
-    file: File,
-    at: u64,
-    end: u64,
+enum State<R: Read> {
+    /// A frame, or the end, comes next.
+    Between(R),
+    Inside(Box<FrameDecoder<FrameBytes<R>>>),
 }
 
-impl Read for Section {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
-        let read = self.file.read_at(&mut buffer[..len], self.at)?;
-        self.at += read as u64;
-        Ok(read)
-    }
+/// The bytes of one frame.
+struct FrameBytes<R> {
+    input: R,
+    /// Bytes that were read from the input already, and how many of them were given on.
+    held: Vec<u8>,
+    given: usize,
+    /// What of the block that was begun is left, with its checksum.
+    left: u64,
+    block_sum: bool,
+    content_sum: bool,
+    ended: bool,
 }
 
-/// What stands at a place where a frame may begin.
-enum Next {
-    End,
-    /// To be skipped, up to there.
-    Skip(u64),
-    /// A frame of data, up to there.
-    Data(u64),
+fn damaged(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-impl Frames {
-    pub(super) fn new(file: File, bytes: u64) -> Self {
-        Self { file, bytes, at: 0, frame: None }
-    }
+/// Appends the next `len` bytes of the input.
+fn hold(input: &mut impl Read, held: &mut Vec<u8>, len: usize) -> io::Result<()> {
+    let start = held.len();
+    held.resize(start + len, 0);
+    input.read_exact(&mut held[start..])
+}
 
-    fn u32_at(&self, at: u64) -> io::Result<u32> {
-        let mut bytes = [0; 4];
-        if at.checked_add(4).is_none_or(|end| end > self.bytes) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+impl<R: Read> FrameBytes<R> {
+    /// The frame that begins at the front of `input`; `None` for one that is to be skipped, and was. At the end there is none.
+    fn begin(mut input: R) -> io::Result<Result<Self, (R, bool)>> {
+        let mut held = Vec::new();
+        if (&mut input).take(1).read_to_end(&mut held)? == 0 {
+            return Ok(Err((input, true)));
         }
-        self.file.read_exact_at(&mut bytes, at)?;
-        Ok(u32::from_le_bytes(bytes))
-    }
-
-    fn next(&self) -> io::Result<Next> {
-        let damaged = |what: &'static str| io::Error::new(io::ErrorKind::InvalidData, what);
-        if self.at == self.bytes {
-            return Ok(Next::End);
-        }
-        let magic = self.u32_at(self.at)?;
+        hold(&mut input, &mut held, 3)?;
+        let magic = u32_at(&held, 0).unwrap_or(0);
         if magic & 0xFFFF_FFF0 == 0x184D_2A50 {
-            let end = self.at + 8 + u64::from(self.u32_at(self.at + 4)?);
-            return if end <= self.bytes { Ok(Next::Skip(end)) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            hold(&mut input, &mut held, 4)?;
+            let len = u64::from(u32_at(&held, 4).unwrap_or(0));
+            let skipped = io::copy(&mut (&mut input).take(len), &mut io::sink())?;
+            return if skipped == len { Ok(Err((input, false))) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         }
-        if Some(magic) != u32_at(MAGIC, 0) {
+        if held != MAGIC {
             return Err(damaged("no frame begins where one should"));
         }
-        let flags = self.u32_at(self.at + 4)?;
+        hold(&mut input, &mut held, 2)?;
+        let flags = held[4];
         if flags & 0xC0 != 0x40 || flags & 1 != 0 {
             return Err(damaged("a frame with a dictionary, or of an unknown version"));
         }
-        let sum = |bit: u32| if flags & bit != 0 { 4 } else { 0 };
-        let (block_sum, content_sum) = (sum(0x10), sum(0x4));
-        // Magic, two bytes of flags, perhaps the length of the content, a byte of checksum.
-        let mut at = self.at + 7 + if flags & 0x8 != 0 { 8 } else { 0 };
-        loop {
-            let len = u64::from(self.u32_at(at)? & 0x7FFF_FFFF);
-            if len == 0 {
-                break;
+        // Perhaps the length of the content, then a byte of checksum.
+        hold(&mut input, &mut held, if flags & 0x8 != 0 { 9 } else { 1 })?;
+        let (block_sum, content_sum) = (flags & 0x10 != 0, flags & 0x4 != 0);
+        Ok(Ok(Self { input, held, given: 0, left: 0, block_sum, content_sum, ended: false }))
+    }
+
+    /// Reads the length of the next block, or the end mark.
+    fn next_block(&mut self) -> io::Result<()> {
+        self.held.clear();
+        self.given = 0;
+        hold(&mut self.input, &mut self.held, 4)?;
+        let len = u32_at(&self.held, 0).unwrap_or(0) & 0x7FFF_FFFF;
+        if len == 0 {
+            self.ended = true;
+            if self.content_sum {
+                hold(&mut self.input, &mut self.held, 4)?;
             }
-            at += 4 + len + block_sum;
+        } else {
+            self.left = u64::from(len) + if self.block_sum { 4 } else { 0 };
         }
-        let end = at + 4 + content_sum;
-        if end <= self.bytes { Ok(Next::Data(end)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        Ok(())
     }
 }
 
-impl Read for Frames {
+impl<R: Read> Read for FrameBytes<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.given == self.held.len() && self.left == 0 && !self.ended {
+            self.next_block()?;
+        }
+        if self.given < self.held.len() {
+            let len = (&self.held[self.given..]).read(buffer)?;
+            self.given += len;
+            return Ok(len);
+        }
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 {
+            return Ok(0);
+        }
+        match self.input.read(&mut buffer[..most])? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            len => {
+                self.left -= len as u64;
+                Ok(len)
+            }
+        }
+    }
+}
+
+impl<R: Read> Frames<R> {
+    pub(super) fn new(input: R) -> Self {
+        Self { state: Some(State::Between(input)) }
+    }
+}
+
+impl<R: Read> Read for Frames<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            if let Some(frame) = &mut self.frame {
-                match frame.read(buffer)? {
-                    0 => self.frame = None,
-                    read => return Ok(read),
+            // What fails leaves no state: nothing follows an error.
+            match self.state.take() {
+                None => return Ok(0),
+                Some(State::Between(input)) => {
+                    self.state = match FrameBytes::begin(input)? {
+                        Ok(frame) => Some(State::Inside(Box::new(FrameDecoder::new(frame)))),
+                        Err((_, true)) => None,
+                        Err((input, false)) => Some(State::Between(input)),
+                    };
                 }
-            }
-            match self.next()? {
-                Next::End => return Ok(0),
-                Next::Skip(end) => self.at = end,
-                Next::Data(end) => {
-                    let section = Section { file: self.file.try_clone()?, at: self.at, end };
-                    self.frame = Some(FrameDecoder::new(BufReader::with_capacity(BUFFER, section)));
-                    self.at = end;
+                Some(State::Inside(mut frame)) => {
+                    let len = frame.read(buffer)?;
+                    if len > 0 || buffer.is_empty() {
+                        self.state = Some(State::Inside(frame));
+                        return Ok(len);
+                    }
+                    let bytes = frame.into_inner();
+                    if !bytes.ended || bytes.given < bytes.held.len() {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    self.state = Some(State::Between(bytes.input));
                 }
             }
         }

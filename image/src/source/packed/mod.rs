@@ -9,6 +9,7 @@
 
 mod lz4;
 
+use super::pieces::Pieces;
 use super::{DiskSource, ImportFault, Opening, RawDisk, ReadAt, formats};
 use crate::error::{ImageError, Operation};
 use crate::passing::PassingFile;
@@ -74,9 +75,9 @@ impl Packer {
         }
     }
 
-    /// Everything that `file` holds, unpacked.
-    fn reader(self, file: &RawDisk) -> io::Result<Box<dyn Read>> {
-        let packed = BufReader::with_capacity(STEP, file.file().try_clone()?);
+    /// Everything that `input` holds, unpacked.
+    fn reader(self, input: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+        let packed = BufReader::with_capacity(STEP, input);
         Ok(match self {
             Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
             Self::Xz => {
@@ -89,15 +90,60 @@ impl Packer {
                 Box::new(decoder)
             }
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
-            Self::Lz4 => Box::new(lz4::Frames::new(file.file().try_clone()?, file.bytes())),
+            Self::Lz4 => Box::new(lz4::Frames::new(packed)),
         })
     }
 }
 
+/// Packers that are known and not read: what they are called, and how their files begin.
+const OTHERS: &[(&str, &[u8])] = &[
+    ("the packing of lzop", b"\x89LZO\0\r\n\x1A\n"),
+    ("the packing of lzip", b"LZIP"),
+    ("the packing of lrzip", b"LRZI"),
+    ("the packing of lzma", b"\x5D\0\0"),
+    ("the old frames of lz4", b"\x02\x21\x4C\x18"),
+];
+
+/// The bytes of a file from its front, unpacked if they are packed.
+pub(super) fn unpacked(file: &Pieces) -> Result<Box<dyn Read + Send>, ImportFault> {
+    let stream = |error| ImportFault::Stream { error };
+    let head = file.head(16).map_err(stream)?;
+    if let Some((what, _)) = OTHERS.iter().find(|(_, magic)| head.starts_with(magic)) {
+        return Err(ImportFault::Unsupported { what, remedy: "unpack the file, or pack it with zstd" });
+    }
+    match Packer::ALL.into_iter().find(|packer| packer.probe(&head)) {
+        Some(packer) => packer.reader(file.reader()).map_err(stream),
+        None => Ok(Box::new(BufReader::with_capacity(STEP, file.reader()))),
+    }
+}
+
+/// Whether what a packed file holds begins so. One that does not unpack so far does not.
+pub(super) fn holds(file: &RawDisk, magic: &[u8]) -> bool {
+    let mut head = vec![0; magic.len()];
+    let pieces = Pieces::of(&[file.path().to_owned()]);
+    let read = pieces.is_ok_and(|pieces| unpacked(&pieces).is_ok_and(|mut input| input.read_exact(&mut head).is_ok()));
+    read && head == magic
+}
+
 /// Unpacks the disk in `file`.
 pub(super) fn open(file: RawDisk, packer: Packer, opening: &Opening<'_>) -> Result<Box<dyn DiskSource>, ImageError> {
+    let reader = file.file().try_clone().and_then(|file| packer.reader(file));
+    let mut reader = reader.map_err(|error| {
+        let path = file.path().to_owned();
+        ImageError::Import { path, format: packer.name(), fault: ImportFault::Stream { error } }
+    })?;
+    spool(file, packer.name(), &mut reader, opening)
+}
+
+/// Writes everything that `reader` makes of `file`, which is of the format `format`, into a file without a name, and gives that.
+pub(super) fn spool(
+    file: RawDisk,
+    format: &'static str,
+    reader: &mut dyn Read,
+    opening: &Opening<'_>,
+) -> Result<Box<dyn DiskSource>, ImageError> {
     let spool = PassingFile::begin(&opening.spool.join("unpacked"))?;
-    unpack(&file, packer, spool.file(), opening)?;
+    unpack(&file, format, reader, spool.file(), opening)?;
     let path = file.path().to_owned();
     let unpacked = spool.file().try_clone().and_then(|file| RawDisk::adopt(file, path.clone()));
     let disk = unpacked.map_err(ImageError::io(Operation::Open, opening.spool, None))?;
@@ -107,20 +153,25 @@ pub(super) fn open(file: RawDisk, packer: Packer, opening: &Opening<'_>) -> Resu
             name: inside.to_owned(),
             why: "is no raw disk either; unpack the file first",
         };
-        return Err(ImageError::Import { path, format: packer.name(), fault });
+        return Err(ImageError::Import { path, format, fault });
     }
-    Ok(Box::new(Unpacked { packer, packed: file, disk, _spool: spool }))
+    Ok(Box::new(Unpacked { format, packed: file, disk, _spool: spool }))
 }
 
 /// Unpacks all of `file` into `spool`, a new file.
-fn unpack(file: &RawDisk, packer: Packer, spool: &File, opening: &Opening<'_>) -> Result<(), ImageError> {
+fn unpack(
+    file: &RawDisk,
+    format: &'static str,
+    reader: &mut dyn Read,
+    spool: &File,
+    opening: &Opening<'_>,
+) -> Result<(), ImageError> {
     let broken = |error: io::Error| {
-        let path = file.path().to_owned();
-        ImageError::Import { path, format: packer.name(), fault: ImportFault::Stream { error } }
+        let fault = error.downcast::<ImportFault>().unwrap_or_else(|error| ImportFault::Stream { error });
+        ImageError::Import { path: file.path().to_owned(), format, fault }
     };
     let write =
         |at: u64| move |error| ImageError::io(Operation::Write, opening.spool.join("(the unpacked disk)"), at)(error);
-    let mut reader = packer.reader(file).map_err(broken)?;
     let mut buffer = vec![0; STEP];
     let mut at = 0_u64;
     loop {
@@ -138,7 +189,7 @@ fn unpack(file: &RawDisk, packer: Packer, spool: &File, opening: &Opening<'_>) -
             spool.write_all_at(&buffer[data], place).map_err(write(place))?;
         }
         at += len as u64;
-        // The reader has a descriptor of its own, which shares its place with this one.
+        // The reader of a packed disk has a descriptor of its own, which shares its place with this one.
         let read = file.file().stream_position().map_err(broken)?;
         (opening.preparing)(read, file.bytes());
         if len < STEP {
@@ -167,7 +218,7 @@ fn data(buffer: &[u8]) -> Vec<Range<usize>> {
 /// A disk that was unpacked.
 #[derive(Debug)]
 struct Unpacked {
-    packer: Packer,
+    format: &'static str,
     packed: RawDisk,
     disk: RawDisk,
     /// Holds the name of the file, where the file system gave it one.
@@ -186,7 +237,7 @@ impl DiskSource for Unpacked {
     }
 
     fn format(&self) -> &'static str {
-        self.packer.name()
+        self.format
     }
 
     fn bytes(&self) -> u64 {

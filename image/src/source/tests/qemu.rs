@@ -161,3 +161,26 @@ fn a_vmdk_reads_no_file_elsewhere_and_no_delta() {
     std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link.vmdk")).unwrap();
     assert!(refused("flat-flat.vmdk", "link.vmdk").contains("outside the folder"));
 }
+
+#[test]
+fn a_vhdx_says_that_its_sectors_have_4096_bytes_and_deltas_of_vdi_are_refused() {
+    let Some(_) = tool("qemu-img") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let content = disk(8192);
+    let raw = write(dir.path(), "disk.raw", &content);
+    let mut vhdx = std::fs::read(made(&raw, ("vhdx", "a.vhdx", &[]))).unwrap();
+    let find = |bytes: &[u8]| vhdx.windows(bytes.len()).position(|found| found == bytes).unwrap();
+    let region = find(b"metadata");
+    let item = find(b"\x1D\xBF\x41\x81\x6F\xA9\x09\x47\xBA\x47\xF2\x33\xA8\xFA\xAB\x5F");
+    let at = region + u32::from_le_bytes(vhdx[item + 16..item + 20].try_into().unwrap()) as usize;
+    assert_eq!(vhdx[at..at + 4], 512_u32.to_le_bytes());
+    vhdx[at..at + 4].copy_from_slice(&4096_u32.to_le_bytes());
+    let opened_4k = opened(&write(dir.path(), "b.vhdx", &vhdx)).unwrap();
+    assert_eq!((opened_4k.sector(), opened_4k.bytes()), (Some(4096), content.len() as u64));
+    assert_eq!(difference(&bytes_of(&*opened_4k).unwrap(), &content), "");
+
+    let mut vdi = std::fs::read(made(&raw, ("vdi", "a.vdi", &[]))).unwrap();
+    vdi[0x4C] = 4;
+    let error = opened(&write(dir.path(), "b.vdi", &vdi)).unwrap_err().to_string();
+    assert!(error.contains("a parent") && error.contains("qemu-img convert"), "{error}");
+}
