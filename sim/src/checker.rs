@@ -207,7 +207,7 @@ impl Checker {
                 if let Some(block) = wrong.filter(|_| !excused) {
                     self.fail(format!("agent {agent}: is {} and block {block} is not what it must be", ended.state));
                 }
-                if !platter.bootable {
+                if !platter.bootable() {
                     self.fail(format!("agent {agent}: is {} and the disk has no head", ended.state));
                 }
             }
@@ -286,13 +286,16 @@ impl Checker {
     /// All is over: the disk of a node that is done is still what it was when the node said so. What came of a later node of
     /// the same agent counts, not what an earlier one had done.
     pub fn on_disk_left(&mut self, machine: &Deployment, agent: usize, platter: &Platter, image: &Image) {
+        if let Some(violation) = platter.violation {
+            self.fail(format!("agent {agent}: {violation}"));
+        }
         let last = self.nodes.iter().rev().find(|(_, of)| **of == agent).map(|(node, _)| *node);
         let Some(outcome) = last.and_then(|node| machine.node(node)?.outcome()) else { return };
         if outcome.state == EndState::Failed || self.lost_writes {
             return;
         }
         let wrong = (0..image.blocks()).find(|block| platter.stable(*block) != image.content(*block));
-        if wrong.is_some() || !platter.bootable {
+        if wrong.is_some() || !platter.bootable() {
             let state = outcome.state;
             self.fail(format!(
                 "agent {agent}: was {state}, and in the end its disk is not (first wrong block: {wrong:?})"

@@ -1,30 +1,14 @@
-//! A virtual disk, and the threads of its engine in virtual time. What is done next is decided by the schedule that ships
-//! (`slidecast_proto::schedule`); here is what that costs and what goes wrong.
-//!
-//! What was written is in the disk's own cache until a flush; a power cut loses it.
+//! A virtual disk: its bytes, its speed, and what is wrong with it. What was written is in the disk's own cache until a flush; a power cut loses it.
 
+use crate::engine::Part;
 use crate::image::{Content, Image, OLD};
-use crate::queue::{DiskOp, Event, Queue};
-use slidecast_proto::feed::Source;
-use slidecast_proto::reason::{Reason, Verified, Verify};
-use slidecast_proto::schedule::{
-    Control, DiskFailure, Event as DiskEvent, FlushWindow, ManifestPart, Read, Right, Schedule, ScheduleConfig, Spot,
-    Write, Written,
-};
-use slidecast_proto::units::{BlockNo, PartNo, Time};
-use std::sync::Arc;
+use slidecast_proto::reason::Reason;
+use slidecast_proto::schedule::{Area, Control, HeadStep, Written};
+use slidecast_proto::units::BlockNo;
 use std::time::Duration;
 
-/// The flush window of `agent/src/disk/engine.rs`.
-const WINDOW: FlushWindow = FlushWindow { bytes: 256 << 20, after: Duration::from_secs(2) };
-/// How many threads read.
-const READERS: usize = 2;
-/// What a fill costs: the disk makes zeros by itself.
-const FILL_BYTES: u64 = 4096;
-/// Of so many blocks the last look takes one. A block of the simulator is one piece, where a real one is looked at in a few places
-/// only: so the sample is thinner here.
-const SAMPLE: u32 = 16;
-
+/// What a fill costs, for which the disk makes zeros by itself, and an access to the head.
+const SMALL_BYTES: u64 = 4096;
 /// How fast a disk is, and what is wrong with it.
 #[derive(Clone, Debug, Default)]
 pub struct DiskPlan {
@@ -61,6 +45,20 @@ pub enum DiskFault {
     Stuck(u32, Duration),
 }
 
+/// What stands in an area outside of the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// What the disk was before.
+    Old,
+    /// The mark in sector 0, zeros elsewhere.
+    Wiped,
+    /// What the image has there.
+    New,
+}
+
+/// Sector 0, the rest of the head, and the backup table.
+type Head = [Held; 3];
+
 /// What survives the process.
 #[derive(Debug)]
 pub struct Platter {
@@ -68,8 +66,10 @@ pub struct Platter {
     cache: Vec<Content>,
     /// What a power cut leaves.
     stable: Vec<Content>,
-    /// Whether the head is that of a complete image.
-    pub bootable: bool,
+    /// The head in the cache, and what a power cut leaves of it.
+    head: [Head; 2],
+    /// A power cut now could leave a disk that looks complete and is not.
+    pub violation: Option<&'static str>,
     writes: u32,
     flushes: u32,
     reads: u32,
@@ -81,7 +81,8 @@ impl Platter {
     #[must_use]
     pub fn new(blocks: u32, plan: DiskPlan) -> Self {
         let old = vec![OLD; blocks as usize];
-        Self { cache: old.clone(), stable: old, bootable: true, writes: 0, flushes: 0, reads: 0, plan }
+        let head = [[Held::Old; 3]; 2];
+        Self { cache: old.clone(), stable: old, head, violation: None, writes: 0, flushes: 0, reads: 0, plan }
     }
 
     /// What stands for sure on the place of `block`.
@@ -96,9 +97,55 @@ impl Platter {
         self.plan.open
     }
 
+    /// Whether the head of a complete image stands there for sure.
+    #[must_use]
+    pub fn bootable(&self) -> bool {
+        self.head[1] == [Held::New; 3]
+    }
+
     /// The power is gone.
     pub fn power_cut(&mut self) {
         self.cache.clone_from(&self.stable);
+        self.head[0] = self.head[1];
+    }
+
+    /// What must hold when a write begins, of which a power cut may leave all or nothing. A disk that lies keeps no promise.
+    fn check(&mut self, holds: bool, what: &'static str) {
+        let lies =
+            |fault: &DiskFault| matches!(fault, DiskFault::Lost(_) | DiskFault::Misdirected(_) | DiskFault::Rotten(_));
+        if !holds && !self.plan.faults.iter().any(lies) {
+            self.violation.get_or_insert(what);
+        }
+    }
+
+    /// Whether it has heads to move.
+    #[must_use]
+    pub fn rotational(&self) -> bool {
+        self.plan.rotational
+    }
+
+    /// A write of the body begins: how long it takes.
+    pub fn begin_write(&mut self, is_fill: bool, block_bytes: u32) -> Duration {
+        self.writes += 1;
+        self.check(self.head[1] == [Held::Wiped; 3], "a block is written before the head is wiped for sure");
+        let bytes = if is_fill { SMALL_BYTES } else { block_bytes.into() };
+        Self::span(bytes, self.plan.write_rate) + self.stuck()
+    }
+
+    /// A read of the body begins: how long it takes.
+    pub fn begin_read(&mut self, block_bytes: u32) -> Duration {
+        self.reads += 1;
+        Self::span(block_bytes.into(), self.plan.read_rate)
+    }
+
+    /// What a read finds on the place of `block`.
+    ///
+    /// # Errors
+    /// The read fails.
+    pub fn read(&self, block: BlockNo) -> Result<Content, Reason> {
+        let fails = self.plan.faults.contains(&DiskFault::Read(self.reads));
+        let found = self.cache.get(block.0 as usize).copied().unwrap_or(OLD);
+        if fails { Err(Reason::DiskRead) } else { Ok(found) }
     }
 
     /// How long the write that begins now stands still.
@@ -111,23 +158,84 @@ impl Platter {
     }
 
     /// The control thread begins something: how long that takes.
-    fn take_up(&mut self, control: &Control<Part>) -> Duration {
+    pub(crate) fn begin(&mut self, control: &Control<Part>, image: &Image) -> Duration {
         match control {
-            Control::Begin => {
-                self.bootable = false;
-                self.plan.flush * 2
-            }
-            Control::Flush(_) => {
+            Control::Flush(_) | Control::Head(HeadStep::Flush) => {
                 self.flushes += 1;
                 self.plan.flush
             }
-            Control::Finish { .. } => self.plan.flush * 2,
-            Control::Settle | Control::Wait(_) | Control::Exit => Duration::ZERO,
+            Control::Head(HeadStep::Mark | HeadStep::Wipe | HeadStep::Write(_)) => {
+                if let Control::Head(HeadStep::Write(area)) = control {
+                    self.check_head(*area, image);
+                }
+                self.writes += 1;
+                Self::span(SMALL_BYTES, self.plan.write_rate) + self.stuck()
+            }
+            Control::Head(HeadStep::Forget | HeadStep::Fit | HeadStep::Discard | HeadStep::ClearUnused) => {
+                Duration::ZERO
+            }
+            Control::Head(_) => {
+                self.reads += 1;
+                Self::span(SMALL_BYTES, self.plan.read_rate)
+            }
+            Control::End | Control::Wait(_) | Control::Exit => Duration::ZERO,
         }
     }
 
+    /// A table may stand only over a body that is durable, and sector 0 only over both.
+    fn check_head(&mut self, area: Area, image: &Image) {
+        let whole = (0..image.blocks()).all(|block| self.stable(block) == image.content(block));
+        self.check(whole, "a table is written before every block is durable");
+        let tables = self.head[1][1..] == [Held::New; 2];
+        self.check(tables || area != Area::SectorZero, "sector 0 is written before the tables are durable");
+    }
+
+    /// The control thread is through with a step: the answer.
+    ///
+    /// # Errors
+    /// The disk is lost.
+    pub fn step(&mut self, step: HeadStep) -> Result<bool, Reason> {
+        let lost = self.plan.faults.contains(&DiskFault::Lost(self.writes));
+        let [cache, stable] = &mut self.head;
+        match step {
+            HeadStep::Mark | HeadStep::Wipe | HeadStep::Write(_) => {
+                if self.plan.faults.contains(&DiskFault::Write(self.writes)) {
+                    return Err(Reason::DiskWrite);
+                }
+                match step {
+                    _ if lost => {}
+                    HeadStep::Mark => cache[0] = Held::Wiped,
+                    HeadStep::Write(area) => cache[index(area)] = Held::New,
+                    _ => cache[1..].fill(Held::Wiped),
+                }
+            }
+            HeadStep::Flush if self.plan.faults.contains(&DiskFault::Flush(self.flushes)) => {
+                self.power_cut();
+                return Err(Reason::DiskFlush);
+            }
+            HeadStep::Flush => {
+                *stable = *cache;
+                self.stable.clone_from(&self.cache);
+            }
+            _ if self.plan.faults.contains(&DiskFault::Read(self.reads)) => return Err(Reason::DiskRead),
+            HeadStep::IsWiped => return Ok(cache[1..] == [Held::Wiped; 2]),
+            HeadStep::IsUntouched => return Ok(*cache == [Held::Wiped; 3]),
+            HeadStep::Stands => return Ok(*cache == [Held::New; 3]),
+            HeadStep::Prove(area) if cache[index(area)] != Held::New => return Err(Reason::DiskMismatch),
+            HeadStep::Prove(_) | HeadStep::Probe | HeadStep::Forget | HeadStep::Fit => {}
+            HeadStep::Discard | HeadStep::ClearUnused => {}
+        }
+        Ok(true)
+    }
+
     /// A write is through. A misdirected one lands on the place of `proven`.
-    fn write(&mut self, block: BlockNo, content: Content, proven: Option<BlockNo>) {
+    ///
+    /// # Errors
+    /// The write fails.
+    pub fn write(&mut self, block: BlockNo, content: Content, proven: Option<BlockNo>) -> Result<(), Reason> {
+        if self.plan.faults.contains(&DiskFault::Write(self.writes)) {
+            return Err(Reason::DiskWrite);
+        }
         let due = |fault: &DiskFault| matches!(fault, DiskFault::Misdirected(at) if *at <= self.writes);
         let lost = self.plan.faults.iter().any(|fault| match fault {
             DiskFault::Lost(at) => *at == self.writes,
@@ -141,18 +249,21 @@ impl Platter {
         } else if !lost {
             self.cache[block.0 as usize] = content;
         }
+        Ok(())
     }
 
-    /// A flush that covers these blocks is through; gives whether it went well.
-    fn flush(&mut self, batch: &[Written<Part>]) -> bool {
-        let good = !self.plan.faults.contains(&DiskFault::Flush(self.flushes));
-        if good {
-            batch.iter().map(|written| written.block.0 as usize).for_each(|at| self.stable[at] = self.cache[at]);
-        } else {
+    /// A flush that covers these blocks is through.
+    ///
+    /// # Errors
+    /// It fails.
+    pub(crate) fn flush(&mut self, batch: &[Written<Part>]) -> Result<(), Reason> {
+        if self.plan.faults.contains(&DiskFault::Flush(self.flushes)) {
             // The kernel drops what it could not write and says so once: a second flush would find nothing wrong.
-            self.cache.clone_from(&self.stable);
+            self.power_cut();
+            return Err(Reason::DiskFlush);
         }
-        good
+        batch.iter().map(|written| written.block.0 as usize).for_each(|at| self.stable[at] = self.cache[at]);
+        Ok(())
     }
 
     fn span(bytes: u64, rate: u64) -> Duration {
@@ -160,287 +271,11 @@ impl Platter {
     }
 }
 
-/// A part of the manifest as an engine sees it.
-#[derive(Debug)]
-struct Part {
-    image: Arc<Image>,
-    no: PartNo,
-}
-
-impl ManifestPart for Part {
-    fn first(&self) -> BlockNo {
-        BlockNo(self.image.shape.blocks_of(self.no).start)
-    }
-
-    fn blocks(&self) -> u32 {
-        let blocks = self.image.shape.blocks_of(self.no);
-        blocks.end - blocks.start
-    }
-
-    fn is_fill(&self, block: BlockNo) -> bool {
-        self.image.is_fill(block.0)
-    }
-
-    fn heap_bytes(&self) -> usize {
-        self.blocks() as usize * 48
-    }
-}
-
-/// A received block.
-#[derive(Debug)]
-struct Job {
-    block: BlockNo,
-    content: Content,
-    /// What its payload holds of the ring.
-    charge: u64,
-}
-
-/// The engine of one run on one disk: a writer, a control thread and [`READERS`] readers.
-#[derive(Debug)]
-pub struct Engine {
-    agent: usize,
-    run: u64,
-    verify: Verify,
-    image: Arc<Image>,
-    schedule: Schedule<Job, Part>,
-    writing: Option<Write<Job, Part>>,
-    control: Option<Control<Part>>,
-    reading: [Option<Read<Part>>; READERS],
-    /// When the control thread wakes by itself.
-    timer: Option<Time>,
-    /// Bytes of the ring that jobs hold.
-    held: u64,
-    written_bytes: u64,
-    /// The first block that was read back and is right.
-    proven: Option<BlockNo>,
-}
-
-impl Engine {
-    /// An engine that begins to write at once.
-    pub fn begin(
-        agent: usize,
-        run: u64,
-        image: Arc<Image>,
-        verify: Verify,
-        platter: &mut Platter,
-        now: Time,
-        queue: &mut Queue,
-    ) -> Self {
-        let config = ScheduleConfig {
-            blocks: image.blocks(),
-            verify,
-            rotational: platter.plan.rotational,
-            window: WINDOW,
-            readers: READERS,
-            ledger_bytes: 16 << 20,
-        };
-        let mut engine = Self {
-            agent,
-            run,
-            verify,
-            image,
-            schedule: Schedule::new(config),
-            writing: None,
-            control: None,
-            reading: [const { None }; READERS],
-            timer: None,
-            held: 0,
-            written_bytes: 0,
-            proven: None,
-        };
-        engine.schedule.on_begin();
-        engine.step(platter, now, queue);
-        engine
-    }
-
-    /// The next thing that it says.
-    pub fn poll(&mut self) -> Option<DiskEvent> {
-        self.schedule.poll_event()
-    }
-
-    /// Bytes of the ring that its jobs hold.
-    #[must_use]
-    pub fn holds(&self) -> u64 {
-        if self.schedule.is_over() { 0 } else { self.held }
-    }
-
-    /// Bytes written so far.
-    #[must_use]
-    pub fn written_bytes(&self) -> u64 {
-        self.written_bytes
-    }
-
-    /// A block to be written; `charge` is what its payload holds of the ring.
-    pub fn block(
-        &mut self,
-        block: BlockNo,
-        content: Content,
-        charge: u64,
-        platter: &mut Platter,
-        now: Time,
-        queue: &mut Queue,
-    ) {
-        self.held += charge;
-        self.schedule.on_block(Job { block, content, charge });
-        self.step(platter, now, queue);
-    }
-
-    /// A part of the manifest.
-    pub fn part(&mut self, no: PartNo, platter: &mut Platter, now: Time, queue: &mut Queue) {
-        let packed = self.verify.reads_back().then(|| self.image.part(no));
-        self.schedule.on_part(self.part_of(no), packed);
-        self.step(platter, now, queue);
-    }
-
-    fn part_of(&self, no: PartNo) -> Arc<Part> {
-        Arc::new(Part { image: self.image.clone(), no })
-    }
-
-    fn written(&self, block: BlockNo) -> Written<Part> {
-        Written { block, part: self.part_of(self.image.shape.part_of(block)) }
-    }
-
-    /// Every block was handed over.
-    pub fn finish(&mut self, platter: &mut Platter, now: Time, queue: &mut Queue) {
-        self.schedule.on_finish();
-        self.step(platter, now, queue);
-    }
-
-    /// Every thread that waits begins the next thing, if there is one.
-    fn step(&mut self, platter: &mut Platter, now: Time, queue: &mut Queue) {
-        let block_bytes = u64::from(self.image.block_bytes());
-        let mut later = |span: Duration, op| queue.push(now.after(span), Event::Disk(self.agent, self.run, op));
-        if self.writing.is_none() {
-            self.writing = self.schedule.poll_write();
-            if let Some(write) = &self.writing {
-                platter.writes += 1;
-                let bytes = if matches!(write, Write::Fill(_)) { FILL_BYTES } else { block_bytes };
-                later(Platter::span(bytes, platter.plan.write_rate) + platter.stuck(), DiskOp::Write);
-            }
-        }
-        if self.control.is_none() {
-            match self.schedule.poll_control(now) {
-                Control::Exit | Control::Wait(None) => {}
-                Control::Wait(Some(at)) if self.timer == Some(at) => {}
-                Control::Wait(Some(at)) => {
-                    self.timer = Some(at);
-                    later(at.since(now), DiskOp::Timer);
-                }
-                control => {
-                    later(platter.take_up(&control), DiskOp::Control);
-                    self.control = Some(control);
-                }
-            }
-        }
-        for (no, reader) in (0..).zip(&mut self.reading) {
-            if reader.is_none()
-                && let read @ (Read::Back(_) | Read::Compare(..) | Read::Spot(_) | Read::Again(..)) =
-                    self.schedule.poll_read()
-            {
-                platter.reads += 1;
-                later(Platter::span(block_bytes, platter.plan.read_rate), DiskOp::Read(no));
-                *reader = Some(read);
-            }
-        }
-    }
-
-    fn fail(&mut self, reason: Reason) {
-        self.schedule.on_failure(DiskFailure { reason, detail: "a fault of the disk".to_owned() });
-    }
-
-    /// Something that was started is through.
-    pub fn on_disk(&mut self, op: DiskOp, platter: &mut Platter, now: Time, queue: &mut Queue) {
-        match op {
-            DiskOp::Timer => self.timer = self.timer.filter(|at| *at > now),
-            DiskOp::Write => self.on_write(platter, now),
-            DiskOp::Control => self.on_control(platter),
-            DiskOp::Read(reader) => {
-                if let Some(read) = self.reading[usize::from(reader)].take() {
-                    self.on_read(read, platter);
-                }
-            }
-        }
-        self.step(platter, now, queue);
-    }
-
-    fn on_write(&mut self, platter: &mut Platter, now: Time) {
-        let (block, content) = match self.writing.take() {
-            Some(Write::Block(job)) => {
-                self.held = self.held.saturating_sub(job.charge);
-                (job.block, job.content)
-            }
-            Some(Write::Fill(work)) => (work.block, self.image.content(work.block.0)),
-            None => return,
-        };
-        if platter.plan.faults.contains(&DiskFault::Write(platter.writes)) {
-            return self.fail(Reason::DiskWrite);
-        }
-        if content != self.image.content(block.0) {
-            return self.schedule.on_bad_content(block);
-        }
-        platter.write(block, content, self.proven);
-        let bytes = u64::from(self.image.block_bytes());
-        self.written_bytes += bytes;
-        self.schedule.on_written(self.written(block), bytes, now);
-    }
-
-    fn on_control(&mut self, platter: &mut Platter) {
-        match self.control.take() {
-            Some(Control::Begin) => self.schedule.on_begun(),
-            Some(Control::Flush(batch)) if platter.flush(&batch) => self.schedule.on_flushed(batch),
-            Some(Control::Flush(_)) => self.fail(Reason::DiskFlush),
-            Some(Control::Settle) => {
-                if self.schedule.on_settled().is_err() {
-                    self.fail(Reason::DiskMismatch);
-                }
-            }
-            Some(Control::Finish { .. }) => {
-                platter.bootable = true;
-                let verified = if self.verify.reads_back() { Verified::Direct } else { Verified::No };
-                self.schedule.on_ended(verified, String::new());
-            }
-            Some(Control::Wait(_) | Control::Exit) | None => {}
-        }
-    }
-
-    fn on_read(&mut self, read: Read<Part>, platter: &Platter) {
-        if platter.plan.faults.contains(&DiskFault::Read(platter.reads)) {
-            return self.fail(Reason::DiskRead);
-        }
-        let is_right = |block: BlockNo| platter.cache[block.0 as usize] == self.image.content(block.0);
-        let lost = match read {
-            Read::Back(written) if is_right(written.block) => {
-                self.proven = Some(self.proven.map_or(written.block, |proven| proven.min(written.block)));
-                self.schedule.on_equal(&written, self.spots(written.block));
-                false
-            }
-            Read::Back(written) => self.schedule.on_different(written),
-            Read::Again(block, _) if is_right(block) => {
-                self.schedule.on_equal_again(block);
-                false
-            }
-            Read::Again(block, _) => self.schedule.on_different_again(self.written(block)),
-            Read::Spot(Spot { at, right, .. }) => {
-                let found = usize::try_from(at).ok().and_then(|at| platter.cache.get(at).copied());
-                self.schedule.on_spot(found.map(Right::Pattern) == Some(right));
-                false
-            }
-            Read::Compare(part, block) => {
-                let same = is_right(block);
-                let spots = if same { self.spots(block) } else { Vec::new() };
-                self.schedule.on_compared(part.first(), block, same, spots);
-                false
-            }
-            Read::Wait | Read::Exit => false,
-        };
-        if lost {
-            self.fail(Reason::DiskMismatch);
-        }
-    }
-
-    /// What the last look takes of a block that is right.
-    fn spots(&self, block: BlockNo) -> Vec<Spot> {
-        let spot = Spot { at: block.0.into(), len: 1, right: Right::Pattern(self.image.content(block.0)) };
-        if block.0.is_multiple_of(SAMPLE) { vec![spot] } else { Vec::new() }
+/// Where an area stands in [`Head`]. Nothing lies behind the image here.
+fn index(area: Area) -> usize {
+    match area {
+        Area::SectorZero => 0,
+        Area::Head | Area::Behind => 1,
+        Area::Backup => 2,
     }
 }

@@ -1,7 +1,7 @@
 //! Thousands of deployments in virtual time.
 //!
 //! The machines of `proto` are the real ones. Everything around them is played: sockets ([`network`]), the agent's loop
-//! ([`agent`], [`run`]), its disk ([`disk`]), the server's loop ([`server`], [`feed`]) and the clock ([`queue`]). One seed is one
+//! ([`agent`], [`run`]), its disk ([`disk`], [`engine`]), the server's loop ([`server`], [`feed`]) and the clock ([`queue`]). One seed is one
 //! run ([`scenario`]); what goes wrong in it is done by [`faults`], and [`checker`] looks at every decision.
 
 pub mod agent;
@@ -11,6 +11,7 @@ pub mod checker;
 pub mod cli;
 pub mod core;
 pub mod disk;
+pub mod engine;
 pub mod faults;
 pub mod feed;
 pub mod growth;

@@ -1,7 +1,8 @@
 //! One deployment on one agent: what `agent/src/run.rs` and `agent/src/run/` do, in virtual time.
 
 use crate::core::Core;
-use crate::disk::{Engine, Platter};
+use crate::disk::Platter;
+use crate::engine::Engine;
 use crate::image::{self, Content};
 use crate::network::{CALLED, CALLER, ConnId, Frame};
 use crate::queue::DiskOp;

@@ -19,20 +19,14 @@ fn places(layout: &Layout) -> impl Iterator<Item = Range<u64>> + use<'_> {
     behind.flat_map(|range| layout.split(range)).filter(|(in_shadow, _)| !in_shadow).map(|(_, range)| range)
 }
 
-/// Writes zeros there and flushes them, before there is any partition table; where `prove`, they are read back.
-pub(super) fn clear(shared: &Shared, pattern: &mut Pattern, prove: bool) -> Result<(), Fault> {
-    if places(&shared.layout).next().is_none() {
-        return Ok(());
-    }
-    places(&shared.layout).try_for_each(|range| fill(shared, Object::Behind, range, 0, true, pattern))?;
-    shared.flush()?;
-    if prove {
-        shared.io.drop_cache();
-        if let Some(at) = remains(shared)? {
-            return Err(Fault::Mismatch { object: Object::Behind, at });
-        }
-    }
-    Ok(())
+/// Whether there are any such places.
+pub(super) fn has_places(layout: &Layout) -> bool {
+    places(layout).next().is_some()
+}
+
+/// Writes zeros there, before there is any partition table.
+pub(super) fn clear(shared: &Shared, pattern: &mut Pattern) -> Result<(), Fault> {
+    places(&shared.layout).try_for_each(|range| fill(shared, Object::Behind, range, 0, true, pattern))
 }
 
 /// Where the disk has something other than zeros there; `None`: nowhere.

@@ -1,16 +1,16 @@
 //! The engine's handle: it starts the threads, takes jobs, and gives events.
 
 use super::fault::Fault;
-use super::fill::Pattern;
 use super::layout::Layout;
 use super::look::{self, LEAST_PACKED, Sample};
+use super::order::Controller;
 use super::readback::{Reader, reader_bytes};
 use super::shadow::Shadow;
 use super::shared::Shared;
 use super::used::Used;
 use super::window::Window;
 use super::writer::{Writer, writer_bytes};
-use super::{order, writer};
+use super::{behind, writer};
 use crate::event_loop::Clock;
 use crate::ring::Span;
 use crate::target::{OpenTarget, TargetIo};
@@ -19,7 +19,7 @@ use core::time::Duration;
 use slidecast_image::codec::Codec;
 use slidecast_image::manifest::{ManifestHeader, Part};
 use slidecast_proto::reason::{Free, Verify};
-use slidecast_proto::schedule::{Comparison, DiskFailure, Event, FlushWindow, Schedule, ScheduleConfig};
+use slidecast_proto::schedule::{Comparison, DiskFailure, Event, FlushWindow, HeadConfig, Schedule, ScheduleConfig};
 use slidecast_proto::units::{BlockNo, DeploymentId, Hash};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -188,11 +188,12 @@ impl Engine {
         let flush = FlushWindow { bytes: options.flush_bytes, after: options.flush_after };
         let window = rotational.then(|| Window::new(trays(&header), header.block as usize)).transpose()?;
         let used = (options.free == Free::Zero).then(|| Used::new(facts.bytes, header.grain));
+        let head = HeadConfig { verify: options.verify, free: options.free, behind: behind::has_places(&layout) };
         let (writers, readers, hashers) = options.threads(&header, rotational);
         let shared = Arc::new(Shared {
             schedule: Mutex::new(Schedule::new(ScheduleConfig {
                 blocks: header.blocks,
-                verify: options.verify,
+                head,
                 rotational,
                 window: flush,
                 readers,
@@ -229,8 +230,8 @@ impl Engine {
             let reader = Reader::new(shared)?;
             spawn(format!("slidecast-r{no}"), shared, move |shared| reader.run(shared))?;
         }
-        let pattern = Pattern::new()?;
-        spawn("slidecast-flush".into(), shared, move |shared| order::run(shared, pattern))?;
+        let controller = Controller::new()?;
+        spawn("slidecast-flush".into(), shared, move |shared| controller.run(shared))?;
         Ok(engine)
     }
 

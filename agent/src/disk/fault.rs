@@ -157,6 +157,7 @@ impl Fault {
 impl From<Unprovable> for Fault {
     fn from(why: Unprovable) -> Self {
         match why {
+            Unprovable::Head => Self::Mismatch { object: Object::Head, at: 0 },
             Unprovable::Unstable { rounds } => Self::Unstable { rounds },
             Unprovable::Forgotten => Self::Forgotten,
         }

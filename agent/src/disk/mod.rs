@@ -13,7 +13,7 @@
 //! | `shared` | the threads' way to `slidecast_proto::schedule`, which decides what is done next |
 //! | `layout`, `shadow` | which bytes of the target are head, body or backup table; the head in memory |
 //! | `mark` | what stands in sector 0 of a disk that is not complete |
-//! | `order` | begin and finish: the order of writes that promise 5 rests on |
+//! | `order` | the control thread: flushes, and the steps around the body that promise 5 rests on |
 //! | `writer`, `fill`, `runs` | from a block to its writes |
 //! | `used` | what `--free zero` must leave alone |
 //! | `behind` | signatures behind the image on a larger target |

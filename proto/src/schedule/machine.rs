@@ -4,6 +4,7 @@ use super::blocks::Blocks;
 use super::comparison::Comparison;
 use super::fills::{FillWork, Fills};
 use super::flush::Unflushed;
+use super::head::{HeadOrder, HeadStep};
 use super::ledger::{Next, Rereading, Spot};
 use super::readback::Unread;
 use super::{Control, DiskFailure, Event, ManifestPart, Read, ScheduleConfig, Unprovable, Wants, Write, Written};
@@ -21,9 +22,9 @@ enum Phase {
     Beginning,
     /// Blocks are written, and looked at once more in the end.
     Body,
-    /// All blocks are done; what the image does not use is being cleared before the last look.
+    /// All blocks are done; the head is looked at before the last look.
     Settling,
-    /// The head is being written.
+    /// The head is being written, or stands.
     Finishing,
     /// Ended, failed or stopped.
     Over,
@@ -39,6 +40,7 @@ pub struct Schedule<J, P> {
     begin: bool,
     finish: bool,
     blocks: Blocks,
+    head: HeadOrder,
     jobs: VecDeque<J>,
     fills: Fills<P>,
     /// Jobs and fills in the hands of writers, or in the sort window.
@@ -56,15 +58,16 @@ impl<J, P: ManifestPart> Schedule<J, P> {
     /// A disk of which nothing is known.
     #[must_use]
     pub fn new(config: ScheduleConfig) -> Self {
-        let ScheduleConfig { blocks, verify, rotational, window, readers, ledger_bytes } = config;
+        let ScheduleConfig { blocks, head, rotational, window, readers, ledger_bytes } = config;
         Self {
             phase: Phase::Idle,
-            verify,
+            verify: head.verify,
             rotational,
             readers,
             begin: false,
             finish: false,
             blocks: Blocks::new(blocks),
+            head: HeadOrder::new(head),
             jobs: VecDeque::new(),
             fills: Fills::new(blocks),
             writing: 0,
@@ -72,7 +75,7 @@ impl<J, P: ManifestPart> Schedule<J, P> {
             compares: VecDeque::new(),
             unread: Unread::new(),
             reading: 0,
-            rereading: Rereading::new(verify, ledger_bytes),
+            rereading: Rereading::new(head.verify, ledger_bytes),
             events: VecDeque::new(),
         }
     }
@@ -179,12 +182,6 @@ impl<J, P: ManifestPart> Schedule<J, P> {
         self.rereading.part_of(block)
     }
 
-    /// Whether some blocks stood on the disk before.
-    #[must_use]
-    pub fn keeps_blocks(&self) -> bool {
-        self.blocks.kept() > 0
-    }
-
     /// Whether it ended, failed or was stopped.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -267,22 +264,22 @@ impl<J, P: ManifestPart> Schedule<J, P> {
             Phase::Over => return Control::Exit,
             Phase::Idle if self.begin && self.compared() => {
                 self.phase = Phase::Beginning;
-                return Control::Begin;
-            }
-            Phase::Idle if self.finish && self.body_is_done() => {
-                self.phase = Phase::Finishing;
-                return Control::Finish { begun: false };
+                self.head.begin(self.blocks.kept() > 0);
             }
             Phase::Body if self.finish && self.body_is_done() && self.rereading.due().is_some() => {
                 self.phase = Phase::Settling;
-                return Control::Settle;
+                self.head.settle();
             }
-            Phase::Body if self.finish && self.body_is_done() => {
+            Phase::Idle | Phase::Body if self.finish && self.body_is_done() => {
+                self.head.finish(self.phase == Phase::Body);
                 self.phase = Phase::Finishing;
-                return Control::Finish { begun: true };
             }
-            Phase::Body => {}
-            _ => return Control::Wait(None),
+            Phase::Idle => return Control::Wait(None),
+            _ => {}
+        }
+        if self.phase != Phase::Body {
+            let end = if self.phase == Phase::Finishing { Control::End } else { Control::Wait(None) };
+            return self.head.next().map_or(end, Control::Head);
         }
         if self.unflushed.is_due(self.flush_hurries(), now) {
             Control::Flush(self.unflushed.begin())
@@ -301,12 +298,29 @@ impl<J, P: ManifestPart> Schedule<J, P> {
         self.unread.presses() || self.nothing_to_write()
     }
 
-    /// The disk is wiped and marked.
-    pub fn on_begun(&mut self) {
-        if self.phase == Phase::Beginning {
-            self.phase = Phase::Body;
-            self.events.push_back(Event::Began);
+    /// A step around the body is done. Where it asks something: `yes` or no.
+    ///
+    /// # Errors
+    /// The disk is lost.
+    pub fn on_head(&mut self, step: HeadStep, yes: bool) -> Result<(), Unprovable> {
+        if !self.head.on_done(step, yes)? {
+            self.rereading.on_mismatch();
         }
+        match self.phase {
+            Phase::Beginning if self.head.is_over() => {
+                self.phase = Phase::Body;
+                self.events.push_back(Event::Began);
+            }
+            Phase::Settling if self.head.is_over() => {
+                self.phase = Phase::Body;
+                if self.rereading.begin(self.blocks.count())? == Some(Scope::All) {
+                    self.events.push_back(Event::Unverified);
+                }
+                self.end_round();
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// A flush covers these blocks.
@@ -434,27 +448,6 @@ impl<J, P: ManifestPart> Schedule<J, P> {
     }
 
     // The last look.
-
-    /// The disk was wrong where it holds nothing of the image: what it holds elsewhere is to be read again.
-    pub fn on_doubt(&mut self) {
-        self.rereading.on_mismatch();
-    }
-
-    /// All is flushed, and nothing of the body is touched: the next round begins.
-    ///
-    /// # Errors
-    /// Another round would prove nothing, or is not possible.
-    pub fn on_settled(&mut self) -> Result<(), Unprovable> {
-        if self.phase != Phase::Settling {
-            return Ok(());
-        }
-        self.phase = Phase::Body;
-        if self.rereading.begin(self.blocks.count())? == Some(Scope::All) {
-            self.events.push_back(Event::Unverified);
-        }
-        self.end_round();
-        Ok(())
-    }
 
     /// A spot was read.
     pub fn on_spot(&mut self, right: bool) {

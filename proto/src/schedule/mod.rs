@@ -1,4 +1,4 @@
-//! What a disk does next: comparing, writes, flushes, read-back, the last look and the end, in the order that makes a disk
+//! What a disk does next: comparing, writes, flushes, read-back, the last look and the head, in the order that makes a disk
 //! trustworthy. No system call is made here and no clock is read: the threads of the agent's disk engine ask for the next step and
 //! say what came of it, and so does the virtual disk of the simulator.
 //!
@@ -12,6 +12,7 @@
 //! | `blocks` | what is known of each block |
 //! | `comparison` | which block of a part is compared next, before the first write |
 //! | `fills` | fills that are still to be written |
+//! | `head` | the order of writes and flushes around the body |
 //! | `flush` | what is written and not flushed, and when a flush is due |
 //! | `readback` | what is flushed and not read back, and the memory that it holds |
 //! | `ledger` | what the last look needs, and its rounds |
@@ -20,6 +21,7 @@ mod blocks;
 mod comparison;
 mod fills;
 mod flush;
+mod head;
 mod ledger;
 mod machine;
 mod readback;
@@ -29,11 +31,12 @@ mod tests;
 pub use comparison::Comparison;
 pub use fills::{FillWork, Reached};
 pub use flush::FlushWindow;
+pub use head::{Area, HeadConfig, HeadStep};
 pub use ledger::{Right, Spot};
 pub use machine::Schedule;
 pub use readback::RETAINED_LIMIT;
 
-use crate::reason::{LookedAt, Reason, Verified, Verify};
+use crate::reason::{LookedAt, Reason, Verified};
 use crate::units::{BlockNo, Time};
 use core::fmt;
 use std::sync::Arc;
@@ -55,8 +58,8 @@ pub trait ManifestPart {
 pub struct ScheduleConfig {
     /// How many blocks the image has.
     pub blocks: u32,
-    /// What is read back.
-    pub verify: Verify,
+    /// What is read back, and what becomes of the rest of the disk.
+    pub head: HeadConfig,
     /// Read back in passes of their own, not between writes.
     pub rotational: bool,
     /// When to flush.
@@ -88,17 +91,12 @@ pub enum Write<J, P> {
 /// For the control thread.
 #[derive(Debug)]
 pub enum Control<P> {
-    /// Wipe and mark: answered by [`Schedule::on_begun`].
-    Begin,
+    /// A step around the body: answered by [`Schedule::on_head`].
+    Head(HeadStep),
     /// Flush; these blocks are covered by it: answered by [`Schedule::on_flushed`].
     Flush(Vec<Written<P>>),
-    /// All blocks are done: clear what the image does not use and flush, then [`Schedule::on_settled`].
-    Settle,
-    /// All is done but the head: answered by [`Schedule::on_ended`].
-    Finish {
-        /// Whether anything was written at all.
-        begun: bool,
-    },
+    /// The disk has its head: answered by [`Schedule::on_ended`].
+    End,
     /// Nothing before that time, or before something happens.
     Wait(Option<Time>),
     /// The thread is to end.
@@ -145,9 +143,11 @@ pub struct DiskFailure {
     pub detail: String,
 }
 
-/// Why the last look cannot come to an end.
+/// Why a disk is lost though every call went well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unprovable {
+    /// The head does not read as zeros though it was wiped twice.
+    Head,
     /// Verified blocks differ in every round.
     Unstable {
         /// How many rounds over everything were begun.
@@ -160,6 +160,7 @@ pub enum Unprovable {
 impl fmt::Display for Unprovable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Head => f.write_str("the head is not what was written, after a second try"),
             Self::Unstable { rounds } => write!(f, "blocks that had been verified differed, in {rounds} rounds"),
             Self::Forgotten => f.write_str("all must be read again, and the manifest was not kept"),
         }

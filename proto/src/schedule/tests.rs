@@ -1,6 +1,7 @@
 //! The schedule without threads: every step in the hands of the test.
 
 use super::*;
+use crate::reason::{Free, Verify};
 use core::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,7 +39,8 @@ type Job = (BlockNo, Arc<()>);
 
 fn schedule(blocks: u32, verify: Verify, rotational: bool, bytes: u64) -> Schedule<Job, TestPart> {
     let window = FlushWindow { bytes, after: 2 * SECOND };
-    Schedule::new(ScheduleConfig { blocks, verify, rotational, window, readers: 8, ledger_bytes: 1 << 20 })
+    let head = HeadConfig { verify, free: Free::Keep, behind: false };
+    Schedule::new(ScheduleConfig { blocks, head, rotational, window, readers: 8, ledger_bytes: 1 << 20 })
 }
 
 struct Rig {
@@ -54,8 +56,9 @@ impl Rig {
         let mut schedule = schedule(3, verify, rotational, 1 << 20);
         let now = Time(5);
         schedule.on_begin();
-        assert!(matches!(schedule.poll_control(now), Control::Begin));
-        schedule.on_begun();
+        while let Control::Head(step) = schedule.poll_control(now) {
+            schedule.on_head(step, true).unwrap();
+        }
         Self { schedule, part: part(&[false, false, true]), now, ring: Arc::new(()) }
     }
 
@@ -98,14 +101,11 @@ impl Rig {
     }
 
     fn finishes(&mut self) -> bool {
-        match self.schedule.poll_control(self.now) {
-            // Nothing of the sample was noted.
-            Control::Settle => {
-                self.schedule.on_settled().unwrap();
-                self.finishes()
-            }
-            step => matches!(step, Control::Finish { begun: true }),
+        // Nothing of the sample was noted.
+        while let Control::Head(step) = self.schedule.poll_control(self.now) {
+            self.schedule.on_head(step, true).unwrap();
         }
+        matches!(self.schedule.poll_control(self.now), Control::End)
     }
 }
 
@@ -277,7 +277,8 @@ fn what_the_disk_held_before_is_not_written() {
     assert_eq!(schedule.poll_event(), Some(Event::Compared { first: BlockNo(0), same }));
     schedule.on_part(part, None);
     schedule.on_finish();
-    assert!(matches!(schedule.poll_control(Time(0)), Control::Finish { begun: false }));
+    assert_eq!(head_steps(&mut schedule, |_| true), [HeadStep::Fit, HeadStep::Stands]);
+    assert!(matches!(schedule.poll_control(Time(0)), Control::End));
     schedule.on_ended(Verified::Direct, String::new());
     let last = core::iter::from_fn(|| schedule.poll_event()).last();
     let (verified, last_look) = (Verified::Direct, (LookedAt::No, 0));
@@ -314,7 +315,86 @@ fn what_was_not_compared_before_the_first_write_counts_as_lacking() {
     schedule.on_begin();
     assert!(matches!(schedule.poll_control(Time(0)), Control::Wait(_)), "a reader is still at it");
     schedule.on_compared(BlockNo(0), BlockNo(0), true, vec![]);
-    assert!(matches!(schedule.poll_control(Time(0)), Control::Begin));
+    assert!(matches!(schedule.poll_control(Time(0)), Control::Head(HeadStep::Mark)));
     assert_eq!(schedule.poll_event(), None);
-    assert!(!schedule.keeps_blocks());
+}
+
+/// All steps that come now, answered by `yes`.
+fn head_steps(schedule: &mut Schedule<Job, TestPart>, yes: impl Fn(HeadStep) -> bool) -> Vec<HeadStep> {
+    let mut steps = Vec::new();
+    while let Control::Head(step) = schedule.poll_control(Time(0)) {
+        steps.push(step);
+        if schedule.on_head(step, yes(step)).is_err() {
+            break;
+        }
+    }
+    steps
+}
+
+/// A disk that holds the one block of its image, in a schedule with these wishes.
+fn held(free: Free, behind: bool) -> Schedule<Job, TestPart> {
+    let window = FlushWindow { bytes: 1, after: SECOND };
+    let head = HeadConfig { verify: Verify::Full, free, behind };
+    let config = ScheduleConfig { blocks: 1, head, rotational: false, window, readers: 1, ledger_bytes: 100 };
+    let mut schedule = Schedule::new(config);
+    schedule.on_compare(Comparison::new(part(&[false]), false), Some([7; 20].into()));
+    let Read::Compare(part, block) = schedule.poll_read() else { panic!("nothing to compare") };
+    schedule.on_compared(part.first(), block, true, vec![]);
+    schedule
+}
+
+const WIPE: [HeadStep; 4] = [HeadStep::Mark, HeadStep::Flush, HeadStep::Wipe, HeadStep::Flush];
+
+#[test]
+fn sector_zero_comes_last_and_after_a_flush_of_all_else() {
+    let mut schedule = held(Free::Zero, true);
+    schedule.on_finish();
+    let steps = head_steps(&mut schedule, |step| step != HeadStep::Stands);
+    let mut right = vec![HeadStep::Fit, HeadStep::Stands, HeadStep::Forget, HeadStep::Fit];
+    right.extend(WIPE);
+    right.extend([HeadStep::ClearUnused, HeadStep::Flush]);
+    right.extend([HeadStep::Write(Area::Behind), HeadStep::Flush, HeadStep::Prove(Area::Behind)]);
+    right.extend([HeadStep::Write(Area::Backup), HeadStep::Write(Area::Head), HeadStep::Flush]);
+    right.extend([HeadStep::Prove(Area::Backup), HeadStep::Prove(Area::Head)]);
+    right.extend([HeadStep::Write(Area::SectorZero), HeadStep::Flush, HeadStep::Prove(Area::SectorZero)]);
+    assert_eq!(steps, right);
+    assert!(matches!(schedule.poll_control(Time(0)), Control::End));
+}
+
+#[test]
+fn a_head_that_was_wiped_wrong_twice_is_the_end() {
+    let mut schedule = schedule(1, Verify::Full, false, 1);
+    schedule.on_begin();
+    let steps = head_steps(&mut schedule, |step| step != HeadStep::IsWiped);
+    let wipe = WIPE.into_iter().chain([HeadStep::IsWiped]);
+    assert_eq!(steps, wipe.clone().chain(wipe).collect::<Vec<_>>());
+    assert_eq!(schedule.poll_event(), None);
+}
+
+#[test]
+fn a_discard_comes_before_the_first_block_and_only_where_nothing_is_kept() {
+    for keeps in [false, true] {
+        let head = HeadConfig { verify: Verify::Full, free: Free::Discard, behind: false };
+        let mut order = head::HeadOrder::new(head);
+        order.begin(keeps);
+        let mut steps = Vec::new();
+        while let Some(step) = order.next() {
+            assert_eq!(order.on_done(step, true), Ok(true));
+            steps.push(step);
+        }
+        assert_eq!(steps.contains(&HeadStep::Discard), !keeps);
+        assert_eq!(steps[..4], WIPE);
+    }
+}
+
+#[test]
+fn a_head_that_is_not_as_it_was_left_is_wiped_again_and_all_is_read_again() {
+    let mut schedule = held(Free::Keep, false);
+    schedule.on_begin();
+    head_steps(&mut schedule, |_| true);
+    schedule.on_finish();
+    let steps = head_steps(&mut schedule, |step| step != HeadStep::IsUntouched);
+    assert_eq!(steps[..2], [HeadStep::Flush, HeadStep::IsUntouched]);
+    assert_eq!(steps[2..], WIPE);
+    assert!(matches!(schedule.poll_read(), Read::Again(BlockNo(0), _)));
 }
