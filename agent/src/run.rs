@@ -18,7 +18,7 @@ use crate::event_loop::{DOWNSTREAM, UPSTREAM};
 use crate::parts::Parts;
 use crate::ring::{Ring, Span};
 use crate::target::{OpenTarget, plain};
-use compare::Comparison;
+use compare::Compared;
 use mio::event::Event;
 use mio::{Registry, Waker};
 use slidecast_proto::book::EntryId;
@@ -28,6 +28,7 @@ use slidecast_proto::link::LinkFault;
 use slidecast_proto::node::{Act, Candidate, Node, NodeConfig, Transmit};
 use slidecast_proto::quantity::Bytes;
 use slidecast_proto::reason::{EndState, Reason};
+use slidecast_proto::schedule::Comparing;
 use slidecast_proto::selector::{Selector, choose};
 use slidecast_proto::units::{DeploymentId, NodeId, Time};
 use slidecast_proto::visit::Task;
@@ -70,7 +71,8 @@ pub struct Run {
     spans: VecDeque<(EntryId, Span)>,
     disk: DiskState,
     /// What is known of the target's old content.
-    comparison: Comparison,
+    comparing: Comparing,
+    compared: Compared,
     parts: Option<Parts>,
     upstream: Option<Conn>,
     upstream_address: Option<IpAddr>,
@@ -78,8 +80,6 @@ pub struct Run {
     outbox: VecDeque<ToServer>,
     report_at: Time,
     joined: bool,
-    /// The disk was told to begin: from then on it is written.
-    begun: bool,
     /// There is more to do without waiting for anything.
     more: bool,
     card: Option<String>,
@@ -131,7 +131,7 @@ impl Run {
             .map_err(|error| refused(Reason::MemoryShort, error.to_string()))?;
         let target = OpenTarget::open(disk, prepare.disk_bytes, prepare.sector)
             .map_err(|error| refused(error.fault.reason(), error.to_string()))?;
-        let comparison = Comparison::of(&target, &prepare);
+        let comparing = Comparing::new(compare::front(&target, prepare.root), prepare.fresh, prepare.free);
         let facts = target.facts();
         let describe = describe(disk);
         let (size, target_path) = (Bytes(prepare.disk_bytes), &facts.path);
@@ -143,7 +143,7 @@ impl Run {
             bytes: facts.bytes,
             rotational: facts.rotational,
             direct: facts.direct,
-            comparable: comparison.is_worth_it(),
+            comparable: comparing.is_worth_it(),
             ring: ring.capacity() as u64,
         };
         let config = NodeConfig {
@@ -159,7 +159,8 @@ impl Run {
             ring,
             spans: VecDeque::new(),
             disk: DiskState::Open(Some(target)),
-            comparison,
+            comparing,
+            compared: Compared::default(),
             parts: None,
             upstream: None,
             upstream_address: None,
@@ -167,7 +168,6 @@ impl Run {
             outbox: VecDeque::new(),
             report_at: now,
             joined: false,
-            begun: false,
             more: false,
             card: resources.card.map(str::to_owned),
             waker: Arc::clone(&resources.waker),
@@ -348,7 +348,8 @@ impl Run {
                     Ok(())
                 }
                 Act::FinishDisk => {
-                    self.comparison.end();
+                    self.comparing.end();
+                    self.compared.end();
                     if let DiskState::Engine(engine) = &self.disk {
                         engine.finish();
                     }

@@ -4,6 +4,7 @@
 
 use crate::core::Core;
 use crate::disk::{DiskPlan, Platter};
+use crate::image::Image;
 use crate::network::{CALLER, ConnId, Frame, HostNo, SERVER};
 use crate::queue::{DiskOp, Event};
 use crate::run::Run;
@@ -12,6 +13,7 @@ use slidecast_proto::control::{
 };
 use slidecast_proto::plan::CardId;
 use slidecast_proto::reason::{Reason, Then};
+use slidecast_proto::schedule::Comparing;
 use slidecast_proto::units::{DeploymentId, Time};
 use slidecast_proto::visit::{ControlClock, Task, Visit, VisitAct, VisitConfig};
 use std::net::{IpAddr, Ipv4Addr};
@@ -79,7 +81,7 @@ pub struct Agent {
 impl Agent {
     /// A node without power.
     #[must_use]
-    pub fn new(index: usize, card: u32, mbits: u32, ring: u64, blocks: u32, disk: DiskPlan) -> Self {
+    pub fn new(index: usize, card: u32, mbits: u32, ring: u64, image: &Image, disk: DiskPlan) -> Self {
         Self {
             index,
             card,
@@ -92,7 +94,7 @@ impl Agent {
             visit: None,
             search_at: Time(0),
             opening: None,
-            platter: Platter::new(blocks, disk),
+            platter: Platter::new(image, disk),
             quirks: Quirks::default(),
             joins: Vec::new(),
             timer: NEVER,
@@ -359,10 +361,10 @@ impl Agent {
             bytes: prepare.disk_bytes,
             rotational: false,
             direct: true,
-            comparable: false,
+            comparable: Comparing::new(self.platter.front(), prepare.fresh, prepare.free).is_worth_it(),
             ring: self.ring,
         };
-        let run = Run::new(self.index, number, visit.node(), prepare, self.ring, core.now);
+        let run = Run::new(self.index, number, visit.node(), prepare, self.platter.front(), self.ring, core.now);
         visit.on_prepared(deployment, Ok((run, ready)));
         self.advance(core);
     }

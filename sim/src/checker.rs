@@ -98,6 +98,12 @@ impl Checker {
         self.nodes.insert(node, agent);
     }
 
+    /// The agent that the server calls so.
+    #[must_use]
+    pub fn agent_of(&self, node: NodeId) -> Option<usize> {
+        self.nodes.get(&node).copied()
+    }
+
     /// An order to join came to an agent.
     pub fn on_join(&mut self, agent: usize, run: u64, join: &Join, before: Epoch, after: Epoch) {
         if after < before {
@@ -207,7 +213,7 @@ impl Checker {
                 if let Some(block) = wrong.filter(|_| !excused) {
                     self.fail(format!("agent {agent}: is {} and block {block} is not what it must be", ended.state));
                 }
-                if !platter.bootable() {
+                if !platter.bootable() && !excused {
                     self.fail(format!("agent {agent}: is {} and the disk has no head", ended.state));
                 }
             }

@@ -2,8 +2,9 @@
 
 use crate::engine::Part;
 use crate::image::{Content, Image, OLD};
+use crate::rng::spread;
 use slidecast_proto::reason::Reason;
-use slidecast_proto::schedule::{Area, Control, HeadStep, Written};
+use slidecast_proto::schedule::{Area, Control, Front, HeadStep, Written};
 use slidecast_proto::units::BlockNo;
 use std::time::Duration;
 
@@ -22,8 +23,46 @@ pub struct DiskPlan {
     pub flush: Duration,
     /// Reads in a pass of its own, when all is written.
     pub rotational: bool,
+    /// What stands on it before it is written.
+    pub old: Old,
     /// What is wrong with it.
     pub faults: Vec<DiskFault>,
+}
+
+/// What a disk held before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Old {
+    /// Zeros.
+    #[default]
+    Blank,
+    /// Something else.
+    Other,
+    /// So many in a hundred of the image's blocks; and its head, if that is said and all are there.
+    Image {
+        /// Of a hundred.
+        percent: u32,
+        /// Which ones.
+        salt: u32,
+        /// Whether the head of the image stands over it.
+        head: bool,
+    },
+}
+
+impl Old {
+    /// Whether it has this block of the image.
+    #[must_use]
+    pub fn holds(self, block: u32) -> bool {
+        match self {
+            Self::Image { percent, salt, .. } => {
+                spread(u64::from(salt) << 32 | u64::from(block)) % 100 < u64::from(percent)
+            }
+            Self::Blank | Self::Other => false,
+        }
+    }
+
+    fn has_head(self) -> bool {
+        matches!(self, Self::Image { percent: 100, head: true, .. })
+    }
 }
 
 /// Something that goes wrong on a disk.
@@ -79,9 +118,10 @@ pub struct Platter {
 impl Platter {
     /// A disk with something old on it.
     #[must_use]
-    pub fn new(blocks: u32, plan: DiskPlan) -> Self {
-        let old = vec![OLD; blocks as usize];
-        let head = [[Held::Old; 3]; 2];
+    pub fn new(image: &Image, plan: DiskPlan) -> Self {
+        let content = |block| if plan.old.holds(block) { image.content(block) } else { OLD };
+        let old: Vec<Content> = (0..image.blocks()).map(content).collect();
+        let head = [[if plan.old.has_head() { Held::New } else { Held::Old }; 3]; 2];
         Self { cache: old.clone(), stable: old, head, violation: None, writes: 0, flushes: 0, reads: 0, plan }
     }
 
@@ -95,6 +135,16 @@ impl Platter {
     #[must_use]
     pub fn opens_in(&self) -> Duration {
         self.plan.open
+    }
+
+    /// What stands at its front.
+    #[must_use]
+    pub fn front(&self) -> Front {
+        match self.head[0][0] {
+            Held::Wiped => Front::Marked,
+            Held::Old if self.plan.old == Old::Blank => Front::Blank,
+            Held::Old | Held::New => Front::Other,
+        }
     }
 
     /// Whether the head of a complete image stands there for sure.

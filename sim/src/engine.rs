@@ -7,7 +7,7 @@ use crate::queue::{DiskOp, Event, Queue};
 use slidecast_proto::feed::Source;
 use slidecast_proto::reason::{Free, Reason, Verified, Verify};
 use slidecast_proto::schedule::{
-    Control, DiskFailure, Event as DiskEvent, FlushWindow, HeadConfig, ManifestPart, Read, Right, Schedule,
+    Comparison, Control, DiskFailure, Event as DiskEvent, FlushWindow, HeadConfig, ManifestPart, Read, Right, Schedule,
     ScheduleConfig, Spot, Write, Written,
 };
 use slidecast_proto::units::{BlockNo, PartNo, Time};
@@ -78,16 +78,9 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that begins to write at once.
-    pub fn begin(
-        agent: usize,
-        run: u64,
-        image: Arc<Image>,
-        verify: Verify,
-        platter: &mut Platter,
-        now: Time,
-        queue: &mut Queue,
-    ) -> Self {
+    /// An engine that has nothing to do yet.
+    #[must_use]
+    pub fn new(agent: usize, run: u64, image: Arc<Image>, verify: Verify, platter: &Platter) -> Self {
         let config = ScheduleConfig {
             blocks: image.blocks(),
             head: HeadConfig { verify, free: Free::Keep, behind: false },
@@ -96,7 +89,7 @@ impl Engine {
             readers: READERS,
             ledger_bytes: 16 << 20,
         };
-        let mut engine = Self {
+        Self {
             agent,
             run,
             verify,
@@ -109,10 +102,20 @@ impl Engine {
             held: 0,
             written_bytes: 0,
             proven: None,
-        };
-        engine.schedule.on_begin();
-        engine.step(platter, now, queue);
-        engine
+        }
+    }
+
+    /// The disk is to be written.
+    pub fn begin(&mut self, platter: &mut Platter, now: Time, queue: &mut Queue) {
+        self.schedule.on_begin();
+        self.step(platter, now, queue);
+    }
+
+    /// A part to be compared with what the disk holds.
+    pub fn compare(&mut self, no: PartNo, sampled: bool, platter: &mut Platter, now: Time, queue: &mut Queue) {
+        let packed = self.verify.reads_back().then(|| self.image.part(no));
+        self.schedule.on_compare(Comparison::new(self.part_of(no), sampled), packed);
+        self.step(platter, now, queue);
     }
 
     /// The next thing that it says.

@@ -22,6 +22,8 @@ pub fn excuse_disks(scenario: &Scenario, checker: &mut Checker) {
                 DiskFault::Flush(_) => Reason::DiskFlush,
                 DiskFault::Read(_) => Reason::DiskRead,
                 DiskFault::Rotten(_) => Reason::DiskMismatch,
+                // Where blocks are kept it may be a write of the head, which has no second try.
+                DiskFault::Lost(_) if !scenario.fresh => Reason::DiskMismatch,
                 DiskFault::Lost(_) | DiskFault::Misdirected(_) => {
                     lost += 1;
                     if lost < 2 { continue } else { Reason::DiskMismatch }

@@ -1,6 +1,6 @@
 //! How the time of a deployment grows with the number of nodes, with and without failures.
 
-use crate::disk::DiskPlan;
+use crate::disk::{DiskPlan, Old};
 use crate::image::ImagePlan;
 use crate::network::NetworkPlan;
 use crate::rng::Rng;
@@ -49,6 +49,7 @@ pub fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
         read_rate: 2_000_000_000,
         flush: Duration::from_millis(5),
         rotational: false,
+        old: Old::Blank,
         faults: Vec::new(),
     };
     let node = NodePlan {
@@ -81,6 +82,7 @@ pub fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
         network: NetworkPlan { window: 1 << 20, unsent: 512 << 10, jitter: Duration::ZERO, pieces: false },
         faults,
         limit: at_ms(10_000_000),
+        fresh: true,
         culprit: None,
     }
 }

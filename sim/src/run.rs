@@ -12,7 +12,7 @@ use slidecast_proto::frame::{HEADER_LEN, Header, Kind};
 use slidecast_proto::link::{HANDSHAKE, LinkFault, Sender, Terms, refusal};
 use slidecast_proto::node::{Act, Candidate, DiskEnd, Node, NodeConfig, Take, Transmit};
 use slidecast_proto::reason::{EndState, Reason};
-use slidecast_proto::schedule::{DiskFailure, Event as DiskEvent};
+use slidecast_proto::schedule::{Comparing, DiskFailure, Event as DiskEvent, Front};
 use slidecast_proto::units::{BlockNo, DeploymentId, Epoch, LinkKey, NodeId, PartNo, Time};
 use slidecast_proto::visit::Task;
 use std::collections::VecDeque;
@@ -56,6 +56,7 @@ pub struct Run {
     /// What the payload that is arriving holds.
     arriving: u64,
     disk: DiskState,
+    comparing: Comparing,
     upstream: Option<(ConnId, bool)>,
     /// Callers whose proof is still to come, and since when.
     candidates: Vec<(ConnId, Candidate, Time)>,
@@ -71,12 +72,13 @@ pub struct Run {
 impl Run {
     /// Nothing is written yet.
     #[must_use]
-    pub fn new(agent: usize, number: u64, id: NodeId, prepare: Prepare, ring: u64, now: Time) -> Self {
+    pub fn new(agent: usize, number: u64, id: NodeId, prepare: Prepare, front: Front, ring: u64, now: Time) -> Self {
         let Prepare { deployment, root, verify, .. } = prepare;
         let config = NodeConfig { id, deployment, root, ring, verify };
         Self {
             agent,
             number,
+            comparing: Comparing::new(front, prepare.fresh, prepare.free),
             prepare,
             id,
             node: Node::new(config, now),
@@ -342,7 +344,7 @@ impl Run {
         }
     }
 
-    fn hear_disk(&mut self, core: &mut Core) {
+    fn hear_disk(&mut self, platter: &mut Platter, core: &mut Core) {
         while let DiskState::Engine(engine) = &mut self.disk {
             let Some(event) = engine.poll() else { return };
             match event {
@@ -357,9 +359,11 @@ impl Run {
                 DiskEvent::Failed(DiskFailure { reason, detail }) => {
                     self.node.on_disk_failed(reason, &detail);
                     self.disk = DiskState::Gone;
+                    self.comparing.on_disk_gone().for_each(|no| self.node.on_compared(no, &[]));
                 }
                 DiskEvent::Unverified => self.node.on_unverified(),
-                DiskEvent::Began | DiskEvent::Compared { .. } => {}
+                DiskEvent::Began => {}
+                DiskEvent::Compared { first, same } => self.on_compared(first, &same, platter, core),
                 DiskEvent::Ended { verified, written, kept, last_look, note } => {
                     self.node.on_disk_ended(DiskEnd { verified, written, kept, last_look }, &note);
                 }
@@ -370,7 +374,8 @@ impl Run {
     /// Moves everything as far as it goes now.
     pub fn advance(&mut self, platter: &mut Platter, core: &mut Core) {
         let now = core.now;
-        self.hear_disk(core);
+        self.hear_disk(platter, core);
+        self.begin_if_due(platter, core);
         if let Some(Downstream { connecting: Some((_, until)), .. }) = &self.downstream
             && *until <= now
         {
@@ -452,6 +457,7 @@ impl Run {
                     Ok(())
                 }
                 Act::FinishDisk => {
+                    self.comparing.end();
                     core.checker.on_finish(self.agent, self.number, self.prepare.verify);
                     if let DiskState::Engine(engine) = &mut self.disk {
                         engine.finish(platter, core.now, &mut core.queue);
@@ -500,10 +506,11 @@ impl Run {
         }
         if matches!(self.disk, DiskState::Open) {
             let (image, verify) = (core.image.clone(), self.prepare.verify);
-            let engine = Engine::begin(self.agent, self.number, image, verify, platter, core.now, &mut core.queue);
+            let engine = Engine::new(self.agent, self.number, image, verify, platter);
             self.disk = DiskState::Engine(Box::new(engine));
         }
         self.node.on_shape((*core.image.shape).clone());
+        self.begin_if_due(platter, core);
         Ok(())
     }
 
@@ -512,6 +519,12 @@ impl Run {
         if *bytes != *image.part(no) {
             return Err(LinkFault::Manifest("a part is not the one that its header names"));
         }
+        if self.node.is_comparing() {
+            let compares = self.comparing.on_part(no, matches!(self.disk, DiskState::Engine(_)));
+            self.node.on_part_to_compare(no, compares);
+            self.compare_more(platter, core);
+            return Ok(());
+        }
         if let DiskState::Engine(engine) = &mut self.disk
             && !self.node.knows_part(no)
         {
@@ -519,6 +532,35 @@ impl Run {
         }
         self.node.on_part(no, image.fills(no));
         Ok(())
+    }
+
+    /// Lets the disk be written, unless it is being compared first or lacks nothing.
+    fn begin_if_due(&mut self, platter: &mut Platter, core: &mut Core) {
+        if let DiskState::Engine(engine) = &mut self.disk
+            && self.comparing.begins(self.joined, &self.node)
+        {
+            engine.begin(platter, core.now, &mut core.queue);
+        }
+    }
+
+    fn compare_more(&mut self, platter: &mut Platter, core: &mut Core) {
+        while let DiskState::Engine(engine) = &mut self.disk
+            && let Some(no) = self.comparing.poll()
+        {
+            if self.node.part_bytes(no).is_none() {
+                core.checker.fail(format!("agent {}: part {no} was lost before it was compared", self.agent));
+            }
+            engine.compare(no, self.comparing.is_sampled(), platter, core.now, &mut core.queue);
+        }
+    }
+
+    fn on_compared(&mut self, first: BlockNo, same: &[BlockNo], platter: &mut Platter, core: &mut Core) {
+        let no = core.image.shape.part_of(first);
+        if self.comparing.on_compared(no) {
+            core.checker.on_verified(self.agent, self.number, same);
+            self.node.on_compared(no, same);
+            self.compare_more(platter, core);
+        }
     }
 
     fn write(&mut self, id: u64, header: &Header, platter: &mut Platter, core: &mut Core) {

@@ -1,7 +1,7 @@
 //! What a seed means: the image, the nodes, the network, and what goes wrong when.
 
 use crate::core::Mood;
-use crate::disk::{DiskFault, DiskPlan};
+use crate::disk::{DiskFault, DiskPlan, Old};
 use crate::image::ImagePlan;
 use crate::network::{Corruption, Damage, NetworkPlan};
 use crate::rng::Rng;
@@ -94,11 +94,26 @@ pub struct Scenario {
     pub faults: Vec<(Time, Fault)>,
     /// When the run must be over.
     pub limit: Time,
+    /// What the disks hold is not looked at.
+    pub fresh: bool,
     /// A node that damages all that it sends from the start, which is all that goes wrong: it must be named.
     pub culprit: Option<usize>,
 }
 
 const MS: Duration = Duration::from_millis(1);
+
+/// What a disk holds before: half of them something of the image.
+fn draw_old(rng: &mut Rng) -> Old {
+    match rng.below(8) {
+        0 | 1 => Old::Blank,
+        2 | 3 => Old::Other,
+        _ => Old::Image {
+            percent: rng.pick(&[100, 100, 99, 95, 50, 10]),
+            salt: rng.between_u32(0, 3),
+            head: rng.chance(70),
+        },
+    }
+}
 
 /// A time in milliseconds.
 #[must_use]
@@ -111,6 +126,8 @@ impl Scenario {
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
         let (mut rng, mut slow_to_open) = (Rng::new(seed, 1), Rng::new(seed, 4));
+        let mut held = Rng::new(seed, 5);
+        let fresh = held.chance(20);
         let count = usize::try_from(match rng.below(10) {
             0 => 1,
             1..=5 => rng.between(2, 5),
@@ -144,6 +161,7 @@ impl Scenario {
                     read_rate: rate * rng.pick(&[2, 10]),
                     flush: MS * rng.between_u32(0, 30),
                     rotational: rng.chance(20),
+                    old: draw_old(&mut held),
                     faults: Vec::new(),
                 };
                 let boot = if late && at > 0 && rng.chance(40) { rng.between(0, 6000) } else { rng.between(0, 30) };
@@ -176,6 +194,7 @@ impl Scenario {
             network,
             faults: Vec::new(),
             limit: at_ms(600_000),
+            fresh,
             culprit: None,
         };
         match rng.below(100) {
@@ -211,6 +230,7 @@ impl Scenario {
             read_rate: rate * 10,
             flush: MS * 10,
             rotational: false,
+            old: Old::Blank,
             faults: Vec::new(),
         };
         let node = NodePlan {

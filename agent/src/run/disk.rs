@@ -111,14 +111,12 @@ impl Run {
 
     /// Lets the disk be written, unless it is being compared first or lacks nothing.
     pub(super) fn begin_if_due(&mut self) {
-        if self.begun || !self.joined || self.node.is_comparing() || self.node.is_complete() {
-            return;
-        }
-        if let DiskState::Engine(engine) = &self.disk {
+        if let DiskState::Engine(engine) = &self.disk
+            && self.comparing.begins(self.joined, &self.node)
+        {
             log::info!("writing to {}; until it is done the disk carries a mark and does not boot", engine.path());
             engine.begin();
-            self.begun = true;
-            self.comparison.end();
+            self.compared.end();
         }
     }
 

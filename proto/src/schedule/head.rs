@@ -98,6 +98,13 @@ impl HeadOrder {
         Self { config, task: Task::Settle, steps: VecDeque::new(), cleared: config.free != Free::Zero }
     }
 
+    /// The disk is going to be compared: a process that wrote it before may have left something that no flush covered, and what
+    /// is found equal counts as durable.
+    pub(super) fn compare(&mut self) {
+        self.task = Task::Settle;
+        self.steps.push_back(HeadStep::Flush);
+    }
+
     /// The disk is going to be written; some of its blocks are kept, or none.
     pub(super) fn begin(&mut self, keeps: bool) {
         self.task = Task::Begin { again: false, keeps };

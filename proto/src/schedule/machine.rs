@@ -16,8 +16,12 @@ use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing has been written. Parts may be compared.
+    /// Nothing has been written. Parts may wait to be compared.
     Idle,
+    /// A flush runs before the first part is compared.
+    Flushing,
+    /// Nothing has been written, and parts may be compared.
+    Comparing,
     /// The head is being wiped.
     Beginning,
     /// Blocks are written, and looked at once more in the end.
@@ -95,13 +99,14 @@ impl<J, P: ManifestPart> Schedule<J, P> {
     #[must_use]
     pub fn wants(&self, now: Time) -> Wants {
         let over = self.phase == Phase::Over;
-        let compares = self.phase == Phase::Idle && self.compares.iter().any(Comparison::has_more);
+        let compares = self.phase == Phase::Comparing && self.compares.iter().any(Comparison::has_more);
         let may_read = self.reading < self.readers;
         let may_read_back = may_read && (!self.rotational || self.unread.in_pass() || self.pass_may_begin());
         let looks = may_read && self.rereading.has_more();
         let read = compares || looks || (!self.unread.is_empty() && may_read_back);
         let control = match self.phase {
-            Phase::Idle => (self.begin && self.compared()) || (self.finish && self.body_is_done()),
+            Phase::Idle if !self.compares.is_empty() => true,
+            Phase::Idle | Phase::Comparing => (self.begin && self.compared()) || (self.finish && self.body_is_done()),
             Phase::Body => {
                 (self.finish && self.body_is_done()) || self.unflushed.wants_control(self.flush_hurries(), now)
             }
@@ -140,7 +145,8 @@ impl<J, P: ManifestPart> Schedule<J, P> {
 
     /// A part to be compared with what the disk holds: answered by [`Event::Compared`], unless [`Self::on_begin`] comes before.
     pub fn on_compare(&mut self, comparison: Comparison<P>, packed: Option<Arc<[u8]>>) {
-        if self.phase == Phase::Idle && !self.begin {
+        let in_time = matches!(self.phase, Phase::Idle | Phase::Flushing | Phase::Comparing) && !self.begin;
+        if in_time {
             packed.into_iter().for_each(|packed| self.rereading.keep(comparison.first(), comparison.blocks(), packed));
             self.compares.push_back(comparison);
             self.end_comparisons();
@@ -262,7 +268,11 @@ impl<J, P: ManifestPart> Schedule<J, P> {
     pub fn poll_control(&mut self, now: Time) -> Control<P> {
         match self.phase {
             Phase::Over => return Control::Exit,
-            Phase::Idle if self.begin && self.compared() => {
+            Phase::Idle if !self.compares.is_empty() => {
+                self.phase = Phase::Flushing;
+                self.head.compare();
+            }
+            Phase::Idle | Phase::Comparing if self.begin && self.compared() => {
                 self.phase = Phase::Beginning;
                 self.head.begin(self.blocks.kept() > 0);
             }
@@ -270,11 +280,10 @@ impl<J, P: ManifestPart> Schedule<J, P> {
                 self.phase = Phase::Settling;
                 self.head.settle();
             }
-            Phase::Idle | Phase::Body if self.finish && self.body_is_done() => {
+            Phase::Idle | Phase::Comparing | Phase::Body if self.finish && self.body_is_done() => {
                 self.head.finish(self.phase == Phase::Body);
                 self.phase = Phase::Finishing;
             }
-            Phase::Idle => return Control::Wait(None),
             _ => {}
         }
         if self.phase != Phase::Body {
@@ -307,6 +316,7 @@ impl<J, P: ManifestPart> Schedule<J, P> {
             self.rereading.on_mismatch();
         }
         match self.phase {
+            Phase::Flushing => self.phase = Phase::Comparing,
             Phase::Beginning if self.head.is_over() => {
                 self.phase = Phase::Body;
                 self.events.push_back(Event::Began);
@@ -352,7 +362,7 @@ impl<J, P: ManifestPart> Schedule<J, P> {
         if self.phase == Phase::Over {
             return Read::Exit;
         }
-        if self.phase == Phase::Idle
+        if self.phase == Phase::Comparing
             && let Some((part, block)) = self.compares.iter_mut().find_map(Comparison::next)
         {
             return Read::Compare(part, block);

@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | `machine` | [`Schedule`]: the phases, and who may do what in which |
 //! | `blocks` | what is known of each block |
+//! | `comparing` | whether a target is compared, which parts are on their way through that, and when it is written |
 //! | `comparison` | which block of a part is compared next, before the first write |
 //! | `fills` | fills that are still to be written |
 //! | `head` | the order of writes and flushes around the body |
@@ -18,6 +19,7 @@
 //! | `ledger` | what the last look needs, and its rounds |
 
 mod blocks;
+mod comparing;
 mod comparison;
 mod fills;
 mod flush;
@@ -28,6 +30,7 @@ mod readback;
 #[cfg(test)]
 mod tests;
 
+pub use comparing::{Comparing, Front};
 pub use comparison::Comparison;
 pub use fills::{FillWork, Reached};
 pub use flush::FlushWindow;

@@ -265,6 +265,7 @@ fn what_the_disk_held_before_is_not_written() {
     let part = part(&[false, true]);
     let mut schedule = schedule(2, Verify::Full, false, 1);
     schedule.on_compare(Comparison::new(Arc::clone(&part), false), None);
+    assert_eq!(head_steps(&mut schedule, |_| true), [HeadStep::Flush]);
     for block in [BlockNo(0), BlockNo(1)] {
         assert!(matches!(schedule.poll_read(), Read::Compare(_, found) if found == block));
     }
@@ -290,6 +291,7 @@ fn looked_at(held: impl Fn(u32) -> bool) -> (usize, Vec<BlockNo>) {
     let fills: Vec<bool> = (0..100).map(|no| no % 10 == 9).collect();
     let mut schedule = schedule(100, Verify::Full, false, 1);
     schedule.on_compare(Comparison::new(part(&fills), true), None);
+    assert_eq!(head_steps(&mut schedule, |_| true), [HeadStep::Flush]);
     let mut looks = 0;
     while let Read::Compare(_, block) = schedule.poll_read() {
         looks += 1;
@@ -311,6 +313,7 @@ fn a_disk_with_something_else_on_it_is_told_by_a_sample() {
 fn what_was_not_compared_before_the_first_write_counts_as_lacking() {
     let mut schedule = schedule(2, Verify::Full, false, 1);
     schedule.on_compare(Comparison::new(part(&[false, false]), false), None);
+    assert_eq!(head_steps(&mut schedule, |_| true), [HeadStep::Flush]);
     assert!(matches!(schedule.poll_read(), Read::Compare(..)));
     schedule.on_begin();
     assert!(matches!(schedule.poll_control(Time(0)), Control::Wait(_)), "a reader is still at it");
@@ -338,6 +341,7 @@ fn held(free: Free, behind: bool) -> Schedule<Job, TestPart> {
     let config = ScheduleConfig { blocks: 1, head, rotational: false, window, readers: 1, ledger_bytes: 100 };
     let mut schedule = Schedule::new(config);
     schedule.on_compare(Comparison::new(part(&[false]), false), Some([7; 20].into()));
+    assert_eq!(head_steps(&mut schedule, |_| true), [HeadStep::Flush]);
     let Read::Compare(part, block) = schedule.poll_read() else { panic!("nothing to compare") };
     schedule.on_compared(part.first(), block, true, vec![]);
     schedule
@@ -397,4 +401,18 @@ fn a_head_that_is_not_as_it_was_left_is_wiped_again_and_all_is_read_again() {
     assert_eq!(steps[..2], [HeadStep::Flush, HeadStep::IsUntouched]);
     assert_eq!(steps[2..], WIPE);
     assert!(matches!(schedule.poll_read(), Read::Again(BlockNo(0), _)));
+}
+
+#[test]
+fn nothing_is_compared_before_what_an_older_process_wrote_is_flushed() {
+    let mut schedule = schedule(1, Verify::Full, false, 1);
+    assert!(matches!(schedule.poll_control(Time(0)), Control::Wait(None)), "an untouched disk is left alone");
+    schedule.on_compare(Comparison::new(part(&[false]), false), None);
+    assert!(schedule.wants(Time(0)).control && !schedule.wants(Time(0)).read);
+    assert!(matches!(schedule.poll_read(), Read::Wait));
+    assert!(matches!(schedule.poll_control(Time(0)), Control::Head(HeadStep::Flush)));
+    assert!(matches!(schedule.poll_read(), Read::Wait));
+    schedule.on_head(HeadStep::Flush, true).unwrap();
+    assert!(schedule.wants(Time(0)).read);
+    assert!(matches!(schedule.poll_read(), Read::Compare(..)));
 }
