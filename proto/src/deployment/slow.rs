@@ -154,14 +154,16 @@ impl Deployment {
         Some(Slow { node: node.id, what, could: 0.0, above: None, stuck: true, halts: false, claimed: false })
     }
 
-    /// Who paces the chain at less than the others could do.
+    /// Who paces the chain at less than the others could do. Nobody is held up if nobody else receives.
     fn slowest(&self, chain: usize) -> Option<Slow> {
+        let slow = self.pacing(chain)?;
+        let mut nodes = self.records(self.topology.chain(chain).nodes());
+        nodes.any(|node| node.is_receiving() && node.id != slow.node).then_some(slow)
+    }
+
+    fn pacing(&self, chain: usize) -> Option<Slow> {
         let state = self.topology.chain(chain);
         let core: Vec<NodeRecord<'_>> = self.records(state.core()).collect();
-        // Who receives alone holds nobody up.
-        if self.records(state.nodes()).filter(NodeRecord::is_receiving).count() < 2 {
-            return None;
-        }
         let seen = core.iter().map(|node| node.account.meter.best).fold(0.0, f64::max);
         let declared = core.iter().map(|node| f64::from(node.mbits()) * GOODPUT).filter(|rate| *rate > 0.0).collect();
         let declared = median(declared);

@@ -193,6 +193,17 @@ fn a_head_that_takes_nothing_is_moved_also_when_too_many_are_slow() {
 }
 
 #[test]
+fn a_head_that_lacks_nothing_and_passes_nothing_on_is_moved_although_one_node_alone_receives() {
+    let mut rows = Rows::<2>::new();
+    let head = rows.ids[0];
+    rows.world.say(head, ended(EndState::Done));
+    let waited = FeedEvent::Waited { network: Duration::from_millis(990), of: Duration::from_secs(1) };
+    rows.world.machine.on_feed(0, waited, rows.world.now);
+    rows.run(12, [EMPTY; 2]);
+    assert_eq!((rows.moved(), rows.world.chain(0)), (vec![1], vec![2, 1]));
+}
+
+#[test]
 fn when_most_report_nothing_it_is_not_their_fault() {
     let mut rows = Rows::<3>::new();
     let first = rows.ids[0];
