@@ -76,6 +76,20 @@ pub enum Bug {
     ImpatientNode,
     /// A silent server is never found out.
     ServerSilenceUnseen,
+    /// Sector 0 is written before the tables are flushed.
+    TablesUnflushed,
+    /// Blocks are written before the wiped head is flushed.
+    WipeUnflushed,
+    /// A disk that lacks no block keeps the head that it has.
+    OldHeadStays,
+    /// A part of which the sample is there counts as held, all of it.
+    SampleStandsForAll,
+    /// A disk is compared before what an older process wrote is flushed.
+    ComparedUnflushed,
+    /// A flush counts for what was written while it ran.
+    FlushCoversLater,
+    /// The server is not told which blocks the disk held.
+    HeldUnreported,
 }
 
 #[cfg(slidecast_bugs)]
@@ -125,6 +139,13 @@ mod switch {
             Self::RecapForgotten,
             Self::ImpatientNode,
             Self::ServerSilenceUnseen,
+            Self::TablesUnflushed,
+            Self::WipeUnflushed,
+            Self::OldHeadStays,
+            Self::SampleStandsForAll,
+            Self::ComparedUnflushed,
+            Self::FlushCoversLater,
+            Self::HeldUnreported,
         ];
         /// Those that the lab's forged peers must catch. Most of them only a peer that breaks the rules can show, and the simulator has
         /// none.

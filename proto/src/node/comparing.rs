@@ -4,6 +4,7 @@
 //! A part that waits to be compared costs credit, so a slow disk slows its chain down instead of filling the memory.
 
 use super::{Act, Node};
+use crate::bug::{self, Bug};
 use crate::set::BlockSet;
 use crate::units::{BlockNo, PartNo};
 use std::sync::Arc;
@@ -45,7 +46,7 @@ impl Node {
         for block in same {
             self.accepted.insert(*block);
             self.verified.insert(*block);
-            if self.durable.insert(*block) {
+            if self.durable.insert(*block) && !bug::is(Bug::HeldUnreported) {
                 self.unreported.insert(*block);
             }
         }

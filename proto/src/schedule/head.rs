@@ -13,6 +13,7 @@
 //! neither a partition table in front nor one at the end until all of the body is proven.
 
 use super::Unprovable;
+use crate::bug::{self, Bug};
 use crate::reason::{Free, Verify};
 use std::collections::VecDeque;
 
@@ -109,6 +110,9 @@ impl HeadOrder {
     pub(super) fn begin(&mut self, keeps: bool) {
         self.task = Task::Begin { again: false, keeps };
         self.steps.extend(WIPE);
+        if bug::is(Bug::WipeUnflushed) {
+            self.steps.pop_back();
+        }
         self.steps.push_back(HeadStep::IsWiped);
     }
 
@@ -123,7 +127,11 @@ impl HeadOrder {
     pub(super) fn finish(&mut self, begun: bool) {
         self.task = Task::Finish;
         self.steps.push_back(HeadStep::Fit);
-        if begun { self.write_head() } else { self.steps.push_back(HeadStep::Stands) }
+        if begun {
+            self.write_head();
+        } else if !bug::is(Bug::OldHeadStays) {
+            self.steps.push_back(HeadStep::Stands);
+        }
     }
 
     fn clear_unused(&mut self) {
@@ -144,7 +152,9 @@ impl HeadOrder {
     /// Writes these areas, flushes them, and reads them back unless nothing is to be read back.
     fn write<const N: usize>(&mut self, areas: [Area; N]) {
         self.steps.extend(areas.map(HeadStep::Write));
-        self.steps.push_back(HeadStep::Flush);
+        if !(bug::is(Bug::TablesUnflushed) && N > 1) {
+            self.steps.push_back(HeadStep::Flush);
+        }
         if self.config.verify != Verify::None {
             self.steps.extend(areas.map(HeadStep::Prove));
         }

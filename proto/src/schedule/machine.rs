@@ -6,33 +6,15 @@ use super::fills::{FillWork, Fills};
 use super::flush::Unflushed;
 use super::head::{HeadOrder, HeadStep};
 use super::ledger::{Next, Rereading, Spot};
+use super::phase::Phase;
 use super::readback::Unread;
 use super::{Control, DiskFailure, Event, ManifestPart, Read, ScheduleConfig, Unprovable, Wants, Write, Written};
+use crate::bug::{self, Bug};
 use crate::look::Scope;
 use crate::reason::{Verified, Verify};
 use crate::units::{BlockNo, Time};
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Nothing has been written. Parts may wait to be compared.
-    Idle,
-    /// A flush runs before the first part is compared.
-    Flushing,
-    /// Nothing has been written, and parts may be compared.
-    Comparing,
-    /// The head is being wiped.
-    Beginning,
-    /// Blocks are written, and looked at once more in the end.
-    Body,
-    /// All blocks are done; the head is looked at before the last look.
-    Settling,
-    /// The head is being written, or stands.
-    Finishing,
-    /// Ended, failed or stopped.
-    Over,
-}
 
 /// The state of a disk. `J` is a received block, `P` a part of the manifest.
 #[derive(Debug)]
@@ -268,6 +250,9 @@ impl<J, P: ManifestPart> Schedule<J, P> {
     pub fn poll_control(&mut self, now: Time) -> Control<P> {
         match self.phase {
             Phase::Over => return Control::Exit,
+            Phase::Idle if !self.compares.is_empty() && bug::is(Bug::ComparedUnflushed) => {
+                self.phase = Phase::Comparing;
+            }
             Phase::Idle if !self.compares.is_empty() => {
                 self.phase = Phase::Flushing;
                 self.head.compare();
@@ -334,7 +319,10 @@ impl<J, P: ManifestPart> Schedule<J, P> {
     }
 
     /// A flush covers these blocks.
-    pub fn on_flushed(&mut self, batch: Vec<Written<P>>) {
+    pub fn on_flushed(&mut self, mut batch: Vec<Written<P>>) {
+        if bug::is(Bug::FlushCoversLater) {
+            batch.extend(self.unflushed.begin());
+        }
         self.unflushed.on_flushed();
         if self.phase == Phase::Over {
             return;

@@ -8,7 +8,7 @@
 //!
 //! | file | what it owns |
 //! | --- | --- |
-//! | `machine` | [`Schedule`]: the phases, and who may do what in which |
+//! | `machine`, `phase` | [`Schedule`]: the phases, and who may do what in which |
 //! | `blocks` | what is known of each block |
 //! | `comparing` | whether a target is compared, which parts are on their way through that, and when it is written |
 //! | `comparison` | which block of a part is compared next, before the first write |
@@ -26,6 +26,7 @@ mod flush;
 mod head;
 mod ledger;
 mod machine;
+mod phase;
 mod readback;
 #[cfg(test)]
 mod tests;
