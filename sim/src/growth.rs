@@ -77,6 +77,7 @@ pub fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
         nodes: vec![node; nodes],
         cards: vec![plan.card],
         server_rate: u64::from(plan.card) * 125_000,
+        card_rates: vec![u64::from(plan.card) * 125_000],
         wait_for: u32::try_from(nodes).unwrap_or(u32::MAX),
         verify: Verify::Full,
         network: NetworkPlan { window: 1 << 20, unsent: 512 << 10, jitter: Duration::ZERO, pieces: false },

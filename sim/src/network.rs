@@ -21,6 +21,8 @@ pub type HostNo = usize;
 pub const CALLER: usize = 0;
 /// The end of a connection that was called.
 pub const CALLED: usize = 1;
+/// What is no longer than this does not wait for what others send through the same card, in bytes.
+const FEW_PACKETS: u64 = 4096;
 /// The server's host.
 pub const SERVER: HostNo = 0;
 
@@ -114,6 +116,8 @@ pub struct HostState {
     pub latency: Duration,
     /// Bytes per second.
     pub rate: u64,
+    /// The card of the server that it hangs on.
+    pub card: usize,
     /// What it sends on chain links is damaged.
     pub corrupts: Option<Corruption>,
 }
@@ -149,6 +153,8 @@ pub struct Network {
     of_host: Vec<Vec<ConnId>>,
     /// The hosts.
     pub hosts: Vec<HostState>,
+    /// The server's cards: bytes per second, and when each has sent all that it was given.
+    cards: Vec<(u64, Time)>,
     /// Paths that are cut, and until when.
     cut: BTreeMap<(HostNo, HostNo), Time>,
 }
@@ -163,11 +169,12 @@ pub enum Arrival {
 }
 
 impl Network {
-    /// A network of these hosts, the server first.
+    /// A network of these hosts, the server first; `cards` are the speeds of the server's cards in bytes per second.
     #[must_use]
-    pub fn new(plan: NetworkPlan, hosts: Vec<HostState>) -> Self {
+    pub fn new(plan: NetworkPlan, hosts: Vec<HostState>, cards: &[u64]) -> Self {
         let of_host = vec![Vec::new(); hosts.len()];
-        Self { plan, conns: Vec::new(), of_host, hosts, cut: BTreeMap::new() }
+        let cards = cards.iter().map(|rate| ((*rate).max(1), Time(0))).collect();
+        Self { plan, conns: Vec::new(), of_host, hosts, cards, cut: BTreeMap::new() }
     }
 
     /// A connection.
@@ -271,7 +278,7 @@ impl Network {
 
     /// Puts the next frame on the wire if that is free.
     fn pump(&mut self, conn: ConnId, end: usize, now: Time, queue: &mut Queue, rng: &mut Rng) {
-        let Self { plan, conns, cut, hosts, .. } = self;
+        let Self { plan, conns, cut, hosts, cards, .. } = self;
         let Conn { hosts: [a, b], latency, rate, flows, .. } = &mut conns[conn];
         let corrupts = hosts[if end == CALLER { *a } else { *b }].corrupts;
         let flow = &mut flows[end];
@@ -294,8 +301,17 @@ impl Network {
             let _ =
                 harm(&mut frame, damage) || harm(&mut frame, Damage::Part) || (all && harm(&mut frame, Damage::Head));
         }
-        let span = Duration::from_micros(bytes * 1_000_000 / *rate);
-        let sent = now.after(span);
+        let span = |rate: u64| Duration::from_micros(bytes * 1_000_000 / rate);
+        let (from, to) = if end == CALLER { (*a, *b) } else { (*b, *a) };
+        // All that the server sends through one card shares it, frame by frame.
+        let card = cards.get_mut(hosts[to].card).filter(|_| from == SERVER);
+        let (begin, on_card) = card.map_or((now, now), |(rate, free)| {
+            let begin = now.max(*free);
+            *free = begin.after(span(*rate));
+            // Blocks wait for each other; what fits in a few packets goes between those of a block.
+            if bytes > FEW_PACKETS { (begin, *free) } else { (now, now) }
+        });
+        let sent = begin.after(span(*rate)).max(on_card);
         flow.busy = true;
         queue.push(sent, Event::Wire(conn, end));
         let jitter = u64::try_from(plan.jitter.as_micros()).unwrap_or(0);
@@ -303,7 +319,7 @@ impl Network {
         let opens = cut.get(&((*a).min(*b), (*a).max(*b))).copied().unwrap_or_default();
         let arrive = |at: Time| if opens > at { opens.after(Duration::from_millis(200)) } else { at };
         if plan.pieces && matches!(frame, Frame::Block(..)) {
-            let head = arrive(now.after(*latency)).max(flow.last);
+            let head = arrive(begin.after(*latency)).max(flow.last);
             queue.push(head, Event::Head(conn, end));
             let end_at = arrive(sent.after(*latency + late)).max(flow.last);
             let mut piece = head.after(Duration::from_millis(100));

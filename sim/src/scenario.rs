@@ -84,6 +84,8 @@ pub struct Scenario {
     pub cards: Vec<u32>,
     /// What the server's host can send to one node, in bytes per second.
     pub server_rate: u64,
+    /// What each of the server's cards can send to all of its nodes together, in bytes per second.
+    pub card_rates: Vec<u64>,
     /// How many nodes start it.
     pub wait_for: u32,
     /// How much is read back.
@@ -126,7 +128,7 @@ impl Scenario {
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
         let (mut rng, mut slow_to_open) = (Rng::new(seed, 1), Rng::new(seed, 4));
-        let mut held = Rng::new(seed, 5);
+        let (mut held, mut shared) = (Rng::new(seed, 5), Rng::new(seed, 6));
         let fresh = held.chance(20);
         let count = usize::try_from(match rng.below(10) {
             0 => 1,
@@ -189,6 +191,7 @@ impl Scenario {
             nodes,
             cards: (0..cards).map(|_| rng.pick(&[0, 1000, 2500, 10_000])).collect(),
             server_rate: rate * 4,
+            card_rates: (0..cards).map(|_| rate * shared.pick(&[1, 2, 8])).collect(),
             wait_for: early.max(1),
             verify,
             network,
@@ -218,6 +221,8 @@ impl Scenario {
     /// A long run in which the link to one node breaks every seven seconds.
     fn drip(&mut self, rng: &mut Rng) {
         self.alike(usize::try_from(rng.between(2, 5)).unwrap_or(2), 40_000);
+        // A block takes 1.6 s on such a link. Two that waited for each other would be silence for a machine that sees whole frames only.
+        self.card_rates = vec![320_000];
         let agent = usize::try_from(rng.below(self.nodes.len() as u64)).unwrap_or(0);
         self.faults = (1..14).map(|at| (at_ms(at * 7000), Fault::ResetUpstream(agent))).collect();
     }
@@ -244,7 +249,7 @@ impl Scenario {
         };
         self.nodes = vec![node; count];
         self.cards = vec![0];
-        self.server_rate = rate;
+        (self.server_rate, self.card_rates) = (rate, vec![rate]);
         self.wait_for = u32::try_from(count).unwrap_or(1);
         self.verify = Verify::Full;
         self.image.rotten = None;

@@ -64,16 +64,17 @@ impl World {
     pub fn new(scenario: Scenario, shown: bool) -> Self {
         let now = at_ms(0);
         let image = Arc::new(Image::new(&scenario.image, scenario.seed));
-        let host = |rate, latency| HostState {
+        let host = |rate, latency, card: u32| HostState {
             powered: false,
             listening: false,
             still: Time(0),
             latency,
             rate,
+            card: card as usize,
             corrupts: None,
         };
-        let mut hosts = vec![host(scenario.server_rate, Duration::from_micros(20))];
-        hosts.extend(scenario.nodes.iter().map(|node| host(node.rate, node.latency)));
+        let mut hosts = vec![host(scenario.server_rate, Duration::from_micros(20), 0)];
+        hosts.extend(scenario.nodes.iter().map(|node| host(node.rate, node.latency, node.card)));
         (hosts[SERVER].powered, hosts[SERVER].listening) = (true, true);
         let blocks = image.blocks();
         let mut checker = Checker::new(scenario.nodes.iter().map(|node| node.ring).collect(), blocks);
@@ -119,7 +120,7 @@ impl World {
         let core = Core {
             now,
             queue,
-            network: Network::new(scenario.network, hosts),
+            network: Network::new(scenario.network, hosts, &scenario.card_rates),
             rng: Rng::new(scenario.seed, 2),
             image,
             checker,
