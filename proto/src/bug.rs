@@ -90,6 +90,8 @@ pub enum Bug {
     FlushCoversLater,
     /// The server is not told which blocks the disk held.
     HeldUnreported,
+    /// A feed does not count for how long it waits for its head.
+    WaitUncounted,
 }
 
 #[cfg(slidecast_bugs)]
@@ -146,6 +148,7 @@ mod switch {
             Self::ComparedUnflushed,
             Self::FlushCoversLater,
             Self::HeldUnreported,
+            Self::WaitUncounted,
         ];
         /// Those that the lab's forged peers must catch. Most of them only a peer that breaks the rules can show, and the simulator has
         /// none.

@@ -11,6 +11,7 @@ use slidecast_proto::schedule::{
     ScheduleConfig, Spot, Write, Written,
 };
 use slidecast_proto::units::{BlockNo, PartNo, Time};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use std::time::Duration;
 const WINDOW: FlushWindow = FlushWindow { bytes: 256 << 20, after: Duration::from_secs(2) };
 /// How many threads read.
 const READERS: usize = 2;
+/// How many blocks a disk with heads gathers.
+const TRAYS: usize = 8;
 /// Of so many blocks the last look takes one. A block of the simulator is one piece, where a real one is looked at in a few places
 /// only: so the sample is thinner here.
 const SAMPLE: u32 = 16;
@@ -44,7 +47,7 @@ impl ManifestPart for Part {
     }
 
     fn heap_bytes(&self) -> usize {
-        self.blocks() as usize * 48
+        self.image.part_heap(self.blocks())
     }
 }
 
@@ -57,6 +60,34 @@ struct Job {
     charge: u64,
 }
 
+/// The sort window of a disk with heads: unpacked blocks, written in the order of the disk.
+#[derive(Debug, Default)]
+struct Window {
+    blocks: BTreeMap<BlockNo, Content>,
+    /// Where the heads are.
+    position: u32,
+    sweeping: Option<(BlockNo, Content)>,
+}
+
+impl Window {
+    fn is_full(&self) -> bool {
+        self.blocks.len() + usize::from(self.sweeping.is_some()) >= TRAYS
+    }
+
+    /// The next block on the way of the heads, unless one is being written.
+    fn sweep(&mut self) -> Option<BlockNo> {
+        if self.sweeping.is_some() {
+            return None;
+        }
+        let ahead = self.blocks.range(BlockNo(self.position)..).next().or_else(|| self.blocks.iter().next());
+        let (block, content) = ahead.map(|(block, content)| (*block, *content))?;
+        self.blocks.remove(&block);
+        self.position = block.0;
+        self.sweeping = Some((block, content));
+        Some(block)
+    }
+}
+
 /// The engine of one run on one disk: a writer, a control thread and [`READERS`] readers.
 #[derive(Debug)]
 pub struct Engine {
@@ -66,6 +97,7 @@ pub struct Engine {
     image: Arc<Image>,
     schedule: Schedule<Job, Part>,
     writing: Option<Write<Job, Part>>,
+    window: Window,
     control: Option<Control<Part>>,
     reading: [Option<Read<Part>>; READERS],
     /// When the control thread wakes by itself.
@@ -96,6 +128,7 @@ impl Engine {
             image,
             schedule: Schedule::new(config),
             writing: None,
+            window: Window::default(),
             control: None,
             reading: [const { None }; READERS],
             timer: None,
@@ -175,11 +208,19 @@ impl Engine {
     fn step(&mut self, platter: &mut Platter, now: Time, queue: &mut Queue) {
         let block_bytes = self.image.block_bytes();
         let mut later = |span: Duration, op| queue.push(now.after(span), Event::Disk(self.agent, self.run, op));
-        if self.writing.is_none() {
+        if self.writing.is_none() && !self.window.is_full() {
             self.writing = self.schedule.poll_write();
             if let Some(write) = &self.writing {
-                later(platter.begin_write(matches!(write, Write::Fill(_)), block_bytes), DiskOp::Write);
+                let span = match write {
+                    // It is unpacked only; the window writes it.
+                    Write::Block(_) if platter.rotational() => Duration::ZERO,
+                    _ => platter.begin_write(matches!(write, Write::Fill(_)), block_bytes),
+                };
+                later(span, DiskOp::Write);
             }
+        }
+        if self.window.sweep().is_some() {
+            later(platter.begin_write(false, block_bytes), DiskOp::Sweep);
         }
         if self.control.is_none() {
             match self.schedule.poll_control(now) {
@@ -215,6 +256,11 @@ impl Engine {
         match op {
             DiskOp::Timer => self.timer = self.timer.filter(|at| *at > now),
             DiskOp::Write => self.on_write(platter, now),
+            DiskOp::Sweep => {
+                if let Some((block, content)) = self.window.sweeping.take() {
+                    self.on_written(block, content, platter, now);
+                }
+            }
             DiskOp::Control => self.on_control(platter),
             DiskOp::Read(reader) => {
                 if let Some(read) = self.reading[usize::from(reader)].take() {
@@ -226,17 +272,23 @@ impl Engine {
     }
 
     fn on_write(&mut self, platter: &mut Platter, now: Time) {
-        let (block, content) = match self.writing.take() {
+        match self.writing.take() {
             Some(Write::Block(job)) => {
                 self.held = self.held.saturating_sub(job.charge);
-                (job.block, job.content)
+                if job.content != self.image.content(job.block.0) {
+                    self.schedule.on_bad_content(job.block);
+                } else if platter.rotational() {
+                    self.window.blocks.insert(job.block, job.content);
+                } else {
+                    self.on_written(job.block, job.content, platter, now);
+                }
             }
-            Some(Write::Fill(work)) => (work.block, self.image.content(work.block.0)),
-            None => return,
-        };
-        if content != self.image.content(block.0) {
-            return self.schedule.on_bad_content(block);
+            Some(Write::Fill(work)) => self.on_written(work.block, self.image.content(work.block.0), platter, now),
+            None => {}
         }
+    }
+
+    fn on_written(&mut self, block: BlockNo, content: Content, platter: &mut Platter, now: Time) {
         if let Err(reason) = platter.write(block, content, self.proven) {
             return self.fail(reason);
         }

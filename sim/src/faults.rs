@@ -101,7 +101,7 @@ pub fn inject(fault: Fault, core: &mut Core, server: &mut Server, agents: &mut [
         }
         Fault::Damage(agent, damage) => {
             if let Some(conn) = upstream(agents, agent) {
-                if damage == crate::network::Damage::Content {
+                if damage == crate::damage::Damage::Content {
                     (0..agents.len()).for_each(|agent| core.checker.excuse(agent, &[Reason::ImageCorrupt], None));
                 }
                 core.checker.on_single_damage();
@@ -111,7 +111,7 @@ pub fn inject(fault: Fault, core: &mut Core, server: &mut Server, agents: &mut [
         Fault::DamageUp(agent) => {
             if let Some(conn) = upstream(agents, agent) {
                 core.checker.on_single_damage();
-                core.network.damage(conn, CALLED, crate::network::Damage::Control);
+                core.network.damage(conn, CALLED, crate::damage::Damage::Control);
             }
         }
         Fault::FalseHellos(agent, count, mood) => {

@@ -84,6 +84,7 @@ pub fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
         faults,
         limit: at_ms(10_000_000),
         fresh: true,
+        slow: None,
         culprit: None,
     }
 }

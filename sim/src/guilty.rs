@@ -1,6 +1,6 @@
 //! One broken machine among six, at each place of the chain: what it costs the others.
 
-use crate::network::Corruption;
+use crate::damage::Corruption;
 use crate::scenario::{Fault, Scenario, at_ms};
 use crate::world::{Outcome, World};
 

@@ -108,6 +108,12 @@ impl Image {
         self.block
     }
 
+    /// The memory that a part of so many blocks takes. In one seed of four it is so much that few parts can wait for read-back.
+    #[must_use]
+    pub fn part_heap(&self, blocks: u32) -> usize {
+        if self.seed.is_multiple_of(4) { 1 << 20 } else { blocks as usize * 48 }
+    }
+
     /// The manifest root.
     #[must_use]
     pub fn root(&self) -> Hash {

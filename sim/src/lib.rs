@@ -10,6 +10,7 @@ pub mod bugs;
 pub mod checker;
 pub mod cli;
 pub mod core;
+pub mod damage;
 pub mod disk;
 pub mod engine;
 pub mod faults;

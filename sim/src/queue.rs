@@ -52,6 +52,8 @@ pub enum Event {
 pub enum DiskOp {
     /// The writer is through.
     Write,
+    /// The sort window has written its next block.
+    Sweep,
     /// The control thread is through.
     Control,
     /// A reader is through.

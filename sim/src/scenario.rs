@@ -1,9 +1,10 @@
 //! What a seed means: the image, the nodes, the network, and what goes wrong when.
 
 use crate::core::Mood;
+use crate::damage::{Corruption, Damage};
 use crate::disk::{DiskFault, DiskPlan, Old};
 use crate::image::ImagePlan;
-use crate::network::{Corruption, Damage, NetworkPlan};
+use crate::network::NetworkPlan;
 use crate::rng::Rng;
 use slidecast_proto::reason::Verify;
 use slidecast_proto::units::Time;
@@ -98,6 +99,8 @@ pub struct Scenario {
     pub limit: Time,
     /// What the disks hold is not looked at.
     pub fresh: bool,
+    /// The node that has a slow link or disk, which is all that goes wrong: it must not hold up the others.
+    pub slow: Option<usize>,
     /// A node that damages all that it sends from the start, which is all that goes wrong: it must be named.
     pub culprit: Option<usize>,
 }
@@ -198,11 +201,13 @@ impl Scenario {
             faults: Vec::new(),
             limit: at_ms(600_000),
             fresh,
+            slow: None,
             culprit: None,
         };
         match rng.below(100) {
             0..=2 => scenario.be_corrupted(&mut rng),
             3 | 4 => scenario.drip(&mut rng),
+            5 => scenario.be_slow(&mut rng),
             _ => scenario.draw_faults(&mut rng),
         }
         scenario
@@ -216,6 +221,19 @@ impl Scenario {
         let culprit = usize::try_from(rng.below(if all { count } else { count - 1 })).unwrap_or(0);
         self.culprit = Some(culprit);
         self.faults = vec![(at_ms(0), Fault::Corrupt(culprit, Corruption { permille: 1000, all }))];
+    }
+
+    /// A chain of nodes that are alike but for one, which has a slow link or a slow disk. It must not hold up the others.
+    fn be_slow(&mut self, rng: &mut Rng) {
+        self.alike(usize::try_from(rng.between(4, 6)).unwrap_or(4), 1_000_000);
+        self.image.blocks = 500;
+        // The first to come is the head.
+        let slow = if rng.chance(50) { 0 } else { usize::try_from(rng.below(self.nodes.len() as u64)).unwrap_or(0) };
+        self.slow = Some(slow);
+        // Cards say what the links of the others have: a head that was never faster is told by that.
+        self.nodes.iter_mut().for_each(|node| node.mbits = 9);
+        let node = &mut self.nodes[slow];
+        if rng.chance(50) { node.rate /= 5 } else { node.disk.write_rate /= 10 }
     }
 
     /// A long run in which the link to one node breaks every seven seconds.

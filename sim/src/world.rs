@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// The one deployment there is.
 pub const DEPLOYMENT: DeploymentId = DeploymentId([0x5D; 16]);
+/// Where one node is five times as slow as the others, which alone would take 32 s, they take no longer than this.
+const SLOW_LIMIT: Duration = Duration::from_secs(75);
 /// Of a part with more stored blocks than this, a sample is compared first.
 const COMPARE_SAMPLE: usize = 16;
 /// How long agents have for their last orders.
@@ -160,6 +162,7 @@ impl World {
                 self.core.checker.on_disk_left(machine, agent, &of.platter, &self.core.image);
             }
             self.check_calm();
+            self.check_slow();
         } else {
             self.core.checker.fail("nothing happens any more, and it is not over".to_owned());
         }
@@ -208,6 +211,21 @@ impl World {
         if let Some(repair) = machine.repairs().iter().find(|repair| repair.kind == RepairKind::Relinked) {
             let detail = repair.detail.clone();
             self.core.checker.fail(format!("nothing went wrong, and a link was made anew: {detail}"));
+        }
+    }
+
+    /// One slow node is moved out of the way: the others take what they would have taken, and the time until it was found.
+    fn check_slow(&mut self) {
+        let Some(slow) = self.scenario.slow else { return };
+        let machine = &self.server.machine;
+        let (fixed, _) = machine.times();
+        for node in machine.nodes() {
+            let Some(agent) = self.core.checker.agent_of(node.id).filter(|agent| *agent != slow) else { continue };
+            let took = fixed.zip(node.outcome()).map(|(fixed, end)| end.at.since(fixed));
+            if took.is_none_or(|took| took > SLOW_LIMIT) {
+                self.core.checker.fail(format!("agent {slow} is slow, and agent {agent} took {took:?}"));
+                return;
+            }
         }
     }
 

@@ -64,6 +64,17 @@ fn a_disk_that_holds_the_image_is_done_without_a_write() {
     }
 }
 
+/// A process that was killed may have written blocks, or the head, that no flush covered: what is found on the disk is said to survive
+/// a power cut.
+#[test]
+fn what_an_older_process_wrote_is_flushed_before_it_counts_as_held() {
+    let image = image(1);
+    let target = complete(&image);
+    let mut rig = Rig::new(&image, &target, options(Verify::Full, Free::Keep));
+    rig.compare();
+    assert_eq!(target.state().log.first(), Some(&Step::Flush));
+}
+
 #[test]
 fn only_blocks_that_differ_are_lacking() {
     let image = image(2);
