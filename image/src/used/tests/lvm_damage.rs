@@ -34,6 +34,19 @@ fn a_volume_in_pieces_anywhere_has_its_inside_read() {
 }
 
 #[test]
+fn free_space_where_programs_look_for_signatures_in_a_logical_volume_becomes_zeros() {
+    let disk = disk(&pv::volume("swap", LINEAR));
+    let report = scan(&Front { bytes: &disk, len: BYTES }, BYTES, 512);
+    let volume = 9 * MIB;
+    // Behind the header page of swap to the last place at the front; 1 and 2 MiB behind it; and no other free space there.
+    for zeros in [4096..528 << 10, MIB..MIB + 16384, 2 * MIB..2 * MIB + 16384] {
+        let zeros = volume + zeros.start..volume + zeros.end;
+        assert!(report.zeros.contains(&zeros), "{zeros:?} is not in {:?}", report.zeros);
+    }
+    assert!(!report.zeros.iter().any(|zeros| zeros.start <= volume + 3 * MIB && volume + 3 * MIB < zeros.end));
+}
+
+#[test]
 fn a_disk_cut_at_any_sector_is_kept() {
     let disk = disk(&pv::volume("swap", LINEAR));
     let cuts = (0..MIB).step_by(512).chain((MIB..BYTES).step_by(128 << 10));
