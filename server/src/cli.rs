@@ -1,7 +1,10 @@
 //! The command line. What is listed here is a contract: scripts call it.
 
 mod examples;
+mod serve;
 mod values;
+
+pub use serve::{Serve, TokenCommand, TokenNew};
 
 use crate::approve::ApproveBy;
 use crate::boot::{BootMode, DEFAULT_HTTP_PORT, DhcpRange, UefiStage};
@@ -10,7 +13,7 @@ use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser}
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use examples::{
     BOOT_EXAMPLES, CREATE_EXAMPLES, DEPLOY_EXAMPLES, EXAMPLES, EXPORT_EXAMPLES, IMAGE_EXAMPLES, INFO_EXAMPLES,
-    KEY_EXAMPLES, VERIFY_EXAMPLES,
+    KEY_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES, VERIFY_EXAMPLES,
 };
 use slidecast_image::codec::Packing;
 use slidecast_proto::discovery::DEFAULT_PORT;
@@ -46,6 +49,12 @@ pub enum Command {
     /// Put an image on the disks of waiting agents.
     #[command(after_help = DEPLOY_EXAMPLES, allow_negative_numbers = true)]
     Deploy(Box<Deploy>),
+    /// Stay, and take deployments through an API.
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Serve),
+    /// Make tokens for the API of `serve`.
+    #[command(subcommand, after_help = TOKEN_EXAMPLES)]
+    Token(TokenCommand),
     /// Let machines boot the agent from the network.
     #[command(after_help = BOOT_EXAMPLES)]
     BootServer(BootServer),
@@ -441,7 +450,7 @@ mod tests {
     fn no_line_of_the_help_is_wider_than_a_terminal() {
         for line in [EXAMPLES, IMAGE_EXAMPLES, INFO_EXAMPLES, VERIFY_EXAMPLES, CREATE_EXAMPLES, EXPORT_EXAMPLES]
             .into_iter()
-            .chain([KEY_EXAMPLES, DEPLOY_EXAMPLES, BOOT_EXAMPLES])
+            .chain([KEY_EXAMPLES, DEPLOY_EXAMPLES, BOOT_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES])
             .flat_map(str::lines)
         {
             assert!(line.len() <= 100, "{line}");

@@ -19,13 +19,14 @@ pub mod nic;
 pub mod output;
 pub mod progress;
 pub mod report;
+pub mod serve;
 pub mod service;
 pub mod shown;
 pub mod view;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
-use cli::{Cli, Command, KeyCommand, KeyNew};
+use cli::{Cli, Command, KeyCommand, KeyNew, TokenCommand};
 use config::Config;
 use exit_code::ExitCode;
 use failure::{Failure, usage_line};
@@ -70,6 +71,11 @@ fn try_run(args: Vec<OsString>) -> Result<ExitCode, Failure> {
         }
         Command::Image(command) => image::run(command),
         Command::Deploy(args) => deploy::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Token(TokenCommand::New(args)) => {
+            say(&serve::new_token(&args)?);
+            Ok(ExitCode::Done)
+        }
         Command::BootServer(args) => boot::run(&args),
     }
 }
@@ -176,7 +182,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
             commands_in(&error.to_string()).join(" ")
         };
-        assert_eq!(commands(&["slidecast"]), "image key deploy boot-server");
+        assert_eq!(commands(&["slidecast"]), "image key deploy serve token boot-server");
         assert_eq!(commands(&["slidecast", "image"]), "create info verify export");
         assert_eq!(commands(&["slidecast", "key"]), "new");
     }

@@ -1,5 +1,6 @@
 //! `slidecast deploy` as it is run, and the service behind it, with agents that keep everything in memory.
 
+mod serve;
 mod service;
 mod support;
 

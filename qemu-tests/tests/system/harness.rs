@@ -22,6 +22,8 @@ pub(crate) enum Needs {
     Packages,
     /// Control groups that count processor time.
     Cgroups,
+    /// curl.
+    Curl,
 }
 
 /// A test: its name says what is so.
@@ -56,6 +58,7 @@ pub(crate) fn main(groups: &[&[Test]], more: fn() -> Vec<Trial>) -> ExitCode {
                 && files.iter().all(|name| Path::new("/usr/lib").join(name).exists())
         }
         Needs::Cgroups => cgroups,
+        Needs::Curl => tool::have("curl"),
     };
     let trial = |&(name, needs, run): &Test| {
         Trial::test(name, move || {

@@ -29,6 +29,7 @@ mod names;
 mod power_cut;
 mod redeploy;
 mod repair;
+mod serve;
 mod stalls;
 mod strangers;
 
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         stalls::TESTS,
         strangers::TESTS,
         approve::TESTS,
+        serve::TESTS,
         field::TESTS,
     ];
     let code = harness::main(&groups, chaos::trials);

@@ -78,3 +78,17 @@ Needs root, for the ports of DHCP and TFTP, and Debian's packages dnsmasq-base a
 It runs until it is stopped and prints what each machine asks for and fetches.
 
 Exit codes: 0 stopped, 1 it could not start or dnsmasq does not stay up, 2 wrong usage.";
+
+pub(super) const SERVE_EXAMPLES: &str = "\
+Examples:
+  slidecast serve --images /srv/images
+  slidecast serve --images /srv/images --interface eth1 --state /var/lib/slidecast
+
+It runs until a signal ends it. Deployments that run go on when it is started again.
+
+Exit codes: 0 ended by a signal, 1 it could not start, 2 wrong usage.";
+
+pub(super) const TOKEN_EXAMPLES: &str = "\
+Examples:
+  slidecast token new --role operator
+  slidecast token new --role admin --state /var/lib/slidecast";

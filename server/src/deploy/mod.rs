@@ -161,7 +161,7 @@ fn left_behind(
         Err(_) => return Ok((None, None)),
         Ok(folder) => folder,
     };
-    let mut keeper = match Keeper::open(&folder, args.port, args.file.display().to_string(), asked) {
+    let mut keeper = match Keeper::open(&folder, &args.port.to_string(), args.file.display().to_string(), asked) {
         Err(error) if args.resume => return Err(Failure::not_done(error)),
         Err(StateError::Busy { .. }) => return Ok((None, None)),
         Err(error) => {

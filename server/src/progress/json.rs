@@ -126,6 +126,16 @@ fn state(node: &NodeView) -> Value {
     })
 }
 
+/// All that is said of a node, in one object.
+pub(crate) fn node_json(node: &NodeView) -> Value {
+    let mut all = state(node);
+    if let (Value::Object(all), Value::Object(more)) = (&mut all, progress(node)) {
+        all.remove("event");
+        all.extend(more);
+    }
+    all
+}
+
 fn progress(node: &NodeView) -> Value {
     let (accepted, durable, verified) = node.blocks;
     json!({

@@ -1,5 +1,5 @@
 //! What a deployment leaves in the state folder while it runs, so that a server that was killed can go on: one small file for each
-//! port, replaced as a whole, gone at the end.
+//! (`deploy` names it by its port, `serve` by the deployment's id), replaced as a whole, gone at the end.
 //!
 //! The same command given again goes on by itself when it is given in time; any other command is a new deployment. A lock
 //! beside the file keeps two live deployments apart.
@@ -24,9 +24,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The form of the file.
 const VERSION: u32 = 1;
-/// What a state that is being written is called until it is whole, with the port and a `-` behind; older versions had no port there.
+/// What a state that is being written is called until it is whole, with the name and a `-` behind; older versions had none there.
 const UNFINISHED: &str = ".deploy";
-/// A file without a port may be in use by an older version until it is this old: each is there for less than a second.
+/// A file without a name may be in use by an older version until it is this old: each is there for less than a second.
 const DEAD_AFTER: Duration = Duration::from_secs(3600);
 /// The longest state file that is read, in bytes.
 const LONGEST: u64 = 256 << 20;
@@ -182,7 +182,7 @@ pub enum Found {
 #[derive(Debug)]
 pub struct Keeper {
     path: PathBuf,
-    port: u16,
+    name: String,
     image: String,
     asked: Asked,
     deployment: DeploymentId,
@@ -192,27 +192,27 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Takes the place for the deployment on `port` in `folder`.
+    /// Takes the place for the deployment with this name in `folder`.
     ///
     /// # Errors
     /// [`StateError`]: it is taken, or the system refuses.
-    pub fn open(folder: &Path, port: u16, image: String, asked: Asked) -> Result<Self, StateError> {
+    pub fn open(folder: &Path, name: &str, image: String, asked: Asked) -> Result<Self, StateError> {
         let io = |operation, path: &Path| {
             let path = path.to_owned();
             move |source| StateError::Io { operation, path, source }
         };
         fs::create_dir_all(folder).map_err(io("creating", folder))?;
-        let path = folder.join(format!("deploy-{port}.json"));
-        let lock_path = folder.join(format!("deploy-{port}.lock"));
+        let path = folder.join(format!("deploy-{name}.json"));
+        let lock_path = folder.join(format!("deploy-{name}.lock"));
         let lock = File::options().create(true).write(true).truncate(false).open(&lock_path);
         let lock = Flock::lock(lock.map_err(io("opening", &lock_path))?, FlockArg::LockExclusiveNonblock);
         let lock = lock.map_err(|(_, errno)| match errno {
             nix::errno::Errno::EWOULDBLOCK => StateError::Busy { path: path.clone() },
             errno => StateError::Io { operation: "locking", path: lock_path.clone(), source: errno.into() },
         })?;
-        collect(folder, port, SystemTime::now());
+        collect(folder, name, SystemTime::now());
         let deployment = DeploymentId([0; 16]);
-        Ok(Self { path, port, _lock: lock, image, asked, deployment, writer: None })
+        Ok(Self { path, name: name.to_owned(), _lock: lock, image, asked, deployment, writer: None })
     }
 
     /// Looks for a deployment to go on with. Only with `resume` it is an error that there is none.
@@ -260,7 +260,7 @@ impl Keeper {
 
     /// Starts the thread that writes. `tell` is called whenever a state was kept.
     pub(super) fn start(&mut self, tell: impl Fn() + Send + 'static) {
-        match Writer::start(StateFile { path: self.path.clone(), port: self.port, wrote: false }, tell) {
+        match Writer::start(StateFile { path: self.path.clone(), name: self.name.clone(), wrote: false }, tell) {
             Ok(writer) => self.writer = Some(writer),
             Err(error) => log::warn!("this deployment can't be resumed: starting a thread: {error}"),
         }
@@ -308,7 +308,7 @@ impl Keeper {
 /// The file.
 struct StateFile {
     path: PathBuf,
-    port: u16,
+    name: String,
     /// Something was written: it is ours to remove.
     wrote: bool,
 }
@@ -317,7 +317,7 @@ impl Store<Contents> for StateFile {
     fn replace(&mut self, contents: &Contents, sync: bool) -> io::Result<()> {
         self.wrote = true;
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(&format!("{UNFINISHED}-{}-", self.port)).tempfile_in(folder)?;
+        let mut file = tempfile::Builder::new().prefix(&format!("{UNFINISHED}-{}-", self.name)).tempfile_in(folder)?;
         serde_json::to_writer(file.as_file_mut(), contents).map_err(io::Error::from)?;
         file.as_file_mut().flush()?;
         if sync {
@@ -332,9 +332,9 @@ impl Store<Contents> for StateFile {
     }
 }
 
-/// Removes what killed servers left half-written. The caller has the lock of `port`: no other server writes files of that name.
-fn collect(folder: &Path, port: u16, now: SystemTime) {
-    let ours = format!("{UNFINISHED}-{port}-");
+/// Removes what killed servers left half-written. The caller has the lock of `name`: no other server writes files of that name.
+fn collect(folder: &Path, name: &str, now: SystemTime) {
+    let ours = format!("{UNFINISHED}-{name}-");
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let (name, meta) = (entry.file_name(), entry.metadata());
         let Some(name) = name.to_str() else { continue };

@@ -6,7 +6,7 @@ use slidecast_proto::plan::CardId;
 use slidecast_proto::reason::{EndState, LookedAt, Reason, Verified};
 use slidecast_proto::units::NodeId;
 
-const PORT: u16 = 7531;
+const PORT: &str = "7531";
 
 fn asked() -> Asked {
     let word = |word: &str| word.to_owned();

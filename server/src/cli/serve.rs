@@ -1,0 +1,58 @@
+//! The flags of `slidecast serve` and `slidecast token`.
+
+use super::examples::TOKEN_EXAMPLES;
+use super::values::{card_speed, words};
+use crate::nic::CardSpeed;
+use crate::serve::role::Role;
+use clap::{Args, Subcommand};
+use slidecast_proto::discovery::DEFAULT_PORT;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// `slidecast serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The folder with the images; files in it that end in .slide can be deployed.
+    #[arg(long, value_name = "DIR")]
+    pub images: PathBuf,
+    /// Keep the database, this server's key and the state of deployments here [default: slidecast in the XDG state folder].
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Where requests are taken. It must be an address of the loopback card, because HTTP is not encrypted.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7540")]
+    pub http: SocketAddr,
+    /// The port for discovery (UDP) and control links (TCP).
+    #[arg(long, value_name = "P", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Use this network card; may be given several times [default: every card].
+    #[arg(long, value_name = "IF")]
+    pub interface: Vec<String>,
+    /// The server's secret key, as `key new` made it [default: one kept in the state folder].
+    #[arg(long, value_name = "F", conflicts_with = "insecure")]
+    pub key_file: Option<PathBuf>,
+    /// Do without a key: anybody may pose as this server. Agents must be told so, too.
+    #[arg(long, conflicts_with = "key_file")]
+    pub insecure: bool,
+    /// The speed of a network card whose own claim is unknown or wrong, such as eth1=10G.
+    #[arg(long, value_name = "IF=RATE", value_parser = card_speed)]
+    pub card_speed: Vec<CardSpeed>,
+}
+
+/// `slidecast token ...`
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token for the API of `serve` and print it. It can't be shown again.
+    #[command(after_help = TOKEN_EXAMPLES)]
+    New(TokenNew),
+}
+
+/// `slidecast token new`
+#[derive(Debug, Args)]
+pub struct TokenNew {
+    /// What its holder may do: look; start and stop deployments, too; or accept machines, too.
+    #[arg(long, value_name = "ROLE", value_parser = words::<Role>(Role::WORDS))]
+    pub role: Role,
+    /// The state folder of the server [default: slidecast in the XDG state folder].
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+}

@@ -1,0 +1,275 @@
+//! `slidecast serve`: a standing server. A front end of [`crate::service`] with an API over HTTP and a database.
+//!
+//! Three threads besides those of the service: the service's own event loop (this is the main thread), the database
+//! ([`database`]), and HTTP. What was accepted is in the database before it is answered; when the server starts again, it goes on with
+//! every deployment that is not over.
+
+mod api;
+mod database;
+mod front;
+mod live;
+mod problem;
+pub mod role;
+mod start;
+pub mod store;
+#[cfg(test)]
+mod tests;
+mod wishes;
+
+use crate::cli::{Serve, TokenNew};
+use crate::clock::Clock;
+use crate::complain;
+use crate::deploy::signals::Signals;
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, one_line};
+use crate::key;
+use crate::nic::Nics;
+use crate::service::{Command, Handle, Service, ServiceConfig, ServiceError, Sockets, Start};
+use api::Api;
+use database::Database;
+use front::Recorder;
+use live::Live;
+use role::hash_of;
+use slidecast_proto::approval::Approval;
+use slidecast_proto::noise::SecretKey;
+use slidecast_proto::units::DeploymentId;
+use start::{Asking, Place, image_path, resolve};
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{DeploymentRow, Store, Which};
+
+/// How long the end waits for requests that are being answered.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Why the server could not start.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The image folder is none.
+    Images {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// HTTP is not encrypted and must stay on this machine.
+    NotLoopback {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// The address can't be listened on.
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Images { path } => write!(f, "--images {}: this is no folder", path.display()),
+            Self::NotLoopback { address } => write!(
+                f,
+                "--http {address}: HTTP is not encrypted here and tokens would travel in the clear; use 127.0.0.1 or [::1], \
+                 and a reverse proxy with TLS for other machines"
+            ),
+            Self::Listen { address, .. } => write!(f, "listening for HTTP on {address}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// `slidecast token new`: makes a token, keeps its hash, and gives it.
+///
+/// # Errors
+/// The database can't be used.
+pub fn new_token(args: &TokenNew) -> Result<String, Failure> {
+    let state = key::state_folder(args.state.as_deref())?;
+    let mut store = Store::open(&state).map_err(Failure::not_done)?;
+    let mut bytes = [0; 32];
+    let filled = getrandom::fill(&mut bytes).map_err(io::Error::other);
+    filled.map_err(ServiceError::system("drawing random bytes"))?;
+    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    store.add_token(&hash_of(&token), args.role).map_err(Failure::not_done)?;
+    Ok(token)
+}
+
+/// Runs the server until a signal ends it. Deployments that run go on when it is started again.
+///
+/// # Errors
+/// It could not start.
+pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
+    let nics = Nics::of_this_machine(&args.interface, &args.card_speed).map_err(Failure::usage)?;
+    if !args.http.ip().is_loopback() {
+        return Err(Failure::usage(ServeError::NotLoopback { address: args.http }));
+    }
+    if !args.images.is_dir() {
+        return Err(Failure::usage(ServeError::Images { path: args.images.clone() }));
+    }
+    let state = key::state_folder(args.state.as_deref())?;
+    let store = Store::open(&state).map_err(Failure::not_done)?;
+    let secret = secret_key(args, &state)?;
+    let sockets = Sockets::listen(args.port)?;
+    let http = listen(args.http).map_err(Failure::not_done)?;
+    let key = secret.as_ref().map(|secret| secret.public().to_string());
+    let place = Place { state, images: args.images.clone(), port: args.port, key };
+    let mut again = again(store, &place).map_err(Failure::not_done)?;
+    let elapsed = again.starts.iter().filter_map(|start| start.resume.as_ref());
+    let elapsed = elapsed.map(|resume| resume.unfinished.saved.elapsed).max().unwrap_or_default();
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(io::Error::other).map_err(ServiceError::system("drawing random bytes"))?;
+    let mut service = Service::new(ServiceConfig {
+        sockets,
+        id: DeploymentId(id),
+        secret: secret.clone(),
+        nics,
+        // It reaches back to the beginning of every deployment that goes on.
+        clock: Clock::start_after(elapsed),
+        approval: Approval::everybody(),
+    })?;
+    match &secret {
+        Some(secret) => complain(&key::describe(&secret.public())),
+        None => complain("insecure: no key is used, anybody may pose as this server"),
+    }
+    let starting = || ServiceError::system("starting a thread");
+    for start in again.starts.drain(..) {
+        service.start(start).map_err(starting())?;
+    }
+    let (database, thread) = Database::start(again.store).map_err(starting())?;
+    let (live, handle) = (Live::default(), service.handle());
+    again.stops.into_iter().for_each(|id| handle.tell(Command::Stop(id)));
+    let api = Api { database: database.clone(), live: live.clone(), handle: handle.clone(), place };
+    let server = serve_http(http, api).map_err(starting())?;
+    let signals = Signals::take().map_err(ServiceError::system("taking over signals"))?;
+    signals.watch(move || stop(&handle)).map_err(starting())?;
+    complain(&format!("serving http://{}", args.http));
+    let ended = service.run(&mut Recorder::new(database, live)).map_err(ServiceError::system("waiting for events"));
+    drop(server);
+    // What was accepted is in the database before the program ends.
+    drop(thread.join());
+    ended.map(|_| ExitCode::Done).map_err(Failure::from)
+}
+
+/// A first signal ends the server in order, a second one at once.
+fn stop(handle: &Handle) {
+    if let Err(error) = Signals::end_at_once(0) {
+        log::warn!("a second signal will not end the program at once: {error}");
+    }
+    handle.tell(Command::Close);
+}
+
+fn secret_key(args: &Serve, state: &std::path::Path) -> Result<Option<SecretKey>, Failure> {
+    if args.insecure {
+        return Ok(None);
+    }
+    if let Some(path) = &args.key_file {
+        return Ok(Some(key::read(path)?));
+    }
+    let (secret, new) = key::of_state_folder(state)?;
+    if new {
+        complain(&format!("a new key was made in {}", state.display()));
+    }
+    Ok(Some(secret))
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let failed = |source| ServeError::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// HTTP, on a thread of its own. Dropping it ends it.
+#[derive(Debug)]
+struct Http {
+    end: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+fn serve_http(listener: TcpListener, api: Api) -> io::Result<Http> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()?;
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("slidecast-http".to_owned()).spawn(move || {
+        let work = async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::select! {
+                served = axum::serve(listener, api::router(Arc::new(api))).into_future() => served,
+                _ = ended => Ok(()),
+            }
+        };
+        if let Err(error) = runtime.block_on(work) {
+            log::error!("serving HTTP: {error}");
+        }
+        runtime.shutdown_timeout(LAST_ANSWERS);
+    })?;
+    Ok(Http { end: Some(end), thread: Some(thread) })
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        // Failing means that it has ended already.
+        let _ = self.end.take().map(|end| end.send(()));
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+/// What a server that is started again goes on with.
+struct Again {
+    store: Store,
+    starts: Vec<Start>,
+    /// Those that are to be stopped.
+    stops: Vec<DeploymentId>,
+}
+
+/// Looks for deployments that are not over. One that can't go on is over now, and its row says why.
+fn again(mut store: Store, place: &Place) -> Result<Again, store::StoreError> {
+    let (mut starts, mut stops) = (Vec::new(), Vec::new());
+    // The oldest first, as they were lent their machines.
+    for row in store.deployments(Which::Active)?.into_iter().rev() {
+        match start_again(&store, &row, place) {
+            Ok(start) => {
+                stops.extend(parse_id(&row.id).filter(|_| row.stop));
+                starts.push(start);
+            }
+            Err(why) => {
+                log::error!("deployment {} can't go on: {why}", row.id);
+                store.end(&row.id, if row.started { 3 } else { 1 }, None, &why)?;
+            }
+        }
+    }
+    Ok(Again { store, starts, stops })
+}
+
+fn start_again(store: &Store, row: &DeploymentRow, place: &Place) -> Result<Start, String> {
+    let id = parse_id(&row.id).ok_or("its id is none")?;
+    let request: wishes::Request = serde_json::from_str(&row.wishes).map_err(|error| error.to_string())?;
+    let wishes = request.wishes().map_err(|problem| problem.to_string())?;
+    let image = image_path(&place.images, &row.image).and_then(|path| resolve(&path));
+    let image = image.map_err(|problem| problem.to_string())?;
+    let machines = store.hardware_of(&row.id).map_err(|error| one_line(&error))?;
+    let start = Asking { id, name: row.image.clone(), image, wishes, machines }.start(place, true)?;
+    if row.started && start.resume.is_none() {
+        return Err(
+            "the server ended before it noted how this deployment ended; its machines show it on their consoles"
+                .to_owned(),
+        );
+    }
+    Ok(start)
+}
+
+/// The id with these digits.
+fn parse_id(text: &str) -> Option<DeploymentId> {
+    let number = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32)?;
+    Some(DeploymentId(number.to_be_bytes()))
+}

@@ -1,0 +1,112 @@
+use super::role::Role;
+use super::store::{Seen, Store, StoreError, Which};
+use super::wishes::Request;
+use serde_json::json;
+
+fn seen(hardware: &[&str]) -> Seen {
+    Seen {
+        name: "pc".to_owned(),
+        hardware: hardware.iter().map(|mac| (*mac).to_owned()).collect(),
+        address: "10.0.0.1".to_owned(),
+        interface: "eth0".to_owned(),
+        disks: json!([]),
+    }
+}
+
+fn accepted(store: &mut Store, mac: &str) -> i64 {
+    let machine = store.on_machine(&seen(&[mac])).unwrap();
+    store.accept(machine).unwrap();
+    machine
+}
+
+#[test]
+fn a_machine_is_known_by_any_of_its_cards() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let first = store.on_machine(&seen(&["a", "b"])).unwrap();
+    assert_eq!(store.on_machine(&seen(&["b", "c"])).unwrap(), first);
+    assert_ne!(store.on_machine(&seen(&["d"])).unwrap(), first);
+    assert_eq!(store.machines().unwrap()[0].hardware, ["a", "b", "c"]);
+    assert!(matches!(store.accept(99), Err(StoreError::NoMachine { machine: 99 })));
+}
+
+#[test]
+fn a_machine_is_in_one_active_deployment_at_most_and_free_after_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let machine = accepted(&mut store, "a");
+    let new = store.on_machine(&seen(&["b"])).unwrap();
+    let refused = store.add_deployment("0", "x.slide", "{}", &[new], None);
+    assert!(matches!(refused, Err(StoreError::NotAccepted { .. })));
+    assert_eq!(store.add_deployment("1", "x.slide", "{}", &[machine], Some("key")).unwrap(), ["a"]);
+    assert!(matches!(store.add_deployment("2", "x.slide", "{}", &[machine], None), Err(StoreError::InUse { .. })));
+    assert_eq!(store.deployments(Which::All).unwrap().len(), 1, "what was refused left nothing");
+    store.end("1", 0, Some(&json!({ "nodes": [] })), "").unwrap();
+    assert_eq!(store.add_deployment("2", "x.slide", "{}", &[machine], None).unwrap(), ["a"]);
+    assert_eq!(store.by_idempotency_key("key").unwrap().as_deref(), Some("1"));
+}
+
+#[test]
+fn a_database_that_was_opened_again_has_everything_and_a_deployment_that_is_over_does_not_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let machine = accepted(&mut store, "a");
+    store.add_deployment("1", "x.slide", "{}", &[machine], None).unwrap();
+    store.on_started("1").unwrap();
+    assert!(store.stop("1").unwrap());
+    store.add_token("hash", Role::Operator).unwrap();
+    drop(store);
+    let mut store = Store::open(dir.path()).unwrap();
+    let row = store.deployments(Which::Active).unwrap().remove(0);
+    assert!(row.started && row.stop && row.machines == [machine]);
+    assert_eq!(store.role_of("hash").unwrap(), Some(Role::Operator));
+    assert_eq!(store.role_of("other").unwrap(), None);
+    store.end("1", 3, None, "why").unwrap();
+    store.end("1", 0, None, "").unwrap();
+    let row = store.deployments(Which::One("1")).unwrap().remove(0);
+    assert_eq!((row.exit_code, row.detail.as_str()), (Some(3), "why"));
+    assert!(!store.stop("1").unwrap());
+    let kinds: Vec<String> = store.events(0).unwrap().into_iter().map(|event| event.kind).collect();
+    assert_eq!(kinds[..3], ["machine-new", "machine-accepted", "deployment-accepted"]);
+}
+
+#[test]
+fn a_database_of_a_later_version_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    let path = dir.path().join("slidecast.db");
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    let error = Store::open(dir.path()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{} has version 2", path.display())), "{error}");
+    std::fs::write(&path, "no database at all, but a text of some length").unwrap();
+    let error = crate::failure::one_line(&Store::open(dir.path()).unwrap_err());
+    assert!(error.contains("not a database"), "{error}");
+}
+
+#[test]
+fn a_request_that_makes_no_sense_is_refused_with_the_key_that_is_wrong() {
+    let wrong = |body: serde_json::Value| {
+        let request: Request = serde_json::from_value(body).unwrap();
+        request.wishes().unwrap_err().to_string()
+    };
+    let with = |key: &str, value: serde_json::Value| {
+        let mut body = json!({ "image": "x.slide", "machines": [1, 2] });
+        body[key] = value;
+        body
+    };
+    for (key, value) in [
+        ("machines", json!([])),
+        ("machines", json!([1, 1])),
+        ("wait_for", json!(0)),
+        ("wait_for", json!(3)),
+        ("verify", json!("some")),
+        ("target", json!("serial=")),
+        ("timeout", json!("soon")),
+    ] {
+        let said = wrong(with(key, value));
+        assert!(said.starts_with(&format!("{key}: ")), "{said}");
+    }
+    let request: Request = serde_json::from_value(with("fresh", json!(true))).unwrap();
+    let wishes = request.wishes().unwrap();
+    assert_eq!((wishes.wait_for, wishes.fresh, wishes.selector.as_str()), (2, true, ""));
+}
