@@ -63,7 +63,7 @@ mod tests {
         let key: PublicKey = KEY.parse().unwrap();
         let tagged = format!("slidecast-public-key-v1:{KEY}");
         for text in [KEY.to_owned(), tagged, path("old.pub"), path("new.pub"), path("new")] {
-            assert_eq!(read_server_key(&text), Ok(key.clone()), "{text}");
+            assert_eq!(read_server_key(&text), Ok(key), "{text}");
         }
     }
 
