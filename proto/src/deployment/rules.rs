@@ -10,14 +10,15 @@ use crate::units::{NodeId, Time};
 /// drawn at the next look, at the latest with the next heartbeat.
 const RULES: [fn(&mut Deployment, Time); 8] = [
     // The dead first: every other rule must neither count on them nor wait for them. Suspected ones before those that are only
-    // gone, because the time of a neighbour's report is the better first sign.
+    // gone, because the report of a neighbour tells the operator more than the age of a closed link.
     Deployment::lose_suspected,
     Deployment::lose_gone,
-    // Only among the living is it asked which one holds up the others. A node below a dead one has an excuse.
+    // Which node holds up the others is asked among the living only: a node below a dead one has an excuse.
     Deployment::fail_stalled,
-    // A chain whose last comparing node was just lost goes on now, and its main pass must not be taken for one that is over.
+    // Before passes and admissions: a chain that waited only for a node that was just lost goes on, and a late node that has
+    // compared leaves its chain of one, so that a running chain can take it in.
     Deployment::end_comparing,
-    // Passes end before nodes are admitted, so that nobody is put behind a core to which nothing comes any more. Those that a pass
+    // Passes end before nodes are admitted, so that none is put behind a core to which nothing comes any more. Nodes that a pass
     // leaves lacking something stand in no chain then.
     Deployment::end_passes,
     // A place in a chain that runs comes before a pass of its own, which costs the server the blocks once more.
