@@ -604,8 +604,9 @@ impl Run {
             let frame = match &transmit {
                 Transmit::Bytes(bytes) => Frame::Whole(bytes.clone()),
                 Transmit::Shared(header, payload) => {
-                    core.checker.on_relay_shared(self.agent, header, payload, &core.image);
-                    Frame::Shared(*header, payload.clone())
+                    let header = header.encode();
+                    core.checker.on_relay_shared(self.agent, &header, payload, &core.image);
+                    Frame::Shared(header, payload.clone())
                 }
                 Transmit::Entry(head, id) => {
                     let at = self.spans.partition_point(|(other, ..)| other < id);
@@ -613,9 +614,9 @@ impl Run {
                         core.checker.fail(format!("agent {}: entry {id} is to be sent and is gone", self.agent));
                         return false;
                     };
-                    core.checker.on_relay(self.agent, head, *content);
-                    let len = Header::parse(head).map_or(0, |header| header.payload_len);
-                    Frame::Block(*head, len, *content)
+                    let (head, len) = (head.encode(), head.payload_len);
+                    core.checker.on_relay(self.agent, &head, *content);
+                    Frame::Block(head, len, *content)
                 }
             };
             if core.start(conn, CALLER, frame) {

@@ -164,15 +164,15 @@ impl Run {
                 let Some(transmit) = self.node.poll_transmit(Side::Downstream) else { return moved };
                 let frame = match &transmit {
                     Transmit::Bytes(bytes) => Outgoing::Bytes(bytes.clone()),
-                    Transmit::Shared(header, payload) => Outgoing::Shared(*header, Arc::clone(payload)),
+                    Transmit::Shared(header, payload) => Outgoing::Shared(header.encode(), Arc::clone(payload)),
                     Transmit::Entry(header, id) => {
                         let at = self.spans.partition_point(|(other, _)| other < id);
                         let (_, span) = &self.spans[at];
                         // A follower that takes its time must not hold up the ring with the one frame it is at.
                         if self.node.is_followed() {
-                            Outgoing::Shared(*header, Arc::from(&span[..]))
+                            Outgoing::Shared(header.encode(), Arc::from(&span[..]))
                         } else {
-                            Outgoing::Block(*header, span.clone())
+                            Outgoing::Block(header.encode(), span.clone())
                         }
                     }
                 };

@@ -282,7 +282,7 @@ impl Node {
         {
             down.manifest_due = false;
             let header = Header::with_payload(Kind::Manifest, self.config.deployment, 0, bytes);
-            return Some(Transmit::Shared(header.encode(), bytes.clone()));
+            return Some(Transmit::Shared(header, bytes.clone()));
         }
         if !sender.is_open() {
             return None;
@@ -300,7 +300,7 @@ impl Node {
             down.parts.pop_front();
             down.parts_sent.insert(BlockNo(part.0));
             let bytes = cached.bytes.clone();
-            return Some(Transmit::Shared(header.encode(), bytes));
+            return Some(Transmit::Shared(header, bytes));
         }
         self.next_entry()
     }
@@ -375,7 +375,7 @@ impl Node {
                 sender.sent_block(header);
             }
         }
-        Transmit::Entry(header.encode(), id)
+        Transmit::Entry(*header, id)
     }
 
     pub(super) fn transmitted_downstream(&mut self, transmit: &Transmit, now: Time) {
@@ -387,13 +387,12 @@ impl Node {
             Transmit::Bytes(bytes) => self.sent_bytes += bytes.len() as u64,
             Transmit::Shared(header, bytes) => {
                 self.sent_bytes += (HEADER_LEN + bytes.len()) as u64;
-                if let Ok(Header { kind: Kind::Part, number, .. }) = Header::parse(header) {
-                    self.part_left(number);
+                if header.kind == Kind::Part {
+                    self.part_left(header.number);
                 }
             }
             Transmit::Entry(header, id) => {
-                let len = Header::parse(header).map_or(0, |header| header.payload_len);
-                self.sent_bytes += HEADER_LEN as u64 + u64::from(len);
+                self.sent_bytes += HEADER_LEN as u64 + u64::from(header.payload_len);
                 self.book.on_sent(*id, true);
                 self.reclaim();
             }

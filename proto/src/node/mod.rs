@@ -14,6 +14,7 @@ mod comparing;
 mod damage;
 mod disk;
 mod downstream;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -21,11 +22,12 @@ mod word;
 
 pub use candidate::Candidate;
 pub use disk::DiskEnd;
+pub use shape::{PartShape, Shape};
 
 use crate::book::{Book, EntryId, Need};
 use crate::bug::{self, Bug};
 use crate::control::{Ended, Join, LinkEvent, Side, ToServer};
-use crate::frame::{HEADER_LEN, Header};
+use crate::frame::Header;
 use crate::link::{DamagedAnswers, LinkFault, Receiver, Sender, Terms};
 use crate::reason::{EndState, LinkClass, Verify};
 use crate::set::BlockSet;
@@ -62,41 +64,6 @@ pub struct NodeConfig {
     pub ring: u64,
     /// How much is read back.
     pub verify: Verify,
-}
-
-/// How the manifest is cut: all that the machine needs to know of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// The number of blocks.
-    pub blocks: u32,
-    /// The parts in order.
-    pub parts: Vec<PartShape>,
-}
-
-/// What the manifest header says of a part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartShape {
-    /// Its first block. The first blocks rise from part to part, starting with 0.
-    pub first: u32,
-    /// BLAKE3 of the encoded part.
-    pub hash: Hash,
-}
-
-impl Shape {
-    /// The part that `block` belongs to.
-    #[must_use]
-    pub fn part_of(&self, block: BlockNo) -> PartNo {
-        let at = self.parts.partition_point(|part| part.first <= block.0);
-        PartNo(u32::try_from(at.saturating_sub(1)).unwrap_or(0))
-    }
-
-    /// The blocks of `part`.
-    #[must_use]
-    pub fn blocks_of(&self, part: PartNo) -> core::ops::Range<u32> {
-        let at = part.0 as usize;
-        let first = |at: usize| self.parts.get(at).map_or(self.blocks, |part| part.first);
-        first(at)..first(at + 1)
-    }
 }
 
 /// Something for the caller to do.
@@ -140,9 +107,9 @@ pub enum Transmit {
     /// These bytes.
     Bytes(Vec<u8>),
     /// A header and a payload that is shared.
-    Shared([u8; HEADER_LEN], Arc<[u8]>),
+    Shared(Header, Arc<[u8]>),
     /// A header and the payload of an entry of the ring.
-    Entry([u8; HEADER_LEN], EntryId),
+    Entry(Header, EntryId),
 }
 
 /// A part of the manifest that is kept for the downstream.

@@ -5,7 +5,7 @@ mod cases;
 use super::*;
 use crate::control::{LinkSpec, LinkState};
 use crate::feed::{BlockFrame, Feed, FeedOrder, FeedTransmit, Source};
-use crate::frame::Kind;
+use crate::frame::{HEADER_LEN, Kind};
 use crate::link::refusal;
 use crate::reason::{Phase, Reason, Verified};
 use crate::units::LinkKey;
@@ -228,8 +228,8 @@ impl World {
                 moved = true;
                 let (header, payload) = match &transmit {
                     Transmit::Bytes(bytes) => split(bytes),
-                    Transmit::Shared(header, bytes) => (Header::parse(header).unwrap(), bytes.to_vec()),
-                    Transmit::Entry(header, _) => (Header::parse(header).unwrap(), Vec::new()),
+                    Transmit::Shared(header, bytes) => (*header, bytes.to_vec()),
+                    Transmit::Entry(header, _) => (*header, Vec::new()),
                 };
                 if !self.cut.contains(&(at + 1)) {
                     self.deliver_down(at + 1, header, payload);
