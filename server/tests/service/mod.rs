@@ -1,7 +1,7 @@
 //! The service itself, without a front end: several deployments of several images behind one port, with agents that receive them.
 #![expect(clippy::unwrap_used, reason = "what fails in a test should stop it")]
 
-use crate::support::{Agent, make_image};
+use crate::support::{Agent, free_port, make_image};
 use slidecast_image::Image;
 use slidecast_proto::approval::{Approval, Identity};
 use slidecast_proto::control::{Prepare, ToAgent};
@@ -15,7 +15,6 @@ use slidecast_server::clock::Clock;
 use slidecast_server::nic::Nics;
 use slidecast_server::service::{Command, Event, Finished, Front, Handle, Service, ServiceConfig, Sockets, Start};
 use slidecast_server::view::Facts;
-use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -46,7 +45,7 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let secret = SecretKey::generate().unwrap();
         let public = secret.public();
         let service = Service::new(ServiceConfig {

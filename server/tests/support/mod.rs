@@ -7,9 +7,10 @@ pub(crate) use agent::Agent;
 
 use slidecast_image::{CreateOptions, create};
 use slidecast_proto::noise::PublicKey;
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// A folder with an image of a disk of 24 MiB, half of it random bytes, the rest zeros.
@@ -19,13 +20,22 @@ pub(crate) struct Sandbox {
     pub(crate) port: u16,
 }
 
+/// A port for a server, below those that the kernel gives to outgoing connections: one of another test could take it in between.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test programs that run at once begin at different places.
+    let first = std::process::id() % 40 * 500;
+    (0..500)
+        .map(|_| 10_000 + u16::try_from(first).unwrap() + NEXT.fetch_add(1, Ordering::Relaxed) % 500)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok() && UdpSocket::bind(("0.0.0.0", *port)).is_ok())
+        .unwrap()
+}
+
 impl Sandbox {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let image = make_image(dir.path(), "base", 0);
-        // Free now; nobody else on this machine picks ports from the dynamic range by hand.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { dir, image, port }
+        Self { dir, image, port: free_port() }
     }
 
     pub(crate) fn deploy(&self, args: &[&str]) -> Running {
