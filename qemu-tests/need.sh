@@ -36,6 +36,8 @@ package_of() {
         lvm) echo lvm2 ;;
         mkfs.btrfs | btrfs) echo btrfs-progs ;;
         mkfs.xfs | xfs_db) echo xfsprogs ;;
+        mkfs.exfat) echo exfatprogs ;;
+        mount.exfat-fuse) echo exfat-fuse ;;
         mcopy | mmd) echo mtools ;;
         dnsmasq) echo dnsmasq-base ;;
         */undionly.kpxe | */snponly.efi) echo ipxe ;;

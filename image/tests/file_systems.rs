@@ -35,7 +35,7 @@ struct Kind {
     places: &'static [Place],
 }
 
-const KINDS: [Kind; 3] = [
+const KINDS: [Kind; 4] = [
     Kind {
         name: "XFS",
         tools: &["mkfs.xfs", "xfs_repair"],
@@ -59,6 +59,14 @@ const KINDS: [Kind; 3] = [
         mount: "mount",
         check: "e2fsck -fn",
         places: &[Place::LogicalVolume],
+    },
+    Kind {
+        name: "exFAT",
+        tools: &["mkfs.exfat", "fsck.exfat"],
+        make: "mkfs.exfat volume",
+        mount: "mount_exfat() { mount -t exfat $1 $2 || mount.exfat-fuse $1 $2; }; mount_exfat",
+        check: "fsck.exfat -n",
+        places: &[Place::WholeDisk, Place::Partition],
     },
 ];
 

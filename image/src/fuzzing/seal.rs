@@ -5,7 +5,7 @@ use crate::be;
 use crate::format::{FOOTER_BYTES, SUPERBLOCK_BYTES, Section};
 use crate::le::{u16_at, u32_at, u64_at};
 use crate::source::ReadAt as _;
-use crate::used::{crc32c, lvm_sum, md_sum};
+use crate::used::{boot_sum_of_exfat, crc32c, lvm_sum, md_sum};
 use slidecast_proto::units::Hash;
 
 /// The checksums of the primary header of a GPT and of its entries.
@@ -111,6 +111,19 @@ pub(super) fn btrfs(disk: &mut SparseDisk<'_>) {
         if found && disk.read_at(at, &mut raw).is_ok() {
             disk.put(at, &(!crc32c(!0, &raw[32..])).to_le_bytes());
         }
+    }
+}
+
+/// The checksum of the boot region of exFAT.
+pub(super) fn exfat(disk: &mut SparseDisk<'_>) {
+    let mut region = [0; 12 * 4096];
+    if disk.read_at(0, &mut region[..512]).is_err() {
+        return;
+    }
+    let sector = 1 << region[108].clamp(9, 12);
+    if disk.read_at(0, &mut region[..12 * sector]).is_ok() {
+        let sum = boot_sum_of_exfat(&region[..11 * sector]).to_le_bytes();
+        disk.put(11 * sector as u64, &sum.repeat(sector / 4));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The readers one by one, for the fuzz targets: a disk chooses its reader by its signatures, a target by its name.
 
 use super::volume::Volume;
-use super::{btrfs, ext, fat, lvm, md, ntfs, swap, xfs};
+use super::{btrfs, exfat, ext, fat, lvm, md, ntfs, swap, xfs};
 use crate::source::ReadAt;
 use core::ops::Range;
 
@@ -24,12 +24,14 @@ pub enum FileSystem {
     Xfs,
     /// btrfs.
     Btrfs,
+    /// exFAT.
+    Exfat,
 }
 
 impl FileSystem {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Ext, Self::Fat, Self::Ntfs, Self::Swap, Self::Lvm, Self::Md, Self::Xfs, Self::Btrfs];
+    pub const ALL: [Self; 9] =
+        [Self::Ext, Self::Fat, Self::Ntfs, Self::Swap, Self::Lvm, Self::Md, Self::Xfs, Self::Btrfs, Self::Exfat];
 }
 
 /// The free bytes of a volume that is all of `source`; `None` where it is kept as a whole.
@@ -45,6 +47,7 @@ pub(crate) fn unused_of(kind: FileSystem, source: &dyn ReadAt, bytes: u64) -> Op
         FileSystem::Md => md::READER,
         FileSystem::Xfs => xfs::READER,
         FileSystem::Btrfs => btrfs::READER,
+        FileSystem::Exfat => exfat::READER,
     };
     let unused = (reader.unused)(&volume, &head);
     Some(unused.ok()?.ranges().to_vec())

@@ -13,6 +13,7 @@ mod bitmap;
 mod btrfs;
 #[cfg(any(fuzzing, test))]
 mod each;
+mod exfat;
 mod ext;
 mod ext_sums;
 mod fat;
@@ -37,6 +38,8 @@ mod tests;
 pub use each::FileSystem;
 #[cfg(any(fuzzing, test))]
 pub(crate) use each::unused_of;
+#[cfg(any(fuzzing, test))]
+pub(crate) use exfat::boot_sum as boot_sum_of_exfat;
 pub(crate) use ext_sums::crc32c;
 #[cfg(any(fuzzing, test))]
 pub(crate) use lvm::sum as lvm_sum;

@@ -1,7 +1,7 @@
 //! The readers of used space: one row for each family of file systems.
 
 use super::volume::{Kept, Unused, Volume};
-use super::{btrfs, ext, fat, lvm, md, ntfs, swap, xfs};
+use super::{btrfs, exfat, ext, fat, lvm, md, ntfs, swap, xfs};
 
 /// How the free space of one family of file systems is found. Another family is a new file with such a row.
 #[derive(Debug)]
@@ -13,5 +13,14 @@ pub(super) struct Reader {
 }
 
 /// All that is read. Whatever else is recognised ([`sniff`](super::sniff)) is kept as a whole.
-pub(super) const READERS: &[Reader] =
-    &[ext::READER, fat::READER, ntfs::READER, swap::READER, lvm::READER, md::READER, xfs::READER, btrfs::READER];
+pub(super) const READERS: &[Reader] = &[
+    ext::READER,
+    fat::READER,
+    ntfs::READER,
+    swap::READER,
+    lvm::READER,
+    md::READER,
+    xfs::READER,
+    btrfs::READER,
+    exfat::READER,
+];

@@ -19,7 +19,6 @@ const FOREIGN: &[(&str, usize, &[u8])] = &[
     ("squashfs", 0, b"hsqs"),
     ("BlueStore", 0, b"bluestore block device"),
     ("BitLocker", 3, b"-FVE-FS-"),
-    ("exFAT", 3, b"EXFAT   "),
     ("ReFS", 3, b"ReFS\0\0\0\0"),
     ("APFS", 32, b"NXSB"),
     ("HFS+", 1024, b"H+\0\x04"),

@@ -1,6 +1,7 @@
 //! The readers against the programs that made the file systems.
 
 mod btrfs;
+mod exfat;
 mod ext;
 mod fat;
 mod flips;

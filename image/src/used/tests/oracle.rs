@@ -1,7 +1,7 @@
 //! File systems in files, filled by the programs that know them.
 
 use crate::source::{DiskSource, RawDisk, ReadAt};
-use crate::testing::{LoopDevice, run, succeeds};
+use crate::testing::{LoopDevice, run, succeeds, tool};
 use crate::used::sniff::Signs;
 use crate::used::volume::{Kept, Volume};
 use core::ops::Range;
@@ -140,7 +140,13 @@ impl Mounted {
         let at = tempfile::tempdir().unwrap();
         let device = LoopDevice::new(path, 512)?;
         let options = format!("noatime,{options}");
-        if !succeeds("mount", ["-o", options.trim_end_matches(','), device.path(), at.path().to_str()?]) {
+        let options = options.trim_end_matches(',');
+        let folder = at.path().to_str()?;
+        // For exFAT there is a driver outside of the kernel, too.
+        let mounts = succeeds("mount", ["-o", options, device.path(), folder])
+            || (tool("mount.exfat-fuse").is_some()
+                && succeeds("mount.exfat-fuse", [device.path(), folder, "-o", options]));
+        if !mounts {
             println!("SKIPPED: cannot mount {}", path.display());
             return None;
         }
