@@ -96,7 +96,7 @@ fn past() {
         assert!(kinds.iter().all(|kind| kind == table || (table == "gpt" && kind == "PMBR")), "{kinds:?}");
         assert!(!kinds.is_empty());
         // Whatever a program looks for: nothing of the labels is there, up to the backup GPT.
-        let end = fs::read(&file).unwrap().split_off((bytes - 512 * 1024) as usize);
+        let end = fs::read(&file).unwrap().split_off(usize::try_from(bytes - 512 * 1024).unwrap());
         assert!(end[..end.len() - 33 * 512].iter().all(|byte| *byte == 0));
         if table == "gpt" {
             assert!(tool::run("sgdisk", ["-v", &text(&to)]).unwrap().contains("No problems found"));
