@@ -21,12 +21,6 @@ const USER_TIMEOUT: Duration = Duration::from_secs(5);
 const WAKE_AT: usize = 64 << 10;
 /// How often a socket is looked at in which less than that may lie: as often as neighbours say that they live.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// An acknowledgement that came within this time shows that the kernel at the other end lives.
-pub const LIVELY: Duration = Duration::from_secs(1);
-/// The same when it is the first second of silence that is to be explained: what is lost is sent again, and a full window is looked
-/// at again, after 200, 600 and 1400 ms (RFC 6298 with Linux's least time-out).
-pub const LIVELY_OF_LATE: Duration = Duration::from_millis(650);
-
 /// The word of `struct tcp_info` that has the milliseconds since the last acknowledgement.
 const LAST_ACK: usize = offset_of!(libc::tcp_info, tcpi_last_ack_recv) / size_of::<u32>();
 
@@ -211,6 +205,12 @@ impl Conn {
         self.writable && self.writer.is_idle()
     }
 
+    /// Whether nothing is on its way out.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.writer.is_idle()
+    }
+
     /// Takes the next frame. The last one must be out.
     pub fn start(&mut self, frame: Outgoing) {
         self.writer.start(frame);
@@ -244,6 +244,8 @@ mod tests {
     use slidecast_proto::frame::{Header, Kind};
     use slidecast_proto::units::DeploymentId;
     use std::io::Write;
+
+    const LIVELY: Duration = Duration::from_secs(1);
 
     #[test]
     fn the_kernel_of_a_program_that_reads_nothing_still_acknowledges() {

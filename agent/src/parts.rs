@@ -41,6 +41,12 @@ impl Parts {
         &self.header
     }
 
+    /// The same, for the engine.
+    #[must_use]
+    pub(crate) fn shared_header(&self) -> Arc<ManifestHeader> {
+        Arc::clone(&self.header)
+    }
+
     /// Keeps a part.
     pub(crate) fn insert(&mut self, no: PartNo, part: Arc<Part>) {
         let first = part.first().0;

@@ -1,8 +1,8 @@
-//! One deployment on this node: from the server's order to prepare until the last word.
+//! One deployment on this node: the ring, the two connections and the disk around the machine that decides
+//! (`slidecast_proto::run`).
 //!
-//! Decisions are made by the machine of the chain position ([`Node`]) and by the disk engine. This brings the two together
-//! with the ring and the two connections: payloads go from the upstream's socket into the ring, from there to the
-//! downstream's socket and to the engine, and their space is free when the machine says so.
+//! Payloads go from the upstream's socket into the ring, from there to the downstream's socket and to the engine, and their space is
+//! free when the machine lets go of them.
 
 mod compare;
 mod disk;
@@ -12,7 +12,7 @@ mod tests;
 
 use crate::agent::follow_links;
 use crate::cli::Exit;
-use crate::conn::{Conn, LIVELY, LIVELY_OF_LATE};
+use crate::conn::Conn;
 use crate::disk::{Engine, Stopping};
 use crate::event_loop::{DOWNSTREAM, UPSTREAM};
 use crate::parts::Parts;
@@ -21,28 +21,18 @@ use crate::target::{OpenTarget, plain};
 use compare::Compared;
 use mio::event::Event;
 use mio::{Registry, Waker};
-use slidecast_proto::book::EntryId;
-use slidecast_proto::control::{Disk, Join, LinkEvent, LinkState, Prepare, Ready, Refused, Side, ToServer};
+use slidecast_proto::control::{Disk, Join, Prepare, Ready, Refused, Side, ToServer};
 use slidecast_proto::frame::Header;
 use slidecast_proto::link::LinkFault;
-use slidecast_proto::node::{Act, Candidate, Node, NodeConfig, Transmit};
+use slidecast_proto::node::Candidate;
 use slidecast_proto::quantity::Bytes;
 use slidecast_proto::reason::{EndState, Reason};
-use slidecast_proto::schedule::Comparing;
+use slidecast_proto::run::{Run as Machine, RunAct, RunConfig, TURN};
 use slidecast_proto::selector::{Selector, choose};
 use slidecast_proto::units::{DeploymentId, NodeId, Time};
 use slidecast_proto::visit::Task;
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How often what was sent may free more to send before the sockets have their turn again.
-const TURNS: usize = 4;
-/// How often the server is told how far the node is.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// How many messages wait for a server that is not there.
-const OUTBOX: usize = 256;
 
 /// What a node brings to a deployment.
 #[derive(Debug)]
@@ -64,47 +54,20 @@ pub struct Resources<'a> {
 /// One deployment.
 #[derive(Debug)]
 pub struct Run {
-    prepare: Prepare,
-    node: Node,
+    machine: Machine<Span>,
     ring: Ring,
-    /// Payloads by entry, oldest first.
-    spans: VecDeque<(EntryId, Span)>,
-    disk: DiskState,
-    /// What is known of the target's old content.
-    comparing: Comparing,
+    /// The target, until the engine has it.
+    target: Option<OpenTarget>,
+    engine: Option<Engine>,
+    /// The disk has failed, and may not be closed yet.
+    stopping: Option<Stopping>,
+    /// How the comparison with the target's old content went.
     compared: Compared,
     parts: Option<Parts>,
     upstream: Option<Conn>,
-    upstream_address: Option<IpAddr>,
-    downstream: Option<Downstream>,
-    outbox: VecDeque<ToServer>,
-    report_at: Time,
-    joined: bool,
-    /// There is more to do without waiting for anything.
-    more: bool,
+    downstream: Option<Conn>,
     card: Option<String>,
     waker: Arc<Waker>,
-}
-
-/// The connection down the chain.
-#[derive(Debug)]
-struct Downstream {
-    conn: Conn,
-    /// The try that is being made, and when it is given up.
-    connecting: Option<(u64, Time)>,
-    /// What is on its way out; the machine is told when it is out.
-    sending: Option<Transmit>,
-}
-
-/// The target, from opened to ended.
-#[derive(Debug)]
-enum DiskState {
-    /// Nothing was written yet.
-    Open(Option<OpenTarget>),
-    /// The engine writes.
-    Engine(Engine),
-    /// It failed, and may not be closed yet.
-    Gone(Option<Stopping>),
 }
 
 impl Run {
@@ -131,11 +94,17 @@ impl Run {
             .map_err(|error| refused(Reason::MemoryShort, error.to_string()))?;
         let target = OpenTarget::open(disk, prepare.disk_bytes, prepare.sector)
             .map_err(|error| refused(error.fault.reason(), error.to_string()))?;
-        let comparing = Comparing::new(compare::front(&target, prepare.root), prepare.fresh, prepare.free);
         let facts = target.facts();
         let describe = describe(disk);
         let (size, target_path) = (Bytes(prepare.disk_bytes), &facts.path);
         log::info!("deployment {deployment}: {} ({size}) to {target_path} ({describe})", prepare.image);
+        let config = RunConfig {
+            node: resources.node,
+            ring: ring.capacity() as u64,
+            front: compare::front(&target, prepare.root),
+            turn: TURN,
+        };
+        let machine = Machine::new(prepare, config, now);
         let ready = Ready {
             deployment,
             target: facts.path.clone(),
@@ -143,32 +112,19 @@ impl Run {
             bytes: facts.bytes,
             rotational: facts.rotational,
             direct: facts.direct,
-            comparable: comparing.is_worth_it(),
+            comparable: machine.is_comparable(),
             ring: ring.capacity() as u64,
-        };
-        let config = NodeConfig {
-            id: resources.node,
-            deployment,
-            root: prepare.root,
-            ring: ring.capacity() as u64,
-            verify: prepare.verify,
         };
         let run = Self {
-            prepare,
-            node: Node::new(config, now),
+            machine,
             ring,
-            spans: VecDeque::new(),
-            disk: DiskState::Open(Some(target)),
-            comparing,
+            target: Some(target),
+            engine: None,
+            stopping: None,
             compared: Compared::default(),
             parts: None,
             upstream: None,
-            upstream_address: None,
             downstream: None,
-            outbox: VecDeque::new(),
-            report_at: now,
-            joined: false,
-            more: false,
             card: resources.card.map(str::to_owned),
             waker: Arc::clone(&resources.waker),
         };
@@ -184,9 +140,9 @@ impl Run {
     /// How it would end if it ended now.
     #[must_use]
     pub fn exit(&self) -> Exit {
-        match (self.node.ended(), &self.disk) {
-            (Some(EndState::Done | EndState::Written), _) => Exit::Done,
-            (_, DiskState::Open(_)) => Exit::NotStarted,
+        match self.machine.ended() {
+            Some(EndState::Done | EndState::Written) => Exit::Done,
+            _ if self.machine.is_untouched() => Exit::NotStarted,
             _ => Exit::Failed,
         }
     }
@@ -194,17 +150,13 @@ impl Run {
     /// Lets go of everything. What is not complete stays marked.
     #[must_use]
     pub fn stop(self) -> Option<Stopping> {
-        match self.disk {
-            DiskState::Engine(engine) => Some(engine.stop()),
-            DiskState::Gone(stopping) => stopping,
-            DiskState::Open(_) => None,
-        }
+        self.engine.map(Engine::stop).or(self.stopping)
     }
 
     /// Where the upstream calls from, if it is another node.
     #[must_use]
     pub fn upstream_address(&self) -> Option<IpAddr> {
-        self.upstream_address
+        self.machine.upstream_address()
     }
 
     /// A caller said this first: whether it may be the upstream that was announced. `nonce` must be fresh random bytes.
@@ -218,19 +170,19 @@ impl Run {
         nonce: [u8; 16],
         now: Time,
     ) -> Result<Candidate, LinkFault> {
-        self.node.on_hello(header, payload, nonce, now)
+        self.machine.on_hello(header, payload, nonce, now)
     }
 
     /// A caller has proven that it is the upstream: its connection takes the place of the present one.
     pub fn on_proven(&mut self, mut conn: Conn, candidate: Candidate, registry: &Registry, now: Time) {
-        if let Err(fault) = self.node.adopt(candidate) {
+        if let Err(fault) = self.machine.on_proven(candidate) {
             log::debug!("upstream link: {fault}");
             return;
         }
         conn.reader().trust();
         match conn.reregister(registry, UPSTREAM) {
             Ok(()) => self.upstream = Some(conn),
-            Err(error) => self.lose(Side::Upstream, &LinkFault::Broken(plain(&error)), now),
+            Err(error) => self.machine.on_lost(Side::Upstream, &LinkFault::Broken(plain(&error)), now),
         }
     }
 
@@ -238,134 +190,68 @@ impl Run {
     pub fn on_event(&mut self, event: &Event) {
         match event.token() {
             UPSTREAM => self.upstream.iter_mut().for_each(|conn| conn.on_event(event)),
-            DOWNSTREAM => self.downstream.iter_mut().for_each(|down| down.conn.on_event(event)),
+            DOWNSTREAM => self.downstream.iter_mut().for_each(|conn| conn.on_event(event)),
             _ => {}
         }
     }
 
     /// Moves everything as far as it goes now.
     pub fn advance(&mut self, registry: &Registry, now: Time) {
+        self.carry_out(registry, now);
         self.hear_disk();
-        self.connected(now);
-        self.conn(Side::Upstream).into_iter().for_each(|conn| conn.look_again(now));
+        self.hear_dialed(now);
+        self.upstream.iter_mut().for_each(|conn| conn.look_again(now));
         self.receive(Side::Upstream, registry, now);
         self.receive(Side::Downstream, registry, now);
-        self.node.on_time(now);
-        self.more = true;
-        for _ in 0..TURNS {
+        self.machine.on_time(now);
+        loop {
             self.carry_out(registry, now);
-            if !(self.transmit_upstream(now) | self.transmit_downstream(now)) {
-                self.more = false;
+            let moved = self.transmit(Side::Upstream, now) | self.transmit(Side::Downstream, now);
+            if !self.machine.goes_on(moved) {
                 break;
             }
         }
-        if self.joined && self.report_at <= now {
-            self.report_at = now.after(REPORT_EVERY);
-            let written = self.written_bytes();
-            let progress = self.node.progress(written);
-            self.tell(ToServer::Progress(progress));
-        }
+        let written = self.engine.as_ref().map_or(0, Engine::written_bytes);
+        self.machine.report(written, now);
     }
 
     /// When [`Run::advance`] must be called at the latest.
     #[must_use]
     pub fn deadline(&self) -> Time {
-        let connections = self.upstream.iter().chain(self.downstream.iter().map(|down| &down.conn));
-        if self.more || connections.into_iter().any(Conn::can_receive) {
-            return Time::default();
-        }
-        let mut deadline = self.node.deadline();
-        if self.joined {
-            deadline = deadline.min(self.report_at);
-        }
-        if let Some(Downstream { connecting: Some((_, until)), .. }) = &self.downstream {
-            deadline = deadline.min(*until);
-        }
-        deadline
+        let mut connections = self.upstream.iter().chain(&self.downstream);
+        if connections.any(Conn::can_receive) { Time::default() } else { self.machine.deadline() }
     }
 
-    fn tell(&mut self, message: ToServer) {
-        if let ToServer::Ended(ended) = &message {
-            match ended.state {
-                EndState::Failed => log::error!("{}: {}", ended.reason, ended.detail),
-                state => log::info!(
-                    "{state}: {} blocks written, {} kept, read-back {}",
-                    ended.blocks_written,
-                    ended.blocks_kept,
-                    ended.verified
-                ),
-            }
-        }
-        // A report that is late is of no use, but every other word is.
-        if self.outbox.len() >= OUTBOX {
-            self.outbox.retain(|waiting| !matches!(waiting, ToServer::Progress(_)));
-        }
-        if self.outbox.len() < OUTBOX {
-            self.outbox.push_back(message);
-        }
-    }
-
-    /// A neighbour that is silent may be dead, cut off or stopped: its kernel knows.
-    fn explain_silence(&mut self, message: &mut ToServer) {
-        let ToServer::Link(LinkEvent { side, state, reason, detail, .. }) = message else { return };
-        let silent = match *state {
-            LinkState::Suspect => *reason != Reason::LinkCorrupt,
-            state => (state, *reason) == (LinkState::Down, Reason::TimedOut),
-        };
-        if !silent {
-            return;
-        }
-        let within = if *state == LinkState::Suspect { LIVELY_OF_LATE } else { LIVELY };
-        let acknowledged = self.conn(*side).and_then(|conn| conn.is_acknowledged(within));
-        detail.push_str(silence(acknowledged));
-        if acknowledged == Some(false) {
-            *reason = Reason::TimedOut;
-        }
-    }
-
-    /// Does what the machine asks for.
-    fn carry_out(&mut self, registry: &Registry, now: Time) {
-        while let Some(act) = self.node.poll() {
-            let result = match act {
-                Act::Connect { attempt, address } => {
-                    self.connect(attempt, address, registry, now);
-                    Ok(())
-                }
-                Act::Close(side) => {
-                    self.drop_conn(side);
-                    Ok(())
-                }
-                Act::UseManifest(bytes) => self.use_manifest(&bytes),
-                Act::UsePart(no, bytes) => self.use_part(no, &bytes),
-                Act::Write(id, header) => {
-                    self.write(id, &header);
-                    Ok(())
-                }
-                Act::Release(id) => {
-                    while self.spans.front().is_some_and(|(oldest, _)| *oldest <= id) {
-                        self.spans.pop_front();
-                    }
-                    Ok(())
-                }
-                Act::FinishDisk => {
-                    self.comparing.end();
-                    self.compared.end();
-                    if let DiskState::Engine(engine) = &self.disk {
-                        engine.finish();
-                    }
-                    Ok(())
-                }
-                Act::Tell(mut message) => {
-                    self.explain_silence(&mut message);
-                    if let ToServer::Link(LinkEvent { side, state: LinkState::Up, .. }) = &message {
-                        self.conn(*side).into_iter().for_each(|conn| conn.reader().trust());
-                    }
-                    self.tell(message);
-                    Ok(())
-                }
+    /// Does what the machine asks for: after an order, before anything else is brought to it.
+    pub(crate) fn carry_out(&mut self, registry: &Registry, now: Time) {
+        loop {
+            let (upstream, downstream) = (&self.upstream, &self.downstream);
+            let acknowledged = |side: Side, within| {
+                let conn = if side == Side::Upstream { upstream } else { downstream };
+                conn.as_ref().and_then(|conn| conn.is_acknowledged(within))
             };
-            if let Err(fault) = result {
-                self.lose(Side::Upstream, &fault, now);
+            let Some(act) = self.machine.poll(acknowledged, now) else { return };
+            match act {
+                RunAct::Dial(address) => self.dial(address, registry, now),
+                RunAct::Hangup(side, fault) => {
+                    if let Some(fault) = fault {
+                        log::debug!("{side} link: {fault}");
+                    }
+                    *self.conn(side) = None;
+                }
+                RunAct::Trust(side) => self.conn(side).iter_mut().for_each(|conn| conn.reader().trust()),
+                RunAct::UseManifest(bytes) => self.use_manifest(&bytes, now),
+                RunAct::StartDisk => self.start_disk(),
+                RunAct::UsePart(no, bytes, of) => self.use_part(no, &bytes, of, now),
+                RunAct::Compare { no, bytes, sampled } => self.compare(no, &bytes, sampled),
+                RunAct::BeginDisk => self.begin_disk(),
+                RunAct::Write(header, payload) => self.write(&header, payload),
+                RunAct::FinishDisk => {
+                    self.compared.end();
+                    self.engine.iter().for_each(Engine::finish);
+                }
+                RunAct::StopDisk => self.stopping = self.engine.take().map(Engine::stop),
+                RunAct::Settled(blocks) => self.parts.iter_mut().for_each(|parts| parts.settle(&blocks)),
             }
         }
     }
@@ -373,15 +259,15 @@ impl Run {
 
 impl Task for Run {
     fn deployment(&self) -> DeploymentId {
-        self.prepare.deployment
+        self.machine.deployment()
     }
 
     fn is_joined(&self) -> bool {
-        self.joined
+        self.machine.is_joined()
     }
 
     fn ended(&self) -> Option<EndState> {
-        self.node.ended()
+        self.machine.ended()
     }
 
     fn on_join(&mut self, join: &Join, now: Time) {
@@ -393,39 +279,19 @@ impl Task for Run {
         let Join { position, chain_len, chain, epoch, pass, .. } = join;
         log::debug!("chain {chain}, epoch {epoch}, pass {pass}");
         log::info!("position {position} of {chain_len}: from {upstream}, on to {downstream}");
-        let from_node = join.upstream.node != NodeId::SERVER;
-        self.upstream_address = from_node.then(|| join.upstream.address.ip().to_canonical());
-        self.joined = true;
-        self.report_at = now;
-        self.node.on_join(join, now);
-        self.begin_if_due();
+        self.machine.on_join(join, now);
     }
 
     fn on_server_back(&mut self) {
-        self.node.on_server_back();
-    }
-
-    fn poll_message(&mut self) -> Option<ToServer> {
-        self.outbox.pop_front()
+        self.machine.on_server_back();
     }
 
     fn fail(&mut self, reason: Reason, detail: &str) {
-        self.node.on_disk_failed(reason, detail);
-        while let Some(act) = self.node.poll() {
-            if let Act::Tell(message) = act {
-                self.tell(message);
-            }
-        }
-        self.stop_disk();
+        self.machine.fail(reason, detail);
     }
-}
 
-/// What can be told of the machine behind a link that fell silent.
-fn silence(acknowledged: Option<bool>) -> &'static str {
-    match acknowledged {
-        Some(true) => ", though its kernel answers: the agent there is stopped or stuck",
-        Some(false) => ", and its kernel answers nothing: no power, no link, or what is sent gets lost",
-        None => "",
+    fn poll_message(&mut self) -> Option<ToServer> {
+        self.machine.poll_message()
     }
 }
 

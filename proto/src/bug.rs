@@ -76,6 +76,12 @@ pub enum Bug {
     ImpatientNode,
     /// A silent server is never found out.
     ServerSilenceUnseen,
+    /// A frame counts as sent when it is begun.
+    SentWhenStarted,
+    /// A node says nothing of how far it is.
+    ReportForgotten,
+    /// The disk is not started when the manifest comes.
+    DiskNotStarted,
     /// Sector 0 is written before the tables are flushed.
     TablesUnflushed,
     /// Blocks are written before the wiped head is flushed.
@@ -141,6 +147,9 @@ mod switch {
             Self::RecapForgotten,
             Self::ImpatientNode,
             Self::ServerSilenceUnseen,
+            Self::SentWhenStarted,
+            Self::ReportForgotten,
+            Self::DiskNotStarted,
             Self::TablesUnflushed,
             Self::WipeUnflushed,
             Self::OldHeadStays,

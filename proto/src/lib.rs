@@ -25,6 +25,7 @@ pub mod noise;
 pub mod plan;
 pub mod quantity;
 pub mod reason;
+pub mod run;
 pub mod schedule;
 pub mod selector;
 pub mod set;

@@ -25,7 +25,7 @@ fn an_agent_gets_every_block_once_and_the_report_says_done() {
     let (prepare, join) = agent.join();
     let received = agent.receive(&prepare, &join, ALL).unwrap();
     assert!(received.blocks.is_full());
-    agent.finish(&prepare, &join, &received);
+    agent.finish();
     drop(agent);
     let (code, out, err) = server.end();
     assert_eq!(code, 0, "{out}{err}");
@@ -70,8 +70,8 @@ fn a_report_that_cannot_be_written_at_the_end_is_said_also_when_all_went_well() 
     let server = sandbox.deploy(&["--wait-for", "1", "--report", "/dev/full"]);
     let mut agent = Agent::connect(sandbox.port, Some(sandbox.server_key())).unwrap();
     let (prepare, join) = agent.join();
-    let received = agent.receive(&prepare, &join, ALL).unwrap();
-    agent.finish(&prepare, &join, &received);
+    agent.receive(&prepare, &join, ALL).unwrap();
+    agent.finish();
     drop(agent);
     let (code, _, err) = server.end();
     assert_eq!(code, 0, "{err}");
@@ -159,8 +159,8 @@ fn strangers_and_misfits_get_one_line_and_disturb_nobody() {
 
     let mut agent = Agent::connect(sandbox.port, Some(sandbox.server_key())).unwrap();
     let (prepare, join) = agent.join();
-    let received = agent.receive(&prepare, &join, ALL).unwrap();
-    agent.finish(&prepare, &join, &received);
+    agent.receive(&prepare, &join, ALL).unwrap();
+    agent.finish();
     drop(agent);
     let (code, out, err) = server.end();
     assert_eq!(code, 0, "{out}{err}");

@@ -3,17 +3,16 @@
 //! Left out: discovery (the server's address is known), the Noise handshake, log lines, signals.
 
 use crate::core::Core;
-use crate::disk::{DiskPlan, Platter};
+use crate::disk::Platter;
 use crate::image::Image;
 use crate::network::{CALLER, ConnId, Frame, HostNo, SERVER};
 use crate::queue::{DiskOp, Event};
+use crate::quirks::{self, Quirks};
 use crate::run::Run;
-use slidecast_proto::control::{
-    Abort, Card, Finish, HOLD, Hello, Join, LinkEvent, LinkState, Prepare, Ready, Side, ToAgent, ToServer,
-};
+use crate::scenario::NodePlan;
+use slidecast_proto::control::{Card, HOLD, Hello, Join, Prepare, Ready, ToAgent, ToServer};
 use slidecast_proto::plan::CardId;
-use slidecast_proto::reason::{Reason, Then};
-use slidecast_proto::schedule::Comparing;
+use slidecast_proto::run::RunConfig;
 use slidecast_proto::units::{DeploymentId, Time};
 use slidecast_proto::visit::{ControlClock, Task, Visit, VisitAct, VisitConfig};
 use std::net::{IpAddr, Ipv4Addr};
@@ -38,19 +37,6 @@ struct Control {
     clock: ControlClock,
 }
 
-/// What is wrong with an agent that runs.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Quirks {
-    /// It never says how far it is.
-    pub mute: bool,
-    /// It gives no credit.
-    pub stuck: bool,
-    /// It says so many times more that its downstream link broke, which is not so.
-    pub false_downs: u32,
-    /// When it says so next.
-    pub false_at: Time,
-}
-
 /// One agent and its node.
 #[derive(Debug)]
 pub struct Agent {
@@ -58,6 +44,7 @@ pub struct Agent {
     card: u32,
     mbits: u32,
     ring: u64,
+    turn: u64,
     /// Counts processes and runs, so that what was meant for an older one is dropped.
     runs: u64,
     boot: [u8; 16],
@@ -75,18 +62,23 @@ pub struct Agent {
     pub quirks: Quirks,
     /// The last orders, for faults.
     joins: Vec<Join>,
+    /// The deployment that it was told to prepare last.
+    newest: Option<DeploymentId>,
+    /// The last orders of the run before.
+    past: Vec<Join>,
     timer: Time,
 }
 
 impl Agent {
     /// A node without power.
     #[must_use]
-    pub fn new(index: usize, card: u32, mbits: u32, ring: u64, image: &Image, disk: DiskPlan) -> Self {
+    pub fn new(index: usize, plan: &NodePlan, image: &Image) -> Self {
         Self {
             index,
-            card,
-            mbits,
-            ring,
+            card: plan.card,
+            mbits: plan.mbits,
+            ring: plan.ring,
+            turn: plan.turn,
             runs: 0,
             boot: [0; 16],
             alive: false,
@@ -94,9 +86,11 @@ impl Agent {
             visit: None,
             search_at: Time(0),
             opening: None,
-            platter: Platter::new(image, disk),
+            platter: Platter::new(image, plan.disk.clone()),
             quirks: Quirks::default(),
             joins: Vec::new(),
+            newest: None,
+            past: Vec::new(),
             timer: NEVER,
         }
     }
@@ -186,6 +180,7 @@ impl Agent {
         self.runs += 1;
         (self.control, self.visit, self.opening, self.search_at) = (None, None, None, Time(0));
         self.joins.clear();
+        self.past.clear();
         self.timer = NEVER;
     }
 
@@ -280,25 +275,18 @@ impl Agent {
         }
     }
 
-    /// An order comes late: a place that was given before, or the end of an older deployment.
+    /// An order comes late.
     pub fn stale_order(&mut self, core: &mut Core) {
-        let deployment = DeploymentId([0xEE; 16]);
-        let order = match core.rng.below(3) {
-            0 => ToAgent::Finish(Finish { deployment, then: Then::Hold }),
-            1 => ToAgent::Abort(Abort { deployment, reason: Reason::Aborted, detail: "it is old".to_owned() }),
-            _ => match self.joins.first().cloned() {
-                Some(join) => ToAgent::Join(join),
-                None => return,
-            },
-        };
-        core.note(format_args!("agent {}: an old order comes", self.index));
-        self.obey(order, core);
-        self.advance(core);
+        if let Some(order) = quirks::late_order(self.newest, &self.joins, &self.past, &mut core.rng) {
+            core.note(format_args!("agent {}: an old order comes", self.index));
+            self.obey(order, core);
+            self.advance(core);
+        }
     }
 
     fn obey(&mut self, order: ToAgent, core: &mut Core) {
         if !matches!(order, ToAgent::Heartbeat) {
-            core.note(format_args!("agent {}: obeys {}", self.index, short(&order)));
+            core.note(format_args!("agent {}: obeys {}", self.index, quirks::short(&order)));
         }
         let before = self.run().map(Run::epoch);
         let Some(visit) = &mut self.visit else { return };
@@ -325,6 +313,7 @@ impl Agent {
                 VisitAct::Say(message) => self.report(&message, core),
                 VisitAct::Prepare { prepare, .. } => {
                     self.runs += 1;
+                    self.newest = Some(prepare.deployment);
                     self.opening = Some((self.runs, prepare));
                     core.wake(core.now.after(self.platter.opens_in()), Event::Opened(self.index, self.runs));
                 }
@@ -333,7 +322,7 @@ impl Agent {
                 }
                 VisitAct::Stop(run, _) => {
                     run.stop(core);
-                    self.joins.clear();
+                    self.past = std::mem::take(&mut self.joins);
                 }
                 VisitAct::Leave(_) => {
                     self.visit = None;
@@ -354,17 +343,20 @@ impl Agent {
         let Some((_, prepare)) = self.opening.take_if(|(of, _)| *of == number) else { return };
         let Some(visit) = &mut self.visit else { return };
         let deployment = prepare.deployment;
+        let front = self.platter.front();
+        let config = RunConfig { node: visit.node(), ring: self.ring, front, turn: self.turn };
+        let bytes = prepare.disk_bytes;
+        let run = Run::new(self.index, number, prepare, config, core.now);
         let ready = Ready {
             deployment,
             target: "/dev/sda".to_owned(),
             describe: String::new(),
-            bytes: prepare.disk_bytes,
+            bytes,
             rotational: false,
             direct: true,
-            comparable: Comparing::new(self.platter.front(), prepare.fresh, prepare.free).is_worth_it(),
+            comparable: run.is_comparable(),
             ring: self.ring,
         };
-        let run = Run::new(self.index, number, visit.node(), prepare, self.platter.front(), self.ring, core.now);
         visit.on_prepared(deployment, Ok((run, ready)));
         self.advance(core);
     }
@@ -422,24 +414,13 @@ impl Agent {
         self.say(message, core);
     }
 
-    /// Says that the downstream link broke, if it is one that says so though it is not so.
+    /// Says what is not so, if it is one that does.
     fn complain(&mut self, core: &mut Core) {
         let greeted = self.visit.as_ref().is_some_and(|visit| !visit.awaits_link()) && self.control.is_some();
-        let Some(join) = self.joins.last().filter(|_| greeted && self.quirks.false_downs > 0) else { return };
-        let (Some(down), true) = (&join.downstream, self.quirks.false_at <= core.now) else { return };
-        let event = LinkEvent {
-            deployment: join.deployment,
-            epoch: join.epoch,
-            peer: down.node,
-            side: Side::Downstream,
-            state: LinkState::Down,
-            reason: Reason::DownstreamLost,
-            detail: "connection reset (it was not)".to_owned(),
-        };
-        self.quirks.false_downs -= 1;
-        self.quirks.false_at = core.now.after(Duration::from_millis(100));
-        core.note(format_args!("agent {}: says falsely {event:?}", self.index));
-        self.say(&ToServer::Link(event), core);
+        if greeted && let Some(complaint) = self.joins.last().and_then(|join| self.quirks.complaint(join, core.now)) {
+            core.note(format_args!("agent {}: says falsely {complaint:?}", self.index));
+            self.say(&complaint, core);
+        }
     }
 
     /// One turn of the loop.
@@ -502,19 +483,4 @@ impl Agent {
 /// A Refuse frame of a node that has no deployment.
 fn refuse(why: &str) -> Vec<u8> {
     slidecast_proto::link::refusal(crate::world::DEPLOYMENT, why)
-}
-
-fn short(order: &ToAgent) -> String {
-    match order {
-        ToAgent::Join(join) => {
-            let down = join.downstream.as_ref().map(|spec| spec.node.0);
-            let Join { epoch, pass, chain, position, chain_len, upstream, .. } = join;
-            format!(
-                "join {:#x} pass {pass} chain {chain} {position}/{chain_len} from {} to {down:?}",
-                epoch.0, upstream.node
-            )
-        }
-        ToAgent::Prepare(_) => "prepare".to_owned(),
-        other => format!("{other:?}"),
-    }
 }

@@ -58,6 +58,7 @@ pub fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
         rate: WIRE,
         latency: Duration::from_micros(50),
         ring: 64 << 20,
+        turn: slidecast_proto::run::TURN,
         disk,
         boot: at_ms(0),
     };

@@ -20,6 +20,7 @@ pub mod guilty;
 pub mod image;
 pub mod network;
 pub mod queue;
+pub mod quirks;
 pub mod rng;
 pub mod run;
 pub mod scenario;

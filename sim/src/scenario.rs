@@ -7,6 +7,7 @@ use crate::image::ImagePlan;
 use crate::network::NetworkPlan;
 use crate::rng::Rng;
 use slidecast_proto::reason::Verify;
+use slidecast_proto::run::TURN;
 use slidecast_proto::units::Time;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct NodePlan {
     pub latency: Duration,
     /// The size of its ring in bytes.
     pub ring: u64,
+    /// How many bytes it writes to a neighbour in one turn.
+    pub turn: u64,
     /// Its disk.
     pub disk: DiskPlan,
     /// When it comes.
@@ -130,7 +133,7 @@ impl Scenario {
     /// The run of a seed.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
-        let (mut rng, mut slow_to_open) = (Rng::new(seed, 1), Rng::new(seed, 4));
+        let (mut rng, mut agents) = (Rng::new(seed, 1), Rng::new(seed, 4));
         let (mut held, mut shared) = (Rng::new(seed, 5), Rng::new(seed, 6));
         let fresh = held.chance(20);
         let count = usize::try_from(match rng.below(10) {
@@ -161,7 +164,7 @@ impl Scenario {
             .map(|at| {
                 let slow = if even { 1 } else { rng.between(1, 4) };
                 let disk = DiskPlan {
-                    open: if slow_to_open.chance(20) { MS * slow_to_open.between_u32(0, 6000) } else { Duration::ZERO },
+                    open: if agents.chance(20) { MS * agents.between_u32(0, 6000) } else { Duration::ZERO },
                     write_rate: rate * rng.pick(&[1, 2, 10]) / if even { 1 } else { rng.between(1, 4) },
                     read_rate: rate * rng.pick(&[2, 10]),
                     flush: MS * rng.between_u32(0, 30),
@@ -176,6 +179,7 @@ impl Scenario {
                     rate: rate / slow,
                     latency: Duration::from_micros(rng.between(10, 3000)),
                     ring: u64::from(block) * rng.between(2, 16),
+                    turn: agents.pick(&[TURN, TURN, 100_000, 1]),
                     disk,
                     boot: at_ms(boot),
                 }
@@ -262,6 +266,7 @@ impl Scenario {
             rate,
             latency: Duration::from_micros(100),
             ring: u64::from(self.image.block) * 16,
+            turn: TURN,
             disk,
             boot: at_ms(0),
         };

@@ -89,9 +89,7 @@ impl World {
             queue.push(*at, Event::Fault(index));
         }
         let agents = scenario.nodes.iter().enumerate();
-        let agents = agents
-            .map(|(index, plan)| Agent::new(index, plan.card, plan.mbits, plan.ring, &image, plan.disk.clone()))
-            .collect();
+        let agents = agents.map(|(index, plan)| Agent::new(index, plan, &image)).collect();
         let config = DeploymentConfig {
             prepare: Prepare {
                 deployment: DEPLOYMENT,

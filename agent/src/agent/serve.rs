@@ -118,7 +118,8 @@ impl Agent<'_> {
     /// Lets callers in and moves the run as far as it goes. Gives when this must be done again at the latest.
     fn drive(&mut self, stay: &mut Stay, now: Time) -> Time {
         let server = stay.server.address.ip();
-        let run = stay.visit.task_mut();
+        let mut run = stay.visit.task_mut();
+        run.iter_mut().for_each(|run| run.carry_out(self.events.registry(), now));
         let expected = run.as_ref().and_then(|run| run.upstream_address()).unwrap_or(server);
         let mut deadline = self.receive_callers(run, Some(expected), now);
         if let Some(run) = stay.visit.task_mut() {
@@ -161,8 +162,11 @@ impl Agent<'_> {
                 VisitAct::NotPrepared(deployment) => {
                     log::warn!("order to join deployment {deployment}, which was never prepared");
                 }
-                // The server may not be there to be told.
-                VisitAct::GaveUp(reason, detail) => drop(self.board().inspect(|board| board.fail(reason, detail))),
+                VisitAct::GaveUp(reason, detail) => {
+                    log::error!("{reason}: {detail}");
+                    // The server may not be there to be told.
+                    self.board().inspect(|board| board.fail(reason, detail));
+                }
                 VisitAct::Stop(run, why) => self.stop(run, why),
                 VisitAct::Leave(leave) => return Ok(Some(leave)),
             }
@@ -265,6 +269,15 @@ impl Stay {
     fn say(&mut self, mut message: ToServer, now: Time) {
         if let ToServer::Ended(ended) = &mut message {
             self.explain(ended);
+            match ended.state {
+                EndState::Failed => log::error!("{}: {}", ended.reason, ended.detail),
+                state => log::info!(
+                    "{state}: {} blocks written, {} kept, read-back {}",
+                    ended.blocks_written,
+                    ended.blocks_kept,
+                    ended.verified
+                ),
+            }
         }
         if let Some(board) = &self.board {
             board.on_said(&message, self.visit.task().and_then(Run::blocks));

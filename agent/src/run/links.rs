@@ -1,6 +1,6 @@
 //! The two connections of a run: what comes in, what goes out, and the connection that is being made.
 
-use super::{Downstream, Run, fresh};
+use super::{Run, fresh};
 use crate::conn::Conn;
 use crate::event_loop::DOWNSTREAM;
 use crate::framing::{Arrival, Outgoing, ReadError};
@@ -8,86 +8,57 @@ use crate::target::plain;
 use mio::Registry;
 use slidecast_proto::control::Side;
 use slidecast_proto::link::LinkFault;
-use slidecast_proto::node::{Take, Transmit};
+use slidecast_proto::node::Take;
+use slidecast_proto::run::{RunTransmit, TURN};
 use slidecast_proto::units::Time;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How much is read from a neighbour, and how much is written to one, before anything else has its turn, in bytes.
-const TURN: usize = 2 << 20;
-/// How long the downstream may take to accept a connection.
-const CONNECT_MOST: Duration = Duration::from_secs(2);
 
 impl Run {
-    pub(super) fn conn(&mut self, side: Side) -> Option<&mut Conn> {
+    pub(super) fn conn(&mut self, side: Side) -> &mut Option<Conn> {
         match side {
-            Side::Upstream => self.upstream.as_mut(),
-            Side::Downstream => self.downstream.as_mut().map(|down| &mut down.conn),
+            Side::Upstream => &mut self.upstream,
+            Side::Downstream => &mut self.downstream,
         }
-    }
-
-    pub(super) fn drop_conn(&mut self, side: Side) {
-        match side {
-            Side::Upstream => self.upstream = None,
-            Side::Downstream => self.downstream = None,
-        }
-    }
-
-    /// The connection on `side` is of no more use.
-    pub(super) fn lose(&mut self, side: Side, fault: &LinkFault, now: Time) {
-        log::debug!("{side} link: {fault}");
-        self.drop_conn(side);
-        self.node.on_link_lost(side, fault, now);
     }
 
     /// Whether the connection down the chain that was being made is there.
-    pub(super) fn connected(&mut self, now: Time) {
-        let Some(down) = &mut self.downstream else { return };
-        let Some((attempt, until)) = down.connecting else { return };
-        let fault = match down.conn.is_established() {
+    pub(super) fn hear_dialed(&mut self, now: Time) {
+        let Some(conn) = self.downstream.as_ref().filter(|_| self.machine.is_dialing()) else { return };
+        match conn.is_established() {
             Ok(true) => {
-                down.connecting = None;
-                down.conn.tune();
-                let wanted = fresh().is_some_and(|nonce| self.node.on_connected(attempt, nonce, now));
-                if !wanted {
-                    self.downstream = None;
-                }
-                return;
+                conn.tune();
+                self.machine.on_dialed(fresh(), now);
             }
-            Ok(false) if now < until => return,
-            Ok(false) => format!("no answer within {} s", CONNECT_MOST.as_secs()),
-            Err(error) => plain(&error),
-        };
-        self.lose(Side::Downstream, &LinkFault::Broken(fault), now);
+            Ok(false) => {}
+            Err(error) => self.machine.on_lost(Side::Downstream, &LinkFault::Broken(plain(&error)), now),
+        }
     }
 
     /// Takes what comes on one side.
     pub(super) fn receive(&mut self, side: Side, registry: &Registry, now: Time) {
-        let mut budget = TURN;
+        let mut budget = usize::try_from(TURN).unwrap_or(usize::MAX);
+        self.carry_out(registry, now);
         while self.make_room(side) {
             let Some(conn) = self.conn(side) else { return };
             let arrival = conn.receive(&mut budget);
             match conn.reader().take_payload_bytes() {
                 0 => {}
-                bytes => self.node.on_bytes(side, bytes, now),
+                bytes => self.machine.on_bytes(side, bytes, now),
             }
-            let result = match arrival {
+            match arrival {
                 Ok(None) => return,
                 Ok(Some(arrival)) => self.take(side, arrival, now),
-                Err(ReadError::Header(error)) => Err(LinkFault::Header(error)),
-                Err(error) => Err(LinkFault::Broken(error.to_string())),
-            };
-            if let Err(fault) = result {
-                self.lose(side, &fault, now);
+                Err(ReadError::Header(error)) => self.machine.on_lost(side, &LinkFault::Header(error), now),
+                Err(error) => self.machine.on_lost(side, &LinkFault::Broken(error.to_string()), now),
             }
             self.carry_out(registry, now);
         }
     }
 
     /// Gives a block that was announced its place in the ring; `false` if it must wait for one.
-    pub(super) fn make_room(&mut self, side: Side) -> bool {
-        let announced = self.conn(side).and_then(|conn| conn.reader().announced().copied());
+    fn make_room(&mut self, side: Side) -> bool {
+        let announced = self.conn(side).as_mut().and_then(|conn| conn.reader().announced().copied());
         let Some(header) = announced else { return true };
         let Some(slot) = self.ring.reserve(header.payload_len) else { return false };
         if let Some(conn) = self.conn(side) {
@@ -96,101 +67,64 @@ impl Run {
         true
     }
 
-    pub(super) fn take(&mut self, side: Side, arrival: Arrival, now: Time) -> Result<(), LinkFault> {
+    fn take(&mut self, side: Side, arrival: Arrival, now: Time) {
         match arrival {
             Arrival::Announced(header) => {
-                if self.node.on_header(side, &header, now)? == Take::Control {
-                    self.conn(side).into_iter().for_each(|conn| conn.reader().skip());
+                if self.machine.on_announced(side, &header, now) == Some(Take::Control) {
+                    self.conn(side).iter_mut().for_each(|conn| conn.reader().skip());
                 }
             }
             Arrival::Block { header, payload, crc } => {
-                if let Some(id) = self.node.on_block(&header, crc)? {
-                    self.spans.push_back((id, payload.freeze()));
-                }
+                self.machine.on_block(side, &header, crc, payload.freeze(), now);
             }
             Arrival::Skipped(_) => {}
-            Arrival::Control(header, payload) => {
-                self.node.on_header(side, &header, now)?;
-                self.node.on_control(side, &header, payload, now)?;
-            }
+            Arrival::Control(header, payload) => self.machine.on_control(side, &header, payload, now),
         }
-        Ok(())
     }
 
-    pub(super) fn connect(&mut self, attempt: u64, address: SocketAddr, registry: &Registry, now: Time) {
+    pub(super) fn dial(&mut self, address: SocketAddr, registry: &Registry, now: Time) {
         let connected = Conn::connect(address, self.card.as_deref()).and_then(|mut conn| {
             conn.register(registry, DOWNSTREAM)?;
             Ok(conn)
         });
         match connected {
-            Ok(conn) => {
-                let connecting = Some((attempt, now.after(CONNECT_MOST)));
-                self.downstream = Some(Downstream { conn, connecting, sending: None });
-            }
-            Err(error) => self.lose(Side::Downstream, &LinkFault::Broken(plain(&error)), now),
+            Ok(conn) => self.downstream = Some(conn),
+            Err(error) => self.machine.on_lost(Side::Downstream, &LinkFault::Broken(plain(&error)), now),
         }
     }
 
-    /// Sends what the machine has for the upstream; gives whether anything went out.
-    pub(super) fn transmit_upstream(&mut self, now: Time) -> bool {
+    /// Sends what the machine has for a neighbour; gives whether anything went out.
+    pub(super) fn transmit(&mut self, side: Side, now: Time) -> bool {
         let mut moved = false;
-        while let Some(conn) = &mut self.upstream {
+        loop {
+            let conn = match side {
+                Side::Upstream => &mut self.upstream,
+                Side::Downstream if self.machine.is_dialing() => return moved,
+                Side::Downstream => &mut self.downstream,
+            };
+            let Some(conn) = conn else { return moved };
             if conn.can_start() {
-                let Some(Transmit::Bytes(bytes)) = self.node.poll_transmit(Side::Upstream) else { return moved };
-                conn.start(Outgoing::Bytes(bytes));
+                let Some(transmit) = self.machine.poll_transmit(side, now) else { return moved };
+                conn.start(match transmit {
+                    RunTransmit::Bytes(bytes) => Outgoing::Bytes(bytes),
+                    RunTransmit::Shared(header, payload) => Outgoing::Shared(header, payload),
+                    RunTransmit::Block(header, span) => Outgoing::Block(header, span),
+                    RunTransmit::Copy(header, span) => Outgoing::Shared(header, Arc::from(&span[..])),
+                });
+            } else if conn.is_idle() {
+                return moved;
             }
             match conn.flush() {
                 Ok(true) => {
                     moved = true;
-                    self.node.on_transmitted(Side::Upstream, &Transmit::Bytes(Vec::new()), now);
+                    self.machine.on_transmitted(side, now);
                 }
                 Ok(false) => return moved,
-                Err(error) => self.lose(Side::Upstream, &LinkFault::Broken(plain(&error)), now),
-            }
-        }
-        moved
-    }
-
-    /// Sends what the machine has for the downstream; gives whether anything went out.
-    pub(super) fn transmit_downstream(&mut self, now: Time) -> bool {
-        let mut budget = TURN;
-        let mut moved = false;
-        while budget > 0 {
-            let Some(Downstream { connecting: None, conn, sending }) = &mut self.downstream else { return moved };
-            if sending.is_none() {
-                if !conn.can_start() {
+                Err(error) => {
+                    self.machine.on_lost(side, &LinkFault::Broken(plain(&error)), now);
                     return moved;
                 }
-                let Some(transmit) = self.node.poll_transmit(Side::Downstream) else { return moved };
-                let frame = match &transmit {
-                    Transmit::Bytes(bytes) => Outgoing::Bytes(bytes.clone()),
-                    Transmit::Shared(header, payload) => Outgoing::Shared(header.encode(), Arc::clone(payload)),
-                    Transmit::Entry(header, id) => {
-                        let at = self.spans.partition_point(|(other, _)| other < id);
-                        let (_, span) = &self.spans[at];
-                        // A follower that takes its time must not hold up the ring with the one frame it is at.
-                        if self.node.is_followed() {
-                            Outgoing::Shared(header.encode(), Arc::from(&span[..]))
-                        } else {
-                            Outgoing::Block(header.encode(), span.clone())
-                        }
-                    }
-                };
-                budget = budget.saturating_sub(frame.len());
-                conn.start(frame);
-                *sending = Some(transmit);
-            }
-            match conn.flush() {
-                Ok(true) => {
-                    if let Some(transmit) = sending.take() {
-                        moved = true;
-                        self.node.on_transmitted(Side::Downstream, &transmit, now);
-                    }
-                }
-                Ok(false) => return moved,
-                Err(error) => self.lose(Side::Downstream, &LinkFault::Broken(plain(&error)), now),
             }
         }
-        moved
     }
 }

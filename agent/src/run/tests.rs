@@ -6,7 +6,7 @@ use crate::event_loop::{EventLoop, callers};
 use crate::inventory::{Roots, disks};
 use slidecast_image::create::{CreateOptions, create};
 use slidecast_image::{Image, Resolved, StoredRef};
-use slidecast_proto::control::{LinkClass, LinkSpec};
+use slidecast_proto::control::{LinkClass, LinkSpec, LinkState};
 use slidecast_proto::feed::{BlockFrame, Feed, FeedOrder, FeedTransmit, Source};
 use slidecast_proto::frame::HEADER_LEN;
 use slidecast_proto::link::Terms;
@@ -18,7 +18,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const DEPLOYMENT: DeploymentId = DeploymentId([7; 16]);
 const MEBI: usize = 1 << 20;

@@ -460,7 +460,7 @@ impl Node {
         }
     }
 
-    fn part_of(&self, block: u32) -> Option<PartNo> {
+    pub(crate) fn part_of(&self, block: u32) -> Option<PartNo> {
         self.shape.as_ref().map(|shape| shape.part_of(BlockNo(block)))
     }
 

@@ -101,8 +101,8 @@ fn a_machine_is_accepted_and_gets_an_image_and_all_of_it_is_known_after_the_serv
     let mut agent = Agent::connect_as(sandbox.port, Some(sandbox.server_key()), MAC).unwrap();
     let agent = spawn(move || {
         let (prepare, join) = agent.join();
-        let received = agent.receive(&prepare, &join, u32::MAX).unwrap();
-        agent.finish(&prepare, &join, &received);
+        agent.receive(&prepare, &join, u32::MAX).unwrap();
+        agent.finish();
     });
     let is_one = |body: &Value| body["machines"].as_array().is_some_and(|all| all.len() == 1);
     let machines = server.wait("/v1/machines", &token, is_one);

@@ -174,7 +174,7 @@ fn two_images_go_to_chosen_machines_at_once_and_one_is_stopped_while_the_other_g
         first.idle(|| goes.try_recv().is_err());
         let received = first.receive(&prepare, &join, u32::MAX).unwrap();
         assert_eq!(received.blocks.count(), received.header.blocks);
-        first.finish(&prepare, &join, &received);
+        first.finish();
         // It is idle again.
         first
     });
@@ -193,8 +193,8 @@ fn two_images_go_to_chosen_machines_at_once_and_one_is_stopped_while_the_other_g
     // The machine whose deployment was stopped takes part in another one, on the same control link.
     let second = spawn(move || {
         let (prepare, join) = second.join();
-        let received = second.receive(&prepare, &join, u32::MAX).unwrap();
-        second.finish(&prepare, &join, &received);
+        second.receive(&prepare, &join, u32::MAX).unwrap();
+        second.finish();
     });
     service.deploy(&images[0], 3, 2);
     assert_eq!(service.wait_until_over(3).machine.exit_code(), Some(0));

@@ -1,18 +1,19 @@
 //! An agent in a few lines: says hello, takes the place of the head of a chain of one, checks what arrives and keeps nothing
-//! but what it was.
+//! but what it was. What it says and asks for on the chain link is decided by the machine that ships.
 
 use slidecast_image::codec::{Codec, Decoder};
 use slidecast_image::manifest::{Content, ManifestHeader, Part};
-use slidecast_proto::control::{
-    Abort, Card, Disk, Ended, Finish, Held, Hello, Join, Prepare, Progress, Ready, ToAgent, ToServer,
-};
+use slidecast_proto::control::{self, Abort, Card, Finish, Held, Hello, Join, Prepare, Ready, Side, ToAgent, ToServer};
 use slidecast_proto::frame::{HEADER_LEN, Header, Kind};
-use slidecast_proto::link::{Receiver, ReceiverEvent, Terms};
+use slidecast_proto::node::{Candidate, Take};
 use slidecast_proto::noise::{Channel, ChannelError, PublicKey, SecretKey};
-use slidecast_proto::reason::{EndState, LookedAt, Phase, Reason, Verified};
+use slidecast_proto::reason::{LookedAt, Verified};
+use slidecast_proto::run::{Run, RunAct, RunConfig, RunTransmit, TURN};
+use slidecast_proto::schedule::{Event, Front};
 use slidecast_proto::set::BlockSet;
 use slidecast_proto::units::{BlockNo, Hash, NodeId, PartNo, Time};
-use std::collections::VecDeque;
+use slidecast_proto::visit::{ControlClock, Task};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ pub(crate) struct Agent {
     channel: Channel,
     listener: TcpListener,
     origin: Instant,
-    beat: Instant,
+    clock: ControlClock,
     /// Orders that came while blocks did.
     orders: VecDeque<ToAgent>,
     closed: bool,
@@ -59,7 +60,7 @@ impl Agent {
             channel,
             listener,
             origin: Instant::now(),
-            beat: Instant::now(),
+            clock: ControlClock::new(Time(1)),
             orders: VecDeque::new(),
             closed: false,
             node: NodeId(0),
@@ -81,7 +82,7 @@ impl Agent {
             mbits: 1000,
             up: true,
         };
-        let disk = Disk {
+        let disk = control::Disk {
             path: "/dev/fake".to_owned(),
             model: "fake\x1b[2J".to_owned(),
             serial: "1".to_owned(),
@@ -116,6 +117,7 @@ impl Agent {
     }
 
     pub(crate) fn say(&mut self, message: &ToServer) {
+        self.clock.on_said(self.now());
         self.channel.send(&message.encode()).unwrap();
         self.flush();
     }
@@ -132,7 +134,10 @@ impl Agent {
         let mut buffer = [0; 4096];
         match self.socket.read(&mut buffer) {
             Ok(0) => self.closed = true,
-            Ok(len) => self.channel.on_bytes(&buffer[..len])?,
+            Ok(len) => {
+                self.clock.on_heard(self.now());
+                self.channel.on_bytes(&buffer[..len])?;
+            }
             Err(error) => assert!(matches!(error.kind(), std::io::ErrorKind::WouldBlock), "{error}"),
         }
         self.flush();
@@ -141,8 +146,8 @@ impl Agent {
 
     /// Takes in what has come, and shows a sign of life.
     fn poll(&mut self) {
-        if self.beat.elapsed() > Duration::from_millis(200) && self.channel.is_open() {
-            self.beat = Instant::now();
+        let now = self.now();
+        if self.clock.check(self.channel.is_open(), now) == Ok(true) {
             self.say(&ToServer::Heartbeat);
         }
         self.pump().unwrap();
@@ -196,112 +201,62 @@ impl Agent {
         (prepare, join)
     }
 
-    /// Receives the image as the head of a chain of one, or gives up after `most` blocks. Blocks whose CRC is wrong are
-    /// asked for again.
+    /// Receives the image as the head of a chain of one, or gives up after `most` blocks. The machine of the real agent decides; this
+    /// is its socket, and a disk that keeps nothing.
     pub(crate) fn receive(&mut self, prepare: &Prepare, join: &Join, most: u32) -> Option<Received> {
-        let (mut link, mut receiver) = self.take_call(join);
-        let (mut header, mut parts, mut blocks) = (None, Vec::new(), BlockSet::empty(0));
-        let mut decoder = Decoder::new();
-        let mut answered = true;
-        loop {
+        let config = RunConfig { node: self.node, ring: RING, front: Front::Blank, turn: TURN };
+        let mut run = Run::new(prepare.clone(), config, self.now());
+        run.on_join(join, self.now());
+        let (mut link, caller) = self.take_call(&mut run);
+        let (mut disk, mut candidate) = (Disk::new(), Some(caller));
+        while run.ended().is_none() {
             let now = self.now();
-            if !std::mem::take(&mut answered) {
-                let (frame, payload) = read_frame(&mut link)?;
-                if frame.kind == Kind::Block {
-                    receiver.on_block(&frame, now).unwrap();
-                    receiver.on_block_complete(BlockNo(frame.number));
-                    if crc32fast::hash(&payload) == frame.payload_crc {
-                        let part: &Part = parts.last().unwrap();
-                        check(part, &frame, &payload, &mut decoder);
-                        blocks.insert(BlockNo(frame.number));
-                    } else {
-                        receiver.say_again(BlockNo(frame.number));
-                    }
-                } else {
-                    match receiver.on_frame(&frame, &payload, now).unwrap() {
-                        ReceiverEvent::Manifest => {
-                            assert_eq!(ManifestHeader::root(&payload), prepare.root);
-                            let parsed = ManifestHeader::parse(&payload).unwrap();
-                            blocks = BlockSet::empty(parsed.blocks);
-                            receiver.say_lacks(&blocks.complement());
-                            header = Some(parsed);
-                        }
-                        ReceiverEvent::Part(number) => {
-                            let part = Part::parse(header.as_ref().unwrap(), PartNo(number), &payload).unwrap();
-                            let all = part.first().0..part.first().0 + part.len();
-                            let is_fill =
-                                |block: &BlockNo| matches!(part.block(*block).unwrap().content, Content::Fill { .. });
-                            all.map(BlockNo).filter(is_fill).for_each(|block| assert!(blocks.insert(block)));
-                            parts.push(part);
-                        }
-                        ReceiverEvent::End(_) => return header.map(|header| Received { header, blocks }),
-                        ReceiverEvent::Nothing | ReceiverEvent::Proven => {}
-                    }
+            let (header, payload) = read_frame(&mut link)?;
+            match (header.kind, candidate.take()) {
+                (_, Some(mut caller)) => {
+                    assert!(caller.on_frame(&header, &payload, now).unwrap());
+                    run.on_proven(caller).unwrap();
                 }
+                (Kind::Block, None) => {
+                    assert_eq!(run.on_announced(Side::Upstream, &header, now), Some(Take::Ring));
+                    let crc = crc32fast::hash(&payload);
+                    run.on_block(Side::Upstream, &header, crc, payload, now);
+                }
+                (_, None) => run.on_control(Side::Upstream, &header, payload, now),
             }
-            receiver.on_time(0, RING, RING, now).unwrap();
-            while let Some(bytes) = receiver.poll_control() {
+            run.on_time(now);
+            disk.carry_out(&mut run, now);
+            while let Some(RunTransmit::Bytes(bytes)) = run.poll_transmit(Side::Upstream, now) {
                 link.write_all(&bytes).ok()?;
+                run.on_transmitted(Side::Upstream, now);
             }
-            if blocks.count() >= most {
+            if disk.hung_up || disk.blocks.count() >= most {
                 return None;
+            }
+            run.report(2, now);
+            while let Some(message) = run.poll_message() {
+                self.say(&message);
             }
             self.poll();
         }
+        Some(Received { header: disk.header?, blocks: disk.blocks })
     }
 
-    /// Takes the call of the server for this place. Calls for places in deployments that are over are let go.
-    fn take_call(&self, join: &Join) -> (TcpStream, Receiver) {
+    /// Takes the call of the server for the place of this run. Calls for places in deployments that are over are let go.
+    fn take_call(&self, run: &mut Run<Vec<u8>>) -> (TcpStream, Candidate) {
         loop {
             let (mut link, _) = self.listener.accept().unwrap();
             link.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
-            let Some((frame, payload)) = read_frame(&mut link) else { continue };
-            let terms = Terms {
-                deployment: join.deployment,
-                epoch: join.epoch,
-                pass: join.pass,
-                from: NodeId::SERVER,
-                to: self.node,
-                key: join.upstream.key.clone(),
-                class: join.upstream.class,
-            };
-            if let Ok(receiver) = Receiver::answer(terms, &frame, &payload, false, [9; 16], self.now()) {
-                return (link, receiver);
+            let Some((header, payload)) = read_frame(&mut link) else { continue };
+            if let Ok(mut caller) = run.on_hello(&header, &payload, [9; 16], self.now()) {
+                link.write_all(&caller.poll_control().unwrap()).unwrap();
+                return (link, caller);
             }
         }
     }
 
-    /// Says that all is well and waits until it may go.
-    pub(crate) fn finish(&mut self, prepare: &Prepare, join: &Join, received: &Received) -> Finish {
-        let all = received.header.blocks;
-        self.say(&ToServer::Progress(Progress {
-            deployment: prepare.deployment,
-            epoch: join.epoch,
-            phase: Phase::Finishing,
-            accepted: all,
-            durable: all,
-            verified: all,
-            received_bytes: 1,
-            sent_bytes: 0,
-            written_bytes: 2,
-            wait_upstream_ms: 0,
-            wait_downstream_ms: 0,
-            wait_disk_ms: 0,
-            durable_new: vec![(0, all)],
-            pass_ended: join.pass,
-        }));
-        self.say(&ToServer::Ended(Ended {
-            deployment: prepare.deployment,
-            root: prepare.root,
-            state: EndState::Done,
-            reason: Reason::None,
-            detail: String::new(),
-            verified: Verified::Direct,
-            blocks_written: all,
-            blocks_kept: 0,
-            last_look: LookedAt::Sample,
-            last_look_blocks: all,
-        }));
+    /// All is well: waits until it may go.
+    pub(crate) fn finish(&mut self) -> Finish {
         self.wait(|order| if let ToAgent::Finish(finish) = order { Some(finish) } else { None })
     }
 
@@ -318,6 +273,69 @@ fn read_frame(link: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
     let mut payload = vec![0; frame.payload_len as usize];
     link.read_exact(&mut payload).ok()?;
     Some((frame, payload))
+}
+
+/// A disk that checks every block and keeps nothing.
+struct Disk {
+    header: Option<ManifestHeader>,
+    parts: BTreeMap<PartNo, Part>,
+    blocks: BlockSet,
+    decoder: Decoder,
+    /// The link is of no more use.
+    hung_up: bool,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let blocks = BlockSet::empty(0);
+        Self { header: None, parts: BTreeMap::new(), blocks, decoder: Decoder::default(), hung_up: false }
+    }
+
+    fn carry_out(&mut self, run: &mut Run<Vec<u8>>, now: Time) {
+        while let Some(act) = run.poll(|_, _| None, now) {
+            match act {
+                RunAct::UseManifest(bytes) => {
+                    assert_eq!(ManifestHeader::root(&bytes), run.order().root);
+                    let header = ManifestHeader::parse(&bytes).unwrap();
+                    self.blocks = BlockSet::empty(header.blocks);
+                    run.on_manifest(Ok(header.shape()), now);
+                    self.header = Some(header);
+                }
+                RunAct::StartDisk => run.on_disk_started(Ok(())),
+                RunAct::UsePart(no, bytes, of) => {
+                    let part = Part::parse(self.header.as_ref().unwrap(), no, &bytes).unwrap();
+                    let all = (part.first().0..part.first().0 + part.len()).map(BlockNo);
+                    let is_fill = |block: &BlockNo| matches!(part.block(*block).unwrap().content, Content::Fill { .. });
+                    let fills: Vec<BlockNo> = all.filter(is_fill).collect();
+                    self.parts.insert(no, part);
+                    run.on_part(no, of, Ok(fills.clone()), now);
+                    self.keep(run, &fills);
+                }
+                RunAct::Write(frame, payload) => {
+                    let block = BlockNo(frame.number);
+                    let part = &self.parts[&self.header.as_ref().unwrap().part_of(block)];
+                    check(part, &frame, &payload, &mut self.decoder);
+                    self.keep(run, &[block]);
+                }
+                RunAct::FinishDisk => {
+                    let (verified, written, kept) = (Verified::Direct, self.blocks.count(), 0);
+                    let last_look = (LookedAt::Sample, written);
+                    run.on_disk(Event::Ended { verified, written, kept, last_look, note: String::new() });
+                }
+                RunAct::Hangup(..) => self.hung_up = true,
+                _ => {}
+            }
+        }
+    }
+
+    fn keep(&mut self, run: &mut Run<Vec<u8>>, blocks: &[BlockNo]) {
+        for block in blocks {
+            assert!(self.blocks.insert(*block), "{block} came twice");
+            run.on_disk(Event::Written(*block));
+        }
+        run.on_disk(Event::Durable(blocks.to_vec()));
+        run.on_disk(Event::Verified(blocks.to_vec()));
+    }
 }
 
 fn check(part: &Part, frame: &Header, payload: &[u8], decoder: &mut Decoder) {
