@@ -3,13 +3,14 @@
 use crate::disk::Platter;
 use crate::image::Image;
 use crate::network::{HostNo, SERVER};
+use crate::world::DEPLOYMENT;
 use slidecast_proto::control::{Join, ToAgent, ToServer};
 use slidecast_proto::deployment::{Deployment, RepairKind};
 use slidecast_proto::feed::Source;
 use slidecast_proto::frame::{Header, Kind};
 use slidecast_proto::reason::{EndState, Reason, Verify};
 use slidecast_proto::set::BlockSet;
-use slidecast_proto::units::{BlockNo, Epoch, NodeId, PartNo, Time};
+use slidecast_proto::units::{BlockNo, DeploymentId, Epoch, NodeId, PartNo, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of one agent.
@@ -31,6 +32,8 @@ struct Watched {
 #[derive(Debug)]
 pub struct Checker {
     violation: Option<String>,
+    /// The deployment that runs; what is said of one before it came too late.
+    deployment: DeploymentId,
     agents: Vec<Watched>,
     rings: Vec<u64>,
     nodes: BTreeMap<NodeId, usize>,
@@ -50,6 +53,7 @@ impl Checker {
         let agents = rings.iter().map(|_| Watched { whole_since: Some(Time(0)), ..Watched::default() }).collect();
         Self {
             violation: None,
+            deployment: DEPLOYMENT,
             agents,
             rings,
             nodes: BTreeMap::new(),
@@ -91,6 +95,13 @@ impl Checker {
     /// An agent is as good as new.
     pub fn whole_again(&mut self, agent: usize, now: Time) {
         self.agents[agent].whole_since = Some(now);
+    }
+
+    /// Another server begins: it has names of its own for the agents.
+    pub fn begin_again(&mut self, deployment: DeploymentId) {
+        self.deployment = deployment;
+        self.nodes.clear();
+        self.agents.iter_mut().for_each(|watched| watched.upstream = None);
     }
 
     /// The server calls this agent so.
@@ -201,6 +212,8 @@ impl Checker {
     /// An agent says something to the server.
     pub fn on_message(&mut self, agent: usize, message: &ToServer, platter: &Platter, image: &Image) {
         match message {
+            ToServer::Progress(progress) if progress.deployment != self.deployment => {}
+            ToServer::Ended(ended) if ended.deployment != self.deployment => {}
             ToServer::Progress(progress) if !self.lost_writes => {
                 let claimed = progress.durable_new.iter().flat_map(|(start, end)| *start..*end);
                 if let Some(block) = claimed.clone().find(|block| platter.stable(*block) != image.content(*block)) {

@@ -147,6 +147,12 @@ impl Platter {
         }
     }
 
+    /// Another image is to be written: all that the disk holds is something else.
+    pub fn expect_another(&mut self) {
+        self.plan.old = Old::Other;
+        self.head = [[Held::Old; 3]; 2];
+    }
+
     /// Whether the head of a complete image stands there for sure.
     #[must_use]
     pub fn bootable(&self) -> bool {

@@ -84,6 +84,7 @@ pub fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
         network: NetworkPlan { window: 1 << 20, unsent: 512 << 10, jitter: Duration::ZERO, pieces: false },
         faults,
         limit: at_ms(10_000_000),
+        again: false,
         fresh: true,
         slow: None,
         culprit: None,

@@ -100,6 +100,8 @@ pub struct Scenario {
     pub faults: Vec<(Time, Fault)>,
     /// When the run must be over.
     pub limit: Time,
+    /// Another deployment comes after this one.
+    pub again: bool,
     /// What the disks hold is not looked at.
     pub fresh: bool,
     /// The node that has a slow link or disk, which is all that goes wrong: it must not hold up the others.
@@ -204,6 +206,7 @@ impl Scenario {
             network,
             faults: Vec::new(),
             limit: at_ms(600_000),
+            again: false,
             fresh,
             slow: None,
             culprit: None,
@@ -212,7 +215,10 @@ impl Scenario {
             0..=2 => scenario.be_corrupted(&mut rng),
             3 | 4 => scenario.drip(&mut rng),
             5 => scenario.be_slow(&mut rng),
-            _ => scenario.draw_faults(&mut rng),
+            _ => {
+                scenario.again = agents.chance(25);
+                scenario.draw_faults(&mut rng);
+            }
         }
         scenario
     }

@@ -73,6 +73,12 @@ impl Server {
         }
     }
 
+    /// Another process begins another deployment.
+    pub fn begin_again(&mut self, config: DeploymentConfig, now: Time) {
+        let Self { last_feed, blocks_sent, egress, .. } = *self;
+        *self = Self { last_feed, blocks_sent, egress, ..Self::new(config, now) };
+    }
+
     /// The newest connection of a node.
     #[must_use]
     pub fn conn_of(&self, node: NodeId) -> Option<ConnId> {

@@ -1,5 +1,7 @@
 //! The world: one server, its agents, and the time that goes from event to event.
 
+mod again;
+
 use crate::agent::{Agent, LINK_PORT};
 use crate::checker::Checker;
 use crate::core::Core;
@@ -57,6 +59,9 @@ pub struct World {
     server: Server,
     agents: Vec<Agent>,
     scenario: Scenario,
+    config: DeploymentConfig,
+    /// It is the second deployment.
+    second: bool,
     faults_due: usize,
 }
 
@@ -127,7 +132,8 @@ impl World {
             shown,
             strangers: BTreeMap::new(),
         };
-        Self { core, server: Server::new(config, now), agents, faults_due: 0, scenario }
+        let server = Server::new(config.clone(), now);
+        Self { core, server, agents, faults_due: 0, scenario, config, second: false }
     }
 
     /// Runs until all is over, the limit is reached, or something does not hold.
@@ -137,8 +143,15 @@ impl World {
         while let Some((at, event)) = self.core.queue.pop() {
             debug_assert!(at >= self.core.now, "time goes one way");
             self.core.now = at;
-            if self.core.checker.violation().is_some() || self.server.over.is_some_and(|over| at >= over.after(LAST)) {
+            if self.core.checker.violation().is_some() {
                 break;
+            }
+            if self.server.over.is_some_and(|over| at >= over.after(LAST)) {
+                self.check_end();
+                if self.core.checker.violation().is_some() || !self.begin_again() {
+                    break;
+                }
+                self.second = true;
             }
             if at >= self.scenario.limit {
                 let stage = self.server.machine.stage();
@@ -151,19 +164,26 @@ impl World {
         self.end(events)
     }
 
-    fn end(mut self, events: u64) -> Outcome {
+    /// A deployment is over: looks at what came of it.
+    fn check_end(&mut self) {
         let machine = &self.server.machine;
         if let (Stage::Over { .. }, Some(over)) = (machine.stage(), self.server.over) {
             self.core.checker.on_over(machine, self.scenario.verify, over);
-            self.core.checker.on_verdicts(machine, self.scenario.culprit);
+            self.core.checker.on_verdicts(machine, self.scenario.culprit.filter(|_| !self.second));
             for (agent, of) in self.agents.iter().enumerate() {
                 self.core.checker.on_disk_left(machine, agent, &of.platter, &self.core.image);
             }
-            self.check_calm();
-            self.check_slow();
+            if !self.second {
+                self.check_calm();
+                self.check_slow();
+            }
         } else {
             self.core.checker.fail("nothing happens any more, and it is not over".to_owned());
         }
+    }
+
+    fn end(mut self, events: u64) -> Outcome {
+        self.check_end();
         let machine = &self.server.machine;
         let (fixed, over) = machine.times();
         let ends = machine.nodes().filter_map(|node| node.outcome());
