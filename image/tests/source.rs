@@ -57,7 +57,9 @@ fn a_file_can_be_said_to_have_sectors_of_4096() {
     let image = slidecast_image::Image::open(&bench.path("a.slide")).unwrap();
     assert_eq!(image.resolve().unwrap().header().sector, 4096);
     let odd = bench.disk("odd", MIB + 512, &[]);
-    assert!(create(&CreateOptions { source: odd, ..options }, |_| ()).is_err());
+    create(&CreateOptions { source: odd, output: bench.path("odd.slide"), ..options }, |_| ()).unwrap();
+    let image = slidecast_image::Image::open(&bench.path("odd.slide")).unwrap();
+    assert_eq!(image.resolve().unwrap().header().disk_bytes, MIB + 4096, "padded to its next sector");
 }
 
 #[test]

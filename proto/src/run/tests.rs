@@ -108,15 +108,15 @@ impl Link {
     fn pump(&mut self, run: &mut Run<u32>) -> Vec<RunAct<u32>> {
         let mut all = Vec::new();
         loop {
+            // Every turn of the caller brings the time: that is when credit is given.
+            run.on_time(T0);
             all.extend(acts_of_disk(run));
-            let up = self.candidate.as_mut().and_then(Candidate::poll_control);
-            let up = up.or_else(|| match run.poll_transmit(Side::Upstream, T0)? {
-                RunTransmit::Bytes(bytes) => Some(bytes),
-                _ => None,
-            });
-            if let Some(bytes) = up {
-                let (header, payload) = cut(&bytes);
-                self.feed.on_frame(&header, payload, T0);
+            if let Some(bytes) = self.candidate.as_mut().and_then(Candidate::poll_control) {
+                self.tell(&bytes);
+                continue;
+            }
+            if let Some(RunTransmit::Bytes(bytes)) = run.poll_transmit(Side::Upstream, T0) {
+                self.tell(&bytes);
                 run.on_transmitted(Side::Upstream, T0);
                 continue;
             }
@@ -132,6 +132,11 @@ impl Link {
             }
             self.feed.on_transmitted(true, T0);
         }
+    }
+
+    fn tell(&mut self, bytes: &[u8]) {
+        let (header, payload) = cut(bytes);
+        self.feed.on_frame(&header, payload, T0);
     }
 
     fn hand(&mut self, run: &mut Run<u32>, bytes: &[u8]) {
