@@ -33,9 +33,9 @@ LAB_TOOLS=(ip tc mount losetup unshare setpriv mkswap mke2fs debugfs mkfs.vfat m
 # For volumes and file systems that unit tests make.
 VOLUME_TOOLS=(lvm mdadm btrfs)
 # For file systems that the lab has no use for.
-FS_TOOLS=(mkfs.xfs xfs_db mkfs.exfat mount.exfat-fuse)
+FS_TOOLS=(mkfs.xfs xfs_db mkfs.exfat mount.exfat-fuse mkfs.f2fs sload.f2fs)
 # For the inputs that fuzzing starts from.
-FUZZ_TOOLS=(mke2fs mkfs.vfat mkntfs mkswap mkfs.xfs mkfs.btrfs mkfs.exfat sgdisk)
+FUZZ_TOOLS=(mke2fs mkfs.vfat mkntfs mkswap mkfs.xfs mkfs.btrfs mkfs.exfat mkfs.f2fs sgdisk)
 # For network boot.
 BOOT_TOOLS=(dnsmasq /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi curl)
 # For the log of everything that reaches a disk.

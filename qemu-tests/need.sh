@@ -37,6 +37,7 @@ package_of() {
         mkfs.btrfs | btrfs) echo btrfs-progs ;;
         mkfs.xfs | xfs_db) echo xfsprogs ;;
         mkfs.exfat) echo exfatprogs ;;
+        mkfs.f2fs | sload.f2fs) echo f2fs-tools ;;
         mount.exfat-fuse) echo exfat-fuse ;;
         mcopy | mmd) echo mtools ;;
         dnsmasq) echo dnsmasq-base ;;

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 const MIB: u64 = 1 << 20;
 
 /// Target, name, size of the volume, program, and its arguments before the volume.
-const VOLUMES: [(&str, &str, u64, &str, &[&str]); 20] = [
+const VOLUMES: [(&str, &str, u64, &str, &[&str]); 21] = [
     ("ext", "ext2", MIB, "mke2fs", &["-q", "-F", "-t", "ext2", "-b", "1024"]),
     ("ext", "ext4", 4 * MIB, "mke2fs", &["-q", "-F", "-t", "ext4", "-N", "64"]),
     ("ext", "uninit", 4 * MIB, "mke2fs", &["-q", "-F", "-t", "ext4", "-N", "64", "-O", "^metadata_csum,uninit_bg"]),
@@ -44,6 +44,7 @@ const VOLUMES: [(&str, &str, u64, &str, &[&str]); 20] = [
         &[SMALL_XFS[0], SMALL_XFS[1], SMALL_XFS[2], "mkfs.xfs", "-q", "-m", "rmapbt=1"],
     ),
     ("exfat", "exfat", 8 * MIB, "mkfs.exfat", &["-b", "4K"]),
+    ("f2fs", "f2fs", 60 * MIB, "mkfs.f2fs", &["-q", "-f"]),
     ("partition_table", "gpt", 8 * MIB, "sgdisk", &["-n", "1:64:+1M", "-n", "2:0:0"]),
     ("partition_table", "gpt_of_4", MIB, "sgdisk", &["-S", "4", "-n", "1:0:0"]),
     ("partition_table", "mbr", 8 * MIB, "sgdisk", &["-n", "1:64:+1M", "-n", "2:0:0", "-m", "1:2"]),

@@ -67,6 +67,7 @@ pub fn file_system(kind: FileSystem, input: &[u8]) {
         FileSystem::Fat | FileSystem::Ntfs | FileSystem::Swap => {}
         FileSystem::Xfs => seal::xfs(&mut disk),
         FileSystem::Exfat => seal::exfat(&mut disk),
+        FileSystem::F2fs => seal::f2fs(&mut disk),
     }
     let bytes = disk.bytes();
     let Some(unused) = used::unused_of(kind, &disk, bytes) else { return };

@@ -5,7 +5,7 @@ use crate::be;
 use crate::format::{FOOTER_BYTES, SUPERBLOCK_BYTES, Section};
 use crate::le::{u16_at, u32_at, u64_at};
 use crate::source::ReadAt as _;
-use crate::used::{boot_sum_of_exfat, crc32c, lvm_sum, md_sum};
+use crate::used::{boot_sum_of_exfat, crc32c, f2fs_sum, lvm_sum, md_sum};
 use slidecast_proto::units::Hash;
 
 /// The checksums of the primary header of a GPT and of its entries.
@@ -124,6 +124,27 @@ pub(super) fn exfat(disk: &mut SparseDisk<'_>) {
     if disk.read_at(0, &mut region[..12 * sector]).is_ok() {
         let sum = boot_sum_of_exfat(&region[..11 * sector]).to_le_bytes();
         disk.put(11 * sector as u64, &sum.repeat(sector / 4));
+    }
+}
+
+/// The checksums of F2FS: those of both superblocks and of the first and last block of both packs of checkpoints.
+pub(super) fn f2fs(disk: &mut SparseDisk<'_>) {
+    let mut raw = [0; 4096];
+    for at in [1024, 5120] {
+        if disk.read_at(at, &mut raw[..3072]).is_ok() {
+            disk.put(at + 3068, &f2fs_sum(&[&raw[..3068]]).to_le_bytes());
+        }
+    }
+    let first = u32_at(&raw, 76).unwrap_or(0);
+    for pack in [u64::from(first), u64::from(first) + 512] {
+        let mut last = pack;
+        for _ in 0..2 {
+            if disk.read_at(last * 4096, &mut raw).is_err() {
+                break;
+            }
+            disk.put(last * 4096 + 4092, &f2fs_sum(&[&raw[..4092]]).to_le_bytes());
+            last = pack + u64::from(u32_at(&raw, 136).unwrap_or(0).clamp(1, 512)) - 1;
+        }
     }
 }
 

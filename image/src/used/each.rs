@@ -1,7 +1,7 @@
 //! The readers one by one, for the fuzz targets: a disk chooses its reader by its signatures, a target by its name.
 
 use super::volume::Volume;
-use super::{btrfs, exfat, ext, fat, lvm, md, ntfs, swap, xfs};
+use super::{btrfs, exfat, ext, f2fs, fat, lvm, md, ntfs, swap, xfs};
 use crate::source::ReadAt;
 use core::ops::Range;
 
@@ -26,12 +26,24 @@ pub enum FileSystem {
     Btrfs,
     /// exFAT.
     Exfat,
+    /// F2FS.
+    F2fs,
 }
 
 impl FileSystem {
     /// All of them.
-    pub const ALL: [Self; 9] =
-        [Self::Ext, Self::Fat, Self::Ntfs, Self::Swap, Self::Lvm, Self::Md, Self::Xfs, Self::Btrfs, Self::Exfat];
+    pub const ALL: [Self; 10] = [
+        Self::Ext,
+        Self::Fat,
+        Self::Ntfs,
+        Self::Swap,
+        Self::Lvm,
+        Self::Md,
+        Self::Xfs,
+        Self::Btrfs,
+        Self::Exfat,
+        Self::F2fs,
+    ];
 }
 
 /// The free bytes of a volume that is all of `source`; `None` where it is kept as a whole.
@@ -48,6 +60,7 @@ pub(crate) fn unused_of(kind: FileSystem, source: &dyn ReadAt, bytes: u64) -> Op
         FileSystem::Xfs => xfs::READER,
         FileSystem::Btrfs => btrfs::READER,
         FileSystem::Exfat => exfat::READER,
+        FileSystem::F2fs => f2fs::READER,
     };
     let unused = (reader.unused)(&volume, &head);
     Some(unused.ok()?.ranges().to_vec())

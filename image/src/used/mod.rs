@@ -16,6 +16,7 @@ mod each;
 mod exfat;
 mod ext;
 mod ext_sums;
+mod f2fs;
 mod fat;
 mod inside;
 mod lvm;
@@ -41,6 +42,8 @@ pub(crate) use each::unused_of;
 #[cfg(any(fuzzing, test))]
 pub(crate) use exfat::boot_sum as boot_sum_of_exfat;
 pub(crate) use ext_sums::crc32c;
+#[cfg(any(fuzzing, test))]
+pub(crate) use f2fs::sum as f2fs_sum;
 #[cfg(any(fuzzing, test))]
 pub(crate) use lvm::sum as lvm_sum;
 #[cfg(any(fuzzing, test))]

@@ -1,7 +1,7 @@
 //! The readers of used space: one row for each family of file systems.
 
 use super::volume::{Kept, Unused, Volume};
-use super::{btrfs, exfat, ext, fat, lvm, md, ntfs, swap, xfs};
+use super::{btrfs, exfat, ext, f2fs, fat, lvm, md, ntfs, swap, xfs};
 
 /// How the free space of one family of file systems is found. Another family is a new file with such a row.
 #[derive(Debug)]
@@ -23,4 +23,5 @@ pub(super) const READERS: &[Reader] = &[
     xfs::READER,
     btrfs::READER,
     exfat::READER,
+    f2fs::READER,
 ];

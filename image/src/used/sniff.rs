@@ -23,7 +23,6 @@ const FOREIGN: &[(&str, usize, &[u8])] = &[
     ("APFS", 32, b"NXSB"),
     ("HFS+", 1024, b"H+\0\x04"),
     ("HFS+", 1024, b"HX\0\x05"),
-    ("F2FS", 1024, b"\x10\x20\xF5\xF2"),
     ("EROFS", 1024, b"\xE2\xE1\xF5\xE0"),
     ("OCFS2", 1024, b"OCFSV2"),
     ("OCFS2", 2048, b"OCFSV2"),

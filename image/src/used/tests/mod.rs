@@ -3,6 +3,7 @@
 mod btrfs;
 mod exfat;
 mod ext;
+mod f2fs;
 mod fat;
 mod flips;
 mod lvm;
