@@ -98,10 +98,10 @@ agrees_with_dumpe2fs! {
 #[test]
 fn ext2_of_the_first_revision() {
     if tool("mke2fs").is_some() {
-        // `-r 0` became `-E revision=0` in 1.47.1.
+        // `-r 0` became `-E revision=0`, which suffers no other choice of features, not even none.
         let manual = says("mke2fs", ["-r", "0"]);
-        let revision = if manual.contains("has been removed") { "-E revision=0" } else { "-r 0" };
-        check("ext2", 64 * MIB, &format!("-t ext2 {revision} -b 4096 -O none"));
+        let revision = if manual.contains("has been removed") { "-E revision=0" } else { "-r 0 -O none" };
+        check("ext2", 64 * MIB, &format!("-t ext2 {revision} -b 4096"));
     }
 }
 
