@@ -8,7 +8,7 @@ use crate::target::plain;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use slidecast_proto::control::{LogLine, ToAgent, ToServer};
+use slidecast_proto::control::{Hello, LogLine, ToAgent, ToServer};
 use slidecast_proto::noise::{Channel, ChannelError, PublicKey, SecretKey};
 use slidecast_proto::reason::Reason;
 use slidecast_proto::units::Time;
@@ -151,6 +151,15 @@ impl Control {
     pub fn on_event(&mut self, event: &Event) {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable() || event.is_error();
+    }
+
+    /// Says hello, which must be the first message.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn greet(&mut self, hello: Hello, now: Time) -> Result<(), Lost> {
+        self.clock.on_greeted(now);
+        self.send(&ToServer::Hello(hello))
     }
 
     /// Puts a message on its way.
@@ -364,6 +373,39 @@ mod tests {
         assert_eq!(orders, [WELCOME]);
         assert!(matches!(lost, Lost::Closed), "{lost}");
         assert_eq!(thread.join().unwrap(), [ToServer::Log(LogLine { level: 2, text: "hello".to_owned() })]);
+    }
+
+    #[test]
+    fn the_hello_comes_first_however_long_the_handshake_takes() {
+        let (address, thread) = server(Channel::server(None));
+        let mut poll = Poll::new().unwrap();
+        let mut events = Events::with_capacity(4);
+        let secret = SecretKey::generate().unwrap();
+        let mut control = Control::connect(address.into(), &secret, None, poll.registry(), Token(3), Time(0)).unwrap();
+        // A quarter of the time for the whole handshake: a slow machine, or a server on the other side of the world.
+        let late = Time(0).after(slidecast_proto::visit::HANDSHAKE / 4);
+        while !control.is_open() {
+            control.advance(if control.connected { late } else { Time(0) }).unwrap();
+            poll.poll(&mut events, Some(Duration::from_millis(10))).unwrap();
+            events.iter().for_each(|event| control.on_event(event));
+        }
+        control.advance(late).unwrap();
+        control.greet(hello(), late).unwrap();
+        control.advance(late).unwrap();
+        assert_eq!(thread.join().unwrap(), [ToServer::Hello(hello())]);
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            agent_version: String::new(),
+            hostname: String::new(),
+            boot: [1; 16],
+            ram_bytes: 0,
+            cards: Vec::new(),
+            disks: Vec::new(),
+            link_port: 1,
+            target: String::new(),
+        }
     }
 
     #[test]

@@ -308,6 +308,7 @@ impl Agent {
                 VisitAct::Connect => self.call(core),
                 VisitAct::Greet => {
                     let hello = self.hello();
+                    self.control.iter_mut().for_each(|control| control.clock.on_greeted(core.now));
                     self.say(&hello, core);
                 }
                 VisitAct::Say(message) => self.report(&message, core),

@@ -13,7 +13,7 @@ use crate::run::{Run, fresh};
 use crate::status::Board;
 use mio::event::Event;
 use slidecast_proto::approval::{Code, Share};
-use slidecast_proto::control::{Disk, Ended, Prepare, Refused, ToAgent, ToServer};
+use slidecast_proto::control::{Disk, Ended, Hello, Prepare, Refused, ToAgent, ToServer};
 use slidecast_proto::reason::{EndState, Reason, Then};
 use slidecast_proto::units::Time;
 use slidecast_proto::visit::{Leave, Loss, Stopped, Task, Visit, VisitAct, VisitConfig};
@@ -138,8 +138,8 @@ impl Agent<'_> {
                     Err(lost) => stay.on_lost(&lost, now),
                 },
                 VisitAct::Greet => {
-                    let hello = ToServer::Hello(self.hello()?);
-                    stay.say(hello, now);
+                    let hello = self.hello()?;
+                    stay.greet(hello, now);
                 }
                 VisitAct::Say(message) => {
                     if let ToServer::Refused(refused) = &message {
@@ -262,6 +262,12 @@ impl Stay {
             kernel: machine.and_then(Machine::kernel).cloned(),
             target: String::new(),
             explanation: None,
+        }
+    }
+
+    fn greet(&mut self, hello: Hello, now: Time) {
+        if let Err(lost) = self.control.as_mut().map_or(Ok(()), |control| control.greet(hello, now)) {
+            self.on_lost(&lost, now);
         }
     }
 

@@ -35,14 +35,15 @@ impl fmt::Display for Quiet {
 pub struct ControlClock {
     opened: Time,
     heard: Time,
-    said: Time,
+    /// Nothing before the hello: whatever else came first, the server would hang up.
+    said: Option<Time>,
 }
 
 impl ControlClock {
     /// A connection is being made.
     #[must_use]
     pub fn new(now: Time) -> Self {
-        Self { opened: now, heard: now, said: now }
+        Self { opened: now, heard: now, said: None }
     }
 
     /// When the connection was begun.
@@ -56,9 +57,14 @@ impl ControlClock {
         self.heard = now;
     }
 
-    /// Something went out.
+    /// The hello is on its way. From here on the link is kept alive.
+    pub fn on_greeted(&mut self, now: Time) {
+        self.said = Some(now);
+    }
+
+    /// Something went out. The bytes of the handshake do not count.
     pub fn on_said(&mut self, now: Time) {
-        self.said = now;
+        self.said = self.said.map(|_| now);
     }
 
     /// Whether the link is alive; `open`: the server has proven itself. Gives whether a heartbeat is due.
@@ -73,12 +79,16 @@ impl ControlClock {
         if silence >= SILENT && !bug::is(Bug::ServerSilenceUnseen) {
             return Err(Quiet::Silent(silence));
         }
-        Ok(now.since(self.said) >= BEAT)
+        Ok(self.said.is_some_and(|said| now.since(said) >= BEAT))
     }
 
     /// When to [`Self::check`] at the latest.
     #[must_use]
     pub fn deadline(&self, open: bool) -> Time {
-        if open { self.said.after(BEAT).min(self.heard.after(SILENT)) } else { self.opened.after(HANDSHAKE) }
+        if !open {
+            return self.opened.after(HANDSHAKE);
+        }
+        let silent = self.heard.after(SILENT);
+        self.said.map_or(silent, |said| said.after(BEAT).min(silent))
     }
 }

@@ -290,6 +290,9 @@ fn a_link_is_kept_alive_and_a_silent_server_is_found_out() {
     assert_eq!(clock.check(false, clock.deadline(false)), Err(Quiet::Handshake));
     clock.on_heard(after(4));
     clock.on_said(after(4));
+    assert_eq!(clock.check(true, after(7)), Ok(false), "a heartbeat is no hello");
+    assert_eq!(clock.deadline(true), after(8));
+    clock.on_greeted(after(4));
     assert_eq!(clock.check(true, after(4)), Ok(false));
     assert_eq!(clock.check(true, clock.deadline(true)), Ok(true), "a heartbeat is due");
     assert_eq!(clock.check(true, after(8)), Err(Quiet::Silent(Duration::from_secs(4))));
