@@ -9,7 +9,6 @@ mod flips;
 mod lvm;
 mod lvm_damage;
 mod md;
-mod memory;
 mod ntfs;
 mod oracle;
 mod pv;
