@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("faults::a_disk_that_fails_to_flush_is_named_and_its_neighbours_are_done", failing_flush),
     ("faults::what_the_kernel_says_of_a_disk_that_fails_is_on_both_sides_and_in_the_report", kernel_words),
     ("faults::a_machine_whose_cable_is_cut_is_left_behind_and_the_others_are_done", cut_cable),
+    ("faults::a_machine_that_stood_still_is_let_in_again_and_done", stood_still),
     (
         "faults::the_kernels_words_about_an_nvme_disk_that_answers_no_more_are_at_the_server_and_the_others_are_done",
         stuck_nvme,
@@ -89,6 +90,25 @@ fn cut_cable() {
     assert_eq!(exit, Exit::Code(3), "{report:?}");
     assert_eq!(report.nodes.iter().filter(|node| node.state == "done").count(), 2, "{report:?}");
     assert!(report.nodes.iter().any(|node| node.reason == "node-lost"), "{report:?}");
+    finish(fixtures, &mut machines);
+}
+
+fn stood_still() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let _dhcp = lab.dhcp(&[]).unwrap();
+    let mut deploy = fixtures.deploy(&lab, 2, &["--then", "poweroff"]);
+    let disk = |n: usize| fixtures.disk(&lab, &format!("d{n}")).writing_at(SLOW);
+    let start = |n| lab.machine(Options::new(fixtures.kernel(), vec![disk(n)])).unwrap();
+    let mut machines: Vec<Machine> = (1..=2).map(start).collect();
+    wait_until_written(&mut machines[0], 8 << 20);
+    machines[0].qmp("stop", &json!({})).unwrap();
+    deploy.process.wait_for("is lost", SOON).unwrap();
+    // The server has closed its control link, too.
+    std::thread::sleep(Duration::from_secs(4));
+    machines[0].qmp("cont", &json!({})).unwrap();
+    let report = all_done(deploy, 2);
+    assert!(report.nodes.iter().any(|node| node.returned == 1), "{report:?}");
     finish(fixtures, &mut machines);
 }
 
