@@ -24,6 +24,7 @@ pub mod programs;
 pub mod pxe;
 pub mod report;
 pub mod run;
+pub mod slowest;
 pub mod target;
 pub mod tool;
 

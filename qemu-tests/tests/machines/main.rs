@@ -21,7 +21,7 @@ mod stick;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
-use slidecast_lab::{privilege, programs, run, tool};
+use slidecast_lab::{privilege, programs, run, slowest, tool};
 
 /// A test: its name says what is so.
 type Test = (&'static str, fn());
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(1);
     let trial = |&(name, run): &Test| {
         let body = move || {
-            run();
+            slowest::timed(name, run);
             Ok(())
         };
         Trial::test(name, body).with_ignored_flag(!missing.is_empty())
@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         secure::TESTS,
     ];
     let code = libtest_mimic::run(&arguments, groups.into_iter().flatten().map(trial).collect()).exit_code();
+    eprintln!("{}", slowest::told());
     // What tests share is in a static, which is never dropped.
     run::remove_all();
     code

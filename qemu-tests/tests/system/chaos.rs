@@ -3,6 +3,7 @@
 
 use libtest_mimic::{Failed, Trial};
 use slidecast_lab::chaos::{Able, Case, Outcome, pairwise, play, replay};
+use slidecast_lab::slowest;
 
 /// What the lab tier draws for its cases.
 const SEED: u64 = 1;
@@ -12,7 +13,9 @@ pub(crate) fn trials() -> Vec<Trial> {
     let able = Able::look();
     let trial = |case: Case| {
         let ignored = able.lacks(case.kind).is_some();
-        Trial::test(format!("chaos::{case}"), move || judge(&case, &able)).with_ignored_flag(ignored)
+        let name = format!("chaos::{case}");
+        let trial = Trial::test(name.clone(), move || slowest::timed(&name, || judge(&case, &able)));
+        trial.with_ignored_flag(ignored)
     };
     pairwise(&Case::all()).into_iter().map(trial).collect()
 }

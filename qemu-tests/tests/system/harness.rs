@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 use slidecast_lab::cgroup::Group;
-use slidecast_lab::{privilege, programs, target, tool};
+use slidecast_lab::{privilege, programs, slowest, target, tool};
 
 /// What a test needs of the machine beyond network namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,11 +62,13 @@ pub(crate) fn main(groups: &[&[Test]], more: fn() -> Vec<Trial>) -> ExitCode {
     };
     let trial = |&(name, needs, run): &Test| {
         Trial::test(name, move || {
-            run();
+            slowest::timed(name, run);
             Ok(())
         })
         .with_ignored_flag(!given(needs))
     };
     let trials = groups.iter().flat_map(|group| group.iter()).map(trial).chain(more()).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let code = libtest_mimic::run(&arguments, trials).exit_code();
+    eprintln!("{}", slowest::told());
+    code
 }
