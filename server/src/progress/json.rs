@@ -126,6 +126,18 @@ fn state(node: &NodeView) -> Value {
     })
 }
 
+/// How far a deployment and each of its nodes is.
+pub(crate) fn progress_json(id: &str, blocks: u32, snapshot: &Snapshot) -> Value {
+    json!({
+        "event": "progress",
+        "deployment": id,
+        "seconds": snapshot.ran.map(|ran| ran.as_secs_f64()),
+        "egress_bytes": snapshot.egress_bytes,
+        "blocks": blocks,
+        "nodes": snapshot.nodes.iter().map(progress).collect::<Vec<_>>(),
+    })
+}
+
 /// All that is said of a node, in one object.
 pub(crate) fn node_json(node: &NodeView) -> Value {
     let mut all = state(node);

@@ -12,7 +12,7 @@ use crate::approve::UnapprovedView;
 use crate::cli::ProgressStyle;
 use crate::view::{Facts, Snapshot};
 use json::Json;
-pub(crate) use json::node_json;
+pub(crate) use json::{node_json, progress_json};
 use plain::Plain;
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};

@@ -1,18 +1,20 @@
 //! The API: `/v1`, JSON, a bearer token on everything but `/v1/health`. `docs/API.md` describes it.
 
 use super::database::Database;
+use super::guard::{guard, json as read_json};
+use super::http::Limits;
 use super::live::Live;
 use super::problem::Problem;
 use super::role::{Role, hash_of};
 use super::start::{Asking, Place, image_path, resolve};
 use super::store::{DeploymentRow, StoreError, Which};
+use super::stream::{self, Bulletin};
 use super::wishes::Request;
 use crate::progress::node_json;
 use crate::service::{Command, Handle};
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
@@ -21,8 +23,6 @@ use slidecast_proto::units::DeploymentId;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// The longest body, in bytes.
-const MAX_BODY: usize = 1 << 20;
 /// The longest idempotency key, in bytes.
 const MAX_KEY: usize = 200;
 
@@ -33,12 +33,13 @@ pub(super) struct Api {
     pub(super) live: Live,
     pub(super) handle: Handle,
     pub(super) place: Place,
+    pub(super) bulletin: Bulletin,
 }
 
 type Shared = State<Arc<Api>>;
 type Answer = Result<Response, Problem>;
 
-pub(super) fn router(api: Arc<Api>) -> Router {
+pub(super) fn router(api: Arc<Api>, limits: Limits) -> Router {
     Router::new()
         .route("/v1/health", get(health))
         .route("/v1/machines", get(machines))
@@ -52,7 +53,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this path has no such method")
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(axum::middleware::from_fn_with_state(limits, guard))
         .with_state(api)
 }
 
@@ -129,14 +130,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> +
     })
 }
 
-async fn deploy(State(api): Shared, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Answer {
+async fn deploy(State(api): Shared, headers: HeaderMap, body: Bytes) -> Answer {
     api.authorize(&headers, Role::Operator).await?;
-    let body = body.map_err(|error| Problem::new(error.status(), "body", error.body_text()))?;
     let key = idempotency_key(&headers)?;
     if let Some(known) = known(&api, key.clone()).await? {
         return Ok(location(StatusCode::OK, &known));
     }
-    let request: Request = serde_json::from_slice(&body).map_err(|error| Problem::bad(error.to_string()))?;
+    let request: Request = read_json(&body)?;
     let wishes = request.wishes()?;
     let (images, name) = (api.place.images.clone(), request.image.clone());
     let image = blocking(move || resolve(&image_path(&images, &name)?)).await?;
@@ -163,7 +163,10 @@ async fn deploy(State(api): Shared, headers: HeaderMap, body: Result<Bytes, Byte
     let shared = api.clone();
     blocking(move || {
         match asking.start(&shared.place, false) {
-            Ok(start) => shared.handle.tell(Command::Start(Box::new(start))),
+            Ok(start) => {
+                shared.live.lock().on_start(&start);
+                shared.handle.tell(Command::Start(Box::new(start)));
+            }
             Err(why) => {
                 let id = id.to_string();
                 shared.database.post("keeping the end of a deployment", move |store| store.end(&id, 1, None, &why));
@@ -261,10 +264,22 @@ async fn stop(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) ->
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
+/// As a list if that is asked for, else as a stream that goes on.
 async fn events(State(api): Shared, Query(query): Query<HashMap<String, String>>, headers: HeaderMap) -> Answer {
     api.authorize(&headers, Role::Viewer).await?;
-    let after = query.get("after").map_or(Ok(0), |after| after.parse());
-    let after: i64 = after.map_err(|_| Problem::bad("after: expected the number of an event"))?;
-    let events = api.database.call(move |store| store.events(after)).await?;
-    Ok(Json(json!({ "events": events })).into_response())
+    let number = |name: &str, text: &str| {
+        text.parse::<i64>().map_err(|_| Problem::bad(format!("{name}: expected the number of an event")))
+    };
+    let after = query.get("after").map(|after| number("after", after)).transpose()?;
+    let accepts = |kind: &str| {
+        let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        accept.is_some_and(|accept| accept.contains(kind))
+    };
+    if !accepts("text/event-stream") && (after.is_some() || accepts("application/json")) {
+        let events = api.database.call(move |store| store.events(after.unwrap_or_default())).await?;
+        return Ok(Json(json!({ "events": events })).into_response());
+    }
+    let last = headers.get("last-event-id").map(|id| number("Last-Event-ID", id.to_str().unwrap_or_default()));
+    // A browser that calls again says what it has had last; its address is still that of the first call.
+    Ok(stream::answer(api, last.transpose()?.or(after)))
 }

@@ -4,7 +4,7 @@ use super::store::{Store, StoreError};
 use std::io;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 type Job = Box<dyn FnOnce(&mut Store) + Send>;
 
@@ -12,6 +12,7 @@ type Job = Box<dyn FnOnce(&mut Store) + Send>;
 #[derive(Clone, Debug)]
 pub(super) struct Database {
     jobs: Sender<Job>,
+    newest: watch::Receiver<i64>,
 }
 
 impl Database {
@@ -19,8 +20,23 @@ impl Database {
     pub(super) fn start(mut store: Store) -> io::Result<(Self, JoinHandle<()>)> {
         let (jobs, waiting) = channel::<Job>();
         let thread = std::thread::Builder::new().name("slidecast-store".to_owned());
-        let thread = thread.spawn(move || waiting.into_iter().for_each(|job| job(&mut store)))?;
-        Ok((Self { jobs }, thread))
+        let (tell, newest) = watch::channel(store.newest_event());
+        let thread = thread.spawn(move || {
+            for job in waiting {
+                let before = store.changes();
+                job(&mut store);
+                if store.changes() != before {
+                    let newest = store.newest_event();
+                    tell.send_if_modified(|told| std::mem::replace(told, newest) != newest);
+                }
+            }
+        })?;
+        Ok((Self { jobs, newest }, thread))
+    }
+
+    /// The number of the newest event, now and whenever there is a new one.
+    pub(super) fn newest(&self) -> watch::Receiver<i64> {
+        self.newest.clone()
     }
 
     /// Has a change made, and does not wait for it. A failure is logged: nobody else would hear of it.

@@ -5,9 +5,12 @@ use super::live::Live;
 use super::store::Seen;
 use crate::service::{Command, Event, Finished, Front, MachineView};
 use crate::shown::shown;
+use crate::view::{Snapshot, State};
 use serde_json::json;
 use slidecast_proto::approval::Identity;
-use std::collections::HashSet;
+use slidecast_proto::reason::Reason;
+use slidecast_proto::units::NodeId;
+use std::collections::{HashMap, HashSet};
 
 /// The front end of a standing server.
 #[derive(Debug)]
@@ -16,11 +19,13 @@ pub(super) struct Recorder {
     live: Live,
     /// Deployments of which the database knows that they have started.
     started: HashSet<String>,
+    /// Nodes of which it knows how they ended, by deployment.
+    ended: HashMap<String, HashSet<u32>>,
 }
 
 impl Recorder {
     pub(super) fn new(database: Database, live: Live) -> Self {
-        Self { database, live, started: HashSet::new() }
+        Self { database, live, started: HashSet::new(), ended: HashMap::new() }
     }
 
     fn on_machine(&self, view: &MachineView) {
@@ -29,7 +34,11 @@ impl Recorder {
         if hardware.is_empty() {
             return log::warn!("the agent at {} has no hardware address: it can't be known again", view.address);
         }
-        self.live.lock().machines.insert(view.node, hardware.clone());
+        {
+            let mut now = self.live.lock();
+            now.machines.insert(view.node, hardware.clone());
+            now.changes += 1;
+        }
         let disks = view.hello.disks.iter().map(|disk| {
             json!({
                 "path": shown(&disk.path),
@@ -49,10 +58,50 @@ impl Recorder {
         self.database.post("keeping a machine", move |store| store.on_machine(&seen).map(drop));
     }
 
+    fn on_machine_gone(&self, node: NodeId) {
+        let mut now = self.live.lock();
+        now.machines.remove(&node);
+        now.changes += 1;
+    }
+
+    fn on_snapshot(&mut self, id: String, snapshot: Box<Snapshot>) {
+        if snapshot.ran.is_some() && self.started.insert(id.clone()) {
+            let id = id.clone();
+            self.database.post("keeping the start of a deployment", move |store| store.on_started(&id));
+        }
+        self.keep_ends(&id, &snapshot);
+        self.live.lock().snapshots.insert(id, snapshot);
+    }
+
+    /// Keeps how nodes ended, once each.
+    fn keep_ends(&mut self, id: &str, snapshot: &Snapshot) {
+        let ended = self.ended.entry(id.to_owned()).or_default();
+        let new: Vec<_> = snapshot
+            .nodes
+            .iter()
+            .filter(|node| matches!(node.state, State::Ended(_) | State::Refused) && ended.insert(node.id))
+            .map(|node| {
+                let mac = self.live.lock().machines.get(&NodeId(node.id)).and_then(|macs| macs.first().cloned());
+                let words = match node.reason {
+                    Reason::None => node.state.as_str().to_owned(),
+                    reason => format!("{} ({}): {}", node.state.as_str(), reason.as_str(), node.detail),
+                };
+                let name = if node.name.is_empty() { node.address.to_string() } else { node.name.clone() };
+                (mac, format!("{name}: {words}"))
+            })
+            .collect();
+        if !new.is_empty() {
+            let id = id.to_owned();
+            self.database.post("keeping how nodes ended", move |store| store.on_nodes(&id, &new));
+        }
+    }
+
     fn on_over(&mut self, finished: Box<Finished>) {
         let id = finished.id.to_string();
-        self.live.lock().snapshots.remove(&id);
+        self.keep_ends(&id, &finished.snapshot());
+        self.live.lock().on_over(&id);
         self.started.remove(&id);
+        self.ended.remove(&id);
         self.database.post("keeping the end of a deployment", move |store| {
             let code = finished.machine.exit_code().unwrap_or(3);
             let report = serde_json::to_value(finished.report()).ok();
@@ -66,15 +115,8 @@ impl Front for Recorder {
     fn on_event(&mut self, event: Event) -> Option<Command> {
         match event {
             Event::Machine(view) => self.on_machine(&view),
-            Event::MachineGone(node) => drop(self.live.lock().machines.remove(&node)),
-            Event::Snapshot(id, snapshot) => {
-                let id = id.to_string();
-                if snapshot.ran.is_some() && self.started.insert(id.clone()) {
-                    let id = id.clone();
-                    self.database.post("keeping the start of a deployment", move |store| store.on_started(&id));
-                }
-                self.live.lock().snapshots.insert(id, snapshot);
-            }
+            Event::MachineGone(node) => self.on_machine_gone(node),
+            Event::Snapshot(id, snapshot) => self.on_snapshot(id.to_string(), snapshot),
             Event::Line(Some(id), text) => {
                 let id = id.to_string();
                 self.database.post("keeping an event", move |store| store.add_event("line", Some(&id), &text));
@@ -83,6 +125,7 @@ impl Front for Recorder {
             Event::Over(finished) => self.on_over(finished),
             Event::NotStarted(id, error) => {
                 let (id, detail) = (id.to_string(), format!("starting a thread: {error}"));
+                self.live.lock().on_over(&id);
                 self.database.post("keeping the end of a deployment", move |store| store.end(&id, 1, None, &detail));
             }
             // Everybody is let in, and waits: what takes part is decided by the deployments.

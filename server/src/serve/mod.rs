@@ -7,11 +7,14 @@
 mod api;
 mod database;
 mod front;
+mod guard;
+mod http;
 mod live;
 mod problem;
 pub mod role;
 mod start;
 pub mod store;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod wishes;
@@ -28,6 +31,7 @@ use crate::service::{Command, Handle, Service, ServiceConfig, ServiceError, Sock
 use api::Api;
 use database::Database;
 use front::Recorder;
+use http::{Limits, listen, serve_http};
 use live::Live;
 use role::hash_of;
 use slidecast_proto::approval::Approval;
@@ -36,14 +40,10 @@ use slidecast_proto::units::DeploymentId;
 use start::{Asking, Place, image_path, resolve};
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 use store::{DeploymentRow, Store, Which};
-
-/// How long the end waits for requests that are being answered.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
+use stream::Bulletin;
 
 /// Why the server could not start.
 #[derive(Debug)]
@@ -143,14 +143,22 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         None => complain("insecure: no key is used, anybody may pose as this server"),
     }
     let starting = || ServiceError::system("starting a thread");
+    let live = Live::default();
     for start in again.starts.drain(..) {
+        live.lock().on_start(&start);
         service.start(start).map_err(starting())?;
     }
     let (database, thread) = Database::start(again.store).map_err(starting())?;
-    let (live, handle) = (Live::default(), service.handle());
+    let handle = service.handle();
     again.stops.into_iter().for_each(|id| handle.tell(Command::Stop(id)));
-    let api = Api { database: database.clone(), live: live.clone(), handle: handle.clone(), place };
-    let server = serve_http(http, api).map_err(starting())?;
+    let api = Api {
+        database: database.clone(),
+        live: live.clone(),
+        handle: handle.clone(),
+        place,
+        bulletin: Bulletin::default(),
+    };
+    let server = serve_http(http, api, Limits::default()).map_err(starting())?;
     let signals = Signals::take().map_err(ServiceError::system("taking over signals"))?;
     signals.watch(move || stop(&handle)).map_err(starting())?;
     complain(&format!("serving http://{}", args.http));
@@ -181,47 +189,6 @@ fn secret_key(args: &Serve, state: &std::path::Path) -> Result<Option<SecretKey>
         complain(&format!("a new key was made in {}", state.display()));
     }
     Ok(Some(secret))
-}
-
-fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    let failed = |source| ServeError::Listen { address, source };
-    let listener = TcpListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
-}
-
-/// HTTP, on a thread of its own. Dropping it ends it.
-#[derive(Debug)]
-struct Http {
-    end: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-fn serve_http(listener: TcpListener, api: Api) -> io::Result<Http> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()?;
-    let (end, ended) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("slidecast-http".to_owned()).spawn(move || {
-        let work = async {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::select! {
-                served = axum::serve(listener, api::router(Arc::new(api))).into_future() => served,
-                _ = ended => Ok(()),
-            }
-        };
-        if let Err(error) = runtime.block_on(work) {
-            log::error!("serving HTTP: {error}");
-        }
-        runtime.shutdown_timeout(LAST_ANSWERS);
-    })?;
-    Ok(Http { end: Some(end), thread: Some(thread) })
-}
-
-impl Drop for Http {
-    fn drop(&mut self) {
-        // Failing means that it has ended already.
-        let _ = self.end.take().map(|end| end.send(()));
-        let _ = self.thread.take().map(std::thread::JoinHandle::join);
-    }
 }
 
 /// What a server that is started again goes on with.

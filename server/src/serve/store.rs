@@ -3,11 +3,13 @@
 //! A change is durable when the call that makes it returns (write-ahead log, a flush per transaction). The calls wait for the disk, so
 //! they are made on the database's own thread: see [`super::database`].
 
+mod events;
 mod rows;
+mod users;
 
 pub use rows::{DeploymentRow, EventRow, Machine, Seen, Which};
 
-use super::role::Role;
+use events::add_event;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde_json::Value;
 use std::fmt;
@@ -19,8 +21,6 @@ const SCHEMA: &str = include_str!("schema.sql");
 const VERSION: u32 = 1;
 /// How long another program that writes, such as `token new`, is waited for.
 const BUSY: Duration = Duration::from_secs(5);
-/// The most events that one call gives.
-const MAX_EVENTS: u32 = 1000;
 
 /// Why the database can't be used, or refuses a change.
 #[derive(Debug)]
@@ -305,8 +305,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn on_started(&mut self, id: &str) -> Result<(), StoreError> {
-        let set = "UPDATE deployments SET started = 1 WHERE id = ?1 AND state = 'active'";
-        self.connection.execute(set, [id]).map(drop).map_err(self.failed())
+        let failed = self.failed();
+        self.change(|change| {
+            let set = "UPDATE deployments SET started = 1 WHERE id = ?1 AND state = 'active' AND started = 0";
+            match change.execute(set, [id]).map_err(&failed)? {
+                0 => Ok(()),
+                _ => add_event(change, "deployment-started", Some(id), None, "").map_err(&failed),
+            }
+        })
     }
 
     /// This deployment is over.
@@ -361,69 +367,9 @@ impl Store {
         });
         rows.and_then(Iterator::collect).map_err(&failed)
     }
-
-    /// Something happened that is worth to be remembered.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn add_event(&mut self, kind: &str, deployment: Option<&str>, text: &str) -> Result<(), StoreError> {
-        add_event(&self.connection, kind, deployment, None, text).map_err(self.failed())
-    }
-
-    /// Events after the one with this number, the oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn events(&self, after: i64) -> Result<Vec<EventRow>, StoreError> {
-        let failed = self.failed();
-        let select = "SELECT id, at, kind, deployment, machine, text FROM events WHERE id > ?1 ORDER BY id LIMIT ?2";
-        let mut query = self.connection.prepare_cached(select).map_err(&failed)?;
-        let rows = query.query_map(params![after, MAX_EVENTS], |row| {
-            Ok(EventRow {
-                id: row.get(0)?,
-                at: row.get(1)?,
-                kind: row.get(2)?,
-                deployment: row.get(3)?,
-                machine: row.get(4)?,
-                text: row.get(5)?,
-            })
-        });
-        rows.and_then(Iterator::collect).map_err(&failed)
-    }
-
-    /// Keeps a token by its hash.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn add_token(&mut self, hash: &str, role: Role) -> Result<(), StoreError> {
-        let add = "INSERT INTO tokens (hash, role, created) VALUES (?1, ?2, ?3)";
-        self.connection.execute(add, params![hash, role.as_str(), now()]).map(drop).map_err(self.failed())
-    }
-
-    /// The role of the token with this hash.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn role_of(&self, hash: &str) -> Result<Option<Role>, StoreError> {
-        let select = "SELECT role FROM tokens WHERE hash = ?1";
-        let role: Option<String> =
-            self.connection.query_row(select, [hash], |row| row.get(0)).optional().map_err(self.failed())?;
-        Ok(role.and_then(|role| role.parse().ok()))
-    }
 }
 
 fn hardware(connection: &Connection, id: &str) -> rusqlite::Result<Vec<String>> {
     let select = "SELECT mac FROM cards JOIN targets USING (machine) WHERE deployment = ?1";
     connection.prepare_cached(select)?.query_map([id], |row| row.get(0))?.collect()
-}
-
-fn add_event(
-    connection: &Connection,
-    kind: &str,
-    deployment: Option<&str>,
-    machine: Option<i64>,
-    text: &str,
-) -> rusqlite::Result<()> {
-    let add = "INSERT INTO events (at, kind, deployment, machine, text) VALUES (?1, ?2, ?3, ?4, ?5)";
-    connection.execute(add, params![now(), kind, deployment, machine, text]).map(drop)
 }

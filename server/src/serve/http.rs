@@ -1,0 +1,120 @@
+//! HTTP, on a thread of its own: the listener, and how long it is patient with a slow peer.
+
+use super::api::{self, Api};
+use super::{ServeError, stream};
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How long the end waits for requests that are being answered.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// The most bytes of a head, and of what is read ahead.
+const MAX_HEAD: usize = 64 << 10;
+/// After a failure to accept, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What one peer may take of the server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// How long a head may take to arrive, and how long a connection may wait for the next one.
+    pub(super) head: Duration,
+    /// How long a body may take to arrive.
+    pub(super) body: Duration,
+    /// How long a peer may leave sent bytes unread.
+    pub(super) unread: Duration,
+    /// Connections at once; whoever comes later waits in the queue of the system.
+    pub(super) connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { head: seconds(10), body: seconds(10), unread: seconds(30), connections: 256 }
+    }
+}
+
+pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let failed = |source| ServeError::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// HTTP. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Http {
+    end: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+pub(super) fn serve_http(listener: TcpListener, api: Api, limits: Limits) -> io::Result<Http> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()?;
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("slidecast-http".to_owned()).spawn(move || {
+        let work = async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let api = Arc::new(api);
+            tokio::spawn(stream::publish(api.clone()));
+            tokio::select! {
+                served = serve(listener, api::router(api, limits), limits) => served,
+                _ = ended => Ok(()),
+            }
+        };
+        if let Err(error) = runtime.block_on(work) {
+            log::error!("serving HTTP: {error}");
+        }
+        runtime.shutdown_timeout(LAST_ANSWERS);
+    })?;
+    Ok(Http { end: Some(end), thread: Some(thread) })
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        // Failing means that it has ended already.
+        let _ = self.end.take().map(|end| end.send(()));
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+/// Answers every connection with `router`, for ever.
+pub(super) async fn serve(listener: tokio::net::TcpListener, router: Router, limits: Limits) -> io::Result<()> {
+    let free = Arc::new(Semaphore::new(limits.connections));
+    loop {
+        let place = free.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                log::warn!("accepting an HTTP connection: {error}");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let router = router.clone();
+        tokio::spawn(async move {
+            // A peer that breaks off, or is too slow, is no fault of the server.
+            if let Err(error) = answer(stream, router, limits).await {
+                log::debug!("HTTP with {peer}: {error}");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn answer(
+    stream: tokio::net::TcpStream,
+    router: Router,
+    limits: Limits,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let unread = u32::try_from(limits.unread.as_millis())?;
+    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::TcpUserTimeout, &unread)?;
+    let service = TowerToHyperService::new(router);
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(MAX_HEAD);
+    Ok(builder.serve_connection(TokioIo::new(stream), service).await?)
+}
