@@ -7,7 +7,7 @@ use super::topology::{Rank, Seat};
 use super::{Outcome, Place, Standing};
 use crate::control::{Hello, Progress};
 use crate::plan::CardId;
-use crate::reason::Phase;
+use crate::reason::{EndState, Phase};
 use crate::set::BlockSet;
 use crate::units::{NodeId, Time};
 use std::net::IpAddr;
@@ -149,10 +149,16 @@ impl<'a> NodeRecord<'a> {
         !self.is_running() || self.newest_report().is_some_and(|progress| progress.phase != Phase::Preparing)
     }
 
+    /// Whether it says every second how far it is: until it fails or is let go. One that is done passes blocks on until then.
+    pub(super) fn is_to_report(&self) -> bool {
+        let relays = self.outcome().is_some_and(|end| end.state != EndState::Failed) && !self.member.is_released();
+        self.is_running() || relays
+    }
+
     /// It is heard, and has not said for a while how far it is, though it should every second.
     pub(super) fn is_mute(&self, now: Time) -> bool {
         let heard = now.since(self.member.presence.heard()) < HEARD;
-        self.is_running() && self.connected && heard && now.since(self.account.reported) >= MUTE
+        self.is_to_report() && self.connected && heard && now.since(self.account.reported) >= MUTE
     }
 
     /// Its ring is full because of its disk.

@@ -121,10 +121,10 @@ impl Deployment {
         if state.is_through() || state.is_comparing() {
             return;
         }
-        let running = self.records(state.nodes()).filter(NodeRecord::is_running).count();
+        let expected = self.records(state.nodes()).filter(NodeRecord::is_to_report).count();
         let mute: Vec<NodeId> =
             self.records(state.core()).filter(|node| node.is_mute(now)).map(|node| node.id).collect();
-        if mute.is_empty() || mute.len() * 2 > running {
+        if mute.is_empty() || mute.len() * 2 > expected {
             return;
         }
         for id in mute {
@@ -236,14 +236,35 @@ impl Deployment {
         let rates = format!("{:.1} MiB/s while the chain could do {:.0}", mib(pace.received), mib(could));
         let unpacked = if pace.received > 0.0 { pace.written / pace.received } else { 1.0 };
         let could = could * unpacked;
+        let stuck = pace.received <= NOTHING;
+        let by_itself = || {
+            let what = format!("its link brings {rates}");
+            Some(Slow { node: node.id, what, could, above: Some(upper), stuck, halts: stuck, claimed: false })
+        };
         if self.ledger.paces(chain).and_then(|paces| paces.above) != Some(upper) {
-            let (what, stuck) = (format!("its link brings {rates}"), pace.received <= NOTHING);
-            return Some(Slow { node: node.id, what, could, above: Some(upper), stuck, halts: stuck, claimed: false });
+            return by_itself();
         }
         // Another node was slow behind the same upper end: the fault is there.
-        let upper = core.iter().find(|other| other.id == upper && !other.moved && other.is_running())?;
-        let (what, stuck) = (format!("its link takes on {rates}"), pace.received <= NOTHING);
-        Some(Slow { node: upper.id, what, could, above: None, stuck, halts: false, claimed: false })
+        let candidate = core.iter().find(|other| other.id == upper && !other.moved && other.is_running());
+        let what = format!("its link takes on {rates}");
+        let shared = candidate.map(|candidate| Slow {
+            node: candidate.id,
+            what,
+            could,
+            above: None,
+            stuck,
+            halts: false,
+            claimed: false,
+        });
+        // Unless that one can't be moved. Two nodes that take nothing, one after the other, halt the chain as one does.
+        if stuck && shared.as_ref().is_none_or(|shared| self.are_many(chain, shared)) { by_itself() } else { shared }
+    }
+
+    /// Whether so many nodes are slow that the chain is that slow.
+    fn are_many(&self, chain: usize, slow: &Slow) -> bool {
+        let (count, all) = self.count_slow(chain, slow);
+        let few = f64::from(u32::try_from(all).unwrap_or(u32::MAX)) * FEW;
+        count > 1 && f64::from(u32::try_from(count).unwrap_or(u32::MAX)) > few
     }
 
     /// Moves a node behind the tail, unless too many are slow: then the chain goes at their rate. A node that halts
@@ -252,9 +273,8 @@ impl Deployment {
         let Some(node) = self.node(slow.node) else { return };
         let (label, rate) = (node.member.label(), node.account.meter.rate());
         let what = &slow.what;
-        let (count, all) = self.count_slow(chain, slow);
-        let few = f64::from(u32::try_from(all).unwrap_or(u32::MAX)) * FEW;
-        if !slow.halts && count > 1 && f64::from(u32::try_from(count).unwrap_or(u32::MAX)) > few {
+        if !slow.halts && self.are_many(chain, slow) {
+            let (count, all) = self.count_slow(chain, slow);
             if !core::mem::replace(&mut self.ledger.paces_mut(chain).told, true) {
                 self.note(format!(
                     "{label} is slow: {what}; so are {count} of {all} nodes: the chain goes at their rate"

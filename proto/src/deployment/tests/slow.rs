@@ -188,7 +188,7 @@ fn a_head_that_takes_nothing_is_moved_also_when_too_many_are_slow() {
     assert_eq!(rows.moved(), [2], "it reports nothing");
     let waited = FeedEvent::Waited { network: Duration::from_millis(990), of: Duration::from_secs(1) };
     rows.world.machine.on_feed(0, waited, rows.world.now);
-    rows.run(12, [EMPTY; 4]);
+    rows.run(8, [EMPTY; 4]);
     assert_eq!(rows.moved(), [1, 2], "two of four are more than the part that is moved for a low rate");
 }
 
@@ -201,6 +201,41 @@ fn a_head_that_lacks_nothing_and_passes_nothing_on_is_moved_although_one_node_al
     rows.world.machine.on_feed(0, waited, rows.world.now);
     rows.run(12, [EMPTY; 2]);
     assert_eq!((rows.moved(), rows.world.chain(0)), (vec![1], vec![2, 1]));
+}
+
+#[test]
+fn of_two_heads_in_a_row_that_take_nothing_both_are_moved() {
+    let mut rows = Rows::<5>::new();
+    for moved in [vec![1], vec![1, 2]] {
+        let waited = FeedEvent::Waited { network: Duration::from_millis(990), of: Duration::from_secs(1) };
+        rows.world.machine.on_feed(0, waited, rows.world.now);
+        rows.run(7, [EMPTY; 5]);
+        assert_eq!(rows.moved(), moved);
+    }
+    assert_eq!(rows.world.chain(0), [3, 4, 5, 1, 2]);
+}
+
+#[test]
+fn of_two_nodes_in_a_row_that_take_nothing_both_are_moved_where_their_upstream_would_be_one_too_many() {
+    let mut rows = Rows::<4>::new();
+    rows.run(8, [STUCK, EMPTY, EMPTY, EMPTY]);
+    assert_eq!(rows.moved(), [2]);
+    rows.run(8, [STUCK, EMPTY, EMPTY, EMPTY]);
+    assert_eq!((rows.moved(), rows.world.chain(0)), (vec![2, 3], vec![1, 4, 2, 3]));
+}
+
+#[test]
+fn a_done_node_that_reports_nothing_is_moved_out_of_the_way_of_those_below_it() {
+    let mut rows = Rows::<4>::new();
+    let ids = rows.ids;
+    rows.world.say(ids[1], ended(EndState::Done));
+    for _ in 0..5 {
+        rows.world.later(1);
+        for id in [ids[0], ids[2], ids[3]] {
+            rows.world.say(id, progress(1));
+        }
+    }
+    assert_eq!(rows.world.chain(0)[..3], [1, 3, 4], "whether it or the node below it holds up the chain can't be told");
 }
 
 #[test]
