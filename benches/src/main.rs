@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use slidecast_benches::setup::Setup;
 use slidecast_benches::table::Table;
-use slidecast_benches::{boot, boot_size, cpu, create, incompressible, last_look, memory, redeploy, repair, system};
+use slidecast_benches::{
+    boot, boot_size, cpu, create, import, incompressible, last_look, memory, redeploy, repair, system, workstation,
+};
 use slidecast_lab::{Result, privilege};
 
 #[derive(Debug, Parser)]
@@ -18,6 +20,10 @@ struct Cli {
     mib: u64,
     #[command(flatten)]
     repair: repair::Options,
+    #[command(flatten)]
+    import: import::Options,
+    #[command(flatten)]
+    workstation: workstation::Options,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,6 +44,12 @@ enum Name {
     Repair,
     /// Creating images beside plain zstd
     Create,
+    /// Creating images of qcow2, VHDX, VMDK and Clonezilla's folders beside a raw disk in between
+    Import,
+    /// Memory of each reader, of disks of 16 TiB
+    ImportMemory,
+    /// The disk of a workstation beside partclone and zstd
+    Workstation,
     /// Power-on to a server and to done in virtual machines, by each way to boot
     Boot,
     /// Sizes of boot files, and the least memory that a machine needs
@@ -75,6 +87,9 @@ fn measure(cli: &Cli) -> Result<()> {
             Name::Redeploy => redeploy::run(&setup, &mut table)?,
             Name::Repair => repair::run(&setup, &cli.repair, &mut table)?,
             Name::Create => create::run(&setup, &mut table)?,
+            Name::Import => import::run(&setup, &cli.import, &mut table)?,
+            Name::ImportMemory => import::run_memory(&setup, &mut table)?,
+            Name::Workstation => workstation::run(&setup, &cli.workstation, &mut table)?,
             Name::Boot => boot::run(&setup, &mut table)?,
             Name::BootSize => boot_size::run(&setup, &mut table)?,
         }
