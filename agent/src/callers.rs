@@ -4,8 +4,7 @@
 //! holds; the present upstream is not touched before that. Callers are few, none stays for long, and a crowd of them cannot keep out
 //! the address from which the upstream is expected.
 
-use crate::conn::Conn;
-use crate::framing::{Arrival, Outgoing};
+use crate::conn::{Arrival, Conn, Outgoing};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Registry, Token};

@@ -1,19 +1,23 @@
 //! The connections of chain links: non-blocking sockets, edge-triggered, with the readiness kept here until it is used up.
 
 use crate::dial::dial;
-use crate::framing::{Arrival, FrameReader, FrameWriter, Outgoing, ReadError};
+use crate::ring::{Slot, Span};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use slidecast_net::frames::{self, FrameReader, FrameWriter, ReadError};
+use slidecast_net::options::{limit_unacknowledged, limit_unsent};
 use slidecast_proto::units::Time;
 use std::io;
 use std::mem::offset_of;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How much the kernel may hold that it could not send yet, in bytes: a beat is never further behind than this.
-const UNSENT: u32 = 512 << 10;
+/// How much the kernel may hold that it could not send yet, in bytes: a heartbeat is never further behind than this.
+const MAX_UNSENT: u32 = 512 << 10;
+/// The longest payload that a caller may send before it has proven the link key: any frame of the handshake fits.
+const MAX_EARLY_PAYLOAD: u32 = 512;
 /// How long the kernel tries to get bytes acknowledged: the back-stop behind the silence that the link machine measures.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -32,25 +36,23 @@ struct TcpInfo;
 type Words = [u32; LAST_ACK + 1];
 nix::getsockopt_impl!(TcpInfo, libc::IPPROTO_TCP, libc::TCP_INFO, Words, sockopt::GetStruct<Words>);
 
-/// `TCP_NOTSENT_LOWAT`, tcp(7): the kernel takes no more for a socket that holds so many unsent bytes, so that what is said next
-/// is never far behind.
-#[derive(Clone, Debug)]
-struct NotSentLowat;
-
-nix::setsockopt_impl!(NotSentLowat, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, u32, sockopt::SetStruct<'_, u32>);
-
 /// `SO_RCVLOWAT`, socket(7): the kernel reports a socket as readable once so many bytes have come, or when it was closed.
 #[derive(Clone, Debug)]
 struct ReceiveLowat;
 
 nix::setsockopt_impl!(ReceiveLowat, libc::SOL_SOCKET, libc::SO_RCVLOWAT, u32, sockopt::SetStruct<'_, u32>);
 
+/// What comes in complete; payloads of blocks lie in the ring.
+pub type Arrival = frames::Arrival<Slot>;
+/// A frame on its way out.
+pub type Outgoing = frames::Outgoing<Span>;
+
 /// One end of a chain link.
 #[derive(Debug)]
 pub struct Conn {
     stream: TcpStream,
-    reader: FrameReader,
-    writer: FrameWriter,
+    reader: FrameReader<Slot>,
+    writer: FrameWriter<Span>,
     readable: bool,
     writable: bool,
     /// The other end closed: read on until the end, however short the reads are.
@@ -74,7 +76,7 @@ impl Conn {
     pub fn over(stream: TcpStream) -> Self {
         Self {
             stream,
-            reader: FrameReader::new(),
+            reader: FrameReader::new(MAX_EARLY_PAYLOAD),
             writer: FrameWriter::default(),
             readable: false,
             writable: false,
@@ -87,11 +89,10 @@ impl Conn {
     /// Sets what a chain link needs of its socket. Nothing here is fatal: a link without these options is only slower to
     /// notice things.
     pub fn tune(&self) {
-        let timeout = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
         let results = [
             self.stream.set_nodelay(true),
-            setsockopt(&self.stream, sockopt::TcpUserTimeout, &timeout).map_err(io::Error::from),
-            setsockopt(&self.stream, NotSentLowat, &UNSENT).map_err(io::Error::from),
+            limit_unacknowledged(&self.stream, USER_TIMEOUT).map_err(io::Error::from),
+            limit_unsent(&self.stream, MAX_UNSENT).map_err(io::Error::from),
         ];
         if let Some(error) = results.into_iter().find_map(Result::err) {
             log::debug!("setting socket options: {error}");
@@ -148,7 +149,7 @@ impl Conn {
     }
 
     /// The reader, to say where payloads go.
-    pub fn reader(&mut self) -> &mut FrameReader {
+    pub fn reader(&mut self) -> &mut FrameReader<Slot> {
         &mut self.reader
     }
 

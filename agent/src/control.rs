@@ -1,26 +1,27 @@
 //! The control link: one TCP connection to the server, encrypted, for orders down and reports up.
 //!
-//! Every buffer is bounded: the channel's own, and one write at a time. What is of no more use when it is late (a sign of life,
-//! a line of the log) is left out while the server does not read.
+//! What is of no more use when it is late (a heartbeat, a line of the log) is left out while the server does not read.
 
 use crate::dial::{Server, dial};
-use crate::target::plain;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use slidecast_net::control::{Came, ControlError, ControlPipe};
+use slidecast_net::text::os_error_text;
 use slidecast_proto::control::{Hello, LogLine, ToAgent, ToServer};
 use slidecast_proto::noise::{Channel, ChannelError, PublicKey, SecretKey};
 use slidecast_proto::reason::Reason;
 use slidecast_proto::units::Time;
 use slidecast_proto::visit::{ControlClock, Quiet};
 use slidecast_proto::wire::Malformed;
-use std::io::{self, ErrorKind, Read, Write};
-use std::time::Duration;
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
 
 /// How many reads make a turn: less than half of what the channel keeps for the caller to poll.
-const READS: usize = 16;
+const MAX_READS: usize = 16;
 /// What waits to be written when lines of the log are left out, in bytes.
-const LATE: usize = 64 << 10;
+const LOG_BACKLOG: usize = 64 << 10;
 
 /// Why there is no control link (any more).
 #[derive(Debug)]
@@ -58,8 +59,8 @@ impl Lost {
 impl std::fmt::Display for Lost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Connect(error) => write!(f, "no connection: {}", plain(error)),
-            Self::Io(error) => write!(f, "connection broken: {}", plain(error)),
+            Self::Connect(error) => write!(f, "no connection: {}", os_error_text(error)),
+            Self::Io(error) => write!(f, "connection broken: {}", os_error_text(error)),
             Self::Closed => f.write_str("it hung up"),
             Self::ClosedEarly => f.write_str("it hung up during the handshake"),
             Self::Quiet(quiet) => quiet.fmt(f),
@@ -76,10 +77,7 @@ impl std::error::Error for Lost {}
 #[derive(Debug)]
 pub struct Control {
     server: Server,
-    stream: TcpStream,
-    channel: Channel,
-    unwritten: Vec<u8>,
-    written: usize,
+    pipe: ControlPipe<TcpStream>,
     connected: bool,
     readable: bool,
     writable: bool,
@@ -103,10 +101,7 @@ impl Control {
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).map_err(Lost::Connect)?;
         Ok(Self {
             server,
-            stream,
-            channel: Channel::agent(secret, key),
-            unwritten: Vec::new(),
-            written: 0,
+            pipe: ControlPipe::new(stream, Channel::agent(secret, key)),
             connected: false,
             readable: false,
             writable: false,
@@ -120,7 +115,7 @@ impl Control {
     /// [`Lost::Io`].
     pub fn reregister(&mut self, registry: &Registry, token: Token) -> Result<(), Lost> {
         let both = Interest::READABLE | Interest::WRITABLE;
-        registry.reregister(&mut self.stream, token, both).map_err(Lost::Io)
+        registry.reregister(self.pipe.socket_mut(), token, both).map_err(Lost::Io)
     }
 
     /// When the connection was begun.
@@ -138,13 +133,13 @@ impl Control {
     /// Whether the server has proven itself: messages can be sent.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.channel.is_open()
+        self.pipe.channel().is_open()
     }
 
     /// The hash of the handshake, once the server has proven itself.
     #[must_use]
     pub fn handshake_hash(&self) -> Option<[u8; 32]> {
-        self.channel.handshake_hash()
+        self.pipe.channel().handshake_hash()
     }
 
     /// Takes note of what the kernel says.
@@ -167,7 +162,7 @@ impl Control {
     /// # Errors
     /// [`Lost::Backlog`]: the server is as good as gone.
     pub fn send(&mut self, message: &ToServer) -> Result<(), Lost> {
-        self.channel.send(&message.encode()).map_err(|error| {
+        self.pipe.send(&message.encode()).map_err(|error| {
             log::debug!("message to {}: {error}", self.server);
             Lost::Backlog
         })
@@ -175,7 +170,7 @@ impl Control {
 
     /// Puts a line of the log on its way, unless the server is behind with reading.
     pub fn send_line(&mut self, line: &crate::logging::Line) {
-        if self.is_open() && self.unwritten.len() - self.written < LATE {
+        if self.is_open() && self.pipe.unwritten() < LOG_BACKLOG {
             let level = u8::try_from(line.level as usize).unwrap_or(u8::MAX);
             let _ = self.send(&ToServer::Log(LogLine { level, text: line.text.clone() }));
         }
@@ -186,7 +181,7 @@ impl Control {
     /// # Errors
     /// [`Lost::Malformed`].
     pub fn poll_message(&mut self) -> Result<Option<ToAgent>, Lost> {
-        while let Some(message) = self.channel.poll_message() {
+        while let Some(message) = self.pipe.poll_message() {
             match ToAgent::parse(&message).map_err(Lost::Malformed)? {
                 ToAgent::Heartbeat => {}
                 order => return Ok(Some(order)),
@@ -205,7 +200,7 @@ impl Control {
         }
         // What was said last is worth reading even if the connection is gone for writing.
         self.read(now)?;
-        if self.clock.check(self.is_open(), now).map_err(Lost::Quiet)? && self.unwritten.is_empty() {
+        if self.clock.check(self.is_open(), now).map_err(Lost::Quiet)? && self.pipe.unwritten() == 0 {
             self.send(&ToServer::Heartbeat)?;
         }
         self.write(now)
@@ -218,18 +213,18 @@ impl Control {
     }
 
     /// Hangs up, but gives what is on its way up to `patience` to reach the server: an agent's last words.
-    pub fn close(mut self, patience: Duration) {
-        let stream = std::net::TcpStream::from(self.stream);
-        let mut say_all = || -> io::Result<()> {
+    pub fn close(self, patience: Duration) {
+        let mut pipe = self.pipe.map_socket(std::net::TcpStream::from);
+        let mut say_all = || -> Result<(), ControlError> {
+            let stream = pipe.socket();
             stream.set_nonblocking(false)?;
             stream.set_write_timeout(Some(patience))?;
             stream.set_read_timeout(Some(patience))?;
-            (&stream).write_all(&self.unwritten[self.written..])?;
-            (&stream).write_all(&self.channel.poll_transmit().unwrap_or_default())?;
+            pipe.write()?;
             // Closing with unread bytes would make the kernel take back what the server has not read yet.
-            stream.shutdown(std::net::Shutdown::Write)?;
-            let until = std::time::Instant::now() + patience;
-            while (&stream).read(&mut [0; 4096])? > 0 && std::time::Instant::now() < until {}
+            pipe.socket().shutdown(Shutdown::Write)?;
+            let until = Instant::now() + patience;
+            while pipe.drain(&mut [0; 4096])? == Came::Bytes && Instant::now() < until {}
             Ok(())
         };
         if let Err(error) = say_all() {
@@ -238,16 +233,17 @@ impl Control {
     }
 
     fn establish(&mut self) -> Result<bool, Lost> {
-        if let Some(error) = self.stream.take_error().map_err(Lost::Connect)? {
+        let stream = self.pipe.socket();
+        if let Some(error) = stream.take_error().map_err(Lost::Connect)? {
             return Err(Lost::Connect(error));
         }
         if !self.writable {
             return Ok(false);
         }
-        match self.stream.peer_addr() {
+        match stream.peer_addr() {
             Ok(_) => {
+                let _ = stream.set_nodelay(true);
                 self.connected = true;
-                let _ = self.stream.set_nodelay(true);
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
@@ -256,49 +252,37 @@ impl Control {
     }
 
     fn read(&mut self, now: Time) -> Result<(), Lost> {
-        if !self.readable {
-            return Ok(());
-        }
         let mut buffer = [0; 16 << 10];
-        for _ in 0..READS {
+        for _ in 0..MAX_READS {
             if !self.readable {
                 break;
             }
-            match self.stream.read(&mut buffer) {
-                Ok(0) if self.is_open() => return Err(Lost::Closed),
-                Ok(0) => return Err(Lost::ClosedEarly),
-                Ok(bytes) => {
-                    self.clock.on_heard(now);
-                    self.channel.on_bytes(&buffer[..bytes]).map_err(Lost::Channel)?;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Lost::Io(error)),
+            match self.pipe.read(&mut buffer).map_err(|error| self.lost(error))? {
+                Came::Bytes => self.clock.on_heard(now),
+                Came::Nothing => self.readable = false,
             }
         }
         Ok(())
     }
 
     fn write(&mut self, now: Time) -> Result<(), Lost> {
-        while self.writable {
-            if self.written == self.unwritten.len() {
-                self.written = 0;
-                self.unwritten = self.channel.poll_transmit().unwrap_or_default();
-                if self.unwritten.is_empty() {
-                    break;
-                }
+        if self.writable {
+            let written = self.pipe.write().map_err(|error| self.lost(error))?;
+            if written.bytes > 0 {
+                self.clock.on_said(now);
             }
-            match self.stream.write(&self.unwritten[self.written..]) {
-                Ok(bytes) => {
-                    self.written += bytes;
-                    self.clock.on_said(now);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Lost::Io(error)),
-            }
+            self.writable = !written.blocked;
         }
         Ok(())
+    }
+
+    fn lost(&self, error: ControlError) -> Lost {
+        match error {
+            ControlError::Io(error) => Lost::Io(error),
+            ControlError::Closed if self.is_open() => Lost::Closed,
+            ControlError::Closed => Lost::ClosedEarly,
+            ControlError::Channel(error) => Lost::Channel(error),
+        }
     }
 }
 
@@ -308,6 +292,7 @@ mod tests {
     use mio::{Events, Poll};
     use slidecast_proto::control::Welcome;
     use slidecast_proto::units::NodeId;
+    use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
     use std::thread::JoinHandle;
 

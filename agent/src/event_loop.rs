@@ -7,11 +7,12 @@ use crate::error::{AgentError, Doing};
 use mio::event::Event;
 use mio::net::{TcpListener, UnixStream};
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use slidecast_net::clock::Clock;
 use slidecast_proto::units::Time;
 use std::io::{self, ErrorKind, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Other threads have something to say.
 const WAKE: Token = Token(0);
@@ -34,24 +35,6 @@ pub const TRIALS: usize = DISCOVERY + VOICES;
 
 /// How long to leave callers waiting when the system has no room for them.
 const NO_ROOM: Duration = Duration::from_millis(200);
-
-/// The clock of the net thread.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
-
-impl Clock {
-    /// A clock that begins now.
-    #[must_use]
-    pub fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    /// The time now.
-    #[must_use]
-    pub fn now(&self) -> Time {
-        Time::default().after(self.0.elapsed())
-    }
-}
 
 /// The kernel's side of the net thread.
 #[derive(Debug)]
@@ -151,10 +134,7 @@ impl EventLoop {
     /// # Errors
     /// [`AgentError::System`].
     pub fn wait(&mut self, deadline: Time, mut on_event: impl FnMut(&Event)) -> Result<(), AgentError> {
-        // Rounded up to a millisecond, the unit of epoll: rounded down, the last one would be spent spinning.
-        let left = deadline.since(self.now());
-        let timeout = if left.is_zero() { left } else { left + Duration::from_micros(999) };
-        match self.poll.poll(&mut self.events, Some(timeout)) {
+        match self.poll.poll(&mut self.events, Some(self.clock.until(deadline))) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             result => result.doing("waiting for events")?,
         }

@@ -1,6 +1,6 @@
 //! The keys that the command line names: the server's public one, and this agent's own secret one.
 
-use crate::target::plain;
+use slidecast_net::text::os_error_text;
 use slidecast_proto::noise::{KeyError, PUBLIC_TAG, PublicKey, SecretKey};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub(crate) fn read_own_key(path: &Path) -> Result<SecretKey, String> {
     let mut text = zeroize::Zeroizing::new(String::new());
     let file = std::fs::File::open(path);
     let read = file.and_then(|file| file.take(MAX_KEY_FILE).read_to_string(&mut text));
-    read.map_err(|error| wrong(&plain(&error)))?;
+    read.map_err(|error| wrong(&os_error_text(&error)))?;
     text.trim().parse().map_err(|error: KeyError| wrong(&error))
 }
 

@@ -22,7 +22,6 @@ pub mod discover;
 pub mod disk;
 pub mod error;
 pub mod event_loop;
-pub mod framing;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod inventory;

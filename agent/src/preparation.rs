@@ -4,10 +4,10 @@
 use crate::agent::{disks, own_selector};
 use crate::cli::Target;
 use crate::disk::Stopping;
-use crate::event_loop::Clock;
 use crate::inventory::{self, Roots};
 use crate::run::{Resources, Run};
 use mio::Waker;
+use slidecast_net::clock::Clock;
 use slidecast_proto::control::{Disk, Prepare, Ready, Refused};
 use slidecast_proto::reason::Reason;
 use slidecast_proto::selector::Selector;

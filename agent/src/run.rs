@@ -17,10 +17,11 @@ use crate::disk::{Engine, Stopping};
 use crate::event_loop::{DOWNSTREAM, UPSTREAM};
 use crate::parts::Parts;
 use crate::ring::{Ring, Span};
-use crate::target::{OpenTarget, plain};
+use crate::target::OpenTarget;
 use compare::Compared;
 use mio::event::Event;
 use mio::{Registry, Waker};
+use slidecast_net::text::os_error_text;
 use slidecast_proto::control::{Disk, Join, Prepare, Ready, Refused, Side, ToServer};
 use slidecast_proto::frame::Header;
 use slidecast_proto::link::LinkFault;
@@ -182,7 +183,7 @@ impl Run {
         conn.reader().trust();
         match conn.reregister(registry, UPSTREAM) {
             Ok(()) => self.upstream = Some(conn),
-            Err(error) => self.machine.on_lost(Side::Upstream, &LinkFault::Broken(plain(&error)), now),
+            Err(error) => self.machine.on_lost(Side::Upstream, &LinkFault::Broken(os_error_text(&error)), now),
         }
     }
 

@@ -11,6 +11,7 @@ use nix::fcntl::{
     FallocateFlags, FcntlArg, Flock, FlockArg, OFlag, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise,
 };
 use nix::sys::uio::pwritev;
+use slidecast_net::text::os_error_text;
 use slidecast_proto::control::Disk;
 use slidecast_proto::reason::Reason;
 use std::fs::{File, OpenOptions};
@@ -147,18 +148,12 @@ impl fmt::Display for TargetError {
             TargetFault::Changed { listed, has } => {
                 write!(f, "{path} has {has} bytes, but had {listed} when it was chosen")
             }
-            TargetFault::Open(source) => write!(f, "opening {path}: {}", plain(source)),
+            TargetFault::Open(source) => write!(f, "opening {path}: {}", os_error_text(source)),
         }
     }
 }
 
 impl core::error::Error for TargetError {}
-
-/// The text of an I/O error without the number that the standard library puts behind it.
-pub(crate) fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error ").next().map_or(text.clone(), str::to_owned)
-}
 
 /// A target that is ours alone.
 #[derive(Debug)]

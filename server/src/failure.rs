@@ -4,6 +4,8 @@ use crate::approve::ApproveError;
 use crate::config::ConfigError;
 use crate::exit_code::ExitCode;
 use crate::key::KeyFileError;
+use slidecast_net::text::flatten;
+pub use slidecast_net::text::one_line;
 use std::error::Error;
 use std::fmt;
 
@@ -52,40 +54,13 @@ impl fmt::Display for Failure {
     }
 }
 
-/// An error with its sources as one line, nothing said twice.
-#[must_use]
-pub fn one_line(error: &dyn Error) -> String {
-    let mut line = clean(&error.to_string());
-    let mut next = error.source();
-    while let Some(source) = next {
-        let text = clean(&source.to_string());
-        if !line.ends_with(&text) {
-            line = format!("{line}: {text}");
-        }
-        next = source.source();
-    }
-    line
-}
-
-/// Text as one line: runs of white space become one space, and the number that the standard library puts behind an error of
-/// the system goes.
-fn clean(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.rsplit_once(" (os error ") {
-        Some((message, number)) if number.ends_with(')') && !number[..number.len() - 1].contains(')') => {
-            message.to_owned()
-        }
-        _ => line,
-    }
-}
-
 /// What clap has to say about a wrong command line, as one line without the usage.
 #[must_use]
 pub fn usage_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines = text.lines().filter(|line| !line.starts_with("For more information"));
     let lines = lines.take_while(|line| !line.starts_with("Usage:"));
-    let line = clean(&lines.collect::<Vec<_>>().join(" ")).replace(" tip: ", "; ");
+    let line = flatten(&lines.collect::<Vec<_>>().join(" ")).replace(" tip: ", "; ");
     line.strip_prefix("error: ").map_or_else(|| line.clone(), str::to_owned)
 }
 
@@ -132,12 +107,5 @@ mod tests {
         assert_eq!(unknown, tip);
         let negative = line(&["slidecast", "deploy", "a.slide", "--wait-for", "-1"]);
         assert_eq!(negative, "invalid value '-1' for '--wait-for <N>': -1 is not in 1..=100000");
-    }
-
-    #[test]
-    fn errors_of_the_system_are_told_without_their_number() {
-        let gone = std::io::Error::from_raw_os_error(2);
-        assert_eq!(one_line(&Outer(gone)), "opening x: No such file or directory");
-        assert_eq!(clean("x (os error 2) was said"), "x (os error 2) was said");
     }
 }

@@ -7,7 +7,6 @@
 pub mod approve;
 pub mod boot;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod deploy;
 pub mod exit_code;
@@ -23,6 +22,9 @@ pub mod serve;
 pub mod service;
 pub mod shown;
 pub mod view;
+
+/// The one clock of a run.
+pub use slidecast_net::clock;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};

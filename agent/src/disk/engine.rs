@@ -11,13 +11,13 @@ use super::used::Used;
 use super::window::Window;
 use super::writer::{Writer, writer_bytes};
 use super::{behind, writer};
-use crate::event_loop::Clock;
 use crate::ring::Span;
 use crate::target::{OpenTarget, TargetIo};
 use core::fmt;
 use core::time::Duration;
 use slidecast_image::codec::Codec;
 use slidecast_image::manifest::{ManifestHeader, Part};
+use slidecast_net::clock::Clock;
 use slidecast_proto::reason::{Free, Verify};
 use slidecast_proto::schedule::{Comparison, DiskFailure, Event, FlushWindow, HeadConfig, Schedule, ScheduleConfig};
 use slidecast_proto::units::{BlockNo, DeploymentId, Hash};
@@ -218,7 +218,12 @@ impl Engine {
         });
         // From here on dropping the handle ends the threads that run already.
         let engine = Self { shared };
-        let shared = &engine.shared;
+        engine.spawn_threads(writers, readers.max(hashers))?;
+        Ok(engine)
+    }
+
+    fn spawn_threads(&self, writers: usize, readers: usize) -> Result<(), Fault> {
+        let shared = &self.shared;
         for no in 0..writers {
             let writer = Writer::new(shared)?;
             spawn(format!("slidecast-w{no}"), shared, move |shared| writer.run(shared))?;
@@ -226,13 +231,12 @@ impl Engine {
         if shared.window.is_some() {
             spawn("slidecast-sort".into(), shared, writer::write_window)?;
         }
-        for no in 0..readers.max(hashers) {
+        for no in 0..readers {
             let reader = Reader::new(shared)?;
             spawn(format!("slidecast-r{no}"), shared, move |shared| reader.run(shared))?;
         }
         let controller = Controller::new()?;
-        spawn("slidecast-flush".into(), shared, move |shared| controller.run(shared))?;
-        Ok(engine)
+        spawn("slidecast-flush".into(), shared, move |shared| controller.run(shared))
     }
 
     /// Compares a part with what stands on the disk, before anything is written: answered by [`Event::Compared`], part by part in

@@ -1,9 +1,9 @@
 //! What can go wrong on a target: which operation, on which object, where.
 
 use crate::sys::MapError;
-use crate::target::plain;
 use core::fmt;
 use slidecast_image::fit::FitError;
+use slidecast_net::text::os_error_text;
 use slidecast_proto::reason::Reason;
 use slidecast_proto::schedule::{DiskFailure, Unprovable};
 use slidecast_proto::units::BlockNo;
@@ -105,12 +105,12 @@ impl Fault {
     pub(super) fn report(&self, path: &str) -> DiskFailure {
         let (reason, detail) = match self {
             Self::Write { object, at, source } => {
-                (Reason::DiskWrite, format!("writing {object} at {at} on {path}: {}", plain(source)))
+                (Reason::DiskWrite, format!("writing {object} at {at} on {path}: {}", os_error_text(source)))
             }
             Self::Read { object, at, source } => {
-                (Reason::DiskRead, format!("reading {object} at {at} on {path}: {}", plain(source)))
+                (Reason::DiskRead, format!("reading {object} at {at} on {path}: {}", os_error_text(source)))
             }
-            Self::Flush { source } => (Reason::DiskFlush, format!("flushing {path}: {}", plain(source))),
+            Self::Flush { source } => (Reason::DiskFlush, format!("flushing {path}: {}", os_error_text(source))),
             Self::Mismatch { object, at } => (
                 Reason::DiskMismatch,
                 format!("reading back {object} at {at} on {path}: not what was written, after a second try"),
@@ -136,7 +136,9 @@ impl Fault {
             Self::Small { has, needs } => {
                 (Reason::TargetTooSmall, format!("{path} has {has} bytes, the image needs {needs}"))
             }
-            Self::Size { source } => (Reason::DiskOpen, format!("asking {path} for its size: {}", plain(source))),
+            Self::Size { source } => {
+                (Reason::DiskOpen, format!("asking {path} for its size: {}", os_error_text(source)))
+            }
             Self::Changed { had, has } => {
                 (Reason::DiskOpen, format!("{path} has {has} bytes, but had {had} when it was opened"))
             }
@@ -148,7 +150,7 @@ impl Fault {
                     "reading {path} twice: the manifest takes {needs} bytes at the least, and at most {has} are kept"
                 ),
             ),
-            Self::Thread { source } => (Reason::MemoryShort, format!("a thread for {path}: {}", plain(source))),
+            Self::Thread { source } => (Reason::MemoryShort, format!("a thread for {path}: {}", os_error_text(source))),
         };
         DiskFailure { reason, detail }
     }

@@ -1,11 +1,11 @@
 //! The two connections of a run: what comes in, what goes out, and the connection that is being made.
 
 use super::{Run, fresh};
-use crate::conn::Conn;
+use crate::conn::{Arrival, Conn, Outgoing};
 use crate::event_loop::DOWNSTREAM;
-use crate::framing::{Arrival, Outgoing, ReadError};
-use crate::target::plain;
 use mio::Registry;
+use slidecast_net::frames::ReadError;
+use slidecast_net::text::os_error_text;
 use slidecast_proto::control::Side;
 use slidecast_proto::link::LinkFault;
 use slidecast_proto::node::Take;
@@ -31,7 +31,7 @@ impl Run {
                 self.machine.on_dialed(fresh(), now);
             }
             Ok(false) => {}
-            Err(error) => self.machine.on_lost(Side::Downstream, &LinkFault::Broken(plain(&error)), now),
+            Err(error) => self.machine.on_lost(Side::Downstream, &LinkFault::Broken(os_error_text(&error)), now),
         }
     }
 
@@ -89,7 +89,7 @@ impl Run {
         });
         match connected {
             Ok(conn) => self.downstream = Some(conn),
-            Err(error) => self.machine.on_lost(Side::Downstream, &LinkFault::Broken(plain(&error)), now),
+            Err(error) => self.machine.on_lost(Side::Downstream, &LinkFault::Broken(os_error_text(&error)), now),
         }
     }
 
@@ -121,7 +121,7 @@ impl Run {
                 }
                 Ok(false) => return moved,
                 Err(error) => {
-                    self.machine.on_lost(side, &LinkFault::Broken(plain(&error)), now);
+                    self.machine.on_lost(side, &LinkFault::Broken(os_error_text(&error)), now);
                     return moved;
                 }
             }

@@ -1,35 +1,31 @@
 //! One connection from the server to the head of a chain: the [`Feed`] machine's frames over a socket.
 
-use super::incoming::{Got, Incoming};
 use super::outgoing::{Outgoing, WriteError};
 use super::readahead::Readahead;
 use super::source::FromImage;
 use crate::failure::one_line;
 use mio::net::TcpStream;
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::{SetStruct, TcpUserTimeout};
 use slidecast_image::Resolved;
+use slidecast_net::frames::{Arrival, FrameReader, ReadError};
+use slidecast_net::options::{limit_unacknowledged, limit_unsent};
 use slidecast_proto::feed::{Feed, FeedOrder, FeedTransmit};
-use slidecast_proto::frame::HeaderError;
+use slidecast_proto::frame::{Header, HeaderError, Kind};
 use slidecast_proto::link::LinkFault;
 use slidecast_proto::set::BlockSet;
 use slidecast_proto::units::Time;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 /// The most unsent bytes the kernel holds for a link: what is behind them stays able to change its mind. A call may
 /// overshoot by one pipe's worth (64 KiB), so that it stays within 512 KiB.
-const UNSENT: u32 = 448 << 10;
-/// The kernel gives a connection up, in milliseconds, when what it sent is not acknowledged for so long; it looks when a
-/// retransmission is due, so that takes up to one more. It also gives up one whose other end acknowledges but has had no room for so
-/// long (tcp(7), `TCP_USER_TIMEOUT`): a head whose process stands still that long is called again.
-const USER_TIMEOUT_MS: u32 = 4000;
-
-/// `TCP_NOTSENT_LOWAT`, tcp(7).
-#[derive(Clone, Debug)]
-struct NotSentLowat;
-
-nix::setsockopt_impl!(NotSentLowat, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, u32, SetStruct<'_, u32>);
+const MAX_UNSENT: u32 = 448 << 10;
+/// How long the kernel tries to get bytes acknowledged: a head whose process stands still that long is called again.
+const USER_TIMEOUT: Duration = Duration::from_secs(4);
+/// The longest payload that a head may send, in bytes: one segment of a set.
+const MAX_PAYLOAD: u32 = 64 << 10;
+/// How much is read from the head before the rest has its turn, in bytes.
+const READ_TURN: usize = 64 << 10;
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -38,8 +34,8 @@ pub(crate) enum ConnectionError {
     Io(io::Error),
     /// The head hung up.
     Closed,
-    /// What came is no frame.
-    Frame(HeaderError),
+    /// What came is no frame, or none that a head may send.
+    Link(LinkFault),
     /// A block in the image file is not what it must be, which no other connection could help with: file, place and fault in one
     /// line.
     Image(String),
@@ -50,7 +46,7 @@ impl ConnectionError {
     pub(crate) fn into_fault(self) -> Result<LinkFault, String> {
         match self {
             Self::Image(detail) => Err(detail),
-            Self::Frame(error) => Ok(error.into()),
+            Self::Link(fault) => Ok(fault),
             Self::Io(_) | Self::Closed => Ok(LinkFault::Broken(self.to_string())),
         }
     }
@@ -61,7 +57,7 @@ impl fmt::Display for ConnectionError {
         match self {
             Self::Io(error) => error.fmt(f),
             Self::Closed => f.write_str("the head closed the connection"),
-            Self::Frame(error) => error.fmt(f),
+            Self::Link(fault) => fault.fmt(f),
             Self::Image(detail) => f.write_str(detail),
         }
     }
@@ -73,9 +69,15 @@ impl From<io::Error> for ConnectionError {
     }
 }
 
-impl From<HeaderError> for ConnectionError {
-    fn from(error: HeaderError) -> Self {
-        Self::Frame(error)
+impl From<ReadError> for ConnectionError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Header(error) => Self::Link(error.into()),
+            ReadError::Early(Header { kind: Kind::Block, .. }) => Self::Link(LinkFault::Unexpected(Kind::Block)),
+            ReadError::Early(header) => Self::Link(HeaderError::Length(header.kind, header.payload_len).into()),
+            ReadError::Closed => Self::Closed,
+            ReadError::Io(error) => Self::Io(error),
+        }
     }
 }
 
@@ -95,7 +97,7 @@ pub(crate) struct Connection {
     source: FromImage,
     todo: BlockSet,
     readahead: Readahead,
-    incoming: Incoming,
+    incoming: FrameReader<Vec<u8>>,
     outgoing: Outgoing,
 }
 
@@ -104,14 +106,14 @@ impl Connection {
     pub(crate) fn open(order: &FeedOrder, source: FromImage) -> io::Result<Self> {
         let socket = TcpStream::connect(order.address)?;
         socket.set_nodelay(true)?;
-        setsockopt(&socket, NotSentLowat, &UNSENT)?;
-        setsockopt(&socket, TcpUserTimeout, &USER_TIMEOUT_MS)?;
+        limit_unsent(&socket, MAX_UNSENT)?;
+        limit_unacknowledged(&socket, USER_TIMEOUT)?;
         Ok(Self {
             socket,
             source,
             todo: order.blocks.clone(),
             readahead: Readahead::new(),
-            incoming: Incoming::new(),
+            incoming: FrameReader::new(MAX_PAYLOAD),
             outgoing: Outgoing::default(),
         })
     }
@@ -138,23 +140,36 @@ impl Connection {
         Ok(Turn { written, idle: !more && !heard })
     }
 
-    /// Reads once; gives whether there may be more.
+    /// Reads what has come; gives whether it was anything, and so whether there may be more.
     fn read(&mut self, machine: &mut Feed, now: Time) -> Result<bool, ConnectionError> {
-        match self.incoming.read(&mut self.socket)? {
-            Got::Nothing => return Ok(false),
-            Got::Closed => return Err(ConnectionError::Closed),
-            Got::Bytes => machine.on_alive(now),
-        }
-        while machine.has_link()
-            && let Some((header, payload)) = self.incoming.next_frame()?
-        {
-            if let Some(block) = machine.on_frame(&header, &payload, now) {
-                // Damaged on the way, or on our own disk? The head asks again once, then it gives the link up.
-                self.source.image().check_block(block).map_err(|error| ConnectionError::Image(one_line(&error)))?;
-                machine.resend(block);
+        let mut read = 0;
+        while machine.has_link() && read < READ_TURN {
+            let moved = self.incoming.read(&mut self.socket)?;
+            if moved.bytes > 0 {
+                read += moved.bytes;
+                machine.on_alive(now);
+            }
+            while machine.has_link()
+                && let Some(arrival) = self.incoming.poll()?
+            {
+                if let Arrival::Control(header, payload) = arrival {
+                    self.take(machine, &header, &payload, now)?;
+                }
+            }
+            if moved.blocked {
+                break;
             }
         }
-        Ok(true)
+        Ok(read > 0)
+    }
+
+    fn take(&self, machine: &mut Feed, header: &Header, payload: &[u8], now: Time) -> Result<(), ConnectionError> {
+        if let Some(block) = machine.on_frame(header, payload, now) {
+            // Damaged on the way, or on our own disk? The head asks again once, then it gives the link up.
+            self.source.image().check_block(block).map_err(|error| ConnectionError::Image(one_line(&error)))?;
+            machine.resend(block);
+        }
+        Ok(())
     }
 
     /// Queues the next frame, if there is one and credit covers it.

@@ -4,7 +4,6 @@
 //! image file. A payload goes from the layer file into the socket by sendfile(2), without passing through this program.
 
 mod connection;
-mod incoming;
 mod outgoing;
 mod readahead;
 mod source;

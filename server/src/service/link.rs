@@ -1,6 +1,7 @@
 //! The server's end of one control link: a socket and the encrypted channel in it.
 
 use mio::net::TcpStream;
+use slidecast_net::control::{Came, ControlError, ControlPipe};
 use slidecast_proto::approval::HeldId;
 use slidecast_proto::control::{ToAgent, ToServer};
 use slidecast_proto::door::Place;
@@ -8,11 +9,11 @@ use slidecast_proto::noise::{Channel, ChannelError, PublicKey, SendError};
 use slidecast_proto::units::{NodeId, Time};
 use slidecast_proto::wire::Malformed;
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io;
 use std::net::{IpAddr, Shutdown};
 
 /// How many reads make a turn.
-const READS: usize = 8;
+const MAX_READS: usize = 8;
 /// How much one read takes, in bytes: far less than what the channel may queue.
 const READ_LEN: usize = 64 << 10;
 
@@ -29,6 +30,16 @@ pub(super) enum Broken {
     Malformed(Malformed),
     /// The agent does not read what is sent.
     Unread(SendError),
+}
+
+impl From<ControlError> for Broken {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Io(error) => Self::Io(error),
+            ControlError::Closed => Self::Closed,
+            ControlError::Channel(error) => Self::Channel(error),
+        }
+    }
 }
 
 impl fmt::Display for Broken {
@@ -66,10 +77,7 @@ impl Standing {
 /// One control link.
 #[derive(Debug)]
 pub(super) struct ControlLink {
-    socket: TcpStream,
-    channel: Channel,
-    out: Vec<u8>,
-    written: usize,
+    pipe: ControlPipe<TcpStream>,
     /// Where it calls from.
     pub(super) address: IpAddr,
     /// The server's card that it came in on.
@@ -86,12 +94,8 @@ pub(super) struct ControlLink {
 
 impl ControlLink {
     pub(super) fn new(socket: TcpStream, channel: Channel, address: IpAddr, card: String, now: Time) -> Self {
-        let (out, written) = (Vec::new(), 0);
         Self {
-            socket,
-            channel,
-            out,
-            written,
+            pipe: ControlPipe::new(socket, channel),
             address,
             card,
             since: now,
@@ -103,68 +107,53 @@ impl ControlLink {
 
     /// Its place among those that have not said hello.
     pub(super) fn place(&self) -> Place {
-        let stage = u8::from(self.spoke) + u8::from(self.channel.is_open());
+        let stage = u8::from(self.spoke) + u8::from(self.pipe.channel().is_open());
         Place { address: self.address, since: self.since, stage }
     }
 
     pub(super) fn socket(&mut self) -> &mut TcpStream {
-        &mut self.socket
+        self.pipe.socket_mut()
     }
 
     /// The key that the agent has proven to have; none with `--insecure`.
     pub(super) fn peer_key(&self) -> Option<PublicKey> {
-        self.channel.peer_key()
+        self.pipe.channel().peer_key()
     }
 
     /// The hash of the handshake, once it is over.
     pub(super) fn handshake_hash(&self) -> Option<[u8; 32]> {
-        self.channel.handshake_hash()
+        self.pipe.channel().handshake_hash()
     }
 
     /// Takes some of what has come. Messages are put in `messages`, also those before an error. Gives whether more may
     /// be waiting.
     pub(super) fn read(&mut self, messages: &mut Vec<ToServer>) -> Result<bool, Broken> {
         let mut buffer = [0; READ_LEN];
-        for _ in 0..READS {
-            let len = match self.socket.read(&mut buffer) {
-                Ok(0) => return Err(Broken::Closed),
-                Ok(len) => len,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Broken::Io(error)),
+        for _ in 0..MAX_READS {
+            let came = match self.standing {
+                Standing::Parting => self.pipe.drain(&mut buffer),
+                _ => self.pipe.read(&mut buffer),
             };
-            if self.standing == Standing::Parting {
-                continue;
-            }
-            let taken = self.channel.on_bytes(&buffer[..len]);
-            while let Some(message) = self.channel.poll_message() {
+            while let Some(message) = self.pipe.poll_message() {
                 messages.push(ToServer::parse(&message).map_err(Broken::Malformed)?);
             }
-            taken.map_err(Broken::Channel)?;
-            self.spoke = true;
+            match came? {
+                Came::Bytes => self.spoke = true,
+                Came::Nothing => return Ok(false),
+            }
         }
         Ok(true)
     }
 
     /// Seals an order for sending.
     pub(super) fn send(&mut self, order: &ToAgent) -> Result<(), Broken> {
-        self.channel.send(&order.encode()).map_err(Broken::Unread)
+        self.pipe.send(&order.encode()).map_err(Broken::Unread)
     }
 
     /// Writes what waits, as far as the socket takes it.
     pub(super) fn write(&mut self) -> Result<(), Broken> {
-        loop {
-            if self.written == self.out.len() {
-                let Some(bytes) = self.channel.poll_transmit() else { return Ok(()) };
-                (self.out, self.written) = (bytes, 0);
-            }
-            match self.socket.write(&self.out[self.written..]) {
-                Ok(len) => self.written += len,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Broken::Io(error)),
-            }
-        }
+        self.pipe.write()?;
+        Ok(())
     }
 
     /// Begins to part: what waits still goes out, then this side is closed. The link stays until the agent has closed
@@ -173,9 +162,9 @@ impl ControlLink {
         if self.standing != Standing::Parting {
             (self.standing, self.since) = (Standing::Parting, now);
         }
-        if self.write().is_ok() && self.written == self.out.len() {
+        if self.write().is_ok() && self.pipe.unwritten() == 0 {
             // Failing means that it is closed already.
-            let _ = self.socket.shutdown(Shutdown::Write);
+            let _ = self.pipe.socket().shutdown(Shutdown::Write);
         }
     }
 }

@@ -3,8 +3,11 @@
 
 use slidecast_image::codec::{Codec, Decoder};
 use slidecast_image::manifest::{Content, ManifestHeader, Part};
+use slidecast_net::clock::Clock;
+use slidecast_net::control::{Came, ControlError, ControlPipe};
+use slidecast_net::frames::{Arrival, FrameReader};
 use slidecast_proto::control::{self, Abort, Card, Finish, Held, Hello, Join, Prepare, Ready, Side, ToAgent, ToServer};
-use slidecast_proto::frame::{HEADER_LEN, Header, Kind};
+use slidecast_proto::frame::{Header, Kind};
 use slidecast_proto::node::{Candidate, Take};
 use slidecast_proto::noise::{Channel, ChannelError, PublicKey, SecretKey};
 use slidecast_proto::reason::{LookedAt, Verified};
@@ -14,7 +17,7 @@ use slidecast_proto::set::BlockSet;
 use slidecast_proto::units::{BlockNo, Hash, NodeId, PartNo, Time};
 use slidecast_proto::visit::{ControlClock, Task};
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -23,11 +26,10 @@ const RING: u64 = 16 << 20;
 
 /// The agent.
 pub(crate) struct Agent {
-    socket: TcpStream,
-    channel: Channel,
+    pipe: ControlPipe<TcpStream>,
     listener: TcpListener,
-    origin: Instant,
-    clock: ControlClock,
+    clock: Clock,
+    control: ControlClock,
     /// Orders that came while blocks did.
     orders: VecDeque<ToAgent>,
     closed: bool,
@@ -56,17 +58,16 @@ impl Agent {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let channel = Channel::agent(&SecretKey::generate().unwrap(), server);
         let mut agent = Self {
-            socket,
-            channel,
+            pipe: ControlPipe::new(socket, channel),
             listener,
-            origin: Instant::now(),
-            clock: ControlClock::new(Time(1)),
+            clock: Clock::start(),
+            control: ControlClock::new(Time(1)),
             orders: VecDeque::new(),
             closed: false,
             node: NodeId(0),
             mac,
         };
-        while !agent.channel.is_open() {
+        while !agent.pipe.channel().is_open() {
             agent.pump()?;
         }
         let hello = agent.hello();
@@ -113,32 +114,28 @@ impl Agent {
     }
 
     fn now(&self) -> Time {
-        Time(1).after(self.origin.elapsed())
+        self.clock.now()
     }
 
     pub(crate) fn say(&mut self, message: &ToServer) {
-        self.clock.on_said(self.now());
-        self.channel.send(&message.encode()).unwrap();
+        self.control.on_said(self.now());
+        self.pipe.send(&message.encode()).unwrap();
         self.flush();
     }
 
     fn flush(&mut self) {
-        while let Some(bytes) = self.channel.poll_transmit() {
-            // The server may have hung up; reading will tell.
-            let _ = self.socket.write_all(&bytes);
-        }
+        // The server may have hung up; reading will tell.
+        let _ = self.pipe.write();
     }
 
     fn pump(&mut self) -> Result<(), ChannelError> {
         self.flush();
-        let mut buffer = [0; 4096];
-        match self.socket.read(&mut buffer) {
-            Ok(0) => self.closed = true,
-            Ok(len) => {
-                self.clock.on_heard(self.now());
-                self.channel.on_bytes(&buffer[..len])?;
-            }
-            Err(error) => assert!(matches!(error.kind(), std::io::ErrorKind::WouldBlock), "{error}"),
+        match self.pipe.read(&mut [0; 4096]) {
+            Ok(Came::Bytes) => self.control.on_heard(self.now()),
+            Ok(Came::Nothing) => {}
+            Err(ControlError::Closed) => self.closed = true,
+            Err(ControlError::Channel(error)) => return Err(error),
+            Err(ControlError::Io(error)) => panic!("{error}"),
         }
         self.flush();
         Ok(())
@@ -147,11 +144,11 @@ impl Agent {
     /// Takes in what has come, and shows a sign of life.
     fn poll(&mut self) {
         let now = self.now();
-        if self.clock.check(self.channel.is_open(), now) == Ok(true) {
+        if self.control.check(self.pipe.channel().is_open(), now) == Ok(true) {
             self.say(&ToServer::Heartbeat);
         }
         self.pump().unwrap();
-        while let Some(message) = self.channel.poll_message() {
+        while let Some(message) = self.pipe.poll_message() {
             let order = ToAgent::parse(&message).unwrap();
             if let ToAgent::Welcome(welcome) = &order {
                 self.node = welcome.node;
@@ -211,7 +208,7 @@ impl Agent {
         let (mut disk, mut candidate) = (Disk::new(), Some(caller));
         while run.ended().is_none() {
             let now = self.now();
-            let (header, payload) = read_frame(&mut link)?;
+            let (header, payload) = link.next_frame()?;
             match (header.kind, candidate.take()) {
                 (_, Some(mut caller)) => {
                     assert!(caller.on_frame(&header, &payload, now).unwrap());
@@ -227,7 +224,7 @@ impl Agent {
             run.on_time(now);
             disk.carry_out(&mut run, now);
             while let Some(RunTransmit::Bytes(bytes)) = run.poll_transmit(Side::Upstream, now) {
-                link.write_all(&bytes).ok()?;
+                link.socket.write_all(&bytes).ok()?;
                 run.on_transmitted(Side::Upstream, now);
             }
             if disk.hung_up || disk.blocks.count() >= most {
@@ -243,13 +240,13 @@ impl Agent {
     }
 
     /// Takes the call of the server for the place of this run. Calls for places in deployments that are over are let go.
-    fn take_call(&self, run: &mut Run<Vec<u8>>) -> (TcpStream, Candidate) {
+    fn take_call(&self, run: &mut Run<Vec<u8>>) -> (Link, Candidate) {
         loop {
-            let (mut link, _) = self.listener.accept().unwrap();
-            link.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
-            let Some((header, payload)) = read_frame(&mut link) else { continue };
+            let (socket, _) = self.listener.accept().unwrap();
+            let mut link = Link::over(socket);
+            let Some((header, payload)) = link.next_frame() else { continue };
             if let Ok(mut caller) = run.on_hello(&header, &payload, [9; 16], self.now()) {
-                link.write_all(&caller.poll_control().unwrap()).unwrap();
+                link.socket.write_all(&caller.poll_control().unwrap()).unwrap();
                 return (link, caller);
             }
         }
@@ -265,14 +262,34 @@ impl Agent {
     }
 }
 
-/// The next frame; nothing if the link is over.
-fn read_frame(link: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
-    let mut head = [0; HEADER_LEN];
-    link.read_exact(&mut head).ok()?;
-    let frame = Header::parse(&head).unwrap();
-    let mut payload = vec![0; frame.payload_len as usize];
-    link.read_exact(&mut payload).ok()?;
-    Some((frame, payload))
+/// The link to the upstream.
+struct Link {
+    socket: TcpStream,
+    reader: FrameReader<Vec<u8>>,
+}
+
+impl Link {
+    fn over(socket: TcpStream) -> Self {
+        socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        let mut reader = FrameReader::new(0);
+        reader.trust();
+        Self { socket, reader }
+    }
+
+    /// The next frame; nothing if the link is over, or silent for too long.
+    fn next_frame(&mut self) -> Option<(Header, Vec<u8>)> {
+        loop {
+            match self.reader.poll().unwrap() {
+                Some(Arrival::Announced(header)) => self.reader.receive_into(vec![0; header.payload_len as usize]),
+                Some(Arrival::Block { header, payload, .. } | Arrival::Control(header, payload)) => {
+                    return Some((header, payload));
+                }
+                Some(Arrival::Skipped(_)) => {}
+                None if self.reader.read(&mut self.socket).ok()?.bytes == 0 => return None,
+                None => {}
+            }
+        }
+    }
 }
 
 /// A disk that checks every block and keeps nothing.

@@ -1,4 +1,4 @@
-//! The one clock of a run, so that every thread means the same by a [`Time`].
+//! The one clock of a program, so that every thread means the same by a [`Time`].
 
 use slidecast_proto::units::Time;
 use std::time::{Duration, Instant};
@@ -30,10 +30,11 @@ impl Clock {
         Time(1).after(self.before).after(self.origin.elapsed())
     }
 
-    /// How long to wait until `deadline`, rounded up to whole milliseconds so that waking comes after it.
+    /// How long to wait until `deadline`, rounded up to a millisecond, the unit of epoll(7): rounded down, the last one would be spent
+    /// spinning.
     #[must_use]
     pub fn until(&self, deadline: Time) -> Duration {
         let left = deadline.since(self.now());
-        if left.is_zero() { left } else { left + Duration::from_millis(1) }
+        if left.is_zero() { left } else { left + Duration::from_micros(999) }
     }
 }
