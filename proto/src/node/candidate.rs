@@ -2,7 +2,6 @@
 //! outside the node, and the upstream link stays as it is, until the caller has proven that it knows the link key. What a
 //! candidate does until then changes nothing in the node and is told to nobody.
 
-use super::damage::Damage;
 use super::{Act, Node};
 use crate::bug::{self, Bug};
 use crate::control::{LinkState, Side};
@@ -36,7 +35,7 @@ impl Node {
     /// What the call of the upstream must say, once the server has ordered one.
     #[must_use]
     pub fn upstream_terms(&self) -> Option<&Terms> {
-        self.upstream.terms.as_ref()
+        self.upstream.terms()
     }
 
     /// A Hello came on a new connection. If it is the call that the server announced, the connection is a candidate; `nonce` must be
@@ -51,12 +50,12 @@ impl Node {
         nonce: [u8; 16],
         now: Time,
     ) -> Result<Candidate, LinkFault> {
-        let Some(terms) = self.upstream.terms.clone() else {
+        let Some(terms) = self.upstream.terms().cloned() else {
             return Err(LinkFault::Unexpected(crate::frame::Kind::Hello));
         };
-        let link = Receiver::answer(terms, header, payload, self.manifest.is_some(), nonce, now)?;
-        if bug::is(Bug::CandidateReplacesUpstream) && self.upstream.link.is_some() {
-            self.drop_upstream();
+        let link = Receiver::answer(terms, header, payload, self.manifest.has_header(), nonce, now)?;
+        if bug::is(Bug::CandidateReplacesUpstream) && self.upstream.link().is_some() {
+            self.upstream.drop_link();
             self.acts.push_back(Act::Close(Side::Upstream));
         }
         Ok(Candidate { link })
@@ -69,19 +68,12 @@ impl Node {
     pub fn adopt(&mut self, candidate: Candidate) -> Result<(), LinkFault> {
         let Candidate { link } = candidate;
         let of = link.terms();
-        let wanted = self.upstream.terms.as_ref().is_some_and(|terms| (terms.from, &terms.key) == (of.from, &of.key));
+        let wanted = self.upstream.terms().is_some_and(|terms| (terms.from, &terms.key) == (of.from, &of.key));
         if !wanted || !link.is_proven() {
             return Err(LinkFault::Superseded);
         }
         let peer = of.from;
-        self.drop_upstream();
-        self.upstream.link = Some(link);
-        self.upstream.base = self.book.next_id();
-        self.upstream.passed_on = self.book.next_id();
-        self.upstream.ended = None;
-        // What came damaged on another link was not asked for on this one.
-        self.upstream.damage = Damage::default();
-        self.pass_ended = 0;
+        self.upstream.adopt(link, self.book.next_id());
         self.tell_link(Side::Upstream, peer, LinkState::Up, None);
         self.open_upstream();
         Ok(())

@@ -1,11 +1,20 @@
 //! What the disk has done, and when it is complete.
 
-use super::{Act, CONTENT_TRIES, Disk, Node, Wrong};
+use super::blocks::Wrong;
+use super::{Act, Node};
 use crate::bug::{self, Bug};
 use crate::control::{BadBlock, Ended, ToServer};
 use crate::reason::{EndState, LookedAt, Reason, Verified};
-use crate::set::BlockSet;
 use crate::units::{BlockNo, NodeId};
+
+/// How far the disk is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Disk {
+    Writing,
+    Finishing,
+    /// It ended. This was said to the server, and is to be said again to one that may not have heard it.
+    Ended(Box<Ended>),
+}
 
 /// What was done to a disk that is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,16 +49,14 @@ impl Node {
     /// A flush covered these blocks.
     pub fn on_durable(&mut self, blocks: &[BlockNo]) {
         for block in blocks {
-            if self.accepted.contains(*block) && self.durable.insert(*block) {
-                self.unreported.insert(*block);
-            }
+            self.blocks.on_durable(*block);
         }
         self.check_complete();
     }
 
     /// What was verified so far does not count any more: the disk is read once more, from its beginning.
     pub fn on_unverified(&mut self) {
-        self.verified = BlockSet::empty(self.verified.universe());
+        self.blocks.unverify();
         self.doubt_disk();
     }
 
@@ -63,35 +70,27 @@ impl Node {
     /// These blocks were read back and are equal.
     pub fn on_verified(&mut self, blocks: &[BlockNo]) {
         for block in blocks {
-            self.verified.insert(*block);
+            self.blocks.on_verified(*block);
         }
         self.check_complete();
     }
 
     /// The content of `block` does not have its hash (nothing of it was written), or what was read back differs: it is
-    /// fetched again, [`CONTENT_TRIES`] times at the most. Only what comes straight from the server proves that the image is
+    /// fetched again, a few times at the most. Only what comes straight from the server proves that the image is
     /// rotten; a neighbour may have got it damaged itself and not know yet, so the block then waits for a catch-up pass.
     pub fn on_bad_content(&mut self, block: BlockNo, read_back: bool) {
         self.book.on_written(block);
         if !read_back {
             self.book.forget(block);
         }
-        for set in [&mut self.durable, &mut self.verified, &mut self.unreported] {
-            set.remove(block);
-        }
         self.doubt_disk();
-        if !bug::is(Bug::MismatchStaysAccepted) {
-            self.accepted.remove(block);
-        }
-        let from = self.upstream.terms.as_ref().map_or(NodeId::SERVER, |terms| terms.from);
+        let from = self.upstream.from();
         let wrong = match (read_back, from) {
             (true, _) => Wrong::ReadBack,
             (false, NodeId::SERVER) => Wrong::FromServer,
             (false, _) => Wrong::FromNode,
         };
-        let tries = self.content_tries.entry((block, wrong)).or_insert(0);
-        *tries = tries.saturating_add(1);
-        let last = *tries >= CONTENT_TRIES;
+        let last = self.blocks.reject(block, wrong);
         let proof = match wrong {
             Wrong::ReadBack => Some((Reason::DiskMismatch, "read back wrong twice")),
             Wrong::FromServer => Some((Reason::ImageCorrupt, "arrived with wrong content twice")),
@@ -128,7 +127,6 @@ impl Node {
     }
 
     pub(super) fn end(&mut self, state: EndState, reason: Reason, detail: &str, disk: DiskEnd) {
-        self.disk = Disk::Ended(state);
         let ended = Ended {
             deployment: self.config.deployment,
             root: self.config.root,
@@ -141,26 +139,22 @@ impl Node {
             last_look: disk.last_look.0,
             last_look_blocks: disk.last_look.1,
         };
-        self.last_word = Some(ended.clone());
+        self.disk = Disk::Ended(Box::new(ended.clone()));
         self.acts.push_back(Act::Tell(ToServer::Ended(ended)));
     }
 
     /// How the disk ended, if it has.
     #[must_use]
     pub fn ended(&self) -> Option<EndState> {
-        match self.disk {
-            Disk::Ended(state) => Some(state),
+        match &self.disk {
+            Disk::Ended(ended) => Some(ended.state),
             _ => None,
         }
     }
 
     pub(super) fn check_complete(&mut self) {
-        if self.disk != Disk::Writing || self.shape.is_none() || !self.accepted.is_full() {
-            return;
-        }
-        let read_back = self.config.verify.reads_back() && !bug::is(Bug::FinishUnverified);
-        let proven = if read_back { &self.verified } else { &self.durable };
-        if proven.is_full() {
+        let known = self.manifest.shape().is_some();
+        if self.disk == Disk::Writing && known && self.blocks.are_proven(self.config.verify) {
             self.disk = Disk::Finishing;
             self.acts.push_back(Act::FinishDisk);
         }

@@ -4,52 +4,60 @@
 //! [`Node::poll`] asks for before it brings the next frame, and writes what [`Node::poll_transmit`] gives for each neighbour. The machine never sees a payload: it deals in
 //! headers, entry numbers and block numbers.
 //!
-//! Everything about the upstream neighbour is in `upstream.rs`, connections that may become its link are in `candidate.rs`, what comes
-//! damaged over it is in `damage.rs`, everything about the downstream one in `downstream.rs`, and the pass before the first block, in
-//! which disks are compared with the manifest, in `comparing.rs`. What the disk has done is in `disk.rs`, what
-//! the server is told in `word.rs`.
+//! A node is made of owners, and only [`Node`] sees all of them:
+//!
+//! | owner | what it has |
+//! | --- | --- |
+//! | [`Seat`] | the place in a chain, and which orders count |
+//! | [`Manifest`] | the header and the parts, and what they cost of the credit |
+//! | [`Blocks`] | what is accepted, durable, verified and reported |
+//! | [`Book`] | the entries of the ring |
+//! | [`Upstream`] | the link from the neighbour above; connections that may become it are in `candidate.rs`, damage in `damage.rs` |
+//! | [`Downstream`] | the link to the neighbour below; what goes out on it is in `relay.rs` |
+//! | [`Disk`] | how far the disk is, and how it ended |
+//! | [`Reporting`] | what the server is told |
+//!
+//! All spans of time are in `timers.rs`; the pass before the first block, in which disks are compared with the manifest, is in
+//! `comparing.rs`.
 
+mod blocks;
 mod candidate;
 mod comparing;
 mod damage;
 mod disk;
 mod downstream;
+mod manifest;
+mod relay;
+mod reporting;
+mod seat;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod upstream;
-mod word;
 
 pub use candidate::Candidate;
 pub use disk::DiskEnd;
+pub use manifest::PART_CACHE;
 pub use shape::{PartShape, Shape};
 
-use crate::book::{Book, EntryId, Need};
+use crate::book::{Book, EntryId};
 use crate::bug::{self, Bug};
-use crate::control::{Ended, Join, LinkEvent, Side, ToServer};
+use crate::control::{Join, Side, ToServer};
 use crate::frame::Header;
-use crate::link::{DamagedAnswers, LinkFault, Receiver, Sender, Terms};
-use crate::reason::{EndState, LinkClass, Verify};
-use crate::set::BlockSet;
+use crate::link::{LinkFault, Terms};
+use crate::reason::Verify;
 use crate::units::{BlockNo, DeploymentId, Epoch, Hash, NodeId, PartNo, Time};
-use core::time::Duration;
-use damage::Damage;
-use std::collections::{BTreeMap, VecDeque};
+use blocks::Blocks;
+use disk::Disk;
+use downstream::Downstream;
+use manifest::Manifest;
+use reporting::Reporting;
+use seat::Seat;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// How many bytes of manifest parts a node keeps for its downstream beyond those that the ring needs.
-pub const PART_CACHE: usize = 16 << 20;
-/// How often what the node waits for is sampled.
-const SAMPLE: Duration = Duration::from_millis(100);
-/// How long a node tries to reach a downstream that does not answer.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
-/// The pause between two tries.
-const CONNECT_PAUSE: Duration = Duration::from_millis(50);
-/// How long the ring is kept for another downstream when one is lost: the server's order is on its way by then.
-const KEEP: Duration = Duration::from_secs(1);
-/// How often a block whose content was wrong is fetched before the node gives up.
-const CONTENT_TRIES: u8 = 2;
+use upstream::Upstream;
 
 /// What a node is told once, before it has a place in a chain.
 #[derive(Clone, Debug)]
@@ -112,145 +120,20 @@ pub enum Transmit {
     Entry(Header, EntryId),
 }
 
-/// A part of the manifest that is kept for the downstream.
-#[derive(Debug)]
-struct CachedPart {
-    bytes: Arc<[u8]>,
-    /// How many entries of the ring belong to it.
-    pins: u32,
-    /// What it costs of the credit while it waits to be passed on.
-    charge: u64,
-    /// What it costs while it waits to be compared with the disk.
-    compare: u64,
-}
-
-impl CachedPart {
-    fn is_idle(&self) -> bool {
-        (self.pins, self.charge, self.compare) == (0, 0, 0)
-    }
-}
-
-/// The link to the next node down the chain.
-#[derive(Debug)]
-struct Downstream {
-    terms: Terms,
-    address: SocketAddr,
-    state: DownstreamState,
-    give_up: Time,
-    answers: DamagedAnswers,
-    /// Parts sent on this link.
-    parts_sent: BlockSet,
-    /// Parts that wait to be sent.
-    parts: VecDeque<PartNo>,
-    manifest_due: bool,
-    /// Segments of what it lacks that came before the number of blocks was known here, and when.
-    early: Vec<(Header, Vec<u8>, Time)>,
-    /// The next entry to look at.
-    cursor: EntryId,
-    /// Entries sent on this link that the downstream has not both received and passed on; the first is frame `sent_base`.
-    sent: VecDeque<EntryId>,
-    sent_base: u64,
-    near: u64,
-    end_sent: Option<u32>,
-}
-
-#[derive(Debug)]
-enum DownstreamState {
-    Idle {
-        connect_at: Time,
-    },
-    Connecting {
-        attempt: u64,
-    },
-    Up(Box<Sender>),
-    /// Lost. Until then the ring is kept for whoever comes in its place.
-    Gone {
-        kept: Option<Time>,
-    },
-}
-
-/// The link to the neighbour that sends.
-#[derive(Debug, Default)]
-struct Upstream {
-    terms: Option<Terms>,
-    link: Option<Receiver>,
-    /// Bytes of a payload that is arriving.
-    arriving: u64,
-    /// The entry number of the first frame of this link.
-    base: EntryId,
-    /// Entries below this one are known to have reached the next node.
-    passed_on: EntryId,
-    damage: Damage,
-    ended: Option<u32>,
-}
-
-/// What the node waited for since the last report, in milliseconds.
-#[derive(Clone, Copy, Debug, Default)]
-struct Waits {
-    /// There was room in the ring.
-    upstream: u32,
-    /// There was none, and the disk was not the reason.
-    downstream: u32,
-    /// The disk had work. When there was no room either, it was the reason.
-    disk: u32,
-}
-
-/// Why a block was rejected; each reason is counted separately.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Wrong {
-    /// What was read back from the disk.
-    ReadBack,
-    /// What the server sent.
-    FromServer,
-    /// What a neighbour sent.
-    FromNode,
-}
-
-/// How far the disk is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Disk {
-    Writing,
-    Finishing,
-    Ended(EndState),
-}
-
 /// The machine of one node.
 #[derive(Debug)]
 pub struct Node {
     config: NodeConfig,
-    epoch: Epoch,
-    joined: bool,
-    /// The pass of the newest order.
-    pass: u32,
-    shape: Option<Arc<Shape>>,
-    manifest: Option<Arc<[u8]>>,
-    parts: BTreeMap<u32, CachedPart>,
-    parts_bytes: usize,
-    parts_charge: u64,
-    known_parts: BlockSet,
+    seat: Seat,
+    manifest: Manifest,
+    blocks: Blocks,
     book: Book,
-    accepted: BlockSet,
-    durable: BlockSet,
-    verified: BlockSet,
-    unreported: BlockSet,
-    /// How often a block was wrong in which way.
-    content_tries: BTreeMap<(BlockNo, Wrong), u8>,
     upstream: Upstream,
     downstream: Option<Downstream>,
-    suspected: [bool; 2],
+    /// Calls of a downstream so far: names the next one.
     attempts: u64,
     disk: Disk,
-    waits: Waits,
-    sampled: Time,
-    received_bytes: u64,
-    sent_bytes: u64,
-    /// The disk's count as of the last report.
-    written_bytes: u64,
-    pass_ended: u32,
-    /// The last word, to be said again to a server that may not have heard it.
-    last_word: Option<Ended>,
-    /// What broke on either side and was not made anew since.
-    broken: [Option<LinkEvent>; 2],
+    reporting: Reporting,
     acts: VecDeque<Act>,
 }
 
@@ -258,38 +141,18 @@ impl Node {
     /// A node that was told what to expect and waits for its place in a chain.
     #[must_use]
     pub fn new(config: NodeConfig, now: Time) -> Self {
-        let book = Book::new(config.ring);
         Self {
-            config,
-            epoch: Epoch(0),
-            joined: false,
-            pass: 0,
-            shape: None,
-            manifest: None,
-            parts: BTreeMap::new(),
-            parts_bytes: 0,
-            parts_charge: 0,
-            known_parts: BlockSet::empty(0),
-            book,
-            accepted: BlockSet::empty(0),
-            durable: BlockSet::empty(0),
-            verified: BlockSet::empty(0),
-            unreported: BlockSet::empty(0),
-            content_tries: BTreeMap::new(),
+            seat: Seat::Waiting,
+            manifest: Manifest::new(),
+            blocks: Blocks::none(0),
+            book: Book::new(config.ring),
             upstream: Upstream::default(),
             downstream: None,
-            suspected: [false; 2],
             attempts: 0,
             disk: Disk::Writing,
-            waits: Waits::default(),
-            sampled: now,
-            received_bytes: 0,
-            sent_bytes: 0,
-            written_bytes: 0,
-            pass_ended: 0,
-            last_word: None,
-            broken: [None, None],
+            reporting: Reporting::new(now),
             acts: VecDeque::new(),
+            config,
         }
     }
 
@@ -302,21 +165,19 @@ impl Node {
     /// The highest epoch seen.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.epoch
+        self.seat.epoch()
     }
 
     /// Takes a place in a chain. An order below the highest epoch seen is dropped. A link whose two ends stay neighbours
     /// lives on.
     pub fn on_join(&mut self, join: &Join, now: Time) {
-        if join.deployment != self.config.deployment
-            || (self.joined && join.epoch < self.epoch && !bug::is(Bug::EpochUnchecked))
-        {
+        if join.deployment != self.config.deployment || !self.seat.obeys(join.epoch) {
             return;
         }
         if self.is_comparing() && join.pass != 0 {
             self.end_comparing();
         }
-        (self.epoch, self.joined, self.pass) = (join.epoch, true, join.pass);
+        self.seat = Seat::Joined { epoch: join.epoch, pass: join.pass };
         let terms = |from, to, spec: &crate::control::LinkSpec| Terms {
             deployment: join.deployment,
             epoch: join.epoch,
@@ -335,27 +196,23 @@ impl Node {
 
     /// The manifest header was read.
     pub fn on_shape(&mut self, shape: Shape) {
-        if self.shape.is_some() {
+        let blocks = shape.blocks;
+        if !self.manifest.on_shape(shape) {
             return;
         }
-        let blocks = shape.blocks;
-        for set in [&mut self.accepted, &mut self.durable, &mut self.verified, &mut self.unreported] {
-            *set = BlockSet::empty(blocks);
-        }
-        self.known_parts = BlockSet::empty(u32::try_from(shape.parts.len()).unwrap_or(0));
-        self.shape = Some(Arc::new(shape));
+        self.blocks = Blocks::none(blocks);
         self.open_upstream();
         self.offer_manifest();
     }
 
     /// Part `part` was read; `fills` are its blocks that need no payload.
     pub fn on_part(&mut self, part: PartNo, fills: impl IntoIterator<Item = BlockNo>) {
-        self.known_parts.insert(BlockNo(part.0));
+        self.manifest.learn(part);
         for block in fills {
-            self.accepted.insert(block);
+            self.blocks.accept(block);
         }
         if bug::is(Bug::FillsDurableAtOnce) {
-            self.on_durable(&self.accepted.iter().collect::<Vec<_>>());
+            self.on_durable(&self.blocks.accepted().iter().collect::<Vec<_>>());
         }
         self.queue_part(part);
         self.check_complete();
@@ -364,7 +221,7 @@ impl Node {
     /// Whether part `part` was taken before: its fills need not be written again.
     #[must_use]
     pub fn knows_part(&self, part: PartNo) -> bool {
-        self.known_parts.contains(BlockNo(part.0))
+        self.manifest.knows(part)
     }
 
     /// The connection on `side` is gone. A machine that closed it itself has forgotten it already.
@@ -383,21 +240,6 @@ impl Node {
         self.time_downstream(now);
     }
 
-    /// When [`Self::on_time`] must be called at the latest.
-    #[must_use]
-    pub fn deadline(&self) -> Time {
-        let mut deadline = self.sampled.after(SAMPLE);
-        if let Some(link) = &self.upstream.link {
-            deadline = deadline.min(link.deadline());
-        }
-        match self.downstream.as_ref().map(|down| &down.state) {
-            Some(DownstreamState::Up(sender)) => deadline.min(sender.deadline()),
-            Some(DownstreamState::Idle { connect_at }) => deadline.min(*connect_at),
-            // A connection that never stands is given up in one of the samples.
-            _ => deadline,
-        }
-    }
-
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Act> {
         self.acts.pop_front()
@@ -407,7 +249,7 @@ impl Node {
     /// [`Self::on_transmitted`] before it asks again.
     pub fn poll_transmit(&mut self, side: Side) -> Option<Transmit> {
         match side {
-            Side::Upstream => self.upstream.link.as_mut()?.poll_control().map(Transmit::Bytes),
+            Side::Upstream => self.upstream.link_mut()?.poll_control().map(Transmit::Bytes),
             Side::Downstream => self.transmit_downstream(),
         }
     }
@@ -416,7 +258,7 @@ impl Node {
     pub fn on_transmitted(&mut self, side: Side, transmit: &Transmit, now: Time) {
         match side {
             Side::Upstream => {
-                if let Some(link) = &mut self.upstream.link {
+                if let Some(link) = self.upstream.link_mut() {
                     link.on_said(now);
                 }
             }
@@ -427,23 +269,7 @@ impl Node {
     /// The bytes of the ring that nothing holds.
     fn free(&self) -> u64 {
         let held = if bug::is(Bug::CreditForHeldSpace) { 0 } else { self.book.held() };
-        self.book.capacity().saturating_sub(held + self.parts_charge + self.upstream.arriving)
-    }
-
-    /// Whether the downstream takes what it can and never holds the ring: what goes out to it must not stay in the ring
-    /// until it is out, so the caller sends a copy.
-    #[must_use]
-    pub fn is_followed(&self) -> bool {
-        self.downstream.as_ref().is_some_and(|down| down.terms.class == LinkClass::Follower)
-    }
-
-    fn need(&self) -> Need {
-        match &self.downstream {
-            None => Need::Nobody,
-            Some(Downstream { state: DownstreamState::Gone { kept: None }, .. }) => Need::Loose,
-            Some(_) if self.is_followed() => Need::Loose,
-            Some(_) => Need::Paced,
-        }
+        self.book.capacity().saturating_sub(held + self.manifest.charge() + self.upstream.arriving())
     }
 
     /// Lets go of all entries that nobody needs.
@@ -453,30 +279,12 @@ impl Node {
             if header.payload_len == 0 {
                 continue;
             }
-            if let Some(part) = self.part_of(header.number) {
-                self.unpin(part);
-            }
+            self.manifest.unpin(BlockNo(header.number));
             self.acts.push_back(Act::Release(id));
         }
     }
 
     pub(crate) fn part_of(&self, block: u32) -> Option<PartNo> {
-        self.shape.as_ref().map(|shape| shape.part_of(BlockNo(block)))
-    }
-
-    fn unpin(&mut self, part: PartNo) {
-        if let Some(cached) = self.parts.get_mut(&part.0) {
-            cached.pins = cached.pins.saturating_sub(1);
-        }
-        self.trim_parts();
-    }
-
-    /// Drops the oldest parts that nothing needs while the cache is over its size.
-    fn trim_parts(&mut self) {
-        while self.parts_bytes > PART_CACHE {
-            let idle = self.parts.iter().find(|(_, part)| part.is_idle()).map(|(no, _)| *no);
-            let Some(part) = idle.and_then(|no| self.parts.remove(&no)) else { return };
-            self.parts_bytes -= part.bytes.len();
-        }
+        self.manifest.part_of(BlockNo(block))
     }
 }

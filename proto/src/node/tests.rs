@@ -6,9 +6,13 @@ use super::*;
 use crate::control::{LinkSpec, LinkState};
 use crate::feed::{BlockFrame, Feed, FeedOrder, FeedTransmit, Source};
 use crate::frame::{HEADER_LEN, Kind};
+use crate::link::Sender;
 use crate::link::refusal;
+use crate::reason::{EndState, LinkClass};
 use crate::reason::{Phase, Reason, Verified};
+use crate::set::BlockSet;
 use crate::units::LinkKey;
+use core::time::Duration;
 use std::net::{Ipv4Addr, SocketAddr};
 
 const DEPLOYMENT: DeploymentId = DeploymentId([7; 16]);
@@ -348,7 +352,7 @@ impl World {
 
 impl Node {
     fn progress_line(&self) -> String {
-        format!("accepted {:?}, verified {:?}, held {}", self.accepted, self.verified, self.book.held())
+        format!("{:?}, held {}", self.blocks, self.book.held())
     }
 }
 

@@ -159,9 +159,9 @@ fn an_order_below_the_highest_epoch_is_dropped() {
         downstream: None,
     };
     world.rigs[0].node.on_join(&join(0), now);
-    assert_eq!(world.rigs[0].node.upstream.terms.as_ref().map(|terms| terms.from), Some(NodeId::SERVER));
+    assert_eq!(world.rigs[0].node.upstream.terms().map(|terms| terms.from), Some(NodeId::SERVER));
     world.rigs[0].node.on_join(&join(2), now);
-    assert_eq!(world.rigs[0].node.upstream.terms.as_ref().map(|terms| terms.from), Some(NodeId(9)));
+    assert_eq!(world.rigs[0].node.upstream.terms().map(|terms| terms.from), Some(NodeId(9)));
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn wrong_content_from_a_neighbour_waits_for_another_pass_and_from_the_server_it_
     let block = world.rigs[1].pending.pop_front().unwrap();
     (0..5).for_each(|_| world.rigs[1].node.on_bad_content(block, false));
     assert_eq!(world.rigs[1].node.ended(), None);
-    assert!(!world.rigs[1].node.accepted.contains(block));
+    assert!(!world.rigs[1].node.blocks.accepted().contains(block));
     let mut world = World::new(1, 50);
     world.run(Duration::from_millis(5));
     (0..2).for_each(|_| world.rigs[0].node.on_bad_content(BlockNo(0), false));
@@ -309,7 +309,8 @@ fn wrong_content_from_a_neighbour_waits_for_another_pass_and_from_the_server_it_
 #[test]
 fn what_a_downstream_lacks_may_be_said_before_the_upstream_knows_the_image() {
     let mut world = World::new(2, 50);
-    world.rigs[1].node.manifest = Some(world.image.manifest());
+    let header = world.image.manifest().to_vec();
+    world.rigs[1].node.manifest.take_header(header, Hash::of(world.image.manifest)).unwrap();
     world.rigs[1].node.on_shape(world.image.shape());
     world.run(Duration::from_secs(2));
     (0..2).for_each(|at| world.assert_complete(at));
@@ -337,7 +338,7 @@ fn a_part_or_a_manifest_header_that_was_damaged_is_neither_kept_nor_passed_on() 
     world.image.manifest = b"manifesU";
     let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run(Duration::from_millis(100))));
     assert!(failed.is_err(), "the frame is refused");
-    assert!(world.rigs[0].node.manifest.is_none(), "so that the right one is taken on the next link");
+    assert!(!world.rigs[0].node.manifest.has_header(), "so that the right one is taken on the next link");
 }
 
 /// A Hello with the right numbers from somebody who does not know the link key.

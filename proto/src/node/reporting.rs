@@ -1,6 +1,7 @@
 //! What the server is told: how far the node is, what it waits for, and how its links do.
 
-use super::{Act, Disk, Node, SAMPLE};
+use super::timers::SAMPLE;
+use super::{Act, Disk, Node};
 use crate::book::Need;
 use crate::bug::{self, Bug};
 use crate::control::{LinkEvent, LinkState, Progress, Side, ToServer};
@@ -9,47 +10,108 @@ use crate::reason::{Phase, Reason};
 use crate::units::{BlockNo, NodeId, Time};
 use core::time::Duration;
 
+/// What the node waited for since the last report, in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waits {
+    /// There was room in the ring.
+    upstream: u32,
+    /// There was none, and the disk was not the reason.
+    downstream: u32,
+    /// The disk had work. When there was no room either, it was the reason.
+    disk: u32,
+}
+
+/// What was said of the link on one side.
+#[derive(Debug, Default)]
+struct Said {
+    /// Its neighbour is quiet.
+    quiet: bool,
+    /// It broke and was not made anew since.
+    broken: Option<LinkEvent>,
+}
+
+/// What the next report will say, and what is to be said again to a server that may not have heard it.
+#[derive(Debug)]
+pub(super) struct Reporting {
+    waits: Waits,
+    sampled: Time,
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
+    /// The disk's count as of the last report.
+    written_bytes: u64,
+    upstream: Said,
+    downstream: Said,
+}
+
+impl Reporting {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            waits: Waits::default(),
+            sampled: now,
+            received_bytes: 0,
+            sent_bytes: 0,
+            written_bytes: 0,
+            upstream: Said::default(),
+            downstream: Said::default(),
+        }
+    }
+
+    pub(super) fn next_sample(&self) -> Time {
+        self.sampled.after(SAMPLE)
+    }
+
+    fn said(&mut self, side: Side) -> &mut Said {
+        match side {
+            Side::Upstream => &mut self.upstream,
+            Side::Downstream => &mut self.downstream,
+        }
+    }
+}
+
 impl Node {
     /// The control link is there again, perhaps to a server that was started again: it is told all that is durable, and how
     /// the disk ended.
     pub fn on_server_back(&mut self) {
-        if !self.joined {
+        if !self.seat.is_joined() {
             return;
         }
-        self.unreported = self.durable.clone();
-        self.acts.extend(self.broken.iter().flatten().cloned().map(ToServer::Link).map(Act::Tell));
-        if let Some(ended) = self.last_word.clone().filter(|_| !bug::is(Bug::LastWordForgotten)) {
-            self.acts.push_back(Act::Tell(ToServer::Ended(ended)));
+        self.blocks.report_all_again();
+        let broken =
+            [&self.reporting.upstream, &self.reporting.downstream].into_iter().filter_map(|side| side.broken.clone());
+        self.acts.extend(broken.map(ToServer::Link).map(Act::Tell));
+        if let Disk::Ended(ended) = &self.disk
+            && !bug::is(Bug::LastWordForgotten)
+        {
+            self.acts.push_back(Act::Tell(ToServer::Ended((**ended).clone())));
         }
         self.report();
     }
 
     /// Reports to the server at once: it waits for this.
     pub(super) fn report(&mut self) {
-        let progress = self.progress(self.written_bytes);
+        let progress = self.progress(self.reporting.written_bytes);
         self.acts.push_back(Act::Tell(ToServer::Progress(progress)));
     }
 
     pub(super) fn sample(&mut self, now: Time) {
-        let span = now.since(self.sampled);
+        let span = now.since(self.reporting.sampled);
         if span < SAMPLE {
             return;
         }
-        self.sampled = now;
-        let ms = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
-        if self.is_comparing() && self.holds_part_to_compare() {
-            self.waits.disk = self.waits.disk.saturating_add(ms);
-            return;
+        self.reporting.sampled = now;
+        let add = |wait: &mut u32| *wait = wait.saturating_add(u32::try_from(span.as_millis()).unwrap_or(u32::MAX));
+        if self.is_comparing() && self.manifest.holds_any() {
+            return add(&mut self.reporting.waits.disk);
         }
         // Nothing more comes, and there is something that the downstream has not taken: that is waiting for it, too.
-        let left = self.upstream.ended.is_some() && self.need() == Need::Paced && self.book.has_unsent();
+        let left = self.upstream.ended().is_some() && self.need() == Need::Paced && self.book.has_unsent();
         let full = left || self.free() < self.book.capacity() / 4;
         if self.book.is_writing() {
-            self.waits.disk = self.waits.disk.saturating_add(ms);
+            add(&mut self.reporting.waits.disk);
         }
         match (full, self.book.waits_for_disk()) {
-            (false, _) => self.waits.upstream = self.waits.upstream.saturating_add(ms),
-            (true, false) => self.waits.downstream = self.waits.downstream.saturating_add(ms),
+            (false, _) => add(&mut self.reporting.waits.upstream),
+            (true, false) => add(&mut self.reporting.waits.downstream),
             (true, true) => {}
         }
     }
@@ -71,25 +133,24 @@ impl Node {
         };
         let event = LinkEvent {
             deployment: self.config.deployment,
-            epoch: self.epoch,
+            epoch: self.epoch(),
             peer,
             side,
             state,
             reason,
             detail: fault.map(ToString::to_string).unwrap_or_default(),
         };
-        let broken = &mut self.broken[usize::from(side == Side::Downstream)];
-        *broken = (state == LinkState::Down).then(|| event.clone());
+        self.reporting.said(side).broken = (state == LinkState::Down).then(|| event.clone());
         self.acts.push_back(Act::Tell(ToServer::Link(event)));
     }
 
     /// Says that `block` came damaged from the upstream and is fetched again: the link goes on, but it is to be known what it is
     /// like.
     pub(super) fn tell_damage(&mut self, block: BlockNo, count: u32) {
-        let Some(peer) = self.upstream.link.as_ref().map(|link| link.terms().from) else { return };
+        let Some(peer) = self.upstream.link().map(|link| link.terms().from) else { return };
         let event = LinkEvent {
             deployment: self.config.deployment,
-            epoch: self.epoch,
+            epoch: self.epoch(),
             peer,
             side: Side::Upstream,
             state: LinkState::Suspect,
@@ -103,9 +164,7 @@ impl Node {
     /// [`Reason::TimedOut`] if not even the kernel there answers: then the neighbour is believed to be dead.
     pub(super) fn suspect(&mut self, side: Side, peer: NodeId, silence: Duration) {
         let quiet = silence >= SUSPECT;
-        let seen = &mut self.suspected[usize::from(side == Side::Downstream)];
-        if *seen != quiet {
-            *seen = quiet;
+        if core::mem::replace(&mut self.reporting.said(side).quiet, quiet) != quiet {
             let (state, fault) =
                 if quiet { (LinkState::Suspect, Some(LinkFault::Silent(silence))) } else { (LinkState::Up, None) };
             self.tell_link(side, peer, state, fault.as_ref());
@@ -114,38 +173,33 @@ impl Node {
 
     /// Where the node stands, and what became durable since the last report. `written_bytes` is the disk's own count.
     pub fn progress(&mut self, written_bytes: u64) -> Progress {
-        self.written_bytes = written_bytes;
-        let durable_new: Vec<(u32, u32)> =
-            self.unreported.ranges().take(4096).map(|range| (range.start, range.end)).collect();
-        for (start, end) in &durable_new {
-            for block in *start..*end {
-                self.unreported.remove(BlockNo(block));
-            }
-        }
-        let waits = core::mem::take(&mut self.waits);
+        self.reporting.written_bytes = written_bytes;
+        let durable_new = self.blocks.take_unreported();
+        let waits = core::mem::take(&mut self.reporting.waits);
+        let [accepted, durable, verified] = self.blocks.counts();
         let phase = match self.disk {
             Disk::Ended(_) => Phase::Ended,
             Disk::Finishing => Phase::Finishing,
             Disk::Writing if self.is_comparing() && !self.has_compared() => Phase::Preparing,
             Disk::Writing if self.is_comparing() => Phase::Waiting,
-            Disk::Writing if self.shape.is_some() && self.accepted.is_full() => Phase::Verifying,
-            Disk::Writing if self.joined => Phase::Receiving,
+            Disk::Writing if self.is_complete() => Phase::Verifying,
+            Disk::Writing if self.seat.is_joined() => Phase::Receiving,
             Disk::Writing => Phase::Waiting,
         };
         Progress {
             deployment: self.config.deployment,
-            epoch: self.epoch,
+            epoch: self.epoch(),
             phase,
-            accepted: self.accepted.count(),
-            durable: self.durable.count(),
-            verified: self.verified.count(),
-            received_bytes: self.received_bytes,
-            sent_bytes: self.sent_bytes,
+            accepted,
+            durable,
+            verified,
+            received_bytes: self.reporting.received_bytes,
+            sent_bytes: self.reporting.sent_bytes,
             written_bytes,
             wait_upstream_ms: waits.upstream,
             wait_downstream_ms: waits.downstream,
             wait_disk_ms: waits.disk,
-            pass_ended: self.pass_ended,
+            pass_ended: self.upstream.ended().unwrap_or(0),
             durable_new,
         }
     }
