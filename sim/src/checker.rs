@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What is known of one agent.
 #[derive(Debug, Default)]
 struct Watched {
-    /// Its run, and who may send to it.
+    /// Its run, and the host that may send to it.
     run: u64,
-    upstream: Option<NodeId>,
+    upstream: Option<HostNo>,
     /// Who was the upstream in each epoch of this run.
     upstreams: BTreeMap<Epoch, NodeId>,
     verified: Option<(u64, BlockSet)>,
@@ -101,7 +101,6 @@ impl Checker {
     pub fn begin_again(&mut self, deployment: DeploymentId) {
         self.deployment = deployment;
         self.nodes.clear();
-        self.agents.iter_mut().for_each(|watched| watched.upstream = None);
     }
 
     /// The server calls this agent so.
@@ -120,6 +119,10 @@ impl Checker {
         if after < before {
             self.fail(format!("agent {agent}: its epoch falls from {before} to {after}"));
         }
+        let host = match join.upstream.node {
+            NodeId::SERVER => Some(SERVER),
+            node => self.nodes.get(&node).map(|agent| agent + 1),
+        };
         let watched = &mut self.agents[agent];
         if watched.run != run {
             watched.run = run;
@@ -128,7 +131,7 @@ impl Checker {
         if after != join.epoch || join.epoch < before {
             return;
         }
-        watched.upstream = Some(join.upstream.node);
+        watched.upstream = host;
         let first = *watched.upstreams.entry(join.epoch).or_insert(join.upstream.node);
         if first != join.upstream.node {
             let (epoch, other) = (join.epoch, join.upstream.node);
@@ -138,13 +141,9 @@ impl Checker {
 
     /// An agent takes a frame from its upstream, which is at this host.
     pub fn on_upstream_frame(&mut self, agent: usize, host: HostNo) {
-        let expected = match self.agents[agent].upstream {
-            Some(NodeId::SERVER) => SERVER,
-            Some(node) => self.nodes.get(&node).map_or(usize::MAX, |agent| agent + 1),
-            None => usize::MAX,
-        };
-        if expected != host {
-            self.fail(format!("agent {agent}: takes a frame from host {host}, but its upstream is at host {expected}"));
+        let expected = self.agents[agent].upstream;
+        if expected != Some(host) {
+            self.fail(format!("agent {agent}: takes a frame from host {host}, but its upstream is at {expected:?}"));
         }
     }
 

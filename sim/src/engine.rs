@@ -105,7 +105,7 @@ pub struct Engine {
     /// Bytes of the ring that jobs hold.
     held: u64,
     written_bytes: u64,
-    /// The first block that was read back and is right.
+    /// The first block that was read back and is right, among those that the last look takes.
     proven: Option<BlockNo>,
 }
 
@@ -333,7 +333,9 @@ impl Engine {
             Read::Back(written) if !same => self.schedule.on_different(written),
             Read::Again(..) if !same => self.schedule.on_different_again(self.written(block)),
             Read::Back(written) => {
-                self.proven = Some(self.proven.map_or(block, |proven| proven.min(block)));
+                // What a write does to a block that the last look does not take is found by nobody.
+                let looked_at = Some(block).filter(|_| !spots.is_empty());
+                self.proven = self.proven.into_iter().chain(looked_at).min();
                 self.schedule.on_equal(&written, spots);
                 false
             }

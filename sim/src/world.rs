@@ -213,7 +213,7 @@ impl World {
             let code = machine.exit_code();
             return self.core.checker.fail(format!("nothing went wrong, and the exit code is {code:?}"));
         }
-        if machine.nodes().any(|node| node.moved) {
+        if machine.repairs().iter().any(|repair| repair.kind == RepairKind::Slow) {
             return;
         }
         let (least, most) = (self.blocks_lacking(false), self.blocks_lacking(true));

@@ -3,7 +3,7 @@
 //! A chain goes at the pace of its slowest part, and that part shows: above it rings are full, below it they are empty. A node
 //! whose ring is full because of its disk has a slow disk. Where a full ring meets an empty one, the link between the two is
 //! slow. What is that slow for 10 s, at less than [`SLOW`] times what the chain could do without it, is moved behind
-//! the tail, once, where it holds nobody up.
+//! the tail, once, where it holds nobody up. One that takes nothing is moved again in a pass of those that were moved.
 //!
 //! A chain that compares has no pace; there the first node that gets nothing although it waits for its upstream is moved.
 //!
@@ -179,10 +179,12 @@ impl Deployment {
             let nothing = above.is_some_and(|upper| upper.sent <= NOTHING);
             let pace = if nothing { Pace { received: 0.0, ..said } } else { said };
             let upper = above.replace(pace);
-            if node.moved {
+            // One that was moved is slow and is left alone, unless it takes nothing at all among others that were moved: a pass is
+            // made for those alone, and there it paces the chain again.
+            if node.moved && pace.received > NOTHING {
                 continue;
             }
-            if node.is_receiving() && pace.disk >= MOSTLY && pace.received < SLOW * could {
+            if !node.moved && node.is_receiving() && pace.disk >= MOSTLY && pace.received < SLOW * could {
                 return self.slow_disk(node, pace, &core, could);
             }
             let held_up = match at {

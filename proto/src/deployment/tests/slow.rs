@@ -225,6 +225,27 @@ fn of_two_nodes_in_a_row_that_take_nothing_both_are_moved_where_their_upstream_w
 }
 
 #[test]
+fn in_a_pass_of_slow_nodes_one_that_takes_nothing_is_moved_behind_the_others() {
+    let mut rows = Rows::<4>::new();
+    rows.run(7, [STUCK, EMPTY, EMPTY, EMPTY]);
+    rows.run(7, [STUCK, EMPTY, EMPTY, EMPTY]);
+    assert_eq!(rows.moved(), [2, 3]);
+    for at in [0, 3] {
+        rows.world.say(rows.ids[at], ended(EndState::Done));
+    }
+    for at in 0..4 {
+        let epoch = rows.world.machine.node(rows.ids[at]).unwrap().seat.join().unwrap().epoch;
+        let ToServer::Progress(report) = progress(if at % 3 == 0 { BLOCKS } else { 1 }) else { panic!() };
+        let report = Progress { epoch, pass_ended: 1, durable_new: vec![(0, 1)], ..report };
+        rows.world.say(rows.ids[at], ToServer::Progress(report));
+    }
+    rows.world.later(2);
+    assert_eq!((rows.world.chain(1), rows.world.machine.topology.chain(1).core().len()), (vec![2, 3], 2));
+    rows.run(9, [EMPTY, STUCK, EMPTY, EMPTY]);
+    assert_eq!((rows.world.chain(1), rows.world.machine.topology.chain(1).core().len()), (vec![2, 3], 1));
+}
+
+#[test]
 fn a_done_node_that_reports_nothing_is_moved_out_of_the_way_of_those_below_it() {
     let mut rows = Rows::<4>::new();
     let ids = rows.ids;
