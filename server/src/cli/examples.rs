@@ -90,5 +90,5 @@ Exit codes: 0 ended by a signal, 1 it could not start, 2 wrong usage.";
 
 pub(super) const TOKEN_EXAMPLES: &str = "\
 Examples:
-  slidecast token new --role operator
+  slidecast token new --role operator --days 90
   slidecast token new --role admin --state /var/lib/slidecast";

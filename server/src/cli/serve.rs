@@ -55,4 +55,7 @@ pub struct TokenNew {
     /// The state folder of the server [default: slidecast in the XDG state folder].
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
+    /// For how many days it works [default: until it is removed].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: Option<u32>,
 }

@@ -1,6 +1,7 @@
-//! What every request passes before it is looked at: its body is here in time and not too long, and every answer tells the browser how
+//! What every request passes before it is looked at: it comes from a page of this server or has a token, its body is here in time and not too long; and every answer tells the browser how
 //! little it may do with it.
 
+use super::access::same_origin;
 use super::http::Limits;
 use super::problem::Problem;
 use axum::body::{Body, to_bytes};
@@ -24,7 +25,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
-    (header::REFERRER_POLICY, "no-referrer"),
+    (header::REFERRER_POLICY, "same-origin"),
     (header::CACHE_CONTROL, "no-store"),
 ];
 
@@ -49,6 +50,7 @@ async fn whole(request: Request, limits: Limits) -> Result<Request, Problem> {
     if length.and_then(|length| length.parse().ok()).is_some_and(|length: usize| length > MAX_BODY) {
         return Err(too_long());
     }
+    same_origin(request.method(), request.headers())?;
     let (parts, body) = request.into_parts();
     let bytes = tokio::time::timeout(limits.body, to_bytes(body, MAX_BODY)).await.map_err(|_| {
         let detail = format!("the body did not arrive within {} s", limits.body.as_secs());
@@ -138,7 +140,8 @@ mod tests {
             let head = "POST / HTTP/1.1\r\nHost: x\r\n".to_owned();
             let head = answer_to(Limits { head: short, ..Limits::default() }, head).await;
             assert!(!head.contains("200"), "{head}");
-            let post = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 10\r\n\r\nabc";
+            let post =
+                "POST / HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nConnection: close\r\nContent-Length: 10\r\n\r\nabc";
             let body = answer_to(Limits { body: short, ..Limits::default() }, post.to_owned()).await;
             assert!(body.starts_with("HTTP/1.1 408") && body.contains("urn:slidecast:timeout"), "{body}");
         });
@@ -147,7 +150,8 @@ mod tests {
     #[test]
     fn a_body_without_a_length_is_refused_when_it_gets_too_long_and_answers_carry_the_policy() {
         let chunk = format!("{:x}\r\n{}\r\n", MAX_BODY + 1, "x".repeat(MAX_BODY + 1));
-        let head = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let head =
+            "POST / HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
         let answer = run(answer_to(Limits::default(), format!("{head}{chunk}0\r\n\r\n")));
         assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("urn:slidecast:body"), "{answer}");
         assert!(answer.contains("content-security-policy: default-src 'none'"), "{answer}");

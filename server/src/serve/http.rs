@@ -3,11 +3,13 @@
 use super::api::{self, Api};
 use super::{ServeError, stream};
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -18,6 +20,10 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 const MAX_HEAD: usize = 64 << 10;
 /// After a failure to accept, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
 
 /// What one peer may take of the server.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +104,7 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, router: Router, lim
         let router = router.clone();
         tokio::spawn(async move {
             // A peer that breaks off, or is too slow, is no fault of the server.
-            if let Err(error) = answer(stream, router, limits).await {
+            if let Err(error) = answer(stream, Peer(peer.ip()), router, limits).await {
                 log::debug!("HTTP with {peer}: {error}");
             }
             drop(place);
@@ -108,12 +114,17 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, router: Router, lim
 
 async fn answer(
     stream: tokio::net::TcpStream,
+    peer: Peer,
     router: Router,
     limits: Limits,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let unread = u32::try_from(limits.unread.as_millis())?;
     nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::TcpUserTimeout, &unread)?;
     let service = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        service.call(request)
+    });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(MAX_HEAD);
     Ok(builder.serve_connection(TokioIo::new(stream), service).await?)

@@ -4,12 +4,20 @@
 //! ([`database`]), and HTTP. What was accepted is in the database before it is answered; when the server starts again, it goes on with
 //! every deployment that is not over.
 
+mod access;
 mod api;
+mod attempts;
+mod commands;
 mod database;
+mod fields;
+mod first;
 mod front;
 mod guard;
 mod http;
+mod images;
 mod live;
+mod page;
+mod password;
 mod problem;
 pub mod role;
 mod start;
@@ -42,6 +50,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use store::{DeploymentRow, Store, Which};
 use stream::Bulletin;
 
@@ -57,6 +66,13 @@ pub enum ServeError {
     NotLoopback {
         /// The address asked for.
         address: SocketAddr,
+    },
+    /// The link for the first sign-in can't be kept.
+    First {
+        /// Its file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// The address can't be listened on.
     Listen {
@@ -76,6 +92,7 @@ impl fmt::Display for ServeError {
                 "--http {address}: HTTP is not encrypted here and tokens would travel in the clear; use 127.0.0.1 or [::1], \
                  and a reverse proxy with TLS for other machines"
             ),
+            Self::First { path, .. } => write!(f, "writing the link for the first sign-in to {}", path.display()),
             Self::Listen { address, .. } => write!(f, "listening for HTTP on {address}"),
         }
     }
@@ -84,7 +101,7 @@ impl fmt::Display for ServeError {
 impl std::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { source, .. } => Some(source),
+            Self::Listen { source, .. } | Self::First { source, .. } => Some(source),
             _ => None,
         }
     }
@@ -97,11 +114,9 @@ impl std::error::Error for ServeError {
 pub fn new_token(args: &TokenNew) -> Result<String, Failure> {
     let state = key::state_folder(args.state.as_deref())?;
     let mut store = Store::open(&state).map_err(Failure::not_done)?;
-    let mut bytes = [0; 32];
-    let filled = getrandom::fill(&mut bytes).map_err(io::Error::other);
-    filled.map_err(ServiceError::system("drawing random bytes"))?;
-    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    store.add_token(&hash_of(&token), args.role).map_err(Failure::not_done)?;
+    let token = role::secret().map_err(ServiceError::system("drawing random bytes"))?;
+    let ends = args.days.map(|days| store::now() + i64::from(days) * 86_400);
+    store.add_token(&hash_of(&token), args.role, ends, "command line").map_err(Failure::not_done)?;
     Ok(token)
 }
 
@@ -118,7 +133,8 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         return Err(Failure::usage(ServeError::Images { path: args.images.clone() }));
     }
     let state = key::state_folder(args.state.as_deref())?;
-    let store = Store::open(&state).map_err(Failure::not_done)?;
+    let mut store = Store::open(&state).map_err(Failure::not_done)?;
+    let first = first::link(&mut store, &state, args.http).map_err(Failure::not_done)?;
     let secret = secret_key(args, &state)?;
     let sockets = Sockets::listen(args.port)?;
     let http = listen(args.http).map_err(Failure::not_done)?;
@@ -157,7 +173,12 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         handle: handle.clone(),
         place,
         bulletin: Bulletin::default(),
+        attempts: Mutex::default(),
+        listed: Mutex::default(),
     };
+    if let Some(link) = first {
+        complain(&format!("first sign-in, works once: http://{}/welcome/{link}", args.http));
+    }
     let server = serve_http(http, api, Limits::default()).map_err(starting())?;
     let signals = Signals::take().map_err(ServiceError::system("taking over signals"))?;
     signals.watch(move || stop(&handle)).map_err(starting())?;

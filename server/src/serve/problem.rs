@@ -23,6 +23,14 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
     }
 
+    pub(super) fn system(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "system", detail)
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", detail)
     }
@@ -32,7 +40,11 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let (status, code) = match &error {
             StoreError::InUse { .. } => (StatusCode::CONFLICT, "machine-in-use"),
-            StoreError::NoMachine { .. } => (StatusCode::NOT_FOUND, "not-found"),
+            StoreError::NoMachine { .. } | StoreError::NoInvitation | StoreError::NoUser { .. } => {
+                (StatusCode::NOT_FOUND, "not-found")
+            }
+            StoreError::NameTaken { .. } => (StatusCode::CONFLICT, "name-taken"),
+            StoreError::LastAdmin => (StatusCode::CONFLICT, "last-admin"),
             StoreError::NotAccepted { .. } => (StatusCode::CONFLICT, "machine-not-accepted"),
             _ => (StatusCode::SERVICE_UNAVAILABLE, "database"),
         };

@@ -1,16 +1,17 @@
-//! Who may do what: tokens and their roles.
+//! Who may do what: roles, and secrets of which only hashes are kept.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
-/// What the holder of a token may do. Each role may do what the ones before it may.
+/// What a user or the holder of a token may do. Each role may do what the ones before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Look.
     Viewer,
     /// Start and stop deployments.
     Operator,
-    /// Accept machines.
+    /// Accept machines, and decide who else may do what.
     Admin,
 }
 
@@ -59,4 +60,15 @@ impl FromStr for Role {
 #[must_use]
 pub fn hash_of(token: &str) -> String {
     blake3::hash(token.as_bytes()).to_hex().to_string()
+}
+
+/// A secret that nobody can guess, in hexadecimal digits.
+pub(super) fn secret() -> io::Result<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(hex(&bytes))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

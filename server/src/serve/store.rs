@@ -3,22 +3,26 @@
 //! A change is durable when the call that makes it returns (write-ahead log, a flush per transaction). The calls wait for the disk, so
 //! they are made on the database's own thread: see [`super::database`].
 
+mod deployments;
 mod events;
 mod rows;
 mod users;
 
-pub use rows::{DeploymentRow, EventRow, Machine, Seen, Which};
+pub(super) use users::token_name;
+
+pub use rows::{About, DeploymentRow, EventRow, Machine, Seen, Token, User, Which, Who};
 
 use events::add_event;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
-use serde_json::Value;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SCHEMA: &str = include_str!("schema.sql");
+/// What leads from each version to the next, from version 1 on.
+const UPGRADES: [&str; 1] = [include_str!("schema-2.sql")];
 /// The version of the schema.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// How long another program that writes, such as `token new`, is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -61,6 +65,20 @@ pub enum StoreError {
         /// The machine.
         machine: i64,
     },
+    /// The link has been used, has ended, or was never made.
+    NoInvitation,
+    /// A user has this name already.
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// There is no such user.
+    NoUser {
+        /// What was asked for.
+        user: i64,
+    },
+    /// It is the only administrator.
+    LastAdmin,
 }
 
 impl fmt::Display for StoreError {
@@ -78,6 +96,12 @@ impl fmt::Display for StoreError {
             }
             Self::NoMachine { machine } => write!(f, "there is no machine {machine}"),
             Self::NotAccepted { machine } => write!(f, "machine {machine} is not accepted yet"),
+            Self::NoInvitation => {
+                f.write_str("this link has been used or is no longer valid; an administrator can make a new one")
+            }
+            Self::NameTaken { name } => write!(f, "there is a user {name:?} already; choose another name"),
+            Self::NoUser { user } => write!(f, "there is no user {user}"),
+            Self::LastAdmin => f.write_str("this is the last administrator; make another user an administrator first"),
         }
     }
 }
@@ -99,7 +123,7 @@ pub struct Store {
     connection: Connection,
 }
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
@@ -122,10 +146,11 @@ impl Store {
         // Whoever comes second waits here, and then finds the tables.
         let change = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let version: u32 = change.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-        match version {
-            0 => change.execute_batch(SCHEMA).map_err(failed)?,
-            VERSION => {}
-            version => return Err(StoreError::Newer { path, version }),
+        if version > VERSION {
+            return Err(StoreError::Newer { path, version });
+        }
+        for step in [SCHEMA].iter().chain(&UPGRADES).skip(version as usize) {
+            change.execute_batch(step).map_err(failed)?;
         }
         change.commit().map_err(failed)?;
         Ok(Self { path, connection })
@@ -171,7 +196,7 @@ impl Store {
                     let values = params![seen.name, seen.address, seen.interface, disks, now()];
                     change.execute(add, values).map_err(&failed)?;
                     let id = change.last_insert_rowid();
-                    add_event(change, "machine-new", None, Some(id), &seen.address).map_err(&failed)?;
+                    add_event(change, "", "machine-new", None, Some(id), &seen.address).map_err(&failed)?;
                     id
                 }
             };
@@ -191,8 +216,14 @@ impl Store {
         let failed = self.failed();
         let select = "SELECT id, name, state, address, interface, disks, first_seen, last_seen,
                       (SELECT deployment FROM targets WHERE machine = machines.id AND active = 1),
-                      (SELECT json_group_array(mac) FROM (SELECT mac FROM cards WHERE machine = machines.id ORDER BY mac))
-                      FROM machines ORDER BY id";
+                      (SELECT json_group_array(mac) FROM (SELECT mac FROM cards WHERE machine = machines.id ORDER BY mac)),
+                      got.image, got.at
+                      FROM machines LEFT JOIN (
+                          SELECT events.machine, deployments.image, events.at, max(events.id)
+                          FROM events JOIN deployments ON deployments.id = events.deployment
+                          WHERE events.kind = 'node' AND events.text LIKE '%: done' GROUP BY events.machine
+                      ) AS got ON got.machine = machines.id
+                      WHERE forgotten IS NULL ORDER BY machines.id";
         let mut query = self.connection.prepare_cached(select).map_err(&failed)?;
         let rows = query.query_map([], |row| {
             let (disks, hardware): (String, String) = (row.get(5)?, row.get(9)?);
@@ -207,6 +238,8 @@ impl Store {
                 first_seen: row.get(6)?,
                 last_seen: row.get(7)?,
                 deployment: row.get(8)?,
+                holds: row.get(10)?,
+                holds_since: row.get(11)?,
             })
         });
         rows.and_then(Iterator::collect).map_err(&failed)
@@ -216,160 +249,34 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]: there is no such machine, or the database refuses.
-    pub fn accept(&mut self, machine: i64) -> Result<(), StoreError> {
+    pub fn accept(&mut self, machine: i64, who: &str) -> Result<(), StoreError> {
         let failed = self.failed();
         self.change(|change| {
-            let set = "UPDATE machines SET state = 'accepted' WHERE id = ?1";
+            let set = "UPDATE machines SET state = 'accepted' WHERE id = ?1 AND forgotten IS NULL";
             if change.execute(set, [machine]).map_err(&failed)? == 0 {
                 return Err(StoreError::NoMachine { machine });
             }
-            add_event(change, "machine-accepted", None, Some(machine), "").map_err(&failed)
+            add_event(change, who, "machine-accepted", None, Some(machine), "").map_err(&failed)
         })
     }
 
-    /// The deployment that was asked for with this key.
+    /// This machine is not known any more: if it calls again, it is a new one. What happened to it is kept.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
-    pub fn by_idempotency_key(&self, key: &str) -> Result<Option<String>, StoreError> {
-        let select = "SELECT id FROM deployments WHERE idempotency_key = ?1";
-        let found = self.connection.query_row(select, [key], |row| row.get(0)).optional();
-        found.map_err(self.failed())
-    }
-
-    /// Keeps a deployment that was asked for; gives the hardware addresses of its machines.
-    ///
-    /// # Errors
-    /// [`StoreError`]: a machine is unknown, not accepted or in use.
-    pub fn add_deployment(
-        &mut self,
-        id: &str,
-        image: &str,
-        wishes: &str,
-        machines: &[i64],
-        key: Option<&str>,
-    ) -> Result<Vec<String>, StoreError> {
+    /// [`StoreError`]: there is no such machine, it is in a deployment, or the database refuses.
+    pub fn forget(&mut self, machine: i64, who: &str) -> Result<(), StoreError> {
         let failed = self.failed();
         self.change(|change| {
-            let add = "INSERT INTO deployments (id, image, wishes, state, created, idempotency_key)
-                       VALUES (?1, ?2, ?3, 'active', ?4, ?5)";
-            change.execute(add, params![id, image, wishes, now(), key]).map_err(&failed)?;
-            for &machine in machines {
-                let select = "SELECT state FROM machines WHERE id = ?1";
-                let state = change.query_row(select, [machine], |row| row.get(0)).optional();
-                let state: Option<String> = state.map_err(&failed)?;
-                match state.as_deref() {
-                    None => return Err(StoreError::NoMachine { machine }),
-                    Some("accepted") => {}
-                    Some(_) => return Err(StoreError::NotAccepted { machine }),
-                }
-                let add = "INSERT INTO targets (deployment, machine, active) VALUES (?1, ?2, 1)";
-                match change.execute(add, params![id, machine]) {
-                    Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                        return Err(StoreError::InUse { machine });
-                    }
-                    result => result.map_err(&failed)?,
-                };
+            let in_use = "SELECT 1 FROM targets WHERE machine = ?1 AND active = 1";
+            if change.query_row(in_use, [machine], |_| Ok(())).optional().map_err(&failed)?.is_some() {
+                return Err(StoreError::InUse { machine });
             }
-            add_event(change, "deployment-accepted", Some(id), None, image).map_err(&failed)?;
-            hardware(change, id).map_err(&failed)
-        })
-    }
-
-    /// The hardware addresses of a deployment's machines.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn hardware_of(&self, id: &str) -> Result<Vec<String>, StoreError> {
-        hardware(&self.connection, id).map_err(self.failed())
-    }
-
-    /// Somebody wants this deployment stopped. Gives whether it is active.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn stop(&mut self, id: &str) -> Result<bool, StoreError> {
-        let failed = self.failed();
-        self.change(|change| {
-            let set = "UPDATE deployments SET stop = 1 WHERE id = ?1 AND state = 'active'";
-            let active = change.execute(set, [id]).map_err(&failed)? > 0;
-            if active {
-                add_event(change, "deployment-stopped", Some(id), None, "").map_err(&failed)?;
+            let set = "UPDATE machines SET state = 'new', forgotten = ?2 WHERE id = ?1 AND forgotten IS NULL";
+            if change.execute(set, [machine, now()]).map_err(&failed)? == 0 {
+                return Err(StoreError::NoMachine { machine });
             }
-            Ok(active)
+            change.execute("DELETE FROM cards WHERE machine = ?1", [machine]).map_err(&failed)?;
+            add_event(change, who, "machine-forgotten", None, Some(machine), "").map_err(&failed)
         })
     }
-
-    /// The plan of this deployment is fixed: from now on it is not begun anew.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn on_started(&mut self, id: &str) -> Result<(), StoreError> {
-        let failed = self.failed();
-        self.change(|change| {
-            let set = "UPDATE deployments SET started = 1 WHERE id = ?1 AND state = 'active' AND started = 0";
-            match change.execute(set, [id]).map_err(&failed)? {
-                0 => Ok(()),
-                _ => add_event(change, "deployment-started", Some(id), None, "").map_err(&failed),
-            }
-        })
-    }
-
-    /// This deployment is over.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn end(&mut self, id: &str, code: u8, report: Option<&Value>, detail: &str) -> Result<(), StoreError> {
-        let failed = self.failed();
-        let report = report.map(Value::to_string);
-        self.change(|change| {
-            let set = "UPDATE deployments SET state = 'over', exit_code = ?2, report = ?3, detail = ?4, ended = ?5
-                       WHERE id = ?1 AND state = 'active'";
-            change.execute(set, params![id, code, report, detail, now()]).map_err(&failed)?;
-            change.execute("UPDATE targets SET active = 0 WHERE deployment = ?1", [id]).map_err(&failed)?;
-            add_event(change, "deployment-over", Some(id), None, &format!("exit code {code}")).map_err(&failed)
-        })
-    }
-
-    /// Deployments, the newest first: all, the active ones, or the one with this id.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn deployments(&self, which: Which<'_>) -> Result<Vec<DeploymentRow>, StoreError> {
-        let failed = self.failed();
-        let (filter, id) = match which {
-            Which::All => ("1", ""),
-            Which::Active => ("state = 'active'", ""),
-            Which::One(id) => ("id = ?1", id),
-        };
-        let select = format!(
-            "SELECT id, image, wishes, state, stop, exit_code, report, detail, created, ended, started,
-             (SELECT json_group_array(machine) FROM (SELECT machine FROM targets WHERE deployment = deployments.id ORDER BY machine))
-             FROM deployments WHERE ({filter}) AND ?1 = ?1 ORDER BY created DESC, rowid DESC LIMIT 1000"
-        );
-        let mut query = self.connection.prepare_cached(&select).map_err(&failed)?;
-        let rows = query.query_map([id], |row| {
-            let (report, machines): (Option<String>, String) = (row.get(6)?, row.get(11)?);
-            Ok(DeploymentRow {
-                id: row.get(0)?,
-                image: row.get(1)?,
-                wishes: row.get(2)?,
-                state: row.get(3)?,
-                started: row.get(10)?,
-                stop: row.get(4)?,
-                exit_code: row.get(5)?,
-                report: report.and_then(|report| serde_json::from_str(&report).ok()),
-                detail: row.get(7)?,
-                created: row.get(8)?,
-                ended: row.get(9)?,
-                machines: serde_json::from_str(&machines).unwrap_or_default(),
-            })
-        });
-        rows.and_then(Iterator::collect).map_err(&failed)
-    }
-}
-
-fn hardware(connection: &Connection, id: &str) -> rusqlite::Result<Vec<String>> {
-    let select = "SELECT mac FROM cards JOIN targets USING (machine) WHERE deployment = ?1";
-    connection.prepare_cached(select)?.query_map([id], |row| row.get(0))?.collect()
 }

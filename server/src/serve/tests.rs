@@ -15,7 +15,7 @@ fn seen(hardware: &[&str]) -> Seen {
 
 fn accepted(store: &mut Store, mac: &str) -> i64 {
     let machine = store.on_machine(&seen(&[mac])).unwrap();
-    store.accept(machine).unwrap();
+    store.accept(machine, "anna").unwrap();
     machine
 }
 
@@ -27,7 +27,7 @@ fn a_machine_is_known_by_any_of_its_cards() {
     assert_eq!(store.on_machine(&seen(&["b", "c"])).unwrap(), first);
     assert_ne!(store.on_machine(&seen(&["d"])).unwrap(), first);
     assert_eq!(store.machines().unwrap()[0].hardware, ["a", "b", "c"]);
-    assert!(matches!(store.accept(99), Err(StoreError::NoMachine { machine: 99 })));
+    assert!(matches!(store.accept(99, "anna"), Err(StoreError::NoMachine { machine: 99 })));
 }
 
 #[test]
@@ -36,13 +36,16 @@ fn a_machine_is_in_one_active_deployment_at_most_and_free_after_its_end() {
     let mut store = Store::open(dir.path()).unwrap();
     let machine = accepted(&mut store, "a");
     let new = store.on_machine(&seen(&["b"])).unwrap();
-    let refused = store.add_deployment("0", "x.slide", "{}", &[new], None);
+    let refused = store.add_deployment("0", "x.slide", "{}", &[new], None, "anna");
     assert!(matches!(refused, Err(StoreError::NotAccepted { .. })));
-    assert_eq!(store.add_deployment("1", "x.slide", "{}", &[machine], Some("key")).unwrap(), ["a"]);
-    assert!(matches!(store.add_deployment("2", "x.slide", "{}", &[machine], None), Err(StoreError::InUse { .. })));
+    assert_eq!(store.add_deployment("1", "x.slide", "{}", &[machine], Some("key"), "anna").unwrap(), ["a"]);
+    assert!(matches!(
+        store.add_deployment("2", "x.slide", "{}", &[machine], None, "anna"),
+        Err(StoreError::InUse { .. })
+    ));
     assert_eq!(store.deployments(Which::All).unwrap().len(), 1, "what was refused left nothing");
     store.end("1", 0, Some(&json!({ "nodes": [] })), "").unwrap();
-    assert_eq!(store.add_deployment("2", "x.slide", "{}", &[machine], None).unwrap(), ["a"]);
+    assert_eq!(store.add_deployment("2", "x.slide", "{}", &[machine], None, "anna").unwrap(), ["a"]);
     assert_eq!(store.by_idempotency_key("key").unwrap().as_deref(), Some("1"));
 }
 
@@ -51,21 +54,21 @@ fn a_database_that_was_opened_again_has_everything_and_a_deployment_that_is_over
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
     let machine = accepted(&mut store, "a");
-    store.add_deployment("1", "x.slide", "{}", &[machine], None).unwrap();
+    store.add_deployment("1", "x.slide", "{}", &[machine], None, "anna").unwrap();
     store.on_started("1").unwrap();
-    assert!(store.stop("1").unwrap());
-    store.add_token("hash", Role::Operator).unwrap();
+    assert!(store.stop("1", "anna").unwrap());
+    store.add_token("hash", Role::Operator, None, "anna").unwrap();
     drop(store);
     let mut store = Store::open(dir.path()).unwrap();
     let row = store.deployments(Which::Active).unwrap().remove(0);
     assert!(row.started && row.stop && row.machines == [machine]);
-    assert_eq!(store.role_of("hash").unwrap(), Some(Role::Operator));
-    assert_eq!(store.role_of("other").unwrap(), None);
+    assert_eq!(store.of_token("hash").unwrap().unwrap().role, Role::Operator);
+    assert_eq!(store.of_token("other").unwrap(), None);
     store.end("1", 3, None, "why").unwrap();
     store.end("1", 0, None, "").unwrap();
     let row = store.deployments(Which::One("1")).unwrap().remove(0);
     assert_eq!((row.exit_code, row.detail.as_str()), (Some(3), "why"));
-    assert!(!store.stop("1").unwrap());
+    assert!(!store.stop("1", "anna").unwrap());
     let kinds: Vec<String> = store.events(0).unwrap().into_iter().map(|event| event.kind).collect();
     assert_eq!(kinds[..3], ["machine-new", "machine-accepted", "deployment-accepted"]);
 }
@@ -75,9 +78,9 @@ fn a_database_of_a_later_version_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     drop(Store::open(dir.path()).unwrap());
     let path = dir.path().join("slidecast.db");
-    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
     let error = Store::open(dir.path()).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("{} has version 2", path.display())), "{error}");
+    assert!(error.starts_with(&format!("{} has version 3", path.display())), "{error}");
     std::fs::write(&path, "no database at all, but a text of some length").unwrap();
     let error = crate::failure::one_line(&Store::open(dir.path()).unwrap_err());
     assert!(error.contains("not a database"), "{error}");
@@ -109,4 +112,72 @@ fn a_request_that_makes_no_sense_is_refused_with_the_key_that_is_wrong() {
     let request: Request = serde_json::from_value(with("fresh", json!(true))).unwrap();
     let wishes = request.wishes().unwrap();
     assert_eq!((wishes.wait_for, wishes.fresh, wishes.selector.as_str()), (2, true, ""));
+}
+
+#[test]
+fn a_database_of_version_1_is_brought_up_and_keeps_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = rusqlite::Connection::open(dir.path().join("slidecast.db")).unwrap();
+    old.execute_batch(include_str!("schema.sql")).unwrap();
+    old.execute_batch("INSERT INTO tokens (hash, role, created) VALUES ('h', 'admin', 1);").unwrap();
+    drop(old);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.of_token("h").unwrap().unwrap().role, Role::Admin);
+    drop(store);
+    assert!(Store::open(dir.path()).unwrap().users().unwrap().is_empty());
+}
+
+#[test]
+fn a_machine_that_was_forgotten_is_new_when_it_calls_and_one_at_work_is_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let machine = accepted(&mut store, "a");
+    store.add_deployment("1", "x.slide", "{}", &[machine], None, "anna").unwrap();
+    assert!(matches!(store.forget(machine, "anna"), Err(StoreError::InUse { .. })));
+    store.end("1", 0, None, "").unwrap();
+    store.forget(machine, "anna").unwrap();
+    assert!(store.machines().unwrap().is_empty());
+    let again = store.on_machine(&seen(&["a"])).unwrap();
+    assert_ne!(again, machine);
+    assert_eq!(store.machines().unwrap()[0].state, "new");
+    assert!(matches!(store.forget(machine, "anna"), Err(StoreError::NoMachine { .. })));
+}
+
+#[test]
+fn a_link_works_once_and_what_was_ordered_is_kept_with_the_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    store.invite("first", "", Role::Admin, i64::MAX, "").unwrap();
+    store.invite("late", "carl", Role::Viewer, 1, "anna").unwrap();
+    assert!(matches!(store.join("late", "carl", "p"), Err(StoreError::NoInvitation)));
+    let anna = store.join("first", "Anna", "p").unwrap();
+    assert!(matches!(store.join("first", "Ben", "p"), Err(StoreError::NoInvitation)));
+    store.add_session("session", &anna, i64::MAX).unwrap();
+    assert_eq!(store.of_session("session").unwrap().unwrap().name, "Anna");
+    // Names are the same in capitals: nobody can pose as another.
+    store.invite("second", "", Role::Viewer, i64::MAX, "").unwrap();
+    assert!(matches!(store.join("second", "ANNA", "p"), Err(StoreError::NameTaken { .. })));
+    assert!(matches!(store.remove_user(anna.id, "Anna"), Err(StoreError::LastAdmin)));
+    assert!(matches!(store.set_role(anna.id, Role::Viewer, "Anna"), Err(StoreError::LastAdmin)));
+    // A link for a name that is there gives it a new password and ends its sessions.
+    store.invite("reset", "anna", Role::Admin, i64::MAX, "Anna").unwrap();
+    assert_eq!(store.join("reset", "", "q").unwrap().password, "q");
+    assert_eq!(store.of_session("session").unwrap(), None);
+    let commands = store.history(super::store::About::Commands).unwrap();
+    assert!(commands.iter().any(|event| event.kind == "user-invited" && event.who == "Anna"), "{commands:?}");
+}
+
+#[test]
+fn a_token_or_a_session_that_has_ended_is_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    store.add_token("over", Role::Admin, Some(1), "anna").unwrap();
+    store.add_token("now", Role::Admin, Some(i64::MAX), "anna").unwrap();
+    assert_eq!((store.of_token("over").unwrap(), store.of_token("now").unwrap().is_some()), (None, true));
+    store.remove_token("now", "anna").unwrap();
+    assert_eq!(store.of_token("now").unwrap(), None);
+    store.invite("i", "anna", Role::Admin, i64::MAX, "").unwrap();
+    let anna = store.join("i", "", "p").unwrap();
+    store.add_session("s", &anna, 1).unwrap();
+    assert_eq!(store.of_session("s").unwrap(), None);
 }

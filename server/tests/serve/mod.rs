@@ -1,6 +1,7 @@
 //! `slidecast serve` as it is run: requests over HTTP, and agents that keep everything in memory.
 #![expect(clippy::unwrap_used, reason = "what fails in a test should stop it")]
 
+mod pages;
 mod stream;
 
 use crate::support::{Agent, Sandbox};

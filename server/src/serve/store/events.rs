@@ -1,10 +1,12 @@
 //! What has happened: rows that are only added.
 
-use super::{EventRow, Store, StoreError, now};
-use rusqlite::{Connection, OptionalExtension, params};
+use super::{About, EventRow, Store, StoreError, now};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 /// The most events that one call gives.
 const MAX_EVENTS: u32 = 1000;
+/// The most events of a page.
+const MAX_HISTORY: u32 = 200;
 
 impl Store {
     /// Something happened that is worth to be remembered.
@@ -12,7 +14,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn add_event(&mut self, kind: &str, deployment: Option<&str>, text: &str) -> Result<(), StoreError> {
-        add_event(&self.connection, kind, deployment, None, text).map_err(self.failed())
+        add_event(&self.connection, "", kind, deployment, None, text).map_err(self.failed())
     }
 
     /// Machines of this deployment, each known by one of its hardware addresses, have come to the end of their part in it.
@@ -25,7 +27,7 @@ impl Store {
             for (mac, text) in nodes {
                 let machine = change.query_row("SELECT machine FROM cards WHERE mac = ?1", [mac], |row| row.get(0));
                 let machine: Option<i64> = machine.optional().map_err(&failed)?;
-                add_event(change, "node", Some(id), machine, text).map_err(&failed)?;
+                add_event(change, "", "node", Some(id), machine, text).map_err(&failed)?;
             }
             Ok(())
         })
@@ -49,10 +51,26 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn events(&self, after: i64) -> Result<Vec<EventRow>, StoreError> {
+        self.select_events("id > ?1 ORDER BY id", params![after, MAX_EVENTS])
+    }
+
+    /// The newest events about something, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn history(&self, about: About<'_>) -> Result<Vec<EventRow>, StoreError> {
+        match about {
+            About::Machine(id) => self.select_events("machine = ?1 ORDER BY id DESC", params![id, MAX_HISTORY]),
+            About::Deployment(id) => self.select_events("deployment = ?1 ORDER BY id DESC", params![id, MAX_HISTORY]),
+            About::Commands => self.select_events("who != ?1 ORDER BY id DESC", params!["", MAX_HISTORY]),
+        }
+    }
+
+    fn select_events(&self, which: &str, values: &[&dyn ToSql]) -> Result<Vec<EventRow>, StoreError> {
         let failed = self.failed();
-        let select = "SELECT id, at, kind, deployment, machine, text FROM events WHERE id > ?1 ORDER BY id LIMIT ?2";
-        let mut query = self.connection.prepare_cached(select).map_err(&failed)?;
-        let rows = query.query_map(params![after, MAX_EVENTS], |row| {
+        let select = format!("SELECT id, at, kind, deployment, machine, text, who FROM events WHERE {which} LIMIT ?2");
+        let mut query = self.connection.prepare_cached(&select).map_err(&failed)?;
+        let rows = query.query_map(values, |row| {
             Ok(EventRow {
                 id: row.get(0)?,
                 at: row.get(1)?,
@@ -60,6 +78,7 @@ impl Store {
                 deployment: row.get(3)?,
                 machine: row.get(4)?,
                 text: row.get(5)?,
+                who: row.get(6)?,
             })
         });
         rows.and_then(Iterator::collect).map_err(&failed)
@@ -68,11 +87,12 @@ impl Store {
 
 pub(super) fn add_event(
     connection: &Connection,
+    who: &str,
     kind: &str,
     deployment: Option<&str>,
     machine: Option<i64>,
     text: &str,
 ) -> rusqlite::Result<()> {
-    let add = "INSERT INTO events (at, kind, deployment, machine, text) VALUES (?1, ?2, ?3, ?4, ?5)";
-    connection.execute(add, params![now(), kind, deployment, machine, text]).map(drop)
+    let add = "INSERT INTO events (at, kind, deployment, machine, text, who) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    connection.execute(add, params![now(), kind, deployment, machine, text, who]).map(drop)
 }

@@ -1,5 +1,6 @@
 //! What the database holds, row by row.
 
+use crate::serve::role::Role;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -26,6 +27,10 @@ pub struct Machine {
     pub last_seen: i64,
     /// The active deployment that has it.
     pub deployment: Option<String>,
+    /// The image that it got last and ended done with.
+    pub holds: Option<String>,
+    /// Since when.
+    pub holds_since: Option<i64>,
 }
 
 /// What an agent says of its machine.
@@ -72,6 +77,18 @@ pub struct DeploymentRow {
     pub machines: Vec<i64>,
 }
 
+impl DeploymentRow {
+    /// `waiting`, `running` or `over`.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self.state.as_str() {
+            "active" if self.started => "running",
+            "active" => "waiting",
+            _ => "over",
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EventRow {
@@ -87,6 +104,58 @@ pub struct EventRow {
     pub machine: Option<i64>,
     /// What happened.
     pub text: String,
+    /// Who gave the command; empty if it was none.
+    pub who: String,
+}
+
+/// What events are about.
+#[derive(Clone, Copy, Debug)]
+pub enum About<'a> {
+    /// A machine.
+    Machine(i64),
+    /// A deployment.
+    Deployment(&'a str),
+    /// Anything that somebody has ordered.
+    Commands,
+}
+
+/// Somebody who may give commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// The name of a user, or the word `token` and the beginning of its hash.
+    pub name: String,
+    /// The user's number; none for a token.
+    pub user: Option<i64>,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// Somebody with a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The number.
+    pub id: i64,
+    /// The name to sign in with.
+    pub name: String,
+    /// What the user may do.
+    pub role: Role,
+    /// The password, hashed.
+    pub password: String,
+    /// Since when.
+    pub created: i64,
+}
+
+/// A token, by its hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// The hash.
+    pub hash: String,
+    /// What its holder may do.
+    pub role: Role,
+    /// Since when.
+    pub created: i64,
+    /// Until when; for ever if there is none.
+    pub ends: Option<i64>,
 }
 
 /// Which deployments.

@@ -1,0 +1,79 @@
+//! The images in the image folder. Opening one reads its maps, so what was read is remembered until the file changes.
+
+use super::api::Api;
+use super::commands::blocking;
+use super::problem::Problem;
+use crate::failure::one_line;
+use axum::http::StatusCode;
+use slidecast_image::Image;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::PoisonError;
+use std::time::SystemTime;
+
+/// What is remembered of each image, by the name of its file.
+pub(super) type Listed = HashMap<String, (u64, Option<SystemTime>, ImageRow)>;
+
+/// An image.
+#[derive(Clone, Debug)]
+pub(super) struct ImageRow {
+    pub(super) name: String,
+    pub(super) file_bytes: u64,
+    /// What its layers say, or why they can't be read.
+    pub(super) layers: Result<Layers, String>,
+}
+
+/// What is known of an image without reading its blocks.
+#[derive(Clone, Debug)]
+pub(super) struct Layers {
+    /// The size of the disk.
+    pub(super) disk_bytes: u64,
+    /// What one machine gets.
+    pub(super) raw_bytes: u64,
+    /// The file of the layer below.
+    pub(super) parent: Option<String>,
+}
+
+/// All images by name.
+pub(super) async fn list(api: &std::sync::Arc<Api>) -> Result<Vec<ImageRow>, Problem> {
+    let api = api.clone();
+    blocking(move || {
+        let folder = &api.place.images;
+        let entries = std::fs::read_dir(folder).map_err(|error| {
+            let detail = format!("reading the image folder {}: {error}", folder.display());
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "images", detail)
+        })?;
+        let files =
+            entries.flatten().filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.metadata().ok()?)));
+        let files = files.filter(|(name, meta)| meta.is_file() && name.ends_with(".slide") && !name.starts_with('.'));
+        let known = std::mem::take(&mut *api.listed.lock().unwrap_or_else(PoisonError::into_inner));
+        let listed: Listed = files
+            .map(|(name, meta)| {
+                let (bytes, changed) = (meta.len(), meta.modified().ok());
+                let same = known.get(&name).filter(|(was, at, _)| (*was, *at) == (bytes, changed));
+                // A layer that could not be read may lack its parent, which may have come since.
+                let same = same.filter(|(_, _, row)| row.layers.is_ok());
+                let row = same.map_or_else(|| read(folder, &name, bytes), |(_, _, row)| row.clone());
+                (name, (bytes, changed, row))
+            })
+            .collect();
+        let mut rows: Vec<ImageRow> = listed.values().map(|(_, _, row)| row.clone()).collect();
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        *api.listed.lock().unwrap_or_else(PoisonError::into_inner) = listed;
+        Ok(rows)
+    })
+    .await
+}
+
+fn read(folder: &Path, name: &str, file_bytes: u64) -> ImageRow {
+    let layers = Image::open(&folder.join(name)).map_err(|error| one_line(&error)).map(|image| {
+        let files: Vec<_> = image.layers().map(|layer| layer.path).collect();
+        let parent = files.len().checked_sub(2).and_then(|below| files[below].file_name());
+        Layers {
+            disk_bytes: image.header().disk_bytes,
+            raw_bytes: image.header().raw_bytes,
+            parent: parent.map(|name| name.to_string_lossy().into_owned()),
+        }
+    });
+    ImageRow { name: name.to_owned(), file_bytes, layers }
+}

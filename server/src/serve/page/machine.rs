@@ -1,0 +1,66 @@
+//! One machine: what it is, and what has happened to it.
+
+use super::machines::{disks, rows};
+use super::words::{exact, kind, moment};
+use super::{Answer, Shared, page as whole, visitor};
+use crate::serve::problem::Problem;
+use crate::serve::role::Role;
+use crate::serve::store::{About, EventRow};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Uri};
+use maud::{Markup, html};
+
+pub(super) async fn page(State(api): Shared, Path(id): Path<String>, uri: Uri, headers: HeaderMap) -> Answer {
+    let who = visitor(&api, &headers, &uri, Role::Viewer).await?;
+    let number = id.parse().unwrap_or(-1);
+    let row = rows(&api).await?.into_iter().find(|row| row.machine.id == number);
+    let row =
+        row.ok_or_else(|| Problem::not_found(format!("There is no machine {id:?}; it may have been forgotten.")))?;
+    let history = api.database.call(move |store| store.history(About::Machine(number))).await?;
+    let machine = &row.machine;
+    let body = html! {
+        div.head {
+            h1 { (row.title()) }
+            p id="state" role="status" data-live { (row.dot()) }
+        }
+        dl.facts id="facts" data-live {
+            dt { "Address" } dd { span.mono { (machine.address) } " through " (machine.interface) }
+            dt { "Hardware" } dd.mono { (machine.hardware.join(", ")) }
+            dt { "Disks" } dd { (disks(machine)) }
+            dt { "Holds" } dd {
+                @match (&machine.holds, machine.holds_since) {
+                    (Some(image), Some(since)) => { (image) ", written " (exact(since)) },
+                    _ => "nothing that this server has written",
+                }
+            }
+            dt { "First seen" } dd { (exact(machine.first_seen)) }
+            dt { "Last seen" } dd { (moment(machine.last_seen)) }
+            @if let Some(deployment) = &machine.deployment {
+                dt { "Now in" } dd { a href=(format!("/deployments/{deployment}")) { "this deployment" } }
+            }
+        }
+        h2 { "What has happened" }
+        (events(&history))
+    };
+    Ok(whole(&who, "/machines", &row.title(), true, body))
+}
+
+/// Events, the newest first.
+pub(super) fn events(history: &[EventRow]) -> Markup {
+    html! {
+        ol.log id="log" data-live {
+            @for event in history {
+                li id=(format!("event-{}", event.id)) {
+                    (exact(event.at)) " "
+                    b { (kind(&event.kind)) }
+                    @if !event.text.is_empty() { ": " (event.text) }
+                    @if !event.who.is_empty() { " " span.faint { "by " (event.who) } }
+                    @if let Some(deployment) = &event.deployment {
+                        " " a href=(format!("/deployments/{deployment}")) aria-label=(format!("deployment of event {}", event.id)) { "deployment" }
+                    }
+                }
+            }
+            @if history.is_empty() { li.faint { "Nothing yet." } }
+        }
+    }
+}
