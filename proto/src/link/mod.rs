@@ -5,11 +5,14 @@
 //! to write, and accounts block frames with [`Sender::sent_block`] and [`Receiver::on_block`]. State table: `docs/WIRE.md`.
 
 mod again;
+mod outlet;
 mod receiver;
 mod sender;
 #[cfg(test)]
 mod tests;
 
+pub use outlet::Transmit;
+pub(crate) use outlet::{Next, Outlet, Supply};
 pub use receiver::{Receiver, ReceiverEvent};
 pub use sender::{Sender, SenderEvent};
 
@@ -25,9 +28,9 @@ use nom::number::complete::{le_u8, le_u32, le_u64};
 /// The longest either end keeps quiet.
 pub const BEAT: Duration = Duration::from_millis(250);
 /// Silence after which the neighbour is suspected.
-pub const SUSPECT: Duration = Duration::from_secs(1);
+pub(crate) const SUSPECT: Duration = Duration::from_secs(1);
 /// Silence after which the link counts as dead.
-pub const SILENT: Duration = Duration::from_secs(2);
+pub(crate) const SILENT: Duration = Duration::from_secs(2);
 /// The longest a handshake may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(2);
 
@@ -100,7 +103,7 @@ pub enum LinkFault {
 impl LinkFault {
     /// Whether it says that a frame of the neighbour was damaged, and not that the neighbour breaks the rules.
     #[must_use]
-    pub fn is_damage(&self) -> bool {
+    pub(crate) fn is_damage(&self) -> bool {
         match self {
             // A neighbour of another version says so in its very first frame.
             Self::Header(HeaderError::Version(_)) => false,
@@ -130,14 +133,14 @@ pub struct DamagedAnswers {
 impl DamagedAnswers {
     /// A call ended with `fault` before the key was proven. Gives whether that makes it sure that what the neighbour sends is
     /// damaged: calling again would not help.
-    pub fn on_fault(&mut self, fault: &LinkFault) -> bool {
+    pub(crate) fn on_fault(&mut self, fault: &LinkFault) -> bool {
         self.count += u32::from(fault.is_damage());
         self.are_many()
     }
 
     /// Whether there were so many that it is sure.
     #[must_use]
-    pub fn are_many(&self) -> bool {
+    pub(crate) fn are_many(&self) -> bool {
         self.count >= MAX_DAMAGED_ANSWERS
     }
 }

@@ -238,18 +238,18 @@ impl Sender {
 
     /// The next block to send again.
     #[must_use]
-    pub fn next_again(&self) -> Option<BlockNo> {
+    pub(crate) fn next_again(&self) -> Option<BlockNo> {
         self.wanted.front()
     }
 
     /// The next block to send again was sent, or can't be.
-    pub fn settle_again(&mut self) {
+    pub(crate) fn settle_again(&mut self) {
         self.wanted.pop();
     }
 
     /// Whether no block waits to be sent again.
     #[must_use]
-    pub fn has_no_again(&self) -> bool {
+    pub(crate) fn has_no_again(&self) -> bool {
         self.wanted.is_empty()
     }
 
@@ -261,7 +261,7 @@ impl Sender {
     }
 
     /// Accounts a part frame that is about to be written.
-    pub fn sent_part(&mut self, header: &Header) {
+    pub(crate) fn sent_part(&mut self, header: &Header) {
         self.spent += header.charge();
     }
 

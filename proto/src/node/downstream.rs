@@ -6,7 +6,7 @@ use super::{Act, Node};
 use crate::book::Need;
 use crate::control::{LinkState, Side};
 use crate::frame::{Header, Kind};
-use crate::link::{DamagedAnswers, LinkFault, Sender, SenderEvent, Terms};
+use crate::link::{DamagedAnswers, LinkFault, Outlet, Sender, SenderEvent, Terms};
 use crate::reason::LinkClass;
 use crate::set::BlockSet;
 use crate::units::Time;
@@ -111,22 +111,21 @@ impl Node {
 
     /// The connection of `attempt` stands; `nonce` must be fresh random bytes. Gives whether it is wanted.
     pub fn on_connected(&mut self, attempt: u64, nonce: [u8; 16], now: Time) -> bool {
-        let blocks = self.manifest.shape().map(|shape| shape.blocks);
         let Some(down) = &mut self.downstream else { return false };
         if !matches!(down.state, State::Connecting { attempt: wanted } if wanted == attempt) {
             return false;
         }
-        let mut sender = Sender::new(down.terms.clone(), nonce, now);
-        if let Some(blocks) = blocks {
-            sender.set_universe(blocks);
+        let mut outlet = Outlet::new(Sender::new(down.terms.clone(), nonce, now));
+        if let Some(shape) = self.manifest.shape() {
+            outlet.set_universe(shape.blocks, shape.parts.len());
         }
-        down.state = State::Up(Box::new(Flow::new(sender, self.book.first_id())));
+        down.state = State::Up(Box::new(Flow::new(outlet, self.book.first_id())));
         true
     }
 
     pub(super) fn downstream_alive(&mut self, now: Time) {
         if let Some(flow) = self.downstream.as_mut().and_then(Downstream::flow) {
-            flow.sender.on_alive(now);
+            flow.outlet.sender.on_alive(now);
         }
     }
 
@@ -138,7 +137,7 @@ impl Node {
         }
         match self.downstream.as_ref().map(|down| &down.state) {
             None | Some(State::Gone { .. }) => Below::Nothing,
-            Some(State::Up(flow)) if flow.sender.is_open() => Below::Lacks(flow.sender.lacking()),
+            Some(State::Up(flow)) if flow.outlet.sender.is_open() => Below::Lacks(flow.outlet.sender.lacking()),
             Some(_) => Below::Unknown,
         }
     }
@@ -148,7 +147,7 @@ impl Node {
         let proven = match &down.state {
             State::Gone { .. } | State::Idle { .. } => return,
             State::Connecting { .. } => None,
-            State::Up(flow) => Some(flow.sender.is_proven()),
+            State::Up(flow) => Some(flow.outlet.sender.is_proven()),
         };
         // A downstream that has not heard of us yet hangs up; its order is on the way. One that says nothing is dead.
         let retry = proven.is_none_or(|proven| !proven && !matches!(fault, LinkFault::Proof | LinkFault::Handshake));
@@ -184,7 +183,7 @@ impl Node {
                 self.reclaim();
             }
             State::Up(flow) => {
-                let sender = &mut flow.sender;
+                let sender = &mut flow.outlet.sender;
                 let (peer, silence, proven) = (down.terms.to, sender.silence(now), sender.is_proven());
                 match sender.on_time(now) {
                     Ok(()) if proven => self.suspect(Side::Downstream, peer, silence),
@@ -210,19 +209,18 @@ impl Node {
     ) -> Result<(), LinkFault> {
         let Some(down) = &mut self.downstream else { return Ok(()) };
         let State::Up(flow) = &mut down.state else { return Ok(()) };
-        if self.manifest.shape().is_none() && header.kind == Kind::Lacks && flow.sender.is_proven() {
+        if self.manifest.shape().is_none() && header.kind == Kind::Lacks && flow.outlet.sender.is_proven() {
             // It knows the image from before, and this node is new: its set is read once the manifest has come.
             if flow.early.len() >= MAX_EARLY {
                 return Err(LinkFault::Malformed("Lacks"));
             }
-            flow.sender.on_alive(now);
+            flow.outlet.sender.on_alive(now);
             flow.early.push((*header, payload.to_vec(), now));
             return Ok(());
         }
-        match flow.sender.on_frame(header, payload, now)? {
+        match flow.outlet.on_frame(header, payload, now)? {
             SenderEvent::Nothing => {}
-            SenderEvent::Proven { has_header } => {
-                flow.manifest_due = !has_header;
+            SenderEvent::Proven { .. } => {
                 let peer = down.terms.to;
                 self.tell_link(Side::Downstream, peer, LinkState::Up, None);
                 self.offer_manifest();
@@ -233,7 +231,7 @@ impl Node {
                 self.reclaim();
             }
             SenderEvent::Again(block) => match self.book.find(block) {
-                Some(_) => flow.sender.resend(block),
+                Some(_) => flow.outlet.sender.resend(block),
                 // It left the ring: whoever still holds it is further up. It comes down the same way.
                 None => self.ask_again(block),
             },
@@ -245,7 +243,7 @@ impl Node {
     pub(super) fn offer_manifest(&mut self) {
         let Some(shape) = self.manifest.shape() else { return };
         let Some(flow) = self.downstream.as_mut().and_then(Downstream::flow) else { return };
-        flow.sender.set_universe(shape.blocks);
+        flow.outlet.set_universe(shape.blocks, shape.parts.len());
         for (header, payload, at) in core::mem::take(&mut flow.early) {
             if let Err(fault) = self.on_downstream_control(&header, &payload, at) {
                 self.lose_downstream(&fault, at);

@@ -109,16 +109,8 @@ pub enum Take {
     Ring,
 }
 
-/// The next thing to write to a neighbour.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Transmit {
-    /// These bytes.
-    Bytes(Vec<u8>),
-    /// A header and a payload that is shared.
-    Shared(Header, Arc<[u8]>),
-    /// A header and the payload of an entry of the ring.
-    Entry(Header, EntryId),
-}
+/// The next thing to write to a neighbour; the payload of a block is in an entry of the ring.
+pub type Transmit = crate::link::Transmit<EntryId>;
 
 /// The machine of one node.
 #[derive(Debug)]

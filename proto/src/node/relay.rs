@@ -1,26 +1,26 @@
-//! What goes out to the neighbour down the chain, and in which order: words, the manifest header, parts, blocks as they stand in the
-//! ring, blocks that are wanted again, and the end of the pass.
+//! What goes out to the neighbour down the chain: the manifest header, parts that are kept, blocks as they stand in the ring. In which
+//! order, and how much of it, is decided by [`Outlet`].
 
 use super::downstream::{Downstream, State};
+use super::manifest::Manifest;
 use super::{Node, Transmit};
 use crate::book::{Book, EntryId};
 use crate::bug::{self, Bug};
 use crate::frame::{HEADER_LEN, Header, Kind};
-use crate::link::Sender;
+use crate::link::{Next, Outlet, Sender, Supply};
 use crate::set::BlockSet;
 use crate::units::{BlockNo, PartNo, Time};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// What goes out on one link.
 #[derive(Debug)]
 pub(super) struct Flow {
-    pub(super) sender: Sender,
-    pub(super) manifest_due: bool,
+    pub(super) outlet: Outlet,
     /// Segments of what the downstream lacks that came before the number of blocks was known here, and when.
     pub(super) early: Vec<(Header, Vec<u8>, Time)>,
     /// Parts that wait to be sent.
     parts: VecDeque<PartNo>,
-    parts_sent: BlockSet,
     /// The next entry to look at.
     cursor: EntryId,
     /// Entries sent that the downstream has not both received and passed on; the first is frame `sent_base`.
@@ -28,23 +28,19 @@ pub(super) struct Flow {
     sent_base: u64,
     /// Frames that the downstream has received.
     near: u64,
-    end_sent: Option<u32>,
 }
 
 impl Flow {
     /// Nothing went out yet; `first` is the oldest entry of the ring.
-    pub(super) fn new(sender: Sender, first: EntryId) -> Self {
+    pub(super) fn new(outlet: Outlet, first: EntryId) -> Self {
         Self {
-            sender,
-            manifest_due: false,
+            outlet,
             early: Vec::new(),
             parts: VecDeque::new(),
-            parts_sent: BlockSet::empty(0),
             cursor: first + u64::from(bug::is(Bug::ReplayOffByOne)),
             sent: VecDeque::new(),
             sent_base: 0,
             near: 0,
-            end_sent: None,
         }
     }
 
@@ -55,7 +51,7 @@ impl Flow {
 
     /// The downstream said how far it is.
     pub(super) fn on_acked(&mut self, book: &mut Book) {
-        let (received, far) = self.sender.received();
+        let (received, far) = self.outlet.sender.received();
         while self.near < received {
             let at = usize::try_from(self.near - self.sent_base).unwrap_or(usize::MAX);
             if let Some(id) = self.sent.get(at) {
@@ -70,19 +66,11 @@ impl Flow {
             self.sent_base += 1;
         }
     }
-
-    fn has_part(&self, part: PartNo) -> bool {
-        self.parts_sent.contains(BlockNo(part.0))
-    }
 }
 
 impl Node {
     /// What the downstream lacks is known: queues the parts at hand for it.
     pub(super) fn open_downstream(&mut self) {
-        let Some(shape) = self.manifest.shape() else { return };
-        if let Some(flow) = self.downstream.as_mut().and_then(Downstream::flow) {
-            flow.parts_sent = BlockSet::empty(u32::try_from(shape.parts.len()).unwrap_or(0));
-        }
         self.manifest.at_hand().into_iter().for_each(|part| self.queue_part(part));
         self.open_upstream();
     }
@@ -92,8 +80,8 @@ impl Node {
         let followed = self.is_followed();
         if let (Some(shape), Some(flow)) = (self.manifest.shape(), self.downstream.as_mut().and_then(Downstream::flow))
         {
-            let lacking = flow.sender.is_open() && flow.sender.lacking().any_in(shape.blocks_of(part));
-            let sent = flow.has_part(part) || flow.parts.contains(&part);
+            let lacking = flow.outlet.sender.is_open() && flow.outlet.sender.lacking().any_in(shape.blocks_of(part));
+            let sent = flow.outlet.has_sent(part) || flow.parts.contains(&part);
             if lacking && !sent && self.manifest.part(part).is_some() {
                 // A follower holds nothing: if the cache has let go of a part when its turn comes, it lacks those blocks.
                 self.manifest.queue(part, followed);
@@ -104,106 +92,25 @@ impl Node {
     }
 
     pub(super) fn transmit_downstream(&mut self) -> Option<Transmit> {
-        let flow = self.downstream.as_mut()?.flow()?;
-        if let Some(bytes) = flow.sender.poll_control() {
-            return Some(Transmit::Bytes(bytes));
-        }
-        if let (true, true, Some(bytes)) = (flow.sender.is_proven(), flow.manifest_due, self.manifest.header()) {
-            flow.manifest_due = false;
-            let header = Header::with_payload(Kind::Manifest, self.config.deployment, 0, bytes);
-            return Some(Transmit::Shared(header, bytes.clone()));
-        }
-        if !flow.sender.is_open() {
-            return None;
-        }
-        while let Some(part) = flow.parts.front().copied() {
-            let Some(bytes) = self.manifest.part(part) else {
-                flow.parts.pop_front();
-                continue;
-            };
-            let header = Header::with_payload(Kind::Part, self.config.deployment, part.0, bytes);
-            if !flow.sender.may_send(header.charge()) {
-                return None;
-            }
-            flow.sender.sent_part(&header);
-            flow.parts.pop_front();
-            flow.parts_sent.insert(BlockNo(part.0));
-            return Some(Transmit::Shared(header, bytes.clone()));
-        }
-        self.next_entry()
-    }
-
-    /// The next block that the downstream wants again. Gives nothing as well while credit does not cover it.
-    fn next_again(&mut self) -> Option<Transmit> {
-        loop {
-            let sender = &mut self.downstream.as_mut()?.flow()?.sender;
-            let block = sender.next_again()?;
-            let found = self.book.find(block).and_then(|id| self.book.get(id).map(|entry| (id, entry.header)));
-            match found {
-                Some((_, header)) if !sender.may_send(header.charge()) => return None,
-                Some((id, header)) => {
-                    sender.settle_again();
-                    return self.send_entry(id, &header);
-                }
-                None => {
-                    sender.settle_again();
-                    self.ask_again(block);
-                }
-            }
-        }
-    }
-
-    /// The next entry of the ring that the downstream lacks, if credit covers it.
-    fn next_entry(&mut self) -> Option<Transmit> {
-        let shape = self.manifest.shape()?;
-        let flow = self.downstream.as_mut()?.flow()?;
-        flow.cursor = flow.cursor.max(self.book.first_id());
-        let mut skipped = false;
-        let found = loop {
-            let Some(entry) = self.book.get(flow.cursor) else { break None };
-            let (id, header) = (flow.cursor, entry.header);
-            let wanted = header.payload_len != 0 && flow.sender.lacks(entry.block());
-            if wanted && flow.has_part(shape.part_of(entry.block())) {
-                break flow.sender.may_send(header.charge()).then_some((id, header));
-            }
-            self.book.on_not_needed(id);
-            flow.cursor += 1;
-            skipped = true;
-        };
-        if let Some((id, header)) = found {
-            flow.cursor += 1;
-            return self.send_entry(id, &header);
-        }
-        let drained = self.book.get(flow.cursor).is_none();
-        // What is wanted again comes after everything new.
-        if drained && let Some(again) = self.next_again() {
-            return Some(again);
-        }
-        let flow = self.downstream.as_mut()?.flow()?;
-        let drained = (drained && flow.sender.has_no_again()) || bug::is(Bug::EndTooEarly);
-        let ended = self.upstream.ended().filter(|pass| drained && flow.end_sent != Some(*pass));
-        if skipped {
+        let followed = self.is_followed();
+        let Flow { outlet, parts, cursor, sent, .. } = self.downstream.as_mut()?.flow()?;
+        let (manifest, ended) = (&self.manifest, self.upstream.ended());
+        let (skipped, missing) = (false, Vec::new());
+        let book = &mut self.book;
+        let mut ring = FromRing { manifest, book, parts, cursor, sent, ended, followed, skipped, missing };
+        let transmit = outlet.poll(&mut ring);
+        let FromRing { skipped, missing, .. } = ring;
+        missing.into_iter().for_each(|block| self.ask_again(block));
+        if skipped && !matches!(transmit, Some(Transmit::Block(..))) {
             self.reclaim();
         }
-        let pass = ended?;
-        self.downstream.as_mut()?.flow()?.end_sent = Some(pass);
-        Some(Transmit::Bytes(Header::bare(Kind::End, self.config.deployment, pass).encode().to_vec()))
-    }
-
-    fn send_entry(&mut self, id: EntryId, header: &Header) -> Option<Transmit> {
-        if !self.is_followed() {
-            self.book.on_sending(id);
-        }
-        let flow = self.downstream.as_mut()?.flow()?;
-        flow.sent.push_back(id);
-        flow.sender.sent_block(header);
-        Some(Transmit::Entry(*header, id))
+        transmit
     }
 
     pub(super) fn transmitted_downstream(&mut self, transmit: &Transmit, now: Time) {
         let Some(down) = &mut self.downstream else { return };
         if let State::Up(flow) = &mut down.state {
-            flow.sender.on_said(now);
+            flow.outlet.sender.on_said(now);
         }
         let sent = &mut self.reporting.sent_bytes;
         match transmit {
@@ -214,11 +121,80 @@ impl Node {
                     self.manifest.on_sent(PartNo(header.number));
                 }
             }
-            Transmit::Entry(header, id) => {
+            Transmit::Block(header, id) => {
                 *sent += HEADER_LEN as u64 + u64::from(header.payload_len);
                 self.book.on_sent(*id, true);
                 self.reclaim();
             }
         }
+    }
+}
+
+/// What a node has for its downstream: the parts that it keeps, and the blocks in its ring.
+struct FromRing<'a> {
+    manifest: &'a Manifest,
+    book: &'a mut Book,
+    parts: &'a mut VecDeque<PartNo>,
+    cursor: &'a mut EntryId,
+    sent: &'a mut VecDeque<EntryId>,
+    ended: Option<u32>,
+    followed: bool,
+    /// Entries were passed over that the downstream does not need.
+    skipped: bool,
+    /// Blocks that are wanted again and have left the ring.
+    missing: Vec<BlockNo>,
+}
+
+impl Supply for FromRing<'_> {
+    type Payload = EntryId;
+
+    fn manifest(&self) -> Option<Arc<[u8]>> {
+        self.manifest.header().cloned()
+    }
+
+    fn next(&mut self, sender: &Sender, parts_sent: &BlockSet) -> Option<Next<EntryId>> {
+        while let Some(part) = self.parts.front() {
+            match self.manifest.part(*part) {
+                Some(bytes) => return Some(Next::Part(*part, bytes.clone())),
+                None => drop(self.parts.pop_front()),
+            }
+        }
+        let shape = self.manifest.shape()?;
+        *self.cursor = (*self.cursor).max(self.book.first_id());
+        loop {
+            let (id, entry) = (*self.cursor, self.book.get(*self.cursor)?);
+            let part = shape.part_of(entry.block());
+            let wanted = entry.header.payload_len != 0 && sender.lacks(entry.block());
+            if wanted && parts_sent.contains(BlockNo(part.0)) {
+                return Some(Next::Block(entry.header, id));
+            }
+            self.book.on_not_needed(id);
+            *self.cursor += 1;
+            self.skipped = true;
+        }
+    }
+
+    fn again(&mut self, block: BlockNo) -> Option<(Header, EntryId)> {
+        let found = self.book.find(block).and_then(|id| self.book.get(id).map(|entry| (entry.header, id)));
+        if found.is_none() {
+            self.missing.push(block);
+        }
+        found
+    }
+
+    fn on_part_sent(&mut self) {
+        self.parts.pop_front();
+    }
+
+    fn on_block_sent(&mut self, id: &EntryId, again: bool) {
+        *self.cursor += u64::from(!again);
+        if !self.followed {
+            self.book.on_sending(*id);
+        }
+        self.sent.push_back(*id);
+    }
+
+    fn ended(&self) -> Option<u32> {
+        self.ended
     }
 }

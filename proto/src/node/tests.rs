@@ -233,7 +233,7 @@ impl World {
                 let (header, payload) = match &transmit {
                     Transmit::Bytes(bytes) => split(bytes),
                     Transmit::Shared(header, bytes) => (*header, bytes.to_vec()),
-                    Transmit::Entry(header, _) => (*header, Vec::new()),
+                    Transmit::Block(header, _) => (*header, Vec::new()),
                 };
                 if !self.cut.contains(&(at + 1)) {
                     self.deliver_down(at + 1, header, payload);

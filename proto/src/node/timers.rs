@@ -38,7 +38,7 @@ impl Node {
         match (timer, self.downstream.as_ref().map(|down| &down.state)) {
             (Timer::Sample, _) => Some(self.reporting.next_sample()),
             (Timer::Upstream, _) => self.upstream.deadline(),
-            (Timer::Downstream, Some(State::Up(flow))) => Some(flow.sender.deadline()),
+            (Timer::Downstream, Some(State::Up(flow))) => Some(flow.outlet.sender.deadline()),
             (Timer::Connect, Some(State::Idle { connect_at })) => Some(*connect_at),
             (Timer::Downstream | Timer::Connect, _) => None,
         }

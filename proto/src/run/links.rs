@@ -155,7 +155,7 @@ impl<P: Clone> Run<P> {
         }
         match self.node.poll_transmit(side)? {
             Transmit::Bytes(bytes) => Some(RunTransmit::Bytes(bytes)),
-            Transmit::Shared(..) | Transmit::Entry(..) => None,
+            Transmit::Shared(..) | Transmit::Block(..) => None,
         }
     }
 
@@ -170,7 +170,7 @@ impl<P: Clone> Run<P> {
             Transmit::Shared(header, payload) => {
                 (RunTransmit::Shared(header.encode(), payload.clone()), (HEADER_LEN + payload.len()) as u64)
             }
-            Transmit::Entry(header, id) => {
+            Transmit::Block(header, id) => {
                 let payload = self.payload(*id)?.clone();
                 let len = u64::from(header.payload_len);
                 let followed = self.node.is_followed();
@@ -204,6 +204,6 @@ impl<P: Clone> Run<P> {
     #[must_use]
     pub fn sends_what_it_let_go(&self) -> bool {
         let sending = self.downstream.as_ref().filter(|down| !down.copied).and_then(|down| down.sending.as_ref());
-        matches!(sending, Some(Transmit::Entry(_, id)) if self.payload(*id).is_none())
+        matches!(sending, Some(Transmit::Block(_, id)) if self.payload(*id).is_none())
     }
 }

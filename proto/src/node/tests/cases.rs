@@ -264,7 +264,7 @@ fn a_node_that_loses_its_downstream_in_the_middle_of_a_frame_gets_its_ring_back(
     // Beats and parts may come first; the block never gets out.
     loop {
         match world.rigs[0].node.poll_transmit(Side::Downstream).unwrap() {
-            Transmit::Entry(..) => break,
+            Transmit::Block(..) => break,
             other => world.rigs[0].node.on_transmitted(Side::Downstream, &other, now),
         }
     }
