@@ -35,7 +35,7 @@ struct Caller {
 
 /// What a caller turned out to be.
 #[derive(Debug)]
-pub enum Calling {
+pub(crate) enum Calling {
     /// It said this first: a link's Hello, if anything. [`Callers::answer`] or [`Callers::refuse`] is next.
     Spoke {
         /// Which caller.
@@ -65,7 +65,7 @@ pub enum Calling {
 
 /// Callers that have proven nothing.
 #[derive(Debug)]
-pub struct Callers {
+pub(crate) struct Callers {
     callers: Vec<Caller>,
     first_token: usize,
     next: usize,
@@ -73,11 +73,11 @@ pub struct Callers {
 
 impl Callers {
     /// How many callers there may be at a time.
-    pub const PLACES: usize = 32;
+    pub(crate) const PLACES: usize = 32;
 
     /// Nobody yet. Callers have the [`Callers::PLACES`] tokens from `first_token` on.
     #[must_use]
-    pub fn new(first_token: usize) -> Self {
+    pub(crate) fn new(first_token: usize) -> Self {
         Self { callers: Vec::new(), first_token, next: 0 }
     }
 
@@ -86,7 +86,7 @@ impl Callers {
     ///
     /// # Errors
     /// The connection can't be watched.
-    pub fn enter(
+    pub(crate) fn enter(
         &mut self,
         stream: TcpStream,
         peer: SocketAddr,
@@ -116,14 +116,14 @@ impl Callers {
     }
 
     /// Takes note of what the kernel says of a caller.
-    pub fn on_event(&mut self, event: &Event) {
+    pub(crate) fn on_event(&mut self, event: &Event) {
         if let Some(caller) = self.callers.iter_mut().find(|caller| caller.token == event.token()) {
             caller.conn.on_event(event);
         }
     }
 
     /// The Hello of `caller` was right: it is answered, and its proof awaited.
-    pub fn answer(&mut self, caller: Token, mut candidate: Candidate) {
+    pub(crate) fn answer(&mut self, caller: Token, mut candidate: Candidate) {
         if let Some(caller) = self.callers.iter_mut().find(|other| other.token == caller) {
             if let Some(bytes) = candidate.poll_control() {
                 caller.conn.start(Outgoing::Bytes(bytes));
@@ -133,14 +133,14 @@ impl Callers {
     }
 
     /// `caller` is told why it is not wanted, and hung up on.
-    pub fn refuse(&mut self, caller: Token, deployment: DeploymentId, why: &str) {
+    pub(crate) fn refuse(&mut self, caller: Token, deployment: DeploymentId, why: &str) {
         if let Some(at) = self.callers.iter().position(|other| other.token == caller) {
             self.callers.remove(at).conn.say_last(refusal(deployment, why));
         }
     }
 
     /// The next caller of which something new is known.
-    pub fn poll(&mut self, now: Time) -> Option<Calling> {
+    pub(crate) fn poll(&mut self, now: Time) -> Option<Calling> {
         for at in 0..self.callers.len() {
             let caller = &mut self.callers[at];
             let result = match caller.advance(now) {
@@ -173,7 +173,7 @@ impl Callers {
 
     /// When [`Callers::poll`] must be called at the latest.
     #[must_use]
-    pub fn deadline(&self) -> Option<Time> {
+    pub(crate) fn deadline(&self) -> Option<Time> {
         let more = |caller: &Caller| caller.conn.can_receive();
         let at = |caller: &Caller| if more(caller) { Time::default() } else { caller.since.after(HANDSHAKE) };
         self.callers.iter().map(at).min()

@@ -10,7 +10,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// [`AgentError::NoSuchInterface`] for a name that no card has.
-pub fn interfaces(only: &[String]) -> Result<Vec<NetworkInterface>, AgentError> {
+pub(crate) fn interfaces(only: &[String]) -> Result<Vec<NetworkInterface>, AgentError> {
     let all = pnet_datalink::interfaces();
     if let Some(missing) = only.iter().find(|name| all.iter().all(|card| card.name != **name)) {
         return Err(AgentError::NoSuchInterface { name: missing.clone() });
@@ -22,7 +22,7 @@ pub fn interfaces(only: &[String]) -> Result<Vec<NetworkInterface>, AgentError> 
 
 /// These cards, as the server is told about them. `mbits` is said of all of them in place of what their drivers say.
 #[must_use]
-pub fn inventory(cards: &[NetworkInterface], mbits: Option<u32>) -> Vec<Card> {
+pub(crate) fn inventory(cards: &[NetworkInterface], mbits: Option<u32>) -> Vec<Card> {
     cards
         .iter()
         .map(|card| Card {
@@ -44,7 +44,7 @@ fn speed(folder: &Path, name: &str) -> u32 {
 /// Where to shout on this card: everybody on the wire, and everybody in its IPv4 networks. Networks of one or two machines
 /// have no broadcast of their own (RFC 3021).
 #[must_use]
-pub fn broadcasts(card: &NetworkInterface) -> Vec<Ipv4Addr> {
+pub(crate) fn broadcasts(card: &NetworkInterface) -> Vec<Ipv4Addr> {
     let networks = card.ips.iter().filter_map(|network| match (network.ip(), network.broadcast()) {
         (IpAddr::V4(_), IpAddr::V4(broadcast)) if network.prefix() < 31 => Some(broadcast),
         _ => None,

@@ -65,38 +65,38 @@ the disk stays marked.
 
 /// What the command line says.
 #[derive(Debug)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     server: Option<String>,
     /// `--interface`: the network cards to look for the server on, and to offer addresses of; empty: all.
-    pub interface: Vec<String>,
+    pub(crate) interface: Vec<String>,
     /// `--target`: the only disk that may be written.
-    pub target: Option<Target>,
+    pub(crate) target: Option<Target>,
     /// The agent's own key, from the file that `--key-file` names.
-    pub own_key: Option<SecretKey>,
+    pub(crate) own_key: Option<SecretKey>,
     /// `--ring`: bytes for blocks on their way, at most.
-    pub ring: u64,
+    pub(crate) ring: u64,
     /// `--once`: exit after one deployment.
-    pub once: bool,
+    pub(crate) once: bool,
     /// `--patience`: how long a deployment that writes goes on without its server.
-    pub patience: Duration,
+    pub(crate) patience: Duration,
     /// `--link-speed`: the speed to tell for every network card, in Mbit/s.
-    pub link_speed: Option<u32>,
+    pub(crate) link_speed: Option<u32>,
     /// `--port`: where servers are looked for.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 /// What `--target` said.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// The text, as the server is told it.
-    pub text: String,
+    pub(crate) text: String,
     /// The same, understood.
-    pub selector: Selector,
+    pub(crate) selector: Selector,
 }
 
 /// Which server is obeyed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trust {
+pub(crate) enum Trust {
     /// The one with this key.
     Pinned(PublicKey),
     /// Any that is insecure as well.
@@ -105,7 +105,7 @@ pub enum Trust {
 
 /// How the agent ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// Its disk is done, or written where that was asked for.
     Done,
     /// Nothing was written.
@@ -250,7 +250,7 @@ impl Arguments {
     ///
     /// # Errors
     /// One line that says what is wrong with it.
-    pub fn server_name(&self) -> Result<Option<(String, u16)>, String> {
+    pub(crate) fn server_name(&self) -> Result<Option<(String, u16)>, String> {
         let Some(text) = &self.server else { return Ok(None) };
         let wrong = || format!("--server {text}: expected HOST or HOST:PORT");
         if let Ok(address) = text.parse::<SocketAddr>() {

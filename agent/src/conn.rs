@@ -43,13 +43,13 @@ struct ReceiveLowat;
 nix::setsockopt_impl!(ReceiveLowat, libc::SOL_SOCKET, libc::SO_RCVLOWAT, u32, sockopt::SetStruct<'_, u32>);
 
 /// What comes in complete; payloads of blocks lie in the ring.
-pub type Arrival = frames::Arrival<Slot>;
+pub(crate) type Arrival = frames::Arrival<Slot>;
 /// A frame on its way out.
-pub type Outgoing = frames::Outgoing<Span>;
+pub(crate) type Outgoing = frames::Outgoing<Span>;
 
 /// One end of a chain link.
 #[derive(Debug)]
-pub struct Conn {
+pub(crate) struct Conn {
     stream: TcpStream,
     reader: FrameReader<Slot>,
     writer: FrameWriter<Span>,
@@ -67,13 +67,13 @@ impl Conn {
     ///
     /// # Errors
     /// There is no way to the address, no such card, or no socket left.
-    pub fn connect(address: SocketAddr, card: Option<&str>) -> io::Result<Self> {
+    pub(crate) fn connect(address: SocketAddr, card: Option<&str>) -> io::Result<Self> {
         Ok(Self::over(dial(address, card)?))
     }
 
     /// A connection that the listener gave.
     #[must_use]
-    pub fn over(stream: TcpStream) -> Self {
+    pub(crate) fn over(stream: TcpStream) -> Self {
         Self {
             stream,
             reader: FrameReader::new(MAX_EARLY_PAYLOAD),
@@ -88,7 +88,7 @@ impl Conn {
 
     /// Sets what a chain link needs of its socket. Nothing here is fatal: a link without these options is only slower to
     /// notice things.
-    pub fn tune(&self) {
+    pub(crate) fn tune(&self) {
         let results = [
             self.stream.set_nodelay(true),
             limit_unacknowledged(&self.stream, USER_TIMEOUT).map_err(io::Error::from),
@@ -102,7 +102,7 @@ impl Conn {
     /// Whether the kernel at the other end has acknowledged something `within` so long, if that can be told. It does so even
     /// when the program there is stopped.
     #[must_use]
-    pub fn is_acknowledged(&self, within: Duration) -> Option<bool> {
+    pub(crate) fn is_acknowledged(&self, within: Duration) -> Option<bool> {
         let words = getsockopt(&self.stream, TcpInfo).ok()?;
         Some(Duration::from_millis(words[LAST_ACK].into()) < within)
     }
@@ -111,7 +111,7 @@ impl Conn {
     ///
     /// # Errors
     /// Those of the kernel.
-    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
     }
 
@@ -119,12 +119,12 @@ impl Conn {
     ///
     /// # Errors
     /// Those of the kernel.
-    pub fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.reregister(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
     }
 
     /// Takes note of what the kernel says.
-    pub fn on_event(&mut self, event: &Event) {
+    pub(crate) fn on_event(&mut self, event: &Event) {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
         self.closing |= event.is_read_closed() || event.is_error();
@@ -134,7 +134,7 @@ impl Conn {
     ///
     /// # Errors
     /// Why it can't be made.
-    pub fn is_established(&self) -> io::Result<bool> {
+    pub(crate) fn is_established(&self) -> io::Result<bool> {
         if let Some(error) = self.stream.take_error()? {
             return Err(error);
         }
@@ -149,13 +149,13 @@ impl Conn {
     }
 
     /// The reader, to say where payloads go.
-    pub fn reader(&mut self) -> &mut FrameReader<Slot> {
+    pub(crate) fn reader(&mut self) -> &mut FrameReader<Slot> {
         &mut self.reader
     }
 
     /// Whether [`Conn::receive`] would get further without a new event.
     #[must_use]
-    pub fn can_receive(&self) -> bool {
+    pub(crate) fn can_receive(&self) -> bool {
         self.readable && self.reader.announced().is_none()
     }
 
@@ -164,7 +164,7 @@ impl Conn {
     ///
     /// # Errors
     /// [`ReadError`]: the connection is of no more use.
-    pub fn receive(&mut self, budget: &mut usize) -> Result<Option<Arrival>, ReadError> {
+    pub(crate) fn receive(&mut self, budget: &mut usize) -> Result<Option<Arrival>, ReadError> {
         loop {
             if let Some(arrival) = self.reader.poll()? {
                 return Ok(Some(arrival));
@@ -193,7 +193,7 @@ impl Conn {
 
     /// Looks at the socket although the kernel said nothing, from time to time: less than it waits for may have come, and
     /// a slow neighbour is not a silent one.
-    pub fn look_again(&mut self, now: Time) {
+    pub(crate) fn look_again(&mut self, now: Time) {
         if now.since(self.looked) >= LOOK_AGAIN {
             self.looked = now;
             self.readable |= self.threshold > 1;
@@ -202,18 +202,18 @@ impl Conn {
 
     /// Whether the socket takes another frame now.
     #[must_use]
-    pub fn can_start(&self) -> bool {
+    pub(crate) fn can_start(&self) -> bool {
         self.writable && self.writer.is_idle()
     }
 
     /// Whether nothing is on its way out.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.writer.is_idle()
     }
 
     /// Takes the next frame. The last one must be out.
-    pub fn start(&mut self, frame: Outgoing) {
+    pub(crate) fn start(&mut self, frame: Outgoing) {
         self.writer.start(frame);
     }
 
@@ -221,7 +221,7 @@ impl Conn {
     ///
     /// # Errors
     /// The connection broke.
-    pub fn flush(&mut self) -> io::Result<bool> {
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
         while self.writable && !self.writer.is_idle() {
             self.writable = !self.writer.write(&mut self.stream)?.blocked;
         }
@@ -229,7 +229,7 @@ impl Conn {
     }
 
     /// Says a last thing, if the socket takes it at once. What follows is the end of the connection.
-    pub fn say_last(mut self, frame: Vec<u8>) {
+    pub(crate) fn say_last(mut self, frame: Vec<u8>) {
         if self.writer.is_idle() {
             self.writer.start(Outgoing::Bytes(frame));
             let _ = self.writer.write(&mut self.stream);

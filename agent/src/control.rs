@@ -25,7 +25,7 @@ const LOG_BACKLOG: usize = 64 << 10;
 
 /// Why there is no control link (any more).
 #[derive(Debug)]
-pub enum Lost {
+pub(crate) enum Lost {
     /// No connection could be made.
     Connect(io::Error),
     /// The connection broke.
@@ -47,7 +47,7 @@ pub enum Lost {
 impl Lost {
     /// The reason for the report.
     #[must_use]
-    pub fn reason(&self) -> Reason {
+    pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::Channel(error) => error.reason(),
             Self::Malformed(_) => Reason::ProtocolError,
@@ -75,7 +75,7 @@ impl std::error::Error for Lost {}
 
 /// The agent's end of a control link.
 #[derive(Debug)]
-pub struct Control {
+pub(crate) struct Control {
     server: Server,
     pipe: ControlPipe<TcpStream>,
     connected: bool,
@@ -89,7 +89,7 @@ impl Control {
     ///
     /// # Errors
     /// [`Lost::Connect`].
-    pub fn connect(
+    pub(crate) fn connect(
         server: Server,
         secret: &SecretKey,
         key: Option<PublicKey>,
@@ -113,37 +113,37 @@ impl Control {
     ///
     /// # Errors
     /// [`Lost::Io`].
-    pub fn reregister(&mut self, registry: &Registry, token: Token) -> Result<(), Lost> {
+    pub(crate) fn reregister(&mut self, registry: &Registry, token: Token) -> Result<(), Lost> {
         let both = Interest::READABLE | Interest::WRITABLE;
         registry.reregister(self.pipe.socket_mut(), token, both).map_err(Lost::Io)
     }
 
     /// When the connection was begun.
     #[must_use]
-    pub fn opened(&self) -> Time {
+    pub(crate) fn opened(&self) -> Time {
         self.clock.opened()
     }
 
     /// The server.
     #[must_use]
-    pub fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &Server {
         &self.server
     }
 
     /// Whether the server has proven itself: messages can be sent.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.pipe.channel().is_open()
     }
 
     /// The hash of the handshake, once the server has proven itself.
     #[must_use]
-    pub fn handshake_hash(&self) -> Option<[u8; 32]> {
+    pub(crate) fn handshake_hash(&self) -> Option<[u8; 32]> {
         self.pipe.channel().handshake_hash()
     }
 
     /// Takes note of what the kernel says.
-    pub fn on_event(&mut self, event: &Event) {
+    pub(crate) fn on_event(&mut self, event: &Event) {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable() || event.is_error();
     }
@@ -152,7 +152,7 @@ impl Control {
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub fn greet(&mut self, hello: Hello, now: Time) -> Result<(), Lost> {
+    pub(crate) fn greet(&mut self, hello: Hello, now: Time) -> Result<(), Lost> {
         self.clock.on_greeted(now);
         self.send(&ToServer::Hello(hello))
     }
@@ -161,7 +161,7 @@ impl Control {
     ///
     /// # Errors
     /// [`Lost::Backlog`]: the server is as good as gone.
-    pub fn send(&mut self, message: &ToServer) -> Result<(), Lost> {
+    pub(crate) fn send(&mut self, message: &ToServer) -> Result<(), Lost> {
         self.pipe.send(&message.encode()).map_err(|error| {
             log::debug!("message to {}: {error}", self.server);
             Lost::Backlog
@@ -169,7 +169,7 @@ impl Control {
     }
 
     /// Puts a line of the log on its way, unless the server is behind with reading.
-    pub fn send_line(&mut self, line: &crate::logging::Line) {
+    pub(crate) fn send_line(&mut self, line: &crate::logging::Line) {
         if self.is_open() && self.pipe.unwritten() < LOG_BACKLOG {
             let level = u8::try_from(line.level as usize).unwrap_or(u8::MAX);
             let _ = self.send(&ToServer::Log(LogLine { level, text: line.text.clone() }));
@@ -180,7 +180,7 @@ impl Control {
     ///
     /// # Errors
     /// [`Lost::Malformed`].
-    pub fn poll_message(&mut self) -> Result<Option<ToAgent>, Lost> {
+    pub(crate) fn poll_message(&mut self) -> Result<Option<ToAgent>, Lost> {
         while let Some(message) = self.pipe.poll_message() {
             match ToAgent::parse(&message).map_err(Lost::Malformed)? {
                 ToAgent::Heartbeat => {}
@@ -194,7 +194,7 @@ impl Control {
     ///
     /// # Errors
     /// [`Lost`]: drop this. Orders that came before may still be polled.
-    pub fn advance(&mut self, now: Time) -> Result<(), Lost> {
+    pub(crate) fn advance(&mut self, now: Time) -> Result<(), Lost> {
         if !self.connected && !self.establish()? {
             return self.clock.check(false, now).map(drop).map_err(Lost::Quiet);
         }
@@ -208,12 +208,12 @@ impl Control {
 
     /// When [`Control::advance`] must be called at the latest.
     #[must_use]
-    pub fn deadline(&self) -> Time {
+    pub(crate) fn deadline(&self) -> Time {
         if self.readable && self.connected { Time::default() } else { self.clock.deadline(self.is_open()) }
     }
 
     /// Hangs up, but gives what is on its way up to `patience` to reach the server: an agent's last words.
-    pub fn close(self, patience: Duration) {
+    pub(crate) fn close(self, patience: Duration) {
         let mut pipe = self.pipe.map_socket(std::net::TcpStream::from);
         let mut say_all = || -> Result<(), ControlError> {
             let stream = pipe.socket();

@@ -14,11 +14,11 @@ use std::os::fd::{AsFd, AsRawFd};
 
 /// A server, and the way to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub(crate) struct Server {
     /// Its address.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// The card by which it is reached; none: whichever the routes say.
-    pub card: Option<String>,
+    pub(crate) card: Option<String>,
 }
 
 impl From<SocketAddr> for Server {

@@ -33,19 +33,19 @@ const RETRY: Duration = Duration::from_millis(500);
 /// When a server that can't be ours is tried again: its key may have been a forged hint, or it may be restarted.
 const RETRY_OTHER: Duration = Duration::from_secs(5);
 /// How often the same thing is said again.
-pub const SAY_AGAIN: Duration = Duration::from_secs(10);
+pub(crate) const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// How many addresses are kept.
 const CANDIDATES: usize = 64;
 /// How many addresses that failed are remembered beyond those that are kept.
 const FAILED: usize = 256;
 /// How many servers are tried at a time.
-pub const TRIES: usize = 4;
+pub(crate) const TRIES: usize = 4;
 /// How long a try may take while another address waits that was never tried.
-pub const TRY_FOR: Duration = Duration::from_secs(1);
+pub(crate) const TRY_FOR: Duration = Duration::from_secs(1);
 /// How many complaints there are between two lines that say what is waited for.
 const COMPLAINTS: u32 = 16;
 /// How many cards are used.
-pub const VOICES: usize = 32;
+pub(crate) const VOICES: usize = 32;
 
 /// What speaks for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,7 +128,7 @@ struct Heard {
 
 /// The search for a server.
 #[derive(Debug)]
-pub struct Search {
+pub(crate) struct Search {
     ground: Ground,
     key: Option<PublicKey>,
     /// What offers of the server whose key is known are recognised by.
@@ -145,7 +145,7 @@ pub struct Search {
 impl Search {
     /// A search for the server that `--server` names.
     #[must_use]
-    pub fn of_name(host: String, port: u16, trust: &Trust, waker: Arc<Waker>, now: Time) -> Self {
+    pub(crate) fn of_name(host: String, port: u16, trust: &Trust, waker: Arc<Waker>, now: Time) -> Self {
         let named = Named { host, port, ask_at: now, lookup: None, complaint: None, waker };
         Self::new(Ground::Named(named), trust, 0, now)
     }
@@ -153,7 +153,7 @@ impl Search {
     /// A search on every card, or on those named. With `keep` a server is reached by the card that its offer came by.
     /// `nonce` must be fresh random bytes and `secret` drawn for this search; the sockets have tokens from `first_token` on.
     #[must_use]
-    pub fn on_cards(
+    pub(crate) fn on_cards(
         only: Vec<String>,
         port: u16,
         keep: bool,
@@ -190,7 +190,7 @@ impl Search {
     }
 
     /// Takes note of what the kernel says.
-    pub fn on_event(&mut self, event: &Event) {
+    pub(crate) fn on_event(&mut self, event: &Event) {
         if let Ground::Cards(cards) = &mut self.ground
             && let Some(voice) = cards.voices.iter_mut().find(|voice| voice.token == event.token())
         {
@@ -202,7 +202,7 @@ impl Search {
     ///
     /// # Errors
     /// [`AgentError::NoSuchInterface`].
-    pub fn advance(&mut self, registry: &Registry, now: Time) -> Result<(), AgentError> {
+    pub(crate) fn advance(&mut self, registry: &Registry, now: Time) -> Result<(), AgentError> {
         match &mut self.ground {
             Ground::Named(named) => {
                 for address in named.advance(now) {
@@ -306,7 +306,7 @@ impl Search {
     }
 
     /// The server to try next, if any is due. [`Search::on_failure`] is to be told if that comes to nothing.
-    pub fn poll(&mut self, now: Time) -> Option<Server> {
+    pub(crate) fn poll(&mut self, now: Time) -> Option<Server> {
         let due = self.candidates.iter_mut().filter(|candidate| !candidate.trying && candidate.try_at <= now);
         let next = due.max_by_key(|candidate| (candidate.rank, !candidate.tried, now.since(candidate.try_at)))?;
         (next.tried, next.trying, next.try_at) = (true, true, now.after(RETRY));
@@ -315,13 +315,13 @@ impl Search {
 
     /// Whether an address waits that was never tried.
     #[must_use]
-    pub fn has_untried(&self, now: Time) -> bool {
+    pub(crate) fn has_untried(&self, now: Time) -> bool {
         self.candidates.iter().any(|candidate| !candidate.tried && candidate.try_at <= now)
     }
 
     /// Which of the servers that are being `tried` makes room when all tries are taken: the first whose offer is not proven, if
     /// a server whose offer is proven waits.
-    pub fn makes_room<'a>(&self, tried: impl IntoIterator<Item = &'a Server>, now: Time) -> Option<usize> {
+    pub(crate) fn makes_room<'a>(&self, tried: impl IntoIterator<Item = &'a Server>, now: Time) -> Option<usize> {
         let proven = |candidate: &&Candidate| candidate.rank == Rank::Proven;
         self.candidates.iter().filter(proven).find(|candidate| !candidate.trying && candidate.try_at <= now)?;
         let is_proven = |server: &Server| self.candidates.iter().filter(proven).any(|known| known.server == *server);
@@ -329,7 +329,7 @@ impl Search {
     }
 
     /// This server is not to be had. Says so, unless it was said a moment ago.
-    pub fn on_failure(&mut self, server: &Server, reason: Reason, text: &str, now: Time) {
+    pub(crate) fn on_failure(&mut self, server: &Server, reason: Reason, text: &str, now: Time) {
         let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.server == *server) else { return };
         let other = reason != Reason::ServerLost;
         candidate.try_at = now.after(if other { RETRY_OTHER } else { RETRY });
@@ -351,7 +351,7 @@ impl Search {
 
     /// When [`Search::advance`] has something to do at the latest.
     #[must_use]
-    pub fn ask_at(&self) -> Time {
+    pub(crate) fn ask_at(&self) -> Time {
         let ask = match &self.ground {
             // The look-up wakes whoever waits.
             Ground::Named(Named { lookup: Some(_), .. }) => Time(u64::MAX),
@@ -364,7 +364,7 @@ impl Search {
 
     /// When [`Search::advance`] or [`Search::poll`] has something to do at the latest.
     #[must_use]
-    pub fn deadline(&self) -> Time {
+    pub(crate) fn deadline(&self) -> Time {
         let ask = self.ask_at();
         let waiting = self.candidates.iter().filter(|candidate| !candidate.trying);
         waiting.map(|candidate| candidate.try_at).min().map_or(ask, |try_at| try_at.min(ask))

@@ -5,7 +5,7 @@ use std::io;
 
 /// Why the agent could not run.
 #[derive(Debug)]
-pub enum AgentError {
+pub(crate) enum AgentError {
     /// `--interface` names a card that this machine does not have.
     NoSuchInterface {
         /// The name.

@@ -21,24 +21,24 @@ const SIGNAL: Token = Token(1);
 /// Somebody calls.
 const LISTENER: Token = Token(2);
 /// The control link.
-pub const CONTROL: Token = Token(3);
+pub(crate) const CONTROL: Token = Token(3);
 /// The chain link to the upstream.
-pub const UPSTREAM: Token = Token(4);
+pub(crate) const UPSTREAM: Token = Token(4);
 /// The chain link to the downstream.
-pub const DOWNSTREAM: Token = Token(5);
+pub(crate) const DOWNSTREAM: Token = Token(5);
 /// The first of the callers.
 const CALLERS: usize = 8;
 /// The first of the discovery sockets.
-pub const DISCOVERY: usize = CALLERS + Callers::PLACES;
+pub(crate) const DISCOVERY: usize = CALLERS + Callers::PLACES;
 /// The first of the control links that are being tried.
-pub const TRIALS: usize = DISCOVERY + VOICES;
+pub(crate) const TRIALS: usize = DISCOVERY + VOICES;
 
 /// How long to leave callers waiting when the system has no room for them.
 const NO_ROOM: Duration = Duration::from_millis(200);
 
 /// The kernel's side of the net thread.
 #[derive(Debug)]
-pub struct EventLoop {
+pub(crate) struct EventLoop {
     poll: Poll,
     events: Events,
     clock: Clock,
@@ -56,7 +56,7 @@ impl EventLoop {
     ///
     /// # Errors
     /// [`AgentError::System`].
-    pub fn new() -> Result<Self, AgentError> {
+    pub(crate) fn new() -> Result<Self, AgentError> {
         let poll = Poll::new().doing("opening the event queue")?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE).doing("opening the event queue")?);
         let mut listener = listen().doing("listening for the upstream")?;
@@ -85,25 +85,25 @@ impl EventLoop {
 
     /// Where sockets are registered.
     #[must_use]
-    pub fn registry(&self) -> &Registry {
+    pub(crate) fn registry(&self) -> &Registry {
         self.poll.registry()
     }
 
     /// The time now.
     #[must_use]
-    pub fn now(&self) -> Time {
+    pub(crate) fn now(&self) -> Time {
         self.clock.now()
     }
 
     /// The clock, for another thread.
     #[must_use]
-    pub fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         self.clock
     }
 
     /// What wakes this thread from another.
     #[must_use]
-    pub fn waker(&self) -> Arc<Waker> {
+    pub(crate) fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
     }
 
@@ -111,7 +111,7 @@ impl EventLoop {
     ///
     /// # Errors
     /// [`AgentError::System`].
-    pub fn port(&self) -> Result<u16, AgentError> {
+    pub(crate) fn port(&self) -> Result<u16, AgentError> {
         Ok(self.listener.local_addr().doing("listening for the upstream")?.port())
     }
 
@@ -119,13 +119,13 @@ impl EventLoop {
     ///
     /// # Errors
     /// There is no such card.
-    pub fn keep_to(&self, card: Option<&str>) -> io::Result<()> {
+    pub(crate) fn keep_to(&self, card: Option<&str>) -> io::Result<()> {
         keep_to(&self.listener, card)
     }
 
     /// Whether SIGINT or SIGTERM came.
     #[must_use]
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stopped
     }
 
@@ -133,7 +133,7 @@ impl EventLoop {
     ///
     /// # Errors
     /// [`AgentError::System`].
-    pub fn wait(&mut self, deadline: Time, mut on_event: impl FnMut(&Event)) -> Result<(), AgentError> {
+    pub(crate) fn wait(&mut self, deadline: Time, mut on_event: impl FnMut(&Event)) -> Result<(), AgentError> {
         match self.poll.poll(&mut self.events, Some(self.clock.until(deadline))) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             result => result.doing("waiting for events")?,
@@ -154,12 +154,12 @@ impl EventLoop {
 
     /// When [`EventLoop::accept`] is to be asked again, if there may be more callers than it has given.
     #[must_use]
-    pub fn accept_at(&self) -> Option<Time> {
+    pub(crate) fn accept_at(&self) -> Option<Time> {
         self.calling.then_some(self.accept_at)
     }
 
     /// The next connection that was made to the listener.
-    pub fn accept(&mut self) -> Option<(mio::net::TcpStream, SocketAddr)> {
+    pub(crate) fn accept(&mut self) -> Option<(mio::net::TcpStream, SocketAddr)> {
         while self.calling && self.accept_at <= self.now() {
             match self.listener.accept() {
                 Ok((stream, peer)) => return Some((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()))),
@@ -178,7 +178,7 @@ impl EventLoop {
 
 /// Callers whose tokens are told apart from all others.
 #[must_use]
-pub fn callers() -> Callers {
+pub(crate) fn callers() -> Callers {
     Callers::new(CALLERS)
 }
 

@@ -18,13 +18,13 @@ const NEVER: [&str; 7] = ["ram", "zram", "sr", "fd", "dm-", "mtdblock", "pmem"];
 
 /// Where the kernel's file trees are. Tests have their own.
 #[derive(Clone, Debug)]
-pub struct Roots {
+pub(crate) struct Roots {
     /// The mount point of sysfs.
-    pub sys: PathBuf,
+    pub(crate) sys: PathBuf,
     /// The mount point of procfs.
-    pub proc: PathBuf,
+    pub(crate) proc: PathBuf,
     /// The directory of device nodes.
-    pub dev: PathBuf,
+    pub(crate) dev: PathBuf,
 }
 
 impl Default for Roots {
@@ -35,18 +35,18 @@ impl Default for Roots {
 
 /// The memory of the node, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// All of it.
-    pub total: u64,
+    pub(crate) total: u64,
     /// What can be had without swapping.
-    pub available: u64,
+    pub(crate) available: u64,
 }
 
 /// The disks of the node in the order of their names; a regular file only when the agent's own `--target` names it.
 ///
 /// Empty when sysfs is not mounted.
 #[must_use]
-pub fn disks(roots: &Roots, own_target: Option<&Path>) -> Vec<Disk> {
+pub(crate) fn disks(roots: &Roots, own_target: Option<&Path>) -> Vec<Disk> {
     let users = Users::read(roots);
     let block = roots.sys.join("block");
     let mut names: Vec<String> = fs::read_dir(&block)
@@ -65,7 +65,7 @@ pub fn disks(roots: &Roots, own_target: Option<&Path>) -> Vec<Disk> {
 /// A path with all links followed, and for a device node of any name or place the kernel's own name of the device: so every name
 /// of a disk is the same disk.
 #[must_use]
-pub fn true_path(roots: &Roots, path: &str) -> String {
+pub(crate) fn true_path(roots: &Roots, path: &str) -> String {
     let real = fs::canonicalize(path).unwrap_or_else(|_| path.into());
     let numbers = fs::metadata(&real).ok().and_then(|meta| kernel_numbers(&meta));
     let real = numbers.and_then(|numbers| device_path(roots, &numbers)).unwrap_or(real);
@@ -90,7 +90,7 @@ fn dev_number(dev: u64) -> String {
 
 /// The memory of the node; zeros when procfs is not mounted.
 #[must_use]
-pub fn memory(roots: &Roots) -> Memory {
+pub(crate) fn memory(roots: &Roots) -> Memory {
     let text = fs::read_to_string(roots.proc.join("meminfo")).unwrap_or_default();
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;

@@ -12,30 +12,30 @@
 
 mod agent;
 mod boot;
-pub mod callers;
-pub mod cards;
-pub mod cli;
-pub mod conn;
-pub mod control;
-pub mod dial;
-pub mod discover;
-pub mod disk;
-pub mod error;
-pub mod event_loop;
+mod callers;
+mod cards;
+mod cli;
+mod conn;
+mod control;
+mod dial;
+mod discover;
+mod disk;
+mod error;
+mod event_loop;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
-pub mod inventory;
+mod inventory;
 mod key_file;
-pub mod logging;
+mod logging;
 mod lookup;
 mod machine;
 mod names;
 mod parts;
 mod preparation;
 pub mod program;
-pub mod ring;
-pub mod run;
+mod ring;
+mod run;
 mod status;
 #[expect(unsafe_code, reason = "memory maps and the system calls of block devices have no safe form")]
 mod sys;
-pub mod target;
+mod target;

@@ -13,16 +13,16 @@ pub(crate) const ON_CONSOLES: &str = "slidecast_agent::on_consoles";
 
 /// A line for the server.
 #[derive(Debug)]
-pub struct Line {
+pub(crate) struct Line {
     /// How much it matters.
-    pub level: Level,
+    pub(crate) level: Level,
     /// The text, without time and level.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// Starts logging to standard error, `info` and above unless `RUST_LOG` says otherwise. Gives the lines that the server
 /// is to see: `info` and above.
-pub fn start() -> Receiver<Line> {
+pub(crate) fn start() -> Receiver<Line> {
     let console = env_logger::Builder::new()
         .filter_level(LevelFilter::Info)
         .parse_env("RUST_LOG")

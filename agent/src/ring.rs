@@ -9,7 +9,7 @@
 //! thus lives in the first few megabytes, which stay in the processor's cache: going round and round in 64 MiB costs a third more
 //! processor time (EPYC with 32 MiB of cache, four nodes in a row).
 
-pub use crate::sys::MapError;
+pub(crate) use crate::sys::MapError;
 use crate::sys::Piece;
 use core::fmt;
 use core::num::NonZeroUsize;
@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 /// Slots start on a multiple of this many bytes.
-pub const SLOT_ALIGN: usize = 4096;
+pub(crate) const SLOT_ALIGN: usize = 4096;
 
 /// What returns a piece of memory to the ring: empty while a [`Slot`] owns the piece.
 type Holder = Arc<OnceLock<Piece>>;
@@ -29,7 +29,7 @@ const SEGMENT: usize = 8 << 20;
 const SEGMENT_SLOTS: usize = 8;
 
 /// The ring. Owned by the thread that receives; slots and spans may go anywhere.
-pub struct Ring {
+pub(crate) struct Ring {
     segments: Vec<Segment>,
     /// Handles to use again, so that a slot costs no allocation.
     spare: Vec<Holder>,
@@ -49,7 +49,8 @@ impl Ring {
     ///
     /// # Errors
     /// The kernel has not got the memory.
-    pub fn new(bytes: usize) -> Result<Self, MapError> {
+    #[cfg(test)]
+    pub(crate) fn new(bytes: usize) -> Result<Self, MapError> {
         Self::of_segments(bytes, 1, 0)
     }
 
@@ -57,7 +58,7 @@ impl Ring {
     ///
     /// # Errors
     /// The kernel has not got the memory.
-    pub fn for_slots(bytes: usize, largest: u32) -> Result<Self, MapError> {
+    pub(crate) fn for_slots(bytes: usize, largest: u32) -> Result<Self, MapError> {
         let largest = usize::try_from(largest).unwrap_or(usize::MAX).max(1).next_multiple_of(SLOT_ALIGN);
         let segments = bytes / largest.saturating_mul(SEGMENT_SLOTS).max(SEGMENT);
         Self::of_segments(bytes, segments.clamp(1, 64), largest)
@@ -75,7 +76,7 @@ impl Ring {
     }
 
     /// A slot of `len` bytes, or `None` until enough of the oldest space has come back.
-    pub fn reserve(&mut self, len: u32) -> Option<Slot> {
+    pub(crate) fn reserve(&mut self, len: u32) -> Option<Slot> {
         let len = usize::try_from(len).ok()?;
         let size = len.max(1).checked_next_multiple_of(SLOT_ALIGN)?;
         for segment in &mut self.segments {
@@ -93,12 +94,13 @@ impl Ring {
     /// is sure to be had as long as it fits under this. Less than the memory of a ring of several segments, because no slot
     /// lies in two.
     #[must_use]
-    pub const fn capacity(&self) -> usize {
+    pub(crate) const fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// How many bytes the next slot could have.
-    pub fn free(&mut self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn free(&mut self) -> usize {
         let spare = &mut self.spare;
         self.segments.iter_mut().map(|segment| segment.reclaim(spare)).max().unwrap_or(0)
     }
@@ -124,7 +126,7 @@ impl fmt::Debug for Ring {
 }
 
 /// A part of the ring that one owner fills. Holds whatever was there before. Dropped unfrozen, its space goes back.
-pub struct Slot {
+pub(crate) struct Slot {
     /// Empty only within `freeze` and `drop`.
     owned: Option<(Piece, Holder)>,
     len: usize,
@@ -133,7 +135,7 @@ pub struct Slot {
 impl Slot {
     /// Ends the filling; from now on the bytes are shared and don't change.
     #[must_use]
-    pub fn freeze(mut self) -> Span {
+    pub(crate) fn freeze(mut self) -> Span {
         let (piece, holder) = self.owned.take().expect("a slot owns its piece until it is frozen or dropped");
         give_back(piece, &holder);
         Span { holder, len: self.len }
@@ -176,7 +178,7 @@ impl fmt::Debug for Slot {
 
 /// Received bytes in the ring, shared by all their users.
 #[derive(Clone)]
-pub struct Span {
+pub(crate) struct Span {
     holder: Holder,
     len: usize,
 }

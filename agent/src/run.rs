@@ -37,24 +37,24 @@ use std::sync::Arc;
 
 /// What a node brings to a deployment.
 #[derive(Debug)]
-pub struct Resources<'a> {
+pub(crate) struct Resources<'a> {
     /// What the server calls it.
-    pub node: NodeId,
+    pub(crate) node: NodeId,
     /// Its disks.
-    pub disks: &'a [Disk],
+    pub(crate) disks: &'a [Disk],
     /// Its own `--target`.
-    pub own: &'a Selector,
+    pub(crate) own: &'a Selector,
     /// How large its ring may be.
-    pub ring: u64,
+    pub(crate) ring: u64,
     /// The card on which its neighbours are; none: the routes say.
-    pub card: Option<&'a str>,
+    pub(crate) card: Option<&'a str>,
     /// What wakes the net thread.
-    pub waker: Arc<Waker>,
+    pub(crate) waker: Arc<Waker>,
 }
 
 /// One deployment.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     machine: Machine<Span>,
     ring: Ring,
     /// The target, until the engine has it.
@@ -76,7 +76,7 @@ impl Run {
     ///
     /// # Errors
     /// [`Refused`], for the server and for people.
-    pub fn prepare(prepare: Prepare, resources: &Resources<'_>, now: Time) -> Result<(Self, Ready), Refused> {
+    pub(crate) fn prepare(prepare: Prepare, resources: &Resources<'_>, now: Time) -> Result<(Self, Ready), Refused> {
         let deployment = prepare.deployment;
         let refused = |reason, detail| Refused { deployment, reason, detail };
         let selector = Selector::parse(&prepare.selector)
@@ -134,13 +134,13 @@ impl Run {
 
     /// How many blocks the image has, once the manifest is here.
     #[must_use]
-    pub fn blocks(&self) -> Option<u32> {
+    pub(crate) fn blocks(&self) -> Option<u32> {
         self.parts.as_ref().map(|parts| parts.header().blocks)
     }
 
     /// How it would end if it ended now.
     #[must_use]
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         match self.machine.ended() {
             Some(EndState::Done | EndState::Written) => Exit::Done,
             _ if self.machine.is_untouched() => Exit::NotStarted,
@@ -150,13 +150,13 @@ impl Run {
 
     /// Lets go of everything. What is not complete stays marked.
     #[must_use]
-    pub fn stop(self) -> Option<Stopping> {
+    pub(crate) fn stop(self) -> Option<Stopping> {
         self.engine.map(Engine::stop).or(self.stopping)
     }
 
     /// Where the upstream calls from, if it is another node.
     #[must_use]
-    pub fn upstream_address(&self) -> Option<IpAddr> {
+    pub(crate) fn upstream_address(&self) -> Option<IpAddr> {
         self.machine.upstream_address()
     }
 
@@ -164,7 +164,7 @@ impl Run {
     ///
     /// # Errors
     /// [`LinkFault`]: it is to be told so and hung up on.
-    pub fn on_hello(
+    pub(crate) fn on_hello(
         &mut self,
         header: &Header,
         payload: &[u8],
@@ -175,7 +175,7 @@ impl Run {
     }
 
     /// A caller has proven that it is the upstream: its connection takes the place of the present one.
-    pub fn on_proven(&mut self, mut conn: Conn, candidate: Candidate, registry: &Registry, now: Time) {
+    pub(crate) fn on_proven(&mut self, mut conn: Conn, candidate: Candidate, registry: &Registry, now: Time) {
         if let Err(fault) = self.machine.on_proven(candidate) {
             log::debug!("upstream link: {fault}");
             return;
@@ -188,7 +188,7 @@ impl Run {
     }
 
     /// Takes note of what the kernel says of one of the two connections.
-    pub fn on_event(&mut self, event: &Event) {
+    pub(crate) fn on_event(&mut self, event: &Event) {
         match event.token() {
             UPSTREAM => self.upstream.iter_mut().for_each(|conn| conn.on_event(event)),
             DOWNSTREAM => self.downstream.iter_mut().for_each(|conn| conn.on_event(event)),
@@ -197,7 +197,7 @@ impl Run {
     }
 
     /// Moves everything as far as it goes now.
-    pub fn advance(&mut self, registry: &Registry, now: Time) {
+    pub(crate) fn advance(&mut self, registry: &Registry, now: Time) {
         self.carry_out(registry, now);
         self.hear_disk();
         self.hear_dialed(now);
@@ -218,7 +218,7 @@ impl Run {
 
     /// When [`Run::advance`] must be called at the latest.
     #[must_use]
-    pub fn deadline(&self) -> Time {
+    pub(crate) fn deadline(&self) -> Time {
         let mut connections = self.upstream.iter().chain(&self.downstream);
         if connections.any(Conn::can_receive) { Time::default() } else { self.machine.deadline() }
     }

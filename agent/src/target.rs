@@ -22,19 +22,19 @@ use std::sync::{Mutex, PoisonError};
 
 /// What the disk engine knows of its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetFacts {
+pub(crate) struct TargetFacts {
     /// The device node or file.
-    pub path: String,
+    pub(crate) path: String,
     /// Its size in bytes, a multiple of the sector.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The logical sector in bytes; for a regular file the image's.
-    pub sector: u32,
+    pub(crate) sector: u32,
     /// It has heads that move.
-    pub rotational: bool,
+    pub(crate) rotational: bool,
     /// Reads and writes go past the page cache.
-    pub direct: bool,
+    pub(crate) direct: bool,
     /// It is a regular file.
-    pub file: bool,
+    pub(crate) file: bool,
 }
 
 /// What the disk engine does to a target. The real one is [`OpenTarget`]; tests record and break it.
@@ -63,16 +63,16 @@ pub(crate) trait TargetIo: Send + Sync {
 
 /// Why a target was not opened.
 #[derive(Debug)]
-pub struct TargetError {
+pub(crate) struct TargetError {
     /// The device node or file.
-    pub path: String,
+    pub(crate) path: String,
     /// What is wrong with it.
-    pub fault: TargetFault,
+    pub(crate) fault: TargetFault,
 }
 
 /// What is wrong with a target.
 #[derive(Debug)]
-pub enum TargetFault {
+pub(crate) enum TargetFault {
     /// There is nothing under that name (any more).
     Missing,
     /// It is neither a block device nor a regular file.
@@ -114,7 +114,7 @@ pub enum TargetFault {
 impl TargetFault {
     /// The reason of the report.
     #[must_use]
-    pub const fn reason(&self) -> Reason {
+    pub(crate) const fn reason(&self) -> Reason {
         match self {
             Self::Missing | Self::NotADisk | Self::Another { .. } | Self::Changed { .. } => Reason::TargetNotFound,
             Self::Busy => Reason::TargetHeld,
@@ -157,7 +157,7 @@ impl core::error::Error for TargetError {}
 
 /// A target that is ours alone.
 #[derive(Debug)]
-pub struct OpenTarget {
+pub(crate) struct OpenTarget {
     file: File,
     block_device: bool,
     facts: TargetFacts,
@@ -172,7 +172,7 @@ impl OpenTarget {
     ///
     /// # Errors
     /// [`TargetError`] when the disk is not (or no longer) fit to be written, with the reason.
-    pub fn open(disk: &Disk, disk_bytes: u64, sector: u32) -> Result<Self, TargetError> {
+    pub(crate) fn open(disk: &Disk, disk_bytes: u64, sector: u32) -> Result<Self, TargetError> {
         Self::try_open(disk, disk_bytes, sector).map_err(|fault| TargetError { path: disk.path.clone(), fault })
     }
 
@@ -262,7 +262,7 @@ impl OpenTarget {
 
     /// What is known of the target.
     #[must_use]
-    pub const fn facts(&self) -> &TargetFacts {
+    pub(crate) const fn facts(&self) -> &TargetFacts {
         &self.facts
     }
 

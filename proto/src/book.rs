@@ -10,11 +10,11 @@ use crate::units::BlockNo;
 use std::collections::{HashMap, VecDeque};
 
 /// The number of an entry: rises by one with each block frame that arrives, never used twice.
-pub type EntryId = u64;
+pub(crate) type EntryId = u64;
 
 /// What the next node down the chain means for the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
+pub(crate) enum Need {
     /// There is none: what is written may go.
     Nobody,
     /// It paces the ring: nothing goes before it was passed on.
@@ -25,9 +25,9 @@ pub enum Need {
 
 /// One block frame in the ring.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its header as it came.
-    pub header: Header,
+    pub(crate) header: Header,
     written: bool,
     passed: bool,
     near: bool,
@@ -38,7 +38,7 @@ pub struct Entry {
 impl Entry {
     /// The block it carries.
     #[must_use]
-    pub fn block(&self) -> BlockNo {
+    pub(crate) fn block(&self) -> BlockNo {
         BlockNo(self.header.number)
     }
 
@@ -50,7 +50,7 @@ impl Entry {
 
 /// The entries of the ring, oldest first.
 #[derive(Debug)]
-pub struct Book {
+pub(crate) struct Book {
     capacity: u64,
     held: u64,
     /// The bytes of what was passed on and may be needed again.
@@ -65,36 +65,36 @@ pub struct Book {
 impl Book {
     /// The book of an empty ring of `capacity` bytes.
     #[must_use]
-    pub fn new(capacity: u64) -> Self {
+    pub(crate) fn new(capacity: u64) -> Self {
         Self { capacity, held: 0, lent: 0, unwritten: 0, first: 0, entries: VecDeque::new(), newest: HashMap::new() }
     }
 
     /// The size of the ring in bytes.
     #[must_use]
-    pub fn capacity(&self) -> u64 {
+    pub(crate) fn capacity(&self) -> u64 {
         self.capacity
     }
 
     /// The bytes that entries hold.
     #[must_use]
-    pub fn held(&self) -> u64 {
+    pub(crate) fn held(&self) -> u64 {
         self.held
     }
 
     /// The number that the next entry will get.
     #[must_use]
-    pub fn next_id(&self) -> EntryId {
+    pub(crate) fn next_id(&self) -> EntryId {
         self.first + self.entries.len() as u64
     }
 
     /// The number of the oldest entry, or of the next one if there is none.
     #[must_use]
-    pub fn first_id(&self) -> EntryId {
+    pub(crate) fn first_id(&self) -> EntryId {
         self.first
     }
 
     /// Takes in a block; `to_write` says whether the disk still needs it.
-    pub fn push(&mut self, header: Header, to_write: bool) -> EntryId {
+    pub(crate) fn push(&mut self, header: Header, to_write: bool) -> EntryId {
         let id = self.next_id();
         self.held += header.charge();
         self.unwritten += usize::from(to_write);
@@ -111,14 +111,14 @@ impl Book {
     }
 
     /// Takes in a frame that was of no use, so that the numbering stays that of the link. It holds nothing.
-    pub fn push_spoilt(&mut self, header: Header) {
+    pub(crate) fn push_spoilt(&mut self, header: Header) {
         let header = Header { payload_len: 0, ..header };
         self.entries.push_back(Entry { header, written: true, passed: true, near: true, far: true, sending: false });
     }
 
     /// The entry with this number, if it is still there.
     #[must_use]
-    pub fn get(&self, id: EntryId) -> Option<&Entry> {
+    pub(crate) fn get(&self, id: EntryId) -> Option<&Entry> {
         self.entries.get(usize::try_from(id.checked_sub(self.first)?).ok()?)
     }
 
@@ -138,12 +138,12 @@ impl Book {
 
     /// The newest entry that carries `block`.
     #[must_use]
-    pub fn find(&self, block: BlockNo) -> Option<EntryId> {
+    pub(crate) fn find(&self, block: BlockNo) -> Option<EntryId> {
         self.newest.get(&block).copied()
     }
 
     /// The disk is through with `block`, whether it took it or not.
-    pub fn on_written(&mut self, block: BlockNo) {
+    pub(crate) fn on_written(&mut self, block: BlockNo) {
         let unwritten = |entry: &Entry| entry.block() == block && !entry.written;
         let newest = self.find(block).filter(|id| self.get(*id).is_some_and(unwritten));
         // It may have come again for the nodes below, while an earlier entry waited for the disk: that one is meant.
@@ -155,25 +155,25 @@ impl Book {
     }
 
     /// The newest entry of `block` is of no use to anybody: it is not found any more.
-    pub fn forget(&mut self, block: BlockNo) {
+    pub(crate) fn forget(&mut self, block: BlockNo) {
         self.newest.remove(&block);
     }
 
     /// The disk will take nothing more.
-    pub fn on_disk_gone(&mut self) {
+    pub(crate) fn on_disk_gone(&mut self) {
         self.entries.iter_mut().for_each(|entry| entry.written = true);
         self.unwritten = 0;
     }
 
     /// A frame is being written to the downstream socket: it must stay.
-    pub fn on_sending(&mut self, id: EntryId) {
+    pub(crate) fn on_sending(&mut self, id: EntryId) {
         if let Some(entry) = self.entry(id) {
             entry.sending = true;
         }
     }
 
     /// The frame went out whole, or the link it was going out on is gone.
-    pub fn on_sent(&mut self, id: EntryId, whole: bool) {
+    pub(crate) fn on_sent(&mut self, id: EntryId, whole: bool) {
         self.change(id, |entry| {
             entry.sending = false;
             entry.passed |= whole;
@@ -181,12 +181,12 @@ impl Book {
     }
 
     /// The downstream does not need the entry.
-    pub fn on_not_needed(&mut self, id: EntryId) {
+    pub(crate) fn on_not_needed(&mut self, id: EntryId) {
         self.change(id, |entry| (entry.passed, entry.near, entry.far) = (true, true, true));
     }
 
     /// The next node has it; with `far`, the one after it too.
-    pub fn on_received(&mut self, id: EntryId, far: bool) {
+    pub(crate) fn on_received(&mut self, id: EntryId, far: bool) {
         self.change(id, |entry| {
             entry.near = true;
             entry.far |= far;
@@ -195,12 +195,12 @@ impl Book {
 
     /// Whether the next node has the entry. One that is gone counts as had.
     #[must_use]
-    pub fn is_near(&self, id: EntryId) -> bool {
+    pub(crate) fn is_near(&self, id: EntryId) -> bool {
         self.get(id).is_none_or(|entry| entry.near)
     }
 
     /// A new link down the chain: what the last one took says nothing of it.
-    pub fn forget_downstream(&mut self) {
+    pub(crate) fn forget_downstream(&mut self) {
         for entry in &mut self.entries {
             let spoilt = entry.header.payload_len == 0;
             (entry.passed, entry.near, entry.far, entry.sending) = (spoilt, spoilt, spoilt, false);
@@ -210,24 +210,24 @@ impl Book {
 
     /// Whether the newest entry was not passed on.
     #[must_use]
-    pub fn has_unsent(&self) -> bool {
+    pub(crate) fn has_unsent(&self) -> bool {
         self.entries.back().is_some_and(|entry| !entry.passed)
     }
 
     /// Whether the oldest entry waits for the disk.
     #[must_use]
-    pub fn waits_for_disk(&self) -> bool {
+    pub(crate) fn waits_for_disk(&self) -> bool {
         self.entries.front().is_some_and(|entry| !entry.written)
     }
 
     /// Whether the disk has work.
     #[must_use]
-    pub fn is_writing(&self) -> bool {
+    pub(crate) fn is_writing(&self) -> bool {
         self.unwritten > 0
     }
 
     /// Drops the oldest entry if nobody needs it, and gives its number and header.
-    pub fn release(&mut self, need: Need) -> Option<(EntryId, Header)> {
+    pub(crate) fn release(&mut self, need: Need) -> Option<(EntryId, Header)> {
         let entry = self.entries.front()?;
         let above_half = self.held > self.capacity / 2;
         let free = match need {

@@ -15,7 +15,7 @@ pub const VERSION: u8 = 1;
 /// In [`Header::flags`]: nothing of this kind follows (last segment of a set).
 pub const LAST: u8 = 1;
 /// In [`Header::flags`] of an Accept: the sender of it holds the manifest header already.
-pub const HAS_HEADER: u8 = 2;
+pub(crate) const HAS_HEADER: u8 = 2;
 
 const MAGIC: [u8; 4] = *b"SLDF";
 

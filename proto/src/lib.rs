@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod approval;
-pub mod book;
+mod book;
 #[cfg(slidecast_bugs)]
 pub mod bug;
 #[cfg(not(slidecast_bugs))]
@@ -19,7 +19,7 @@ pub mod feed;
 pub mod fleet;
 pub mod frame;
 pub mod link;
-pub mod look;
+mod look;
 pub mod node;
 pub mod noise;
 pub mod plan;

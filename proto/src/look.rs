@@ -13,7 +13,7 @@ const ROUNDS: u8 = 3;
 
 /// How much a round reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// A spread sample.
     Sample,
     /// Every block.
@@ -22,7 +22,7 @@ pub enum Scope {
 
 /// See the file's head.
 #[derive(Clone, Debug)]
-pub struct LastLook {
+pub(crate) struct LastLook {
     verify: Verify,
     /// Something was wrong since the last round began.
     doubt: bool,
@@ -35,12 +35,12 @@ pub struct LastLook {
 impl LastLook {
     /// For a disk of which nothing is written yet.
     #[must_use]
-    pub const fn new(verify: Verify) -> Self {
+    pub(crate) const fn new(verify: Verify) -> Self {
         Self { verify, doubt: false, rounds: 0, clean: None }
     }
 
     /// The disk gave other bytes than were written, anywhere: what was verified before does not count.
-    pub fn on_mismatch(&mut self) {
+    pub(crate) fn on_mismatch(&mut self) {
         if !bug::is(Bug::MismatchForgetsNothing) {
             self.doubt = true;
             self.clean = None;
@@ -49,7 +49,7 @@ impl LastLook {
 
     /// What must still be read before the head may be written; `None`: nothing.
     #[must_use]
-    pub fn due(&self) -> Option<Scope> {
+    pub(crate) fn due(&self) -> Option<Scope> {
         if !self.verify.reads_back() || self.clean.is_some() {
             None
         } else if self.doubt || self.verify == Verify::Twice {
@@ -60,7 +60,7 @@ impl LastLook {
     }
 
     /// A round begins, after a flush.
-    pub fn on_begin(&mut self, scope: Scope) {
+    pub(crate) fn on_begin(&mut self, scope: Scope) {
         self.doubt = false;
         if scope == Scope::All {
             self.rounds = self.rounds.saturating_add(1);
@@ -68,7 +68,7 @@ impl LastLook {
     }
 
     /// A round that read `blocks` blocks is over.
-    pub fn on_end(&mut self, scope: Scope, blocks: u32) {
+    pub(crate) fn on_end(&mut self, scope: Scope, blocks: u32) {
         if !self.doubt {
             self.clean = Some((scope, blocks));
         }
@@ -76,19 +76,19 @@ impl LastLook {
 
     /// Whether the disk was wrong in so many rounds that another one proves nothing.
     #[must_use]
-    pub const fn is_hopeless(&self) -> bool {
+    pub(crate) const fn is_hopeless(&self) -> bool {
         self.rounds > ROUNDS
     }
 
     /// How many rounds over everything there were.
     #[must_use]
-    pub fn rounds(&self) -> u32 {
+    pub(crate) fn rounds(&self) -> u32 {
         self.rounds.into()
     }
 
     /// What the report says: how much was looked at in the end, and how many blocks that were.
     #[must_use]
-    pub fn report(&self) -> (LookedAt, u32) {
+    pub(crate) fn report(&self) -> (LookedAt, u32) {
         match self.clean {
             None => (LookedAt::No, 0),
             Some((Scope::Sample, blocks)) => (LookedAt::Sample, blocks),

@@ -7,7 +7,7 @@ use crate::units::BlockNo;
 use core::ops::Range;
 
 /// How many blocks one segment on the wire tells of: 64 KiB of bits.
-pub const SEGMENT_BLOCKS: u32 = 64 * 1024 * 8;
+pub(crate) const SEGMENT_BLOCKS: u32 = 64 * 1024 * 8;
 
 /// A set of the blocks 0..n of one image.
 #[derive(Clone, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl BlockSet {
 
     /// Whether any block of `range` is in the set.
     #[must_use]
-    pub fn any_in(&self, range: Range<u32>) -> bool {
+    pub(crate) fn any_in(&self, range: Range<u32>) -> bool {
         self.next(BlockNo(range.start)).is_some_and(|block| block.0 < range.end)
     }
 
@@ -152,7 +152,7 @@ impl BlockSet {
     }
 
     /// Takes every block of `other` out.
-    pub fn subtract(&mut self, other: &Self) {
+    pub(crate) fn subtract(&mut self, other: &Self) {
         self.merge(other, |mine, theirs| mine & !theirs);
     }
 
@@ -187,7 +187,7 @@ impl BlockSet {
 
     /// Takes over one segment as it came from outside: bits of blocks that the image does not have are dropped.
     /// Gives whether its length was right.
-    pub fn set_segment(&mut self, index: u32, bits: &[u8]) -> bool {
+    pub(crate) fn set_segment(&mut self, index: u32, bits: &[u8]) -> bool {
         let words = (SEGMENT_BLOCKS / 64) as usize;
         let Some(start) = (index as usize).checked_mul(words) else { return false };
         let end = (start.saturating_add(words)).min(self.words.len());

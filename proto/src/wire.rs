@@ -95,7 +95,7 @@ pub fn put_text(out: &mut Vec<u8>, text: &str, limit: u16) {
 }
 
 /// Appends the 32-bit count of a list, at most `limit`, and then that many of its items.
-pub fn put_list<T>(out: &mut Vec<u8>, items: &[T], limit: u32, mut put: impl FnMut(&mut Vec<u8>, &T)) {
+pub(crate) fn put_list<T>(out: &mut Vec<u8>, items: &[T], limit: u32, mut put: impl FnMut(&mut Vec<u8>, &T)) {
     let count = u32::try_from(items.len()).unwrap_or(u32::MAX).min(limit);
     out.extend_from_slice(&count.to_le_bytes());
     items.iter().take(count as usize).for_each(|item| put(out, item));

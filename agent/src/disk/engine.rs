@@ -4,12 +4,12 @@ use super::fault::Fault;
 use super::layout::Layout;
 use super::look::{self, LEAST_PACKED, Sample};
 use super::order::Controller;
-use super::readback::{Reader, reader_bytes};
+use super::readback::Reader;
 use super::shadow::Shadow;
 use super::shared::Shared;
 use super::used::Used;
 use super::window::Window;
-use super::writer::{Writer, writer_bytes};
+use super::writer::Writer;
 use super::{behind, writer};
 use crate::ring::Span;
 use crate::target::{OpenTarget, TargetIo};
@@ -39,33 +39,33 @@ const LEDGER_SHARE: u64 = 16;
 
 /// How the engine is to work.
 #[derive(Clone, Copy, Debug)]
-pub struct EngineOptions {
+pub(crate) struct EngineOptions {
     /// For the mark.
-    pub deployment: DeploymentId,
+    pub(crate) deployment: DeploymentId,
     /// What is read back.
-    pub verify: Verify,
+    pub(crate) verify: Verify,
     /// What becomes of space that the image says nothing of.
-    pub free: Free,
+    pub(crate) free: Free,
     /// Threads that unpack and write, at most.
-    pub writers: usize,
+    pub(crate) writers: usize,
     /// Threads that read back, at most.
-    pub readers: usize,
+    pub(crate) readers: usize,
     /// Threads that compare before the first write, at most; on a disk with heads there is one.
-    pub hashers: usize,
+    pub(crate) hashers: usize,
     /// Flush after so many bytes ...
-    pub flush_bytes: u64,
+    pub(crate) flush_bytes: u64,
     /// ... or so long after the first unflushed write.
-    pub flush_after: Duration,
+    pub(crate) flush_after: Duration,
     /// Drawn at random for each run: which blocks the last look takes, and what the probe of the disk writes.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// How much memory packed parts may take that are kept to read all again.
-    pub ledger_bytes: usize,
+    pub(crate) ledger_bytes: usize,
 }
 
 impl EngineOptions {
     /// The usual values: as many writers as processors, up to four; a flush every 256 MiB or 2 s.
     #[must_use]
-    pub fn new(deployment: DeploymentId, verify: Verify, free: Free) -> Self {
+    pub(crate) fn new(deployment: DeploymentId, verify: Verify, free: Free) -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         Self {
             deployment,
@@ -83,7 +83,7 @@ impl EngineOptions {
 
     /// The same on a node that has so much memory to spare: more of the manifest is kept where there is room.
     #[must_use]
-    pub fn with_memory(self, available: u64) -> Self {
+    pub(crate) fn with_memory(self, available: u64) -> Self {
         let share = usize::try_from(available / LEDGER_SHARE).unwrap_or(LEDGER_MOST).min(LEDGER_MOST);
         Self { ledger_bytes: self.ledger_bytes.max(share), ..self }
     }
@@ -97,20 +97,6 @@ impl EngineOptions {
         let hashers = if rotational { 1 } else { self.hashers.clamp(1, room) };
         (writers, readers, hashers)
     }
-
-    /// All memory that an engine takes for its buffers on such a target, in bytes.
-    #[must_use]
-    pub fn buffer_bytes(&self, header: &ManifestHeader, target_bytes: u64, rotational: bool) -> u64 {
-        let (writers, readers, hashers) = self.threads(header, rotational);
-        let used = if self.free == Free::Zero { Used::bytes(target_bytes, u64::from(header.grain)) } else { 0 };
-        let window = if rotational { trays(header) as u64 * u64::from(header.block) } else { 0 };
-        let layout = Layout::new(header, target_bytes);
-        let shadow = layout.head + (layout.backup.end - layout.backup.start);
-        let ledger = if self.verify.reads_back() { self.ledger_bytes as u64 } else { 0 };
-        let threads =
-            writers as u64 * writer_bytes(header, rotational) + readers.max(hashers) as u64 * reader_bytes(header);
-        window + threads + shadow + used + ledger
-    }
 }
 
 /// How many blocks the sort window holds.
@@ -120,23 +106,23 @@ fn trays(header: &ManifestHeader) -> usize {
 
 /// A received block to be written.
 #[derive(Clone, Debug)]
-pub struct BlockJob {
+pub(crate) struct BlockJob {
     /// Its number.
-    pub block: BlockNo,
+    pub(crate) block: BlockNo,
     /// How the payload is packed.
-    pub codec: Codec,
+    pub(crate) codec: Codec,
     /// How long the block is unpacked, in bytes.
-    pub raw_len: u32,
+    pub(crate) raw_len: u32,
     /// The payload, in the ring. Dropped as soon as it isn't needed.
-    pub payload: Span,
+    pub(crate) payload: Span,
     /// The part that the block is in.
-    pub part: Arc<Part>,
+    pub(crate) part: Arc<Part>,
 }
 
 /// The disk engine of one deployment on one target. No call blocks; [`Self::poll`] has what came of it.
 ///
 /// Dropping it stops it as [`Self::stop`] does.
-pub struct Engine {
+pub(crate) struct Engine {
     shared: Arc<Shared>,
 }
 
@@ -147,7 +133,7 @@ impl Engine {
     ///
     /// # Errors
     /// The target is too small, or the node has not got the memory for buffers and threads.
-    pub fn start(
+    pub(crate) fn start(
         target: OpenTarget,
         header: Arc<ManifestHeader>,
         root: Hash,
@@ -244,7 +230,7 @@ impl Engine {
     ///
     /// With `sampled` a part of which a spread sample is not there counts as lacking: a disk with something else on it costs
     /// little. With `--free zero` nothing counts as held: unused space must be written.
-    pub fn compare(&self, part: Arc<Part>, sampled: bool) {
+    pub(crate) fn compare(&self, part: Arc<Part>, sampled: bool) {
         let zero = self.shared.options.free == Free::Zero;
         let packed = self.packed(&part);
         let comparison = if zero { Comparison::of_nothing(part) } else { Comparison::new(part, sampled) };
@@ -253,13 +239,13 @@ impl Engine {
 
     /// Wipes the head and the backup table, writes the mark, flushes: answered by [`Event::Began`]. What was not compared by then
     /// counts as lacking.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.shared.with(Schedule::on_begin);
     }
 
     /// A part of the manifest, ahead of its blocks. Its fills are written by the engine itself. With `--free zero` every part
     /// must be given before [`Self::finish`].
-    pub fn part(&self, part: Arc<Part>) {
+    pub(crate) fn part(&self, part: Arc<Part>) {
         if let Some(used) = &mut *self.shared.used() {
             used.note(&part);
         }
@@ -274,43 +260,43 @@ impl Engine {
 
     /// The part of a block, if it is kept: for a block that must come again after its part was let go elsewhere.
     #[must_use]
-    pub fn part_of(&self, block: BlockNo) -> Option<Arc<Part>> {
+    pub(crate) fn part_of(&self, block: BlockNo) -> Option<Arc<Part>> {
         let header = &self.shared.header;
         let packed = self.shared.schedule().packed_part(block)?;
         Part::parse(header, header.part_of(block), &packed).ok().map(Arc::new)
     }
 
     /// A block to be written. After a failure it is dropped.
-    pub fn block(&self, job: BlockJob) {
+    pub(crate) fn block(&self, job: BlockJob) {
         self.shared.with(|schedule| schedule.on_block(job));
     }
 
     /// Every block has been handed over. Once all are written and read back, the disk gets its head: answered by
     /// [`Event::Ended`]. Without [`Self::begin`], when every block stood on the disk already, nothing is written.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.shared.with(Schedule::on_finish);
     }
 
     /// Abandons the target; if anything was written, it stays marked. Calls that run are still finished, which the answer tells.
     #[must_use = "until it is over, the target is still open"]
-    pub fn stop(self) -> Stopping {
+    pub(crate) fn stop(self) -> Stopping {
         Stopping(Arc::downgrade(&self.shared))
     }
 
     /// The next event.
-    pub fn poll(&self) -> Option<Event> {
+    pub(crate) fn poll(&self) -> Option<Event> {
         self.shared.schedule().poll_event()
     }
 
     /// The target's path.
     #[must_use]
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.shared.path()
     }
 
     /// The bytes written to the target so far.
     #[must_use]
-    pub fn written_bytes(&self) -> u64 {
+    pub(crate) fn written_bytes(&self) -> u64 {
         self.shared.written_bytes.load(Ordering::Relaxed)
     }
 }
@@ -329,12 +315,12 @@ impl fmt::Debug for Engine {
 
 /// An engine that was stopped and may still be in a system call.
 #[derive(Debug)]
-pub struct Stopping(Weak<Shared>);
+pub(crate) struct Stopping(Weak<Shared>);
 
 impl Stopping {
     /// Whether the target is closed.
     #[must_use]
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.0.strong_count() == 0
     }
 }

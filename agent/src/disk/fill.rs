@@ -133,11 +133,6 @@ fn repeat(pattern: u64, into: &mut [u8]) {
     }
 }
 
-/// The memory that a [`Pattern`] takes.
-pub(super) const fn pattern_bytes() -> u64 {
-    PATTERN_BYTES as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::layout::tests::header;

@@ -25,15 +25,15 @@ const SENTENCE: &[u8] = b"\r\nSlideCast is writing this disk and has not finishe
 
 /// Whose an unfinished disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub(crate) struct Mark {
     /// The deployment that began to write it.
-    pub deployment: DeploymentId,
+    pub(crate) deployment: DeploymentId,
     /// The root of the image's manifest.
-    pub root: Hash,
+    pub(crate) root: Hash,
     /// The size of the image's disk in bytes.
-    pub disk_bytes: u64,
+    pub(crate) disk_bytes: u64,
     /// The size of the target in bytes.
-    pub target_bytes: u64,
+    pub(crate) target_bytes: u64,
 }
 
 impl Mark {
@@ -53,7 +53,7 @@ impl Mark {
 
     /// The mark in sector 0, if there is one.
     #[must_use]
-    pub fn parse(sector: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(sector: &[u8]) -> Option<Self> {
         let fields = sector.first_chunk::<84>()?;
         let crc = crc32fast::hash(&fields[..80]).to_le_bytes();
         if fields[..8] != MAGIC[..] || fields[8..10] != VERSION.to_le_bytes() || fields[80..] != crc {

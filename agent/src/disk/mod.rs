@@ -24,7 +24,7 @@
 //! | `fault` | what can go wrong, with operation, object and position |
 //!
 //! # Memory
-//! Fixed when the engine starts, see [`EngineOptions::buffer_bytes`]: with 1 MiB blocks, two writers and two readers 6 MiB, or 37 MiB
+//! Fixed when the engine starts: with 1 MiB blocks, two writers and two readers 6 MiB, or 37 MiB
 //! for a disk with heads (one reader, and a sort window of 32 MiB). Besides, manifest parts with blocks that are not read back yet are held, up to
 //! `RETAINED_LIMIT` of the schedule and one window's worth; when there are more, writing waits for reading. `--free zero` takes one bit for
 //! each grain of the target. For the last look packed parts are kept, up to [`EngineOptions::ledger_bytes`]
@@ -49,6 +49,6 @@ mod used;
 mod window;
 mod writer;
 
-pub use engine::{BlockJob, Engine, EngineOptions, Stopping};
-pub use mark::Mark;
-pub use slidecast_proto::schedule::{DiskFailure, Event};
+pub(crate) use engine::{BlockJob, Engine, EngineOptions, Stopping};
+pub(crate) use mark::Mark;
+pub(crate) use slidecast_proto::schedule::Event;

@@ -5,13 +5,13 @@
 //! shadow itself is compared when it has been written.
 
 use super::fault::{Fault, Object};
-use super::fill::{Pattern, pattern_bytes};
+use super::fill::Pattern;
 use super::look::SPOT_BYTES;
 use super::runs::offset;
 use super::shared::Shared;
 use crate::sys::AlignedBuf;
 use core::ops::Range;
-use slidecast_image::manifest::{BlockInfo, Content, ManifestHeader, Part};
+use slidecast_image::manifest::{BlockInfo, Content, Part};
 use slidecast_proto::schedule::{Read, Right, Spot, Written};
 use slidecast_proto::units::{BlockNo, Hash};
 use std::sync::Arc;
@@ -19,11 +19,6 @@ use std::sync::Arc;
 /// Second and further places are compared in pieces of this size.
 const PIECE: usize = 128 << 10;
 const _: () = assert!(SPOT_BYTES <= PIECE, "a spot is read into one piece");
-
-/// The memory that one reader takes.
-pub(super) fn reader_bytes(header: &ManifestHeader) -> u64 {
-    u64::from(header.block) + PIECE as u64 + pattern_bytes()
-}
 
 /// One reader and its memory.
 #[derive(Debug)]

@@ -18,11 +18,6 @@ impl Used {
         Self { words: vec![0; usize::try_from(words).unwrap_or(usize::MAX)], grain, target_bytes }
     }
 
-    /// The memory that this takes for a target, in bytes.
-    pub(super) const fn bytes(target_bytes: u64, grain: u64) -> u64 {
-        target_bytes.div_ceil(grain).div_ceil(64) * 8
-    }
-
     /// Counts every place of a part as used.
     pub(super) fn note(&mut self, part: &Part) {
         let blocks = part.first().0..part.first().0 + part.len();

@@ -2,21 +2,16 @@
 
 use super::engine::BlockJob;
 use super::fault::{Fault, Object};
-use super::fill::{self, Pattern, pattern_bytes};
+use super::fill::{self, Pattern};
 use super::runs::{Run, gather, plan};
 use super::shared::Shared;
 use super::window::Sweep;
 use crate::sys::AlignedBuf;
 use slidecast_image::codec::{Codec, Decoder};
-use slidecast_image::manifest::{BlockInfo, Content, ManifestHeader, Part};
+use slidecast_image::manifest::{BlockInfo, Content, Part};
 use slidecast_proto::schedule::{FillWork, Write, Written};
 use slidecast_proto::units::Hash;
 use std::io::IoSlice;
-
-/// The memory that one writer takes.
-pub(super) fn writer_bytes(header: &ManifestHeader, rotational: bool) -> u64 {
-    pattern_bytes() + if rotational { 0 } else { u64::from(header.block) }
-}
 
 /// One writer: its memory and what it uses again for every block.
 #[derive(Debug)]

@@ -20,13 +20,13 @@ const HUGE: usize = 2 << 20;
 
 /// Memory that the kernel wouldn't give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MapError {
+pub(crate) struct MapError {
     /// What was tried.
-    pub operation: &'static str,
+    pub(crate) operation: &'static str,
     /// How many bytes were asked for.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
     /// The kernel's answer.
-    pub source: Errno,
+    pub(crate) source: Errno,
 }
 
 impl fmt::Display for MapError {

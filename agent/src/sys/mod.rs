@@ -10,5 +10,5 @@ pub(crate) mod rtnetlink;
 pub(crate) mod tty;
 
 pub(crate) use memory::AlignedBuf;
-pub use mirror_map::MapError;
+pub(crate) use mirror_map::MapError;
 pub(crate) use mirror_map::Piece;

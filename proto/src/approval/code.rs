@@ -10,7 +10,7 @@ use core::fmt;
 use core::str::FromStr;
 
 /// How many letters a code has.
-pub const CODE_LEN: usize = 6;
+pub(crate) const CODE_LEN: usize = 6;
 /// No I, L, O, 0 or 1: people read them for each other.
 const LETTERS: [u8; 31] = *b"ABCDEFGHJKMNPQRSTUVWXYZ23456789";
 
@@ -125,7 +125,7 @@ impl Applicant {
     ///
     /// # Errors
     /// [`WrongShare`]: no code is to be shown on this link.
-    pub fn on_share(&self, server: Share) -> Result<Code, WrongShare> {
+    pub(crate) fn on_share(&self, server: Share) -> Result<Code, WrongShare> {
         let kept = Commitment::to(server, &self.handshake) == self.commitment;
         if kept { Ok(Code::of(&self.handshake, self.share, server)) } else { Err(WrongShare) }
     }

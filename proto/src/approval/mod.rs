@@ -9,6 +9,6 @@ mod machine;
 #[cfg(test)]
 mod tests;
 
-pub use code::{Applicant, BadCode, CODE_LEN, Code, Commitment, Share, WrongShare};
+pub use code::{Applicant, BadCode, Code, Commitment, Share, WrongShare};
 pub use list::{BadEntry, Identity, ListError, MAX_LIST, parse_list};
 pub use machine::{Approval, ApprovalEvent, Boot, Caller, Entry, Held, HeldId, Rules, Typed, Unapproved};

@@ -88,7 +88,7 @@ impl Disk {
 
     /// Whether this path leads to the disk.
     #[must_use]
-    pub fn is_at(&self, path: &str) -> bool {
+    pub(crate) fn is_at(&self, path: &str) -> bool {
         self.path == path || self.other_paths.iter().any(|other| other == path)
     }
 

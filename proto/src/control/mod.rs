@@ -23,18 +23,18 @@ pub const HOLD: Duration = Duration::from_secs(120);
 /// The longest encoded message in bytes; with the channel's tag it fits a Noise message.
 pub const MAX_MESSAGE: usize = 65_000;
 /// The most cards in a hello.
-pub const MAX_CARDS: u32 = 32;
+pub(crate) const MAX_CARDS: u32 = 32;
 /// The most addresses of one card in a hello.
 pub const MAX_ADDRESSES: u32 = 8;
 /// The most disks in a hello; fewer where their texts are so long that the message would be over [`MAX_MESSAGE`].
-pub const MAX_DISKS: u32 = 256;
+pub(crate) const MAX_DISKS: u32 = 256;
 /// The most further paths that a disk is listed with.
-pub const MAX_PATHS: u32 = 16;
+pub(crate) const MAX_PATHS: u32 = 16;
 /// The most ranges in one progress.
 pub const MAX_RANGES: u32 = 4096;
 /// The longest name of a card, a version or a transport, in bytes.
 pub const MAX_NAME: u16 = 64;
 /// The longest model, serial, world wide name or host name, in bytes.
-pub const MAX_LABEL: u16 = 255;
+pub(crate) const MAX_LABEL: u16 = 255;
 /// The longest path, selector, detail or log line, in bytes.
-pub const MAX_LINE: u16 = 1024;
+pub(crate) const MAX_LINE: u16 = 1024;

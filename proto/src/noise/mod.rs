@@ -13,4 +13,4 @@ mod preface;
 
 pub use channel::{Channel, ChannelError, MAX_QUEUED, MAX_UNSENT, SendError};
 pub use keys::{KeyError, NoRandomness, PUBLIC_TAG, PublicKey, SECRET_TAG, SecretKey};
-pub use preface::{End, Mode, PREFACE_LEN, VERSION};
+pub use preface::{End, Mode, VERSION};

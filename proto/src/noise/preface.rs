@@ -10,7 +10,7 @@ use nom::number::complete::le_u8;
 /// The version of everything that agents, the server and neighbours tell each other.
 pub const VERSION: u8 = 3;
 /// The length of a preface in bytes.
-pub const PREFACE_LEN: usize = 16;
+pub(crate) const PREFACE_LEN: usize = 16;
 
 const MAGIC: &[u8; 8] = b"SLIDECTL";
 

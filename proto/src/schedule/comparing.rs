@@ -62,13 +62,13 @@ impl Comparing {
 
     /// Whether the target may hold something of the image.
     #[must_use]
-    pub fn is_worth_it(&self) -> bool {
+    pub(crate) fn is_worth_it(&self) -> bool {
         self.look != Look::No
     }
 
     /// Whether a sample of each part comes first.
     #[must_use]
-    pub fn is_sampled(&self) -> bool {
+    pub(crate) fn is_sampled(&self) -> bool {
         self.look == Look::Sampled
     }
 
@@ -115,7 +115,7 @@ impl Comparing {
     }
 
     /// The disk is gone: the parts that wait for it, which are let go so that they hold up nobody.
-    pub fn on_disk_gone(&mut self) -> impl Iterator<Item = PartNo> + use<> {
+    pub(crate) fn on_disk_gone(&mut self) -> impl Iterator<Item = PartNo> + use<> {
         let running = core::mem::take(&mut self.running).into_iter();
         running.chain(core::mem::take(&mut self.waiting))
     }

@@ -3,10 +3,11 @@
 use super::image::{Dice, TestImage, gpt_front, to_usize};
 use super::recorder::{Faults, Recorder};
 use super::rig::{DEPLOYMENT, ROOT, Rig, deploy, options};
-use crate::disk::{DiskFailure, Engine, EngineOptions, Event};
+use crate::disk::{Engine, EngineOptions, Event};
 use slidecast_image::fit::tail_area;
 use slidecast_image::manifest::{Content, Place};
 use slidecast_proto::reason::{Free, Reason, Verify};
+use slidecast_proto::schedule::DiskFailure;
 use slidecast_proto::units::BlockNo;
 use std::sync::Arc;
 

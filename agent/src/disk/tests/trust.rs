@@ -3,8 +3,9 @@
 use super::image::{Dice, TestImage, gpt_front, to_usize};
 use super::recorder::{Faults, Recorder, Step};
 use super::rig::{Rig, deploy, options};
-use crate::disk::{DiskFailure, EngineOptions, Event, Mark};
+use crate::disk::{EngineOptions, Event, Mark};
 use slidecast_proto::reason::{Free, LookedAt, Reason, Verify};
+use slidecast_proto::schedule::DiskFailure;
 use slidecast_proto::units::BlockNo;
 
 const MIB: u64 = 1 << 20;
