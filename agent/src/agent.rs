@@ -16,7 +16,7 @@ use crate::inventory::{self, Roots};
 use crate::logging::Line;
 use crate::machine::Machine;
 use crate::preparation::Preparation;
-use crate::run::fresh;
+use crate::run::random_bytes;
 use crate::status::Board;
 use callers::Strangers;
 use slidecast_proto::control::{Disk, Hello, Prepare};
@@ -89,7 +89,7 @@ impl<'a> Agent<'a> {
             Some(secret) => secret.clone(),
             None => SecretKey::generate().map_err(|_| AgentError::NoRandomness)?,
         };
-        let boot = fresh().ok_or(AgentError::NoRandomness)?;
+        let boot = random_bytes().ok_or(AgentError::NoRandomness)?;
         let events = EventLoop::new()?;
         if let Some(machine) = &machine {
             machine.wake_with(events.waker());

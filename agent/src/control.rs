@@ -124,7 +124,6 @@ impl Control {
         self.clock.opened()
     }
 
-    /// The server.
     #[must_use]
     pub(crate) fn server(&self) -> &Server {
         &self.server

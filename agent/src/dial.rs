@@ -15,7 +15,6 @@ use std::os::fd::{AsFd, AsRawFd};
 /// A server, and the way to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
-    /// Its address.
     pub(crate) address: SocketAddr,
     /// The card by which it is reached; none: whichever the routes say.
     pub(crate) card: Option<String>,

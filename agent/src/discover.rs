@@ -23,11 +23,11 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The pause after the first seek. Each one is a quarter longer than the one before, up to [`SEEK_MOST`]: eight or nine seeks in the
+/// The pause after the first seek. Each one is a quarter longer than the one before, up to [`MAX_SEEK_PAUSE`]: eight or nine seeks in the
 /// first second, so that a server which loses most of them in a flood still hears one.
-const SEEK_FIRST: Duration = Duration::from_millis(50);
+const FIRST_SEEK_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two seeks, [`jitter`] aside.
-const SEEK_MOST: Duration = Duration::from_secs(2);
+const MAX_SEEK_PAUSE: Duration = Duration::from_secs(2);
 /// When an address that did not answer is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 /// When a server that can't be ours is tried again: its key may have been a forged hint, or it may be restarted.
@@ -45,7 +45,7 @@ pub(crate) const TRY_FOR: Duration = Duration::from_secs(1);
 /// How many complaints there are between two lines that say what is waited for.
 const COMPLAINTS: u32 = 16;
 /// How many cards are used.
-pub(crate) const VOICES: usize = 32;
+pub(crate) const MAX_SEEK_SOCKETS: usize = 32;
 
 /// What speaks for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,7 +73,7 @@ struct Candidate {
 
 /// Where the server is looked for.
 #[derive(Debug)]
-enum Ground {
+enum SearchScope {
     /// `--server`: this name, and nowhere else.
     Named(Named),
     /// Every card, or those named.
@@ -101,17 +101,17 @@ struct Cards {
     port: u16,
     /// A server is reached by the card that its offer came by.
     keep: bool,
-    voices: Vec<Voice>,
+    seekers: Vec<SeekSocket>,
     seek: Seek,
-    shout_at: Time,
+    seek_at: Time,
     pause: Duration,
     /// Seeks so far.
-    shouts: usize,
+    seeks: usize,
 }
 
 /// The socket on one card.
 #[derive(Debug)]
-struct Voice {
+struct SeekSocket {
     card: NetworkInterface,
     socket: UdpSocket,
     token: Token,
@@ -129,7 +129,7 @@ struct Heard {
 /// The search for a server.
 #[derive(Debug)]
 pub(crate) struct Search {
-    ground: Ground,
+    scope: SearchScope,
     key: Option<PublicKey>,
     /// What offers of the server whose key is known are recognised by.
     recognition: Option<Recognition>,
@@ -147,7 +147,7 @@ impl Search {
     #[must_use]
     pub(crate) fn of_name(host: String, port: u16, trust: &Trust, waker: Arc<Waker>, now: Time) -> Self {
         let named = Named { host, port, ask_at: now, lookup: None, complaint: None, waker };
-        Self::new(Ground::Named(named), trust, 0, now)
+        Self::new(SearchScope::Named(named), trust, 0, now)
     }
 
     /// A search on every card, or on those named. With `keep` a server is reached by the card that its offer came by.
@@ -167,17 +167,18 @@ impl Search {
             Trust::Insecure => None,
         };
         let seek = Seek { key: recognition.as_ref().map(Recognition::public), ..Seek::new(nonce) };
-        let cards = Cards { only, port, keep, voices: Vec::new(), seek, shout_at: now, pause: SEEK_FIRST, shouts: 0 };
-        Self { recognition, ..Self::new(Ground::Cards(cards), trust, first_token, now) }
+        let cards =
+            Cards { only, port, keep, seekers: Vec::new(), seek, seek_at: now, pause: FIRST_SEEK_PAUSE, seeks: 0 };
+        Self { recognition, ..Self::new(SearchScope::Cards(cards), trust, first_token, now) }
     }
 
-    fn new(ground: Ground, trust: &Trust, first_token: usize, now: Time) -> Self {
+    fn new(scope: SearchScope, trust: &Trust, first_token: usize, now: Time) -> Self {
         let key = match trust {
             Trust::Pinned(key) => Some(*key),
             Trust::Insecure => None,
         };
         Self {
-            ground,
+            scope,
             key,
             recognition: None,
             candidates: Vec::new(),
@@ -191,10 +192,10 @@ impl Search {
 
     /// Takes note of what the kernel says.
     pub(crate) fn on_event(&mut self, event: &Event) {
-        if let Ground::Cards(cards) = &mut self.ground
-            && let Some(voice) = cards.voices.iter_mut().find(|voice| voice.token == event.token())
+        if let SearchScope::Cards(cards) = &mut self.scope
+            && let Some(seeker) = cards.seekers.iter_mut().find(|seeker| seeker.token == event.token())
         {
-            voice.readable = true;
+            seeker.readable = true;
         }
     }
 
@@ -203,23 +204,23 @@ impl Search {
     /// # Errors
     /// [`AgentError::NoSuchInterface`].
     pub(crate) fn advance(&mut self, registry: &Registry, now: Time) -> Result<(), AgentError> {
-        match &mut self.ground {
-            Ground::Named(named) => {
+        match &mut self.scope {
+            SearchScope::Named(named) => {
                 for address in named.advance(now) {
                     self.add(address.into(), Rank::Proven, now);
                 }
             }
-            Ground::Cards(Cards { only, port, keep, voices, seek, shout_at, pause, shouts }) => {
-                if *shout_at <= now {
-                    renew(voices, cards::interfaces(only)?, registry, self.first_token);
-                    voices.iter().for_each(|voice| voice.shout(*seek, *port));
-                    *shout_at = now.after(*pause + jitter(*pause, seek.nonce, *shouts));
-                    *shouts = shouts.wrapping_add(1);
-                    *pause = (*pause * 5 / 4).min(SEEK_MOST);
+            SearchScope::Cards(Cards { only, port, keep, seekers, seek, seek_at, pause, seeks }) => {
+                if *seek_at <= now {
+                    renew(seekers, cards::interfaces(only)?, registry, self.first_token);
+                    seekers.iter().for_each(|seeker| seeker.broadcast(*seek, *port));
+                    *seek_at = now.after(*pause + jitter(*pause, seek.nonce, *seeks));
+                    *seeks = seeks.wrapping_add(1);
+                    *pause = (*pause * 5 / 4).min(MAX_SEEK_PAUSE);
                 }
                 let (nonce, keep) = (seek.nonce, *keep);
                 let mut heard = Vec::new();
-                voices.iter_mut().for_each(|voice| voice.listen(&mut heard));
+                seekers.iter_mut().for_each(|seeker| seeker.listen(&mut heard));
                 for Heard { card, source, bytes } in heard {
                     self.on_datagram(source, keep.then_some(card), &bytes, nonce, now);
                 }
@@ -234,14 +235,14 @@ impl Search {
 
     /// What is being waited for.
     fn describe(&self) -> String {
-        match &self.ground {
-            Ground::Named(Named { host, port, .. }) => format!("waiting for the server at {host}:{port}"),
-            Ground::Cards(Cards { voices, only, .. }) if voices.is_empty() => match &only[..] {
+        match &self.scope {
+            SearchScope::Named(Named { host, port, .. }) => format!("waiting for the server at {host}:{port}"),
+            SearchScope::Cards(Cards { seekers, only, .. }) if seekers.is_empty() => match &only[..] {
                 [] => "waiting for a network card that is up and has an IPv4 address".to_owned(),
                 names => format!("waiting for {} to be up and have an IPv4 address", names.join(", ")),
             },
-            Ground::Cards(Cards { voices, port, .. }) => {
-                let names: Vec<&str> = voices.iter().map(|voice| voice.card.name.as_str()).collect();
+            SearchScope::Cards(Cards { seekers, port, .. }) => {
+                let names: Vec<&str> = seekers.iter().map(|seeker| seeker.card.name.as_str()).collect();
                 format!("looking for a server on {}, port {port}", names.join(", "))
             }
         }
@@ -352,12 +353,12 @@ impl Search {
     /// When [`Search::advance`] has something to do at the latest.
     #[must_use]
     pub(crate) fn ask_at(&self) -> Time {
-        let ask = match &self.ground {
+        let ask = match &self.scope {
             // The look-up wakes whoever waits.
-            Ground::Named(Named { lookup: Some(_), .. }) => Time(u64::MAX),
-            Ground::Named(Named { ask_at, .. }) => *ask_at,
-            Ground::Cards(cards) if cards.voices.iter().any(|voice| voice.readable) => Time::default(),
-            Ground::Cards(cards) => cards.shout_at,
+            SearchScope::Named(Named { lookup: Some(_), .. }) => Time(u64::MAX),
+            SearchScope::Named(Named { ask_at, .. }) => *ask_at,
+            SearchScope::Cards(cards) if cards.seekers.iter().any(|seeker| seeker.readable) => Time::default(),
+            SearchScope::Cards(cards) => cards.seek_at,
         };
         ask.min(self.say_at)
     }
@@ -379,7 +380,7 @@ impl Named {
                 Ok(lookup) => self.lookup = Some(lookup),
                 Err(error) => self.complain(&format!("starting to look up {}: {error}", self.host), now),
             }
-            self.ask_at = now.after(SEEK_MOST);
+            self.ask_at = now.after(MAX_SEEK_PAUSE);
         }
         let Some(found) = self.lookup.as_ref().and_then(Lookup::poll) else { return Vec::new() };
         self.lookup = None;
@@ -402,23 +403,26 @@ impl Named {
 }
 
 /// What is added to a pause, at most a quarter of it: machines that are switched on together must not keep asking together.
-fn jitter(pause: Duration, nonce: [u8; 8], shouts: usize) -> Duration {
-    pause * u32::from(nonce[shouts % nonce.len()]) / 1024
+fn jitter(pause: Duration, nonce: [u8; 8], seeks: usize) -> Duration {
+    pause * u32::from(nonce[seeks % nonce.len()]) / 1024
 }
 
 /// Keeps the sockets of cards that are as they were, drops those of others, opens new ones.
-fn renew(voices: &mut Vec<Voice>, cards: Vec<NetworkInterface>, registry: &Registry, first_token: usize) {
-    let usable: Vec<_> =
-        cards.into_iter().filter(|card| card.is_up() && !cards::broadcasts(card).is_empty()).take(VOICES).collect();
-    voices.retain(|voice| usable.contains(&voice.card));
+fn renew(seekers: &mut Vec<SeekSocket>, cards: Vec<NetworkInterface>, registry: &Registry, first_token: usize) {
+    let usable: Vec<_> = cards
+        .into_iter()
+        .filter(|card| card.is_up() && !cards::broadcasts(card).is_empty())
+        .take(MAX_SEEK_SOCKETS)
+        .collect();
+    seekers.retain(|seeker| usable.contains(&seeker.card));
     for card in usable {
-        if voices.iter().any(|voice| voice.card == card) {
+        if seekers.iter().any(|seeker| seeker.card == card) {
             continue;
         }
-        let free = (first_token..).map(Token).find(|token| voices.iter().all(|voice| voice.token != *token));
+        let free = (first_token..).map(Token).find(|token| seekers.iter().all(|seeker| seeker.token != *token));
         let Some(token) = free else { return };
         match open(&card, registry, token) {
-            Ok(socket) => voices.push(Voice { card, socket, token, readable: false }),
+            Ok(socket) => seekers.push(SeekSocket { card, socket, token, readable: false }),
             Err(error) => log::debug!("opening a socket on {}: {error}", card.name),
         }
     }
@@ -436,8 +440,8 @@ fn open(card: &NetworkInterface, registry: &Registry, token: Token) -> io::Resul
     Ok(socket)
 }
 
-impl Voice {
-    fn shout(&self, seek: Seek, port: u16) {
+impl SeekSocket {
+    fn broadcast(&self, seek: Seek, port: u16) {
         for address in cards::broadcasts(&self.card) {
             if let Err(error) = self.socket.send_to(&seek.encode(), SocketAddr::from((address, port))) {
                 log::debug!("seek to {address} on {}: {error}", self.card.name);

@@ -7,10 +7,7 @@ use std::io;
 #[derive(Debug)]
 pub(crate) enum AgentError {
     /// `--interface` names a card that this machine does not have.
-    NoSuchInterface {
-        /// The name.
-        name: String,
-    },
+    NoSuchInterface { name: String },
     /// The system gives no random bytes.
     NoRandomness,
     /// A system call that everything else needs failed.

@@ -2,7 +2,7 @@
 
 use crate::callers::Callers;
 use crate::dial::keep_to;
-use crate::discover::VOICES;
+use crate::discover::MAX_SEEK_SOCKETS;
 use crate::error::{AgentError, Doing};
 use mio::event::Event;
 use mio::net::{TcpListener, UnixStream};
@@ -31,7 +31,7 @@ const CALLERS: usize = 8;
 /// The first of the discovery sockets.
 pub(crate) const DISCOVERY: usize = CALLERS + Callers::PLACES;
 /// The first of the control links that are being tried.
-pub(crate) const TRIALS: usize = DISCOVERY + VOICES;
+pub(crate) const TRIALS: usize = DISCOVERY + MAX_SEEK_SOCKETS;
 
 /// How long to leave callers waiting when the system has no room for them.
 const NO_ROOM: Duration = Duration::from_millis(200);
@@ -89,7 +89,6 @@ impl EventLoop {
         self.poll.registry()
     }
 
-    /// The time now.
     #[must_use]
     pub(crate) fn now(&self) -> Time {
         self.clock.now()

@@ -36,7 +36,6 @@ impl Default for Roots {
 /// The memory of the node, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
-    /// All of it.
     pub(crate) total: u64,
     /// What can be had without swapping.
     pub(crate) available: u64,

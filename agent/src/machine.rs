@@ -81,7 +81,6 @@ impl Machine {
 }
 
 impl Operator {
-    /// Picks a disk.
     pub(crate) fn answer(&self, disk: usize) {
         let _ = self.answers.try_send(disk);
         if let Some(Err(error)) = self.waker.get().map(|waker| waker.wake()) {

@@ -47,7 +47,6 @@ impl Parts {
         Arc::clone(&self.header)
     }
 
-    /// Keeps a part.
     pub(crate) fn insert(&mut self, no: PartNo, part: Arc<Part>) {
         let first = part.first().0;
         let blocks = (first..first.saturating_add(part.len())).map(BlockNo);

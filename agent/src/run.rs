@@ -40,7 +40,6 @@ use std::sync::Arc;
 pub(crate) struct Resources<'a> {
     /// What the server calls it.
     pub(crate) node: NodeId,
-    /// Its disks.
     pub(crate) disks: &'a [Disk],
     /// Its own `--target`.
     pub(crate) own: &'a Selector,
@@ -52,7 +51,6 @@ pub(crate) struct Resources<'a> {
     pub(crate) waker: Arc<Waker>,
 }
 
-/// One deployment.
 #[derive(Debug)]
 pub(crate) struct Run {
     machine: Machine<Span>,
@@ -307,7 +305,7 @@ fn describe(disk: &Disk) -> String {
 }
 
 /// Random bytes that were never used before; `None` if the system has none, which ends the link.
-pub(crate) fn fresh<const N: usize>() -> Option<[u8; N]> {
+pub(crate) fn random_bytes<const N: usize>() -> Option<[u8; N]> {
     let mut bytes = [0; N];
     match getrandom::fill(&mut bytes) {
         Ok(()) => Some(bytes),

@@ -37,7 +37,6 @@ pub(crate) enum Stage {
     Finishing,
     /// The disk is done, or written where that was asked for.
     Done(EndState),
-    /// It failed.
     Failed,
 }
 
@@ -46,7 +45,7 @@ pub(crate) enum Stage {
 pub(crate) struct Figures {
     /// Blocks of the image; 0 while that is not known.
     pub(crate) blocks: u32,
-    /// Here.
+    /// Blocks that have come.
     pub(crate) accepted: u32,
     /// Read back and equal.
     pub(crate) verified: u32,

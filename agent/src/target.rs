@@ -47,7 +47,6 @@ pub(crate) trait TargetIo: Send + Sync {
     fn bytes_now(&self) -> io::Result<u64>;
     /// Writes all of `pieces` in a row. The slices are used up.
     fn write(&self, offset: u64, pieces: &mut [IoSlice<'_>]) -> io::Result<()>;
-    /// Fills `into`.
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
     /// Makes everything written so far survive a power cut.
     fn flush(&self) -> io::Result<()>;
@@ -83,14 +82,14 @@ pub(crate) enum TargetFault {
     ReadOnly,
     /// The image needs a disk with other sectors.
     Sector {
-        /// The target's.
+        /// What the target has, in bytes.
         has: u32,
-        /// The image's.
+        /// What the image needs, in bytes.
         needs: u32,
     },
     /// The node of that name is the node of another device.
     Another {
-        /// Which one.
+        /// The path.
         is: PathBuf,
     },
     /// It is smaller than the image's disk.
@@ -104,7 +103,7 @@ pub(crate) enum TargetFault {
     Changed {
         /// Bytes when the disks were listed.
         listed: u64,
-        /// Bytes now.
+        /// The size now, in bytes.
         has: u64,
     },
     /// Opening it, or asking for its size, failed.

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod approval;
-mod book;
 #[cfg(slidecast_bugs)]
 pub mod bug;
 #[cfg(not(slidecast_bugs))]
@@ -25,6 +24,7 @@ pub mod noise;
 pub mod plan;
 pub mod quantity;
 pub mod reason;
+mod relay_log;
 pub mod run;
 pub mod schedule;
 pub mod selector;

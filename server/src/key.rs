@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// The key file in the state folder.
 const KEY_NAME: &str = "server.key";
 /// A key file is one line; whatever is longer is none.
-const LONGEST: u64 = 256;
+const MAX_FILE: u64 = 256;
 
 /// Why there is no key.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ pub fn read(path: &Path) -> Result<SecretKey, KeyFileError> {
     let file = File::open(path).map_err(failed("opening"))?;
     let open_to_others = file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
     let mut text = zeroize::Zeroizing::new(String::new());
-    match file.take(LONGEST).read_to_string(&mut text) {
+    match file.take(MAX_FILE).read_to_string(&mut text) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             return Err(KeyFileError::Content { path: path.to_owned(), source: KeyError::NotHexadecimal });
         }

@@ -4,14 +4,14 @@
 use std::fmt::Write;
 
 /// The most characters of one text that are shown.
-const LONGEST: usize = 240;
+const MAX_CHARS: usize = 240;
 
 /// `text` on one line, without characters that act instead of showing, and not too long.
 #[must_use]
 pub fn shown(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().min(LONGEST));
+    let mut out = String::with_capacity(text.len().min(MAX_CHARS));
     for (count, c) in text.chars().enumerate() {
-        if count == LONGEST {
+        if count == MAX_CHARS {
             out.push('…');
             break;
         }
@@ -54,6 +54,6 @@ mod tests {
 
     #[test]
     fn long_text_is_cut() {
-        assert_eq!(shown(&"é".repeat(1000)).chars().count(), LONGEST + 1);
+        assert_eq!(shown(&"é".repeat(1000)).chars().count(), MAX_CHARS + 1);
     }
 }

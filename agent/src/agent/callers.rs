@@ -2,7 +2,7 @@
 
 use super::Agent;
 use crate::callers::Calling;
-use crate::run::{Run, fresh};
+use crate::run::{Run, random_bytes};
 use slidecast_proto::units::Time;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,7 +25,7 @@ impl Agent<'_> {
             }
         }
         while let Some(calling) = self.callers.poll(now) {
-            match (calling, &mut run, fresh()) {
+            match (calling, &mut run, random_bytes()) {
                 (Calling::Spoke { caller, peer, header, payload }, Some(run), Some(nonce)) => {
                     match run.on_hello(&header, &payload, nonce, now) {
                         Ok(candidate) => self.callers.answer(caller, candidate),

@@ -5,7 +5,7 @@ use crate::control::Lost;
 use crate::discover::{Search, TRIES, TRY_FOR};
 use crate::error::AgentError;
 use crate::event_loop::{CONTROL, DISCOVERY, TRIALS};
-use crate::run::fresh;
+use crate::run::random_bytes;
 use mio::Token;
 use mio::event::Event;
 use slidecast_proto::noise::SecretKey;
@@ -25,7 +25,7 @@ impl Agent<'_> {
         let mut search = match self.arguments.server_name() {
             Ok(Some((host, port))) => Search::of_name(host, port, self.trust, self.events.waker(), now),
             _ => {
-                let nonce = fresh().ok_or(AgentError::NoRandomness)?;
+                let nonce = random_bytes().ok_or(AgentError::NoRandomness)?;
                 let only = self.arguments.interface.clone();
                 // On somebody else's machine its own routes decide, which may be elaborate.
                 let keep = self.machine.is_some();

@@ -9,7 +9,7 @@ use crate::error::AgentError;
 use crate::event_loop::CONTROL;
 use crate::machine::Machine;
 use crate::preparation::{Preparation, Prepared, Wanted};
-use crate::run::{Run, fresh};
+use crate::run::{Run, random_bytes};
 use crate::status::Board;
 use mio::event::Event;
 use slidecast_proto::approval::{Code, Share};
@@ -87,7 +87,7 @@ impl Agent<'_> {
         if let Some(control) = stay.control.as_ref().filter(|control| control.is_open())
             && stay.visit.awaits_link()
         {
-            stay.visit.on_open(control.handshake_hash(), fresh().map(Share));
+            stay.visit.on_open(control.handshake_hash(), random_bytes().map(Share));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The first process of the machine. It never ends, and it never fails: whatever goes wrong is said and left.
 
 use super::console::{self, Console};
-use super::{LAST_WORDS, WORKER, Wish};
+use super::{ExitAction, LAST_WORDS, WORKER};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};
@@ -46,7 +46,6 @@ impl Failures {
     }
 }
 
-/// Runs the machine.
 pub(super) fn run() -> ! {
     let complaints = mount_all();
     // Threads are none of this process: nobody but this hook would see a panic, and the kernel panics when init ends.
@@ -85,7 +84,7 @@ struct Init {
     worker: Option<Pid>,
     failures: Failures,
     /// What happens when the worker has ended, however it does.
-    ending: Option<Wish>,
+    ending: Option<ExitAction>,
 }
 
 impl Init {
@@ -125,9 +124,9 @@ impl Init {
             return self.carry_out_ending();
         }
         if let WaitStatus::Exited(_, code) = status
-            && let Some(wish) = Wish::from_code(code)
+            && let Some(action) = ExitAction::from_code(code)
         {
-            return self.carry_out(wish);
+            return self.carry_out(action);
         }
         let how = match status {
             WaitStatus::Exited(_, code) => format!("the worker ended with code {code}"),
@@ -147,40 +146,40 @@ impl Init {
                 std::thread::sleep(PAUSE);
                 self.start();
             }
-            Remedy::Hold => self.carry_out(Wish::Hold),
+            Remedy::Hold => self.carry_out(ExitAction::Hold),
         }
     }
 
     /// Somebody wants the machine to restart (Ctrl-Alt-Del) or to stop: the worker may say goodbye first.
     fn on_signal(&mut self, signal: Signal) {
-        let wish = if signal == Signal::SIGTERM { Wish::PowerOff } else { Wish::Reboot };
-        self.ending = Some(wish);
+        let action = if signal == Signal::SIGTERM { ExitAction::PowerOff } else { ExitAction::Reboot };
+        self.ending = Some(action);
         match self.worker {
             Some(worker) if kill(worker, Signal::SIGTERM).is_ok() => drop(alarm::set(PATIENCE)),
-            _ => self.carry_out(wish),
+            _ => self.carry_out(action),
         }
     }
 
     fn carry_out_ending(&mut self) {
-        if let Some(wish) = self.ending {
-            self.carry_out(wish);
+        if let Some(action) = self.ending {
+            self.carry_out(action);
         }
     }
 
-    fn carry_out(&mut self, wish: Wish) {
-        self.say(wish.line());
-        let mode = match wish {
+    fn carry_out(&mut self, action: ExitAction) {
+        self.say(action.line());
+        let mode = match action {
             // The loop goes on: nothing starts a worker any more.
-            Wish::Hold => return,
-            Wish::Reboot => RebootMode::RB_AUTOBOOT,
-            Wish::PowerOff => RebootMode::RB_POWER_OFF,
+            ExitAction::Hold => return,
+            ExitAction::Reboot => RebootMode::RB_AUTOBOOT,
+            ExitAction::PowerOff => RebootMode::RB_POWER_OFF,
         };
         nix::unistd::sync();
         std::thread::sleep(DRAIN);
         let result: nix::Result<Infallible> = reboot(mode);
         let Err(error) = result;
-        self.say(&format!("{}: {error}", wish.line()));
-        self.say(Wish::Hold.line());
+        self.say(&format!("{}: {error}", action.line()));
+        self.say(ExitAction::Hold.line());
     }
 }
 
@@ -222,11 +221,11 @@ mod tests {
 
     #[test]
     fn every_wish_has_a_code_that_is_neither_success_nor_a_panic() {
-        for (wish, code) in Wish::ALL {
-            assert_eq!(Wish::from_code(code.into()), Some(wish));
+        for (action, code) in ExitAction::ALL {
+            assert_eq!(ExitAction::from_code(code.into()), Some(action));
         }
         for code in [0, 1, 101, 134] {
-            assert_eq!(Wish::from_code(code), None);
+            assert_eq!(ExitAction::from_code(code), None);
         }
     }
 }

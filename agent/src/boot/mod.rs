@@ -50,18 +50,18 @@ pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
 
 /// How a worker ends when it does not fail: what the first process is to do then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
+enum ExitAction {
     /// Nothing more. The machine stays as it is, for somebody to look at.
     Hold,
     Reboot,
     PowerOff,
 }
 
-impl Wish {
+impl ExitAction {
     const ALL: [(Self, u8); 3] = [(Self::Hold, 10), (Self::Reboot, 11), (Self::PowerOff, 12)];
 
     fn from_code(code: i32) -> Option<Self> {
-        Self::ALL.iter().find(|(_, known)| i32::from(*known) == code).map(|(wish, _)| *wish)
+        Self::ALL.iter().find(|(_, known)| i32::from(*known) == code).map(|(action, _)| *action)
     }
 
     /// The line that stands on every console before it is done.
@@ -74,9 +74,9 @@ impl Wish {
     }
 }
 
-impl From<Wish> for ExitCode {
-    fn from(wish: Wish) -> Self {
-        let code = Wish::ALL.iter().find(|(known, _)| *known == wish).map_or(1, |(_, code)| *code);
+impl From<ExitAction> for ExitCode {
+    fn from(action: ExitAction) -> Self {
+        let code = ExitAction::ALL.iter().find(|(known, _)| *known == action).map_or(1, |(_, code)| *code);
         Self::from(code)
     }
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 /// A kernel cuts longer lines without a word (`COMMAND_LINE_SIZE` of x86-64 and arm64, less the NUL at the end).
-const LINE_MOST: usize = 2047;
+const MAX_LINE: usize = 2047;
 /// What all words of ours begin with.
 const OURS: &str = "slidecast.";
 /// The words that restrict which disk is written and which server is obeyed. If one of them stands in the middle of another word, a space before it is missing.
@@ -67,15 +67,11 @@ pub(crate) enum Ip {
 pub(crate) struct Static {
     /// The card; without it the one that the machine was booted from, or else the first with a cable.
     pub(crate) card: Option<String>,
-    /// The address.
     pub(crate) address: Ipv4Addr,
     /// How many bits of it are the network.
     pub(crate) prefix: u8,
-    /// The default gateway.
     pub(crate) gateway: Option<Ipv4Addr>,
-    /// The host name.
     pub(crate) host_name: Option<String>,
-    /// Name servers.
     pub(crate) dns: Vec<Ipv4Addr>,
 }
 
@@ -84,8 +80,8 @@ impl Options {
     pub(crate) fn parse(line: &[u8]) -> Self {
         let mut options = Self::default();
         let mut seen = BTreeSet::new();
-        if line.trim_ascii_end().len() >= LINE_MOST {
-            let text = format!("it has {LINE_MOST} bytes or more: the kernel may have cut it; make it shorter");
+        if line.trim_ascii_end().len() >= MAX_LINE {
+            let text = format!("it has {MAX_LINE} bytes or more: the kernel may have cut it; make it shorter");
             options.faults.push(Fault { text, hides_server: true });
         }
         for word in words(line) {
@@ -349,8 +345,8 @@ mod tests {
     #[test]
     fn a_line_that_may_have_been_cut_and_one_that_cannot_be_read_are_faults() {
         let long = |bytes: usize| Options::parse(&[&vec![b'a'; bytes][..], b"\n"].concat()).faults;
-        assert_eq!(long(LINE_MOST - 1), vec![]);
-        assert!(long(LINE_MOST)[0].hides_server);
+        assert_eq!(long(MAX_LINE - 1), vec![]);
+        assert!(long(MAX_LINE)[0].hides_server);
         assert!(Options::unread("Permission denied").faults[0].text.contains("Permission denied"));
     }
 

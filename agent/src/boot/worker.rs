@@ -1,7 +1,7 @@
 //! The second process: the agent, and the threads that make a machine around it.
 
 use super::options::Options;
-use super::{LAST_WORDS, Wish, console, kmsg, modules, net};
+use super::{ExitAction, LAST_WORDS, console, kmsg, modules, net};
 use crate::cli::{Arguments, Trust};
 use crate::inventory::{self, Roots};
 use crate::status::Board;
@@ -17,8 +17,8 @@ const KEY_FILE: &str = "/etc/slidecast/server.pub";
 /// How a worker ends.
 #[derive(Debug)]
 pub(super) enum End {
-    /// As it should, and with a wish.
-    Wish(Wish),
+    /// As it should, and with a action.
+    Action(ExitAction),
     /// It could not go on.
     Failed,
 }
@@ -26,7 +26,7 @@ pub(super) enum End {
 impl From<End> for ExitCode {
     fn from(end: End) -> Self {
         match end {
-            End::Wish(wish) => wish.into(),
+            End::Action(action) => action.into(),
             End::Failed => Self::FAILURE,
         }
     }
@@ -74,7 +74,7 @@ fn serve(
         Err(line) => {
             // Nothing that is done here again would change the boot files.
             log::error!("failed usage {line}");
-            return End::Wish(Wish::Hold);
+            return End::Action(ExitAction::Hold);
         }
     };
     let machine = match held {
@@ -96,10 +96,10 @@ fn serve(
     settled.wait();
     list_disks();
     match agent::run(&arguments, &trust, lines, Some(machine)) {
-        Ok(ending) => End::Wish(match ending.then {
-            Then::Hold => Wish::Hold,
-            Then::Reboot => Wish::Reboot,
-            Then::Poweroff => Wish::PowerOff,
+        Ok(ending) => End::Action(match ending.then {
+            Then::Hold => ExitAction::Hold,
+            Then::Reboot => ExitAction::Reboot,
+            Then::Poweroff => ExitAction::PowerOff,
         }),
         Err(error) => fail(&error.to_string()),
     }

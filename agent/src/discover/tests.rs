@@ -71,21 +71,21 @@ fn seeks_become_rarer_but_never_stop() {
     for _ in 0..40 {
         search.advance(poll.registry(), now).unwrap();
         times.push(now);
-        let Ground::Cards(cards) = &search.ground else { panic!() };
-        now = cards.shout_at;
+        let SearchScope::Cards(cards) = &search.scope else { panic!() };
+        now = cards.seek_at;
     }
     let in_a_second = times.iter().filter(|time| **time < Time(1_000_000)).count();
     assert!((8..=9).contains(&in_a_second), "{in_a_second}");
     let gaps: Vec<_> = times.windows(2).map(|pair| pair[1].since(pair[0])).collect();
-    assert!(gaps.iter().all(|gap| *gap <= SEEK_MOST * 5 / 4));
-    assert!(gaps.iter().rev().take(20).all(|gap| *gap >= SEEK_MOST));
+    assert!(gaps.iter().all(|gap| *gap <= MAX_SEEK_PAUSE * 5 / 4));
+    assert!(gaps.iter().rev().take(20).all(|gap| *gap >= MAX_SEEK_PAUSE));
 }
 
 #[test]
 fn two_agents_that_begin_together_do_not_go_on_together() {
     let pause = Duration::from_secs(1);
     assert_ne!(jitter(pause, [7; 8], 0), jitter(pause, [8; 8], 0));
-    assert!((0..20).all(|shouts| jitter(pause, [255; 8], shouts) < pause / 4));
+    assert!((0..20).all(|seeks| jitter(pause, [255; 8], seeks) < pause / 4));
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_proven_offer_is_tried_at_once_whatever_else_was_offered_before() {
     let now = Time(20_000);
     let tried: Vec<_> = (0..TRIES).filter_map(|_| search.poll(now)).collect();
     assert_eq!(tried.len(), TRIES, "others are tried until then");
-    let Ground::Cards(cards) = &search.ground else { panic!() };
+    let SearchScope::Cards(cards) = &search.scope else { panic!() };
     let mut responder = Responder::new(true_offer, Some(secret));
     let seek = cards.seek.encode();
     let answer = responder.on_datagram([10, 0, 0, 9].into(), at(1).ip(), &seek, now).unwrap();

@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::layout::Layout;
-use super::look::{self, LEAST_PACKED, Sample};
+use super::look::{self, MIN_PACKED, Sample};
 use super::order::Controller;
 use super::readback::Reader;
 use super::shadow::Shadow;
@@ -29,9 +29,9 @@ use std::thread;
 const SORT_WINDOW: u64 = 32 << 20;
 
 /// Packed parts that are kept to read all again, at least: for about 300 GB of data in blocks of 1 MiB.
-const LEDGER_LEAST: usize = 16 << 20;
+const MIN_LEDGER: usize = 16 << 20;
 /// The same at most: for about 4.8 TB.
-const LEDGER_MOST: usize = 256 << 20;
+const MAX_LEDGER: usize = 256 << 20;
 /// The least where all is read twice in any case.
 const LEDGER_TWICE: usize = 128 << 20;
 /// Packed parts may take this part of the memory that the node can spare.
@@ -40,7 +40,7 @@ const LEDGER_SHARE: u64 = 16;
 /// How the engine is to work.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EngineOptions {
-    /// For the mark.
+    /// Named in the mark.
     pub(crate) deployment: DeploymentId,
     /// What is read back.
     pub(crate) verify: Verify,
@@ -76,15 +76,15 @@ impl EngineOptions {
             hashers: processors.clamp(1, 8),
             flush_bytes: 256 << 20,
             flush_after: Duration::from_secs(2),
-            seed: crate::run::fresh().map_or(0, u64::from_le_bytes),
-            ledger_bytes: if verify == Verify::Twice { LEDGER_TWICE } else { LEDGER_LEAST },
+            seed: crate::run::random_bytes().map_or(0, u64::from_le_bytes),
+            ledger_bytes: if verify == Verify::Twice { LEDGER_TWICE } else { MIN_LEDGER },
         }
     }
 
     /// The same on a node that has so much memory to spare: more of the manifest is kept where there is room.
     #[must_use]
     pub(crate) fn with_memory(self, available: u64) -> Self {
-        let share = usize::try_from(available / LEDGER_SHARE).unwrap_or(LEDGER_MOST).min(LEDGER_MOST);
+        let share = usize::try_from(available / LEDGER_SHARE).unwrap_or(MAX_LEDGER).min(MAX_LEDGER);
         Self { ledger_bytes: self.ledger_bytes.max(share), ..self }
     }
 
@@ -107,7 +107,6 @@ fn trays(header: &ManifestHeader) -> usize {
 /// A received block to be written.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockJob {
-    /// Its number.
     pub(crate) block: BlockNo,
     /// How the payload is packed.
     pub(crate) codec: Codec,
@@ -165,7 +164,7 @@ impl Engine {
         if facts.bytes < header.disk_bytes {
             return Err(Fault::Small { has: facts.bytes, needs: header.disk_bytes });
         }
-        let least = u64::from(header.blocks) * LEAST_PACKED;
+        let least = u64::from(header.blocks) * MIN_PACKED;
         if options.verify == Verify::Twice && least > options.ledger_bytes as u64 {
             return Err(Fault::Ledger { needs: least, has: options.ledger_bytes as u64 });
         }
@@ -283,12 +282,10 @@ impl Engine {
         Stopping(Arc::downgrade(&self.shared))
     }
 
-    /// The next event.
     pub(crate) fn poll(&self) -> Option<Event> {
         self.shared.schedule().poll_event()
     }
 
-    /// The target's path.
     #[must_use]
     pub(crate) fn path(&self) -> &str {
         self.shared.path()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// Of so many blocks one is looked at ...
 const ONE_OF: u32 = 64;
 /// ... but at least and at most so many.
-const LEAST: u32 = 64;
+const MIN_SAMPLE: u32 = 64;
 const MOST: u32 = 2048;
 /// How much is read in one spot, at most.
 pub(super) const SPOT_BYTES: usize = 64 << 10;
@@ -26,7 +26,7 @@ pub(super) struct Sample {
 
 impl Sample {
     pub(super) fn new(blocks: u32, seed: u64) -> Self {
-        let count = (blocks / ONE_OF).clamp(LEAST, MOST).min(blocks);
+        let count = (blocks / ONE_OF).clamp(MIN_SAMPLE, MOST).min(blocks);
         Self { seed, blocks: blocks.into(), count: count.into() }
     }
 
@@ -92,7 +92,7 @@ const fn mix(number: u64) -> u64 {
 }
 
 /// What a part takes at the least while it is kept, for each of its blocks: a hash and a place.
-pub(super) const LEAST_PACKED: u64 = 12;
+pub(super) const MIN_PACKED: u64 = 12;
 
 /// Packs a part as it came.
 pub(super) fn pack(part: &Part) -> Arc<[u8]> {
@@ -110,7 +110,7 @@ mod tests {
             let sample = Sample::new(blocks, seed);
             let chosen: Vec<u32> = (0..blocks).filter(|block| sample.has(BlockNo(*block))).collect();
             prop_assert_eq!(chosen.len() as u64, sample.count);
-            prop_assert!(sample.count >= u64::from(LEAST.min(blocks)));
+            prop_assert!(sample.count >= u64::from(MIN_SAMPLE.min(blocks)));
             for (stretch, block) in (0..).zip(chosen) {
                 prop_assert!((sample.start(stretch)..sample.start(stretch + 1)).contains(&u64::from(block)));
             }

@@ -4,7 +4,6 @@ use core::ops::Range;
 use slidecast_image::manifest::Part;
 use slidecast_proto::units::BlockNo;
 
-/// The used grains.
 pub(super) struct Used {
     words: Vec<u64>,
     grain: u64,

@@ -38,7 +38,6 @@ pub(super) struct Sweep {
     trays: Vec<usize>,
 }
 
-/// The window.
 #[derive(Debug)]
 pub(super) struct Window {
     state: Mutex<State>,

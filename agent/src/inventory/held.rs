@@ -58,7 +58,6 @@ impl Users {
         gravest(found)
     }
 
-    /// The loop devices.
     pub(super) fn loops(&self) -> &[Loop] {
         &self.loops
     }

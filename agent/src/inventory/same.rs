@@ -19,7 +19,7 @@ use slidecast_proto::control::{Disk, Held};
 /// How disks are attached that can be reached by several paths.
 const SEVERAL_PATHS: [&str; 6] = ["fc", "iscsi", "sas", "scsi", "nvme", "virtio"];
 /// A name or serial number that is shorter is a filler.
-const LEAST_NAME: usize = 4;
+const MIN_NAME: usize = 4;
 
 /// Merges entries that are one disk. The first stays, with the paths of the others; what holds one of them holds it.
 pub(super) fn merge(disks: Vec<Disk>, is_one_loop: impl Fn(&Disk, &Disk) -> bool) -> Vec<Disk> {
@@ -77,7 +77,7 @@ fn is_sure(name: &str) -> bool {
     let digits = name.rsplit('.').next().unwrap_or(name);
     let mut chars = digits.chars().filter(|c| c.is_alphanumeric());
     let first = chars.next();
-    digits.len() >= LEAST_NAME && chars.any(|c| Some(c) != first)
+    digits.len() >= MIN_NAME && chars.any(|c| Some(c) != first)
 }
 
 /// Whether a world wide name is not one that anybody may give (SPC-4, 7.8.6.6: the first digit is the kind).

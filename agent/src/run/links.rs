@@ -1,6 +1,6 @@
 //! The two connections of a run: what comes in, what goes out, and the connection that is being made.
 
-use super::{Run, fresh};
+use super::{Run, random_bytes};
 use crate::conn::{Arrival, Conn, Outgoing};
 use crate::event_loop::DOWNSTREAM;
 use mio::Registry;
@@ -28,7 +28,7 @@ impl Run {
         match conn.is_established() {
             Ok(true) => {
                 conn.tune();
-                self.machine.on_dialed(fresh(), now);
+                self.machine.on_dialed(random_bytes(), now);
             }
             Ok(false) => {}
             Err(error) => self.machine.on_lost(Side::Downstream, &LinkFault::Broken(os_error_text(&error)), now),

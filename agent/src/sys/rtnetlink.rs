@@ -42,7 +42,6 @@ const HEADER: usize = 16;
 pub(crate) struct Address {
     /// The kernel's number of the card.
     pub(crate) index: u32,
-    /// The address.
     pub(crate) ip: Ipv4Addr,
     /// How many bits of it are the network.
     pub(crate) prefix: u8,

@@ -8,7 +8,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 /// The most blocks that wait to be sent or to come again on a link.
-const MOST_WAITING: usize = 64;
+const MAX_WAITING: usize = 64;
 
 /// So many requests at once, and one each `every` after that.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Asked {
     /// `block` is wanted again.
     pub(super) fn want(&mut self, block: BlockNo) {
         let known = self.waiting.contains(&block) || self.out.contains(&block);
-        if !known && self.waiting.len() + self.out.len() < MOST_WAITING {
+        if !known && self.waiting.len() + self.out.len() < MAX_WAITING {
             self.waiting.push_back(block);
         }
     }
@@ -97,12 +97,12 @@ impl Wanted {
 
     /// A request came; gives whether it is heard.
     pub(super) fn hear(&mut self, block: BlockNo, now: Time) -> bool {
-        !self.waiting.contains(&block) && self.waiting.len() < MOST_WAITING && self.pace.take(now)
+        !self.waiting.contains(&block) && self.waiting.len() < MAX_WAITING && self.pace.take(now)
     }
 
     /// `block` is to be sent again.
     pub(super) fn push(&mut self, block: BlockNo) {
-        if !self.waiting.contains(&block) && self.waiting.len() < MOST_WAITING {
+        if !self.waiting.contains(&block) && self.waiting.len() < MAX_WAITING {
             self.waiting.push_back(block);
         }
     }
@@ -163,7 +163,7 @@ mod tests {
                 heard += 1;
             }
         }
-        assert!(heard <= 64 && wanted.waiting.len() <= MOST_WAITING, "{heard}");
+        assert!(heard <= 64 && wanted.waiting.len() <= MAX_WAITING, "{heard}");
         assert!(!wanted.hear(BlockNo(0), Time(u64::MAX / 2)), "it waits already");
     }
 }

@@ -73,7 +73,7 @@ impl Node {
             return Err(LinkFault::Superseded);
         }
         let peer = of.from;
-        self.upstream.adopt(link, self.book.next_id());
+        self.upstream.adopt(link, self.relay_log.next_id());
         self.tell_link(Side::Upstream, peer, LinkState::Up, None);
         self.open_upstream();
         Ok(())

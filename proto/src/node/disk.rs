@@ -39,7 +39,7 @@ impl Default for DiskEnd {
 impl Node {
     /// The disk has all places of `block`.
     pub fn on_written(&mut self, block: BlockNo) {
-        self.book.on_written(block);
+        self.relay_log.on_written(block);
         if bug::is(Bug::HaveSetBeforeFlush) {
             self.on_durable(&[block]);
         }
@@ -79,9 +79,9 @@ impl Node {
     /// fetched again, a few times at the most. Only what comes straight from the server proves that the image is
     /// rotten; a neighbour may have got it damaged itself and not know yet, so the block then waits for a catch-up pass.
     pub fn on_bad_content(&mut self, block: BlockNo, read_back: bool) {
-        self.book.on_written(block);
+        self.relay_log.on_written(block);
         if !read_back {
-            self.book.forget(block);
+            self.relay_log.forget(block);
         }
         self.doubt_disk();
         let from = self.upstream.from();
@@ -115,7 +115,7 @@ impl Node {
             return;
         }
         self.end(EndState::Failed, reason, detail, DiskEnd::default());
-        self.book.on_disk_gone();
+        self.relay_log.on_disk_gone();
         self.reclaim();
     }
 

@@ -3,11 +3,11 @@
 use super::relay::Flow;
 use super::timers::{CONNECT_PATIENCE, CONNECT_PAUSE, KEEP};
 use super::{Act, Node};
-use crate::book::Need;
 use crate::control::{LinkState, Side};
 use crate::frame::{Header, Kind};
 use crate::link::{DamagedAnswers, LinkFault, Outlet, Sender, SenderEvent, Terms};
 use crate::reason::LinkClass;
+use crate::relay_log::Need;
 use crate::set::BlockSet;
 use crate::units::Time;
 use std::net::SocketAddr;
@@ -88,7 +88,7 @@ impl Node {
         }
         self.manifest.unqueue_all();
         // A frame that was on its way out went with the link: nothing may wait for it.
-        self.book.forget_downstream();
+        self.relay_log.forget_downstream();
         self.downstream = wanted.map(|(terms, address)| Downstream::new(terms, address, now));
     }
 
@@ -119,7 +119,7 @@ impl Node {
         if let Some(shape) = self.manifest.shape() {
             outlet.set_universe(shape.blocks, shape.parts.len());
         }
-        down.state = State::Up(Box::new(Flow::new(outlet, self.book.first_id())));
+        down.state = State::Up(Box::new(Flow::new(outlet, self.relay_log.first_id())));
         true
     }
 
@@ -159,7 +159,7 @@ impl Node {
         let peer = down.terms.to;
         let gone = State::Gone { kept: Some(now.after(KEEP)) };
         if let State::Up(flow) = core::mem::replace(&mut down.state, gone) {
-            flow.unacknowledged().for_each(|id| self.book.on_sent(id, false));
+            flow.unacknowledged().for_each(|id| self.relay_log.on_sent(id, false));
         }
         self.manifest.unqueue_all();
         let fault = fault.as_seen(damages || proven == Some(true));
@@ -227,10 +227,10 @@ impl Node {
             }
             SenderEvent::Open => self.open_downstream(),
             SenderEvent::Acked => {
-                flow.on_acked(&mut self.book);
+                flow.on_acked(&mut self.relay_log);
                 self.reclaim();
             }
-            SenderEvent::Again(block) => match self.book.find(block) {
+            SenderEvent::Again(block) => match self.relay_log.find(block) {
                 Some(_) => flow.outlet.sender.resend(block),
                 // It left the ring: whoever still holds it is further up. It comes down the same way.
                 None => self.ask_again(block),

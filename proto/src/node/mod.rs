@@ -11,7 +11,7 @@
 //! | [`Seat`] | the place in a chain, and which orders count |
 //! | [`Manifest`] | the header and the parts, and what they cost of the credit |
 //! | [`Blocks`] | what is accepted, durable, verified and reported |
-//! | [`Book`] | the entries of the ring |
+//! | [`RelayLog`] | the entries of the ring |
 //! | [`Upstream`] | the link from the neighbour above; connections that may become it are in `candidate.rs`, damage in `damage.rs` |
 //! | [`Downstream`] | the link to the neighbour below; what goes out on it is in `relay.rs` |
 //! | [`Disk`] | how far the disk is, and how it ended |
@@ -41,12 +41,12 @@ pub use disk::DiskEnd;
 pub use manifest::PART_CACHE;
 pub use shape::{PartShape, Shape};
 
-use crate::book::{Book, EntryId};
 use crate::bug::{self, Bug};
 use crate::control::{Join, Side, ToServer};
 use crate::frame::Header;
 use crate::link::{LinkFault, Terms};
 use crate::reason::Verify;
+use crate::relay_log::{EntryId, RelayLog};
 use crate::units::{BlockNo, DeploymentId, Epoch, Hash, NodeId, PartNo, Time};
 use blocks::Blocks;
 use disk::Disk;
@@ -119,7 +119,7 @@ pub struct Node {
     seat: Seat,
     manifest: Manifest,
     blocks: Blocks,
-    book: Book,
+    relay_log: RelayLog,
     upstream: Upstream,
     downstream: Option<Downstream>,
     /// Calls of a downstream so far: names the next one.
@@ -137,7 +137,7 @@ impl Node {
             seat: Seat::Waiting,
             manifest: Manifest::new(),
             blocks: Blocks::none(0),
-            book: Book::new(config.ring),
+            relay_log: RelayLog::new(config.ring),
             upstream: Upstream::default(),
             downstream: None,
             attempts: 0,
@@ -260,14 +260,14 @@ impl Node {
 
     /// The bytes of the ring that nothing holds.
     fn free(&self) -> u64 {
-        let held = if bug::is(Bug::CreditForHeldSpace) { 0 } else { self.book.held() };
-        self.book.capacity().saturating_sub(held + self.manifest.charge() + self.upstream.arriving())
+        let held = if bug::is(Bug::CreditForHeldSpace) { 0 } else { self.relay_log.held() };
+        self.relay_log.capacity().saturating_sub(held + self.manifest.charge() + self.upstream.arriving())
     }
 
     /// Lets go of all entries that nobody needs.
     fn reclaim(&mut self) {
         let need = self.need();
-        while let Some((id, header)) = self.book.release(need) {
+        while let Some((id, header)) = self.relay_log.release(need) {
             if header.payload_len == 0 {
                 continue;
             }

@@ -4,10 +4,10 @@
 use super::downstream::{Downstream, State};
 use super::manifest::Manifest;
 use super::{Node, Transmit};
-use crate::book::{Book, EntryId};
 use crate::bug::{self, Bug};
 use crate::frame::{HEADER_LEN, Header, Kind};
 use crate::link::{Next, Outlet, Sender, Supply};
+use crate::relay_log::{EntryId, RelayLog};
 use crate::set::BlockSet;
 use crate::units::{BlockNo, PartNo, Time};
 use std::collections::VecDeque;
@@ -50,18 +50,18 @@ impl Flow {
     }
 
     /// The downstream said how far it is.
-    pub(super) fn on_acked(&mut self, book: &mut Book) {
+    pub(super) fn on_acked(&mut self, relay_log: &mut RelayLog) {
         let (received, far) = self.outlet.sender.received();
         while self.near < received {
             let at = usize::try_from(self.near - self.sent_base).unwrap_or(usize::MAX);
             if let Some(id) = self.sent.get(at) {
-                book.on_received(*id, false);
+                relay_log.on_received(*id, false);
             }
             self.near += 1;
         }
         while self.sent_base < far {
             if let Some(id) = self.sent.pop_front() {
-                book.on_received(id, true);
+                relay_log.on_received(id, true);
             }
             self.sent_base += 1;
         }
@@ -96,8 +96,8 @@ impl Node {
         let Flow { outlet, parts, cursor, sent, .. } = self.downstream.as_mut()?.flow()?;
         let (manifest, ended) = (&self.manifest, self.upstream.ended());
         let (skipped, missing) = (false, Vec::new());
-        let book = &mut self.book;
-        let mut ring = FromRing { manifest, book, parts, cursor, sent, ended, followed, skipped, missing };
+        let relay_log = &mut self.relay_log;
+        let mut ring = FromRing { manifest, relay_log, parts, cursor, sent, ended, followed, skipped, missing };
         let transmit = outlet.poll(&mut ring);
         let FromRing { skipped, missing, .. } = ring;
         missing.into_iter().for_each(|block| self.ask_again(block));
@@ -123,7 +123,7 @@ impl Node {
             }
             Transmit::Block(header, id) => {
                 *sent += HEADER_LEN as u64 + u64::from(header.payload_len);
-                self.book.on_sent(*id, true);
+                self.relay_log.on_sent(*id, true);
                 self.reclaim();
             }
         }
@@ -133,7 +133,7 @@ impl Node {
 /// What a node has for its downstream: the parts that it keeps, and the blocks in its ring.
 struct FromRing<'a> {
     manifest: &'a Manifest,
-    book: &'a mut Book,
+    relay_log: &'a mut RelayLog,
     parts: &'a mut VecDeque<PartNo>,
     cursor: &'a mut EntryId,
     sent: &'a mut VecDeque<EntryId>,
@@ -160,22 +160,22 @@ impl Supply for FromRing<'_> {
             }
         }
         let shape = self.manifest.shape()?;
-        *self.cursor = (*self.cursor).max(self.book.first_id());
+        *self.cursor = (*self.cursor).max(self.relay_log.first_id());
         loop {
-            let (id, entry) = (*self.cursor, self.book.get(*self.cursor)?);
+            let (id, entry) = (*self.cursor, self.relay_log.get(*self.cursor)?);
             let part = shape.part_of(entry.block());
             let wanted = entry.header.payload_len != 0 && sender.lacks(entry.block());
             if wanted && parts_sent.contains(BlockNo(part.0)) {
                 return Some(Next::Block(entry.header, id));
             }
-            self.book.on_not_needed(id);
+            self.relay_log.on_not_needed(id);
             *self.cursor += 1;
             self.skipped = true;
         }
     }
 
     fn again(&mut self, block: BlockNo) -> Option<(Header, EntryId)> {
-        let found = self.book.find(block).and_then(|id| self.book.get(id).map(|entry| (entry.header, id)));
+        let found = self.relay_log.find(block).and_then(|id| self.relay_log.get(id).map(|entry| (entry.header, id)));
         if found.is_none() {
             self.missing.push(block);
         }
@@ -189,7 +189,7 @@ impl Supply for FromRing<'_> {
     fn on_block_sent(&mut self, id: &EntryId, again: bool) {
         *self.cursor += u64::from(!again);
         if !self.followed {
-            self.book.on_sending(*id);
+            self.relay_log.on_sending(*id);
         }
         self.sent.push_back(*id);
     }

@@ -2,11 +2,11 @@
 
 use super::timers::SAMPLE;
 use super::{Act, Disk, Node};
-use crate::book::Need;
 use crate::bug::{self, Bug};
 use crate::control::{LinkEvent, LinkState, Progress, Side, ToServer};
 use crate::link::{LinkFault, SUSPECT};
 use crate::reason::{Phase, Reason};
+use crate::relay_log::Need;
 use crate::units::{BlockNo, NodeId, Time};
 use core::time::Duration;
 
@@ -104,12 +104,12 @@ impl Node {
             return add(&mut self.reporting.waits.disk);
         }
         // Nothing more comes, and there is something that the downstream has not taken: that is waiting for it, too.
-        let left = self.upstream.ended().is_some() && self.need() == Need::Paced && self.book.has_unsent();
-        let full = left || self.free() < self.book.capacity() / 4;
-        if self.book.is_writing() {
+        let left = self.upstream.ended().is_some() && self.need() == Need::Paced && self.relay_log.has_unsent();
+        let full = left || self.free() < self.relay_log.capacity() / 4;
+        if self.relay_log.is_writing() {
             add(&mut self.reporting.waits.disk);
         }
-        match (full, self.book.waits_for_disk()) {
+        match (full, self.relay_log.waits_for_disk()) {
             (false, _) => add(&mut self.reporting.waits.upstream),
             (true, false) => add(&mut self.reporting.waits.downstream),
             (true, true) => {}

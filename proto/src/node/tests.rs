@@ -293,7 +293,7 @@ impl World {
                 Act::FinishDisk => rig.finished = true,
                 Act::Tell(message) => rig.told.push(message),
             }
-            rig.most_held = rig.most_held.max(rig.node.book.held());
+            rig.most_held = rig.most_held.max(rig.node.relay_log.held());
         }
         while !rig.disk_stuck {
             let Some(part) = rig.to_compare.pop_front() else { break };
@@ -352,7 +352,7 @@ impl World {
 
 impl Node {
     fn progress_line(&self) -> String {
-        format!("{:?}, held {}", self.blocks, self.book.held())
+        format!("{:?}, held {}", self.blocks, self.relay_log.held())
     }
 }
 

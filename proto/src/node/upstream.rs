@@ -3,11 +3,11 @@
 use super::damage::{Damage, Verdict};
 use super::downstream::Below;
 use super::{Act, Node, Take};
-use crate::book::{Book, EntryId};
 use crate::bug::{self, Bug};
 use crate::control::{LinkState, Side};
 use crate::frame::{HEADER_LEN, Header, Kind};
 use crate::link::{LinkFault, Receiver, ReceiverEvent, Terms};
+use crate::relay_log::{EntryId, RelayLog};
 use crate::set::BlockSet;
 use crate::units::{BlockNo, NodeId, PartNo, Time};
 
@@ -79,8 +79,8 @@ impl Upstream {
 
 impl Line {
     /// How many leading frames of this link the next node has, too.
-    fn passed_on(&mut self, book: &Book) -> u64 {
-        while self.passed_on < book.next_id() && book.is_near(self.passed_on) {
+    fn passed_on(&mut self, relay_log: &RelayLog) -> u64 {
+        while self.passed_on < relay_log.next_id() && relay_log.is_acked(self.passed_on) {
             self.passed_on += 1;
         }
         self.passed_on - self.base
@@ -154,7 +154,7 @@ impl Node {
                 return Err(LinkFault::BlockCrc(block));
             };
             line.link.say_again(block);
-            self.book.push_spoilt(*header);
+            self.relay_log.push_spoilt(*header);
             if let Some(count) = tell {
                 self.tell_damage(block, count);
             }
@@ -162,7 +162,7 @@ impl Node {
         }
         line.damage.on_whole(block);
         let new = self.blocks.accept(block) && self.ended().is_none();
-        let id = self.book.push(*header, new);
+        let id = self.relay_log.push(*header, new);
         self.manifest.pin(block);
         if new {
             self.acts.push_back(Act::Write(id, *header));
@@ -244,10 +244,10 @@ impl Node {
 
     pub(super) fn time_upstream(&mut self, now: Time) {
         let free = self.free();
-        let capacity = self.book.capacity();
+        let capacity = self.relay_log.capacity();
         let alone = self.downstream.is_none() || self.is_followed();
         let Some(line) = &mut self.upstream.line else { return };
-        let next = if alone { line.link.received() } else { line.passed_on(&self.book) };
+        let next = if alone { line.link.received() } else { line.passed_on(&self.relay_log) };
         let (peer, silence) = (line.link.terms().from, line.link.silence(now));
         match line.link.on_time(next, free, capacity, now) {
             Ok(()) => self.suspect(Side::Upstream, peer, silence),

@@ -2,13 +2,13 @@
 //! says came of that.
 
 use super::{PartUse, Run, RunAct};
-use crate::book::EntryId;
 use crate::bug::{self, Bug};
 use crate::control::Side;
 use crate::frame::Header;
 use crate::link::LinkFault;
 use crate::node::{DiskEnd, Shape};
 use crate::reason::Reason;
+use crate::relay_log::EntryId;
 use crate::schedule::{DiskFailure, Event};
 use crate::units::{BlockNo, PartNo, Time};
 

@@ -15,7 +15,7 @@ pub const TURN: u64 = 2 << 20;
 /// How often what was sent may free more to send before the sockets have their turn again.
 const TURNS: u32 = 4;
 /// How long the downstream may take to accept a connection.
-const DIAL_MOST: Duration = Duration::from_secs(2);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The next thing to write to a neighbour.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) struct Downstream {
 
 impl Downstream {
     pub(super) fn dialing(attempt: u64, now: Time) -> Self {
-        Self { dialing: Some((attempt, now.after(DIAL_MOST))), sending: None, copied: false }
+        Self { dialing: Some((attempt, now.after(DIAL_TIMEOUT))), sending: None, copied: false }
     }
 
     pub(super) fn dialing_until(&self) -> Option<Time> {
@@ -114,7 +114,7 @@ impl<P: Clone> Run<P> {
     pub(super) fn time_dialing(&mut self, now: Time) {
         let until = self.downstream.as_ref().and_then(Downstream::dialing_until);
         if until.is_some_and(|until| until <= now) {
-            let fault = LinkFault::Broken(format!("no answer within {} s", DIAL_MOST.as_secs()));
+            let fault = LinkFault::Broken(format!("no answer within {} s", DIAL_TIMEOUT.as_secs()));
             self.on_lost(Side::Downstream, &fault, now);
         }
     }

@@ -22,12 +22,12 @@ mod words;
 
 pub use links::{RunTransmit, TURN};
 
-use crate::book::EntryId;
 use crate::control::{Join, LinkEvent, LinkState, Prepare, Side, ToServer};
 use crate::frame::Header;
 use crate::link::{LinkFault, Terms};
 use crate::node::{Act, Candidate, Node, NodeConfig};
 use crate::reason::{EndState, Reason};
+use crate::relay_log::EntryId;
 use crate::schedule::{Comparing, Front};
 use crate::units::{BlockNo, DeploymentId, Epoch, NodeId, PartNo, Time};
 use crate::visit::Task;

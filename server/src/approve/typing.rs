@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// The longest line that is looked at, in bytes; the rest of a longer one is left out.
-const LONGEST: usize = 256;
+const MAX_LINE: usize = 256;
 /// How often a program in the background looks whether it has the terminal.
 const BACKGROUND: Duration = Duration::from_millis(500);
 
@@ -73,7 +73,7 @@ impl Lines {
         for byte in bytes {
             if *byte == b'\n' {
                 lines.push(self.whole());
-            } else if self.partial.len() < LONGEST {
+            } else if self.partial.len() < MAX_LINE {
                 self.partial.push(*byte);
             }
         }
@@ -106,7 +106,7 @@ mod tests {
     fn a_line_without_end_takes_no_memory() {
         let mut lines = Lines::default();
         (0..1000).for_each(|_| assert!(lines.take(&[b'x'; 4096]).is_empty()));
-        assert_eq!(lines.take(b"\n"), ["x".repeat(LONGEST)]);
+        assert_eq!(lines.take(b"\n"), ["x".repeat(MAX_LINE)]);
         assert_eq!(lines.take(b"\xff\n"), ["\u{fffd}"]);
     }
 }

@@ -40,9 +40,9 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 /// After this uptime the restart counter is reset.
 const WELL: Duration = Duration::from_secs(60);
 /// The most restarts without such an uptime in between.
-const MOST_STARTS: u32 = 6;
+const MAX_RESTARTS: u32 = 6;
 /// The longest line that is read.
-const LONGEST: u64 = 4096;
+const MAX_LINE: u64 = 4096;
 
 /// How dnsmasq is started.
 #[derive(Clone, Debug)]
@@ -158,7 +158,7 @@ impl Supervisor {
                 return;
             }
             starts = if began.elapsed() >= WELL { 1 } else { starts + 1 };
-            if starts >= MOST_STARTS {
+            if starts >= MAX_RESTARTS {
                 (self.tell)(BootEvent::Ended(format!("dnsmasq does not stay up: {why}")));
                 return;
             }
@@ -213,7 +213,7 @@ impl Supervisor {
         let (mut line, mut last) = (Vec::new(), String::new());
         loop {
             line.clear();
-            match (&mut output).take(LONGEST).read_until(b'\n', &mut line) {
+            match (&mut output).take(MAX_LINE).read_until(b'\n', &mut line) {
                 Ok(0) | Err(_) => return last,
                 Ok(_) => {}
             }

@@ -2,7 +2,7 @@
 
 use super::config::{BIOS_STAGE, UEFI_STAGE, UKI};
 use super::error::BootError;
-use super::uki::{HEAD, LONGEST, Uki};
+use super::uki::{HEAD, MAX_COMMAND_LINE, Uki};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -67,7 +67,7 @@ impl BootFiles {
         };
         let uki_headers = Uki::parse(&read(0, HEAD)?).map_err(wrong)?;
         let (at, len) = uki_headers.text;
-        let text = read(at, len.min(LONGEST) as usize)?;
+        let text = read(at, len.min(MAX_COMMAND_LINE) as usize)?;
         let command_line = Uki::command_line(&text).map_err(wrong)?;
         Ok(Self { kernel, initramfs, uki, uki_headers, command_line, uki_path })
     }

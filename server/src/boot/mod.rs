@@ -12,6 +12,7 @@
 //!
 //! Where we own the net, [`router`] sends the router advertisement that iPXE waits for.
 
+mod booted;
 mod card;
 mod child;
 mod command;
@@ -27,15 +28,14 @@ mod router;
 mod script;
 mod server;
 mod stage;
-mod through;
 mod uki;
 
+pub use booted::BootedMachines;
 pub use command::run;
 pub use error::BootError;
 pub use event::{Architecture, BootEvent, Firmware, Mac, Protocol};
 pub use range::{BootMode, DhcpRange};
 pub use server::{BootServer, Options, Tell, UefiStage};
-pub use through::Through;
 
 /// The port on which boot files are served over HTTP.
 pub const DEFAULT_HTTP_PORT: u16 = 7580;

@@ -20,7 +20,7 @@ const SOLICITATION: u8 = 133;
 /// How often an advertisement goes out unasked.
 const EVERY: Duration = Duration::from_secs(60);
 /// How often at most, however many ask.
-const AT_MOST_EVERY: Duration = Duration::from_millis(100);
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the thread may take to see that it is to end.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -70,7 +70,7 @@ fn advertise(socket: &UdpSocket, index: u32, packet: &[u8], stop: &AtomicBool) {
             Ok(len) => len > 0 && bytes[0] == SOLICITATION,
             Err(_) => false,
         };
-        let pause = if asked { AT_MOST_EVERY } else { EVERY };
+        let pause = if asked { MIN_INTERVAL } else { EVERY };
         if sent.is_none_or(|sent| sent.elapsed() >= pause) {
             sent = Some(Instant::now());
             // Such as before the card has an address of its own; a machine that needs it asks again.

@@ -1,5 +1,6 @@
 //! The boot server of one network card: dnsmasq, HTTP and router advertisements together.
 
+use super::booted::BootedMachines;
 use super::card::Card;
 use super::child::{Dnsmasq, Order};
 use super::config::{Setup, UEFI_STAGE, UKI};
@@ -10,7 +11,6 @@ use super::http::{Content, HttpServer, mac_of};
 use super::range::DhcpRange;
 use super::router::Router;
 use super::stage::Stage;
-use super::through::Through;
 use super::{ports, script};
 use clap::ValueEnum;
 use std::collections::HashMap;
@@ -77,7 +77,7 @@ impl BootServer {
     pub fn start(
         options: &Options,
         words: impl FnOnce(Ipv4Addr) -> Vec<String>,
-        through: Arc<Through>,
+        booted: Arc<BootedMachines>,
         tell: Tell,
     ) -> Result<Self, BootError> {
         let card = Card::find(&options.interface, options.range)?;
@@ -98,7 +98,7 @@ impl BootServer {
             (path_of(INITRAMFS), Content::File(files.initramfs)),
             (path_of(UKI), Content::File(uki)),
         ]);
-        let server = HttpServer::start(listener, contents, through, tell.clone())
+        let server = HttpServer::start(listener, contents, booted, tell.clone())
             .map_err(BootError::system("starting a thread"))?;
         let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let (dir, stays_root) = (stage.path().to_owned(), in_user_namespace(&map));

@@ -11,7 +11,7 @@ use std::fmt;
 /// The most of a file's beginning that is looked at: all headers are in it.
 pub(super) const HEAD: usize = 64 << 10;
 /// The longest kernel command line on x86-64 (`COMMAND_LINE_SIZE`).
-pub(super) const LONGEST: u32 = 2048;
+pub(super) const MAX_COMMAND_LINE: u32 = 2048;
 
 const SECTION_HEADER: usize = 40;
 const OPTIONAL_HEADER: usize = 24;
@@ -111,7 +111,7 @@ impl Uki {
     pub(super) fn command_line(text: &[u8]) -> Result<String, UkiError> {
         let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
         let text = std::str::from_utf8(text).map_err(|_| UkiError::CommandLine)?.trim_end();
-        let fits = text.len() < LONGEST as usize && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        let fits = text.len() < MAX_COMMAND_LINE as usize && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         if fits { Ok(text.to_owned()) } else { Err(UkiError::CommandLine) }
     }
 
@@ -121,8 +121,8 @@ impl Uki {
             return Err(UkiError::Signed);
         }
         let len = u32::try_from(words.len() + 1).unwrap_or(u32::MAX);
-        if len > self.room.min(LONGEST) {
-            return Err(UkiError::NoRoom { most: self.room.min(LONGEST).saturating_sub(1) });
+        if len > self.room.min(MAX_COMMAND_LINE) {
+            return Err(UkiError::NoRoom { most: self.room.min(MAX_COMMAND_LINE).saturating_sub(1) });
         }
         let align = self.file_alignment;
         let raw = file_len.next_multiple_of(u64::from(align));

@@ -1,6 +1,6 @@
 //! `deploy --boot`: machines boot from the network as long as the deployment runs, and are told its server and key.
 
-use crate::boot::{BootError, BootMode, BootServer, DEFAULT_HTTP_PORT, Options, Tell, Through, UefiStage};
+use crate::boot::{BootError, BootMode, BootServer, BootedMachines, DEFAULT_HTTP_PORT, Options, Tell, UefiStage};
 use crate::cli::Deploy;
 use crate::progress::Lines;
 use slidecast_proto::noise::PublicKey;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub(super) fn start(
     args: &Deploy,
     key: Option<&PublicKey>,
-    through: &Arc<Through>,
+    booted: &Arc<BootedMachines>,
     lines: Lines,
 ) -> Result<Vec<BootServer>, BootError> {
     let Some(mode) = args.boot else { return Ok(Vec::new()) };
@@ -29,7 +29,7 @@ pub(super) fn start(
             http_port: DEFAULT_HTTP_PORT,
             uefi: UefiStage::Ipxe,
         };
-        BootServer::start(&options, |address| words(address, args.port, key), through.clone(), tell.clone())
+        BootServer::start(&options, |address| words(address, args.port, key), booted.clone(), tell.clone())
     };
     args.interface.iter().map(start).collect()
 }

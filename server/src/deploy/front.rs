@@ -1,7 +1,7 @@
 //! What `deploy` makes of the events of its service: a screen, a stop in order, and the end after its only deployment.
 
 use super::signals::Signals;
-use crate::boot::Through;
+use crate::boot::BootedMachines;
 use crate::progress::Progress;
 use crate::service::{Command, Event, Finished, Front};
 use slidecast_proto::deployment::Stage;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub(super) struct Screen {
     pub(super) progress: Progress,
     /// Machines that need not boot the agent again.
-    through: Arc<Through>,
+    booted: Arc<BootedMachines>,
     /// Of the last agent that was not let in: where it is and why.
     pub(super) turned_away: Option<String>,
     /// How it ended.
@@ -20,8 +20,8 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn new(progress: Progress, through: Arc<Through>) -> Self {
-        Self { progress, through, turned_away: None, finished: None }
+    pub(super) fn new(progress: Progress, booted: Arc<BootedMachines>) -> Self {
+        Self { progress, booted, turned_away: None, finished: None }
     }
 
     /// The operator stops it: another signal ends the program at once.
@@ -48,7 +48,7 @@ impl Front for Screen {
             Event::Unapproved(view) => self.progress.unapproved(view),
             Event::Snapshot(_, snapshot) => self.progress.show(snapshot),
             Event::Stopping(_, stage) => self.on_stopping(stage),
-            Event::HasImage(_, macs) => self.through.add(macs),
+            Event::HasImage(_, macs) => self.booted.add(macs),
             Event::Over(finished) => {
                 self.finished = Some(finished);
                 return Some(Command::Close);

@@ -16,7 +16,8 @@ use crate::nic::Nics;
 use crate::output::{Output, OutputError};
 use crate::progress::{Lines, Progress};
 use crate::service::{
-    Asked, Command, Found, Keeper, Resume, Service, ServiceConfig, ServiceError, Sockets, Start, StateError, Unfinished,
+    Command, Found, RequestFingerprint, Resume, Service, ServiceConfig, ServiceError, Sockets, Start, StateError,
+    StateFile, Unfinished,
 };
 use crate::view::Facts;
 use front::Screen;
@@ -68,7 +69,7 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     let sockets = Sockets::listen(args.port)?;
     let id = DeploymentId(random()?);
     let image = Arc::new(image.resolve()?);
-    let (keeper, unfinished) = left_behind(args, &image, id)?;
+    let (state_file, unfinished) = left_behind(args, &image, id)?;
     let id = unfinished.as_ref().map_or(id, |unfinished| unfinished.deployment);
     let hears_codes = rules.as_ref().is_some_and(|rules| rules.codes);
     let mut service = Service::new(ServiceConfig {
@@ -86,13 +87,13 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
         None => complain("insecure: no key is used, anybody may pose as this server"),
     }
     let facts = Arc::new(facts(args, &image, id, public.map(|key| key.to_string())));
-    let (through, lines) = (Arc::default(), Lines::default());
+    let (booted, lines) = (Arc::default(), Lines::default());
     // What boots goes on until this function ends.
-    let boot = boot::start(args, public.as_ref(), &through, lines.clone())?;
+    let boot = boot::start(args, public.as_ref(), &booted, lines.clone())?;
     let starting = || ServiceError::system("starting a thread");
     let resume = unfinished.map(|unfinished| Resume { unfinished, at_once: args.resume });
     let config = config(args, prepare(args, &image, id), image.header().blocks)?;
-    let start = Start { image, facts: facts.clone(), config, wanted: Wanted::Everyone, keeper, resume };
+    let start = Start { image, facts: facts.clone(), config, wanted: Wanted::Everyone, state_file, resume };
     service.start(start).map_err(starting())?;
     if hears_codes {
         let handle = service.handle();
@@ -103,7 +104,7 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     signals.watch(move || handle.tell(Command::Stop(id))).map_err(starting())?;
     let progress = Progress::start(style(args.progress, hears_codes), facts, lines).map_err(starting())?;
     boot.iter().for_each(|server| progress.line(server.describe()));
-    let mut screen = Screen::new(progress, through);
+    let mut screen = Screen::new(progress, booted);
     let closed = service.run(&mut screen).map_err(ServiceError::system("waiting for events"))?;
     Ok(ending::end(screen, &closed, report))
 }
@@ -149,28 +150,29 @@ fn report_to(args: &Deploy, path: &Path, layers: &[PathBuf]) -> Result<Output, O
     Output::check(path, state.as_deref(), &precious)
 }
 
-/// The keeper of this deployment's state, and what another run of the server left to go on with.
+/// The state_file of this deployment's state, and what another run of the server left to go on with.
 fn left_behind(
     args: &Deploy,
     image: &Resolved,
     id: DeploymentId,
-) -> Result<(Option<Keeper>, Option<Box<Unfinished>>), Failure> {
-    let asked = Asked::of(&prepare(args, image, id), args.insecure);
+) -> Result<(Option<StateFile>, Option<Box<Unfinished>>), Failure> {
+    let fingerprint = RequestFingerprint::of(&prepare(args, image, id), args.insecure);
     let folder = match key::state_folder(args.state.as_deref()) {
         Err(error) if args.resume => return Err(error.into()),
         Err(_) => return Ok((None, None)),
         Ok(folder) => folder,
     };
-    let mut keeper = match Keeper::open(&folder, &args.port.to_string(), args.file.display().to_string(), asked) {
-        Err(error) if args.resume => return Err(Failure::not_done(error)),
-        Err(StateError::Busy { .. }) => return Ok((None, None)),
-        Err(error) => {
-            log::warn!("this deployment can't be resumed: {}", one_line(&error));
-            return Ok((None, None));
-        }
-        Ok(keeper) => keeper,
-    };
-    let unfinished = match keeper.find(args.resume, SystemTime::now()).map_err(Failure::not_done)? {
+    let mut state_file =
+        match StateFile::open(&folder, &args.port.to_string(), args.file.display().to_string(), fingerprint) {
+            Err(error) if args.resume => return Err(Failure::not_done(error)),
+            Err(StateError::Busy { .. }) => return Ok((None, None)),
+            Err(error) => {
+                log::warn!("this deployment can't be resumed: {}", one_line(&error));
+                return Ok((None, None));
+            }
+            Ok(state_file) => state_file,
+        };
+    let unfinished = match state_file.find(args.resume, SystemTime::now()).map_err(Failure::not_done)? {
         Found::Nothing => None,
         Found::Unfinished(unfinished) => Some(unfinished),
         Found::Superseded(why) => {
@@ -178,8 +180,8 @@ fn left_behind(
             None
         }
     };
-    keeper.begin(unfinished.as_ref().map_or(id, |unfinished| unfinished.deployment));
-    Ok((Some(keeper), unfinished))
+    state_file.begin(unfinished.as_ref().map_or(id, |unfinished| unfinished.deployment));
+    Ok((Some(state_file), unfinished))
 }
 
 fn secret_key(args: &Deploy) -> Result<Option<SecretKey>, KeyFileError> {

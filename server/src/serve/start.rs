@@ -3,7 +3,7 @@
 use super::problem::Problem;
 use super::wishes::Wishes;
 use crate::failure::one_line;
-use crate::service::{Asked, Found, Keeper, Resume, Start};
+use crate::service::{Found, RequestFingerprint, Resume, Start, StateFile};
 use crate::view::Facts;
 use axum::http::StatusCode;
 use slidecast_image::{Image, Resolved};
@@ -77,19 +77,19 @@ impl Asking {
     /// What the service starts. With `again` an earlier run of the server may have left its state.
     pub(super) fn start(self, place: &Place, again: bool) -> Result<Start, String> {
         let prepare = self.prepare();
-        let asked = Asked::of(&prepare, place.key.is_none());
+        let fingerprint = RequestFingerprint::of(&prepare, place.key.is_none());
         let name = self.id.to_string();
-        let mut keeper =
-            Keeper::open(&place.state, &name, self.name.clone(), asked).map_err(|error| one_line(&error))?;
+        let mut state_file =
+            StateFile::open(&place.state, &name, self.name.clone(), fingerprint).map_err(|error| one_line(&error))?;
         let mut resume = None;
         if again {
-            match keeper.find(false, SystemTime::now()).map_err(|error| one_line(&error))? {
+            match state_file.find(false, SystemTime::now()).map_err(|error| one_line(&error))? {
                 Found::Nothing => {}
                 Found::Unfinished(unfinished) => resume = Some(Resume { unfinished, at_once: false }),
                 Found::Superseded(why) => return Err(one_line(&why)),
             }
         }
-        keeper.begin(self.id);
+        state_file.begin(self.id);
         let header = self.image.header();
         let facts = Facts {
             image: self.name.clone(),
@@ -118,6 +118,6 @@ impl Asking {
         };
         let machines = self.machines.iter().filter_map(|mac| parse_list(mac.as_bytes()).ok()).flatten();
         let wanted = Wanted::Machines(machines.filter(|identity| matches!(identity, Identity::Mac(_))).collect());
-        Ok(Start { image: self.image, facts: Arc::new(facts), config, wanted, keeper: Some(keeper), resume })
+        Ok(Start { image: self.image, facts: Arc::new(facts), config, wanted, state_file: Some(state_file), resume })
     }
 }

@@ -1,6 +1,6 @@
 //! What a front end, and the threads of the service itself, tell the event loop.
 
-use super::state::{Keeper, Unfinished};
+use super::state::{StateFile, Unfinished};
 use crate::approve::Heard;
 use crate::view::Facts;
 use mio::Waker;
@@ -40,7 +40,7 @@ pub struct Start {
     /// The agents that it wants.
     pub wanted: Wanted,
     /// Keeps its state; nothing if there is no place for it.
-    pub keeper: Option<Keeper>,
+    pub state_file: Option<StateFile>,
     /// An earlier run of the server had begun it.
     pub resume: Option<Resume>,
 }

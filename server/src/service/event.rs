@@ -1,7 +1,7 @@
 //! What the service tells its front end.
 
 use super::command::Command;
-use super::state::Keeper;
+use super::state::StateFile;
 use crate::approve::UnapprovedView;
 use crate::feed::FeedContext;
 use crate::report::Report;
@@ -79,7 +79,7 @@ pub struct Finished {
     /// When it began.
     pub began: Time,
     pub(super) context: Arc<FeedContext>,
-    pub(super) _keeper: Option<Keeper>,
+    pub(super) _state_file: Option<StateFile>,
 }
 
 impl Finished {

@@ -28,7 +28,7 @@ use std::time::Duration;
 /// How long the end waits for agents to take their last orders.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long the loop waits at most.
-const AT_MOST: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// What a service is given.
 #[derive(Debug)]
@@ -186,7 +186,7 @@ impl Service {
         let ports = [self.port.deadline(), self.fleet.deadline(), waiting];
         let end = self.closing.map(|closing| closing.after(LAST_WORDS));
         let deadlines = ports.into_iter().flatten().chain(end).chain(self.running.values().map(Running::deadline));
-        self.clock.until(deadlines.fold(now.after(AT_MOST), Time::min))
+        self.clock.until(deadlines.fold(now.after(MAX_WAIT), Time::min))
     }
 
     fn serve(&mut self, token: Token, now: Time) {

@@ -27,4 +27,4 @@ pub use command::{Command, Handle, Resume, Start};
 pub use event::{Closed, Event, Finished, Front, MachineView};
 pub use event_loop::{Service, ServiceConfig};
 pub use sockets::{ServiceError, Sockets};
-pub use state::{Asked, Found, Keeper, Keys, StateError, Unfinished};
+pub use state::{Found, Keys, RequestFingerprint, StateError, StateFile, Unfinished};

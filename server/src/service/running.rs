@@ -5,7 +5,7 @@ use super::command::{News, Resume, Start, Teller};
 use super::event::Finished;
 use super::holding::{Holding, Wait};
 use super::log_limit::{LogLimit, Said};
-use super::state::Keeper;
+use super::state::StateFile;
 use crate::clock::Clock;
 use crate::feed::{Feed, FeedContext};
 use crate::shown::shown;
@@ -25,9 +25,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How often a change may be shown.
-const SHOW_EVERY: Duration = Duration::from_millis(200);
+const SHOW_INTERVAL: Duration = Duration::from_millis(200);
 /// How often it is shown that nothing changed.
-const SHOW_AT_LEAST: Duration = Duration::from_secs(1);
+const MAX_SHOW_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the state of a running deployment is kept although nothing happened: it tells when the server was alive.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -89,7 +89,7 @@ pub(super) struct Running {
     context: Arc<FeedContext>,
     checker: Checker,
     /// Keeps what another run of the server needs to go on; nothing if there is no place for it.
-    keeper: Option<Keeper>,
+    state_file: Option<StateFile>,
     /// When the state was kept last.
     kept: Time,
     /// What waits until a state is kept.
@@ -113,7 +113,7 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn start(start: Start, clock: Clock, teller: &Teller) -> io::Result<Self> {
-        let Start { image, facts, config, mut keeper, resume, .. } = start;
+        let Start { image, facts, config, mut state_file, resume, .. } = start;
         let id = config.prepare.deployment;
         let tell = teller.clone();
         let context = Arc::new(FeedContext {
@@ -125,9 +125,9 @@ impl Running {
         });
         let tell = teller.clone();
         let checker = Checker::start(image, move |block, fault| tell.tell(News::Checked(id, block, fault)))?;
-        keeper.iter_mut().for_each(|keeper| {
+        state_file.iter_mut().for_each(|state_file| {
             let tell = teller.clone();
-            keeper.start(move || tell.tell(News::Kept));
+            state_file.start(move || tell.tell(News::Kept));
         });
         let began = clock.now();
         let mut machine = Deployment::new(config, began);
@@ -142,7 +142,7 @@ impl Running {
             facts,
             context,
             checker,
-            keeper,
+            state_file,
             kept: began,
             holding: Holding::default(),
             acts: VecDeque::new(),
@@ -206,8 +206,8 @@ impl Running {
                 let number = self.keep(true, known, now);
                 self.holding.on_keep(number, now);
             }
-            let keeper = self.keeper.as_ref();
-            let is_kept = |number| keeper.is_none_or(|keeper| keeper.is_kept(number));
+            let state_file = self.state_file.as_ref();
+            let is_kept = |number| state_file.is_none_or(|state_file| state_file.is_kept(number));
             let due = match self.holding.poll(is_kept, now) {
                 Some(deed) => Some(deed),
                 None => {
@@ -230,9 +230,9 @@ impl Running {
         if self.over {
             return None;
         }
-        let (keeper, saved) = (self.keeper.as_mut()?, self.machine.saved(now)?);
+        let (state_file, saved) = (self.state_file.as_mut()?, self.machine.saved(now)?);
         let egress = self.context.egress.load(Ordering::Relaxed);
-        keeper.keep(&saved, |boot| known.key(boot), |boot| known.was_typed(boot), egress, sync)
+        state_file.keep(&saved, |boot| known.key(boot), |boot| known.was_typed(boot), egress, sync)
     }
 
     fn on_event(&mut self, event: DeploymentEvent, now: Time) {
@@ -278,7 +278,7 @@ impl Running {
         for (node, lines) in self.log_limit.untold() {
             self.acts.push_back(Act::Line(format!("node {node}: {lines} lines were left out")));
         }
-        self.keeper.iter_mut().for_each(Keeper::remove);
+        self.state_file.iter_mut().for_each(StateFile::remove);
         // Orders that are still waiting go out first; parting comes last.
         let waiting = self.holding.drain().filter_map(|deed| match deed {
             Deed::Send(node, order) => Some((node, order)),
@@ -327,7 +327,7 @@ impl Running {
     }
 
     fn show_at(&self) -> Time {
-        self.shown.after(if self.changed { SHOW_EVERY } else { SHOW_AT_LEAST })
+        self.shown.after(if self.changed { SHOW_INTERVAL } else { MAX_SHOW_INTERVAL })
     }
 
     /// The deployment as it is now, if it is time to show it.
@@ -341,7 +341,7 @@ impl Running {
     }
 
     pub(super) fn finish(self) -> Finished {
-        let Self { id, machine, plan, facts, began, context, keeper, .. } = self;
-        Finished { id, machine, plan, facts, began, context, _keeper: keeper }
+        let Self { id, machine, plan, facts, began, context, state_file, .. } = self;
+        Finished { id, machine, plan, facts, began, context, _state_file: state_file }
     }
 }

@@ -29,7 +29,7 @@ const UNFINISHED: &str = ".deploy";
 /// A file without a name may be in use by an older version until it is this old: each is there for less than a second.
 const DEAD_AFTER: Duration = Duration::from_secs(3600);
 /// The longest state file that is read, in bytes.
-const LONGEST: u64 = 256 << 20;
+const MAX_FILE: u64 = 256 << 20;
 
 /// The keys that the agents of each run have proven to have.
 pub type Keys = HashMap<[u8; 16], Option<PublicKey>>;
@@ -112,7 +112,7 @@ impl std::error::Error for StateError {
 
 /// What the operator asked for: a command that asks for the same goes on with the deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
+pub struct RequestFingerprint {
     root: String,
     target: String,
     verify: String,
@@ -122,7 +122,7 @@ pub struct Asked {
     insecure: bool,
 }
 
-impl Asked {
+impl RequestFingerprint {
     /// What these orders for agents ask for.
     #[must_use]
     pub fn of(prepare: &Prepare, insecure: bool) -> Self {
@@ -180,23 +180,23 @@ pub enum Found {
 
 /// Keeps the state of one deployment.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct StateFile {
     path: PathBuf,
     name: String,
     image: String,
-    asked: Asked,
+    fingerprint: RequestFingerprint,
     deployment: DeploymentId,
     writer: Option<Writer<Contents>>,
     /// Let go of last, when the writer has ended.
     _lock: Flock<File>,
 }
 
-impl Keeper {
+impl StateFile {
     /// Takes the place for the deployment with this name in `folder`.
     ///
     /// # Errors
     /// [`StateError`]: it is taken, or the system refuses.
-    pub fn open(folder: &Path, name: &str, image: String, asked: Asked) -> Result<Self, StateError> {
+    pub fn open(folder: &Path, name: &str, image: String, fingerprint: RequestFingerprint) -> Result<Self, StateError> {
         let io = |operation, path: &Path| {
             let path = path.to_owned();
             move |source| StateError::Io { operation, path, source }
@@ -212,7 +212,7 @@ impl Keeper {
         })?;
         collect(folder, name, SystemTime::now());
         let deployment = DeploymentId([0; 16]);
-        Ok(Self { path, name: name.to_owned(), _lock: lock, image, asked, deployment, writer: None })
+        Ok(Self { path, name: name.to_owned(), _lock: lock, image, fingerprint, deployment, writer: None })
     }
 
     /// Looks for a deployment to go on with. Only with `resume` it is an error that there is none.
@@ -241,14 +241,14 @@ impl Keeper {
                 return Err(StateError::Nothing { path: self.path.clone() });
             }
             Err(error) => return Err(failed(error)),
-            Ok(meta) if meta.len() > LONGEST => return Err(malformed("it is too long".to_owned())),
+            Ok(meta) if meta.len() > MAX_FILE => return Err(malformed("it is too long".to_owned())),
             Ok(_) => fs::read(&self.path).map_err(failed)?,
         };
         let contents: Contents = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
         if contents.version != VERSION {
             return Err(malformed(format!("it has form {}, not {VERSION}", contents.version)));
         }
-        if let Some(what) = contents.asked.difference(&self.asked) {
+        if let Some(what) = contents.fingerprint.difference(&self.fingerprint) {
             return Err(StateError::Other { image: contents.image, what });
         }
         let seconds = unix(now).saturating_sub(contents.alive);
@@ -260,7 +260,7 @@ impl Keeper {
 
     /// Starts the thread that writes. `tell` is called whenever a state was kept.
     pub(super) fn start(&mut self, tell: impl Fn() + Send + 'static) {
-        match Writer::start(StateFile { path: self.path.clone(), name: self.name.clone(), wrote: false }, tell) {
+        match Writer::start(OnDisk { path: self.path.clone(), name: self.name.clone(), wrote: false }, tell) {
             Ok(writer) => self.writer = Some(writer),
             Err(error) => log::warn!("this deployment can't be resumed: starting a thread: {error}"),
         }
@@ -278,7 +278,7 @@ impl Keeper {
         let contents = Contents {
             version: VERSION,
             image: self.image.clone(),
-            asked: self.asked.clone(),
+            fingerprint: self.fingerprint.clone(),
             deployment: self.deployment.to_string(),
             alive: unix(SystemTime::now()),
             egress_bytes: egress,
@@ -305,15 +305,15 @@ impl Keeper {
     }
 }
 
-/// The file.
-struct StateFile {
+/// The file itself, for the thread that writes it.
+struct OnDisk {
     path: PathBuf,
     name: String,
     /// Something was written: it is ours to remove.
     wrote: bool,
 }
 
-impl Store<Contents> for StateFile {
+impl Store<Contents> for OnDisk {
     fn replace(&mut self, contents: &Contents, sync: bool) -> io::Result<()> {
         self.wrote = true;
         let folder = self.path.parent().unwrap_or(Path::new("."));

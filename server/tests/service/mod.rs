@@ -134,7 +134,7 @@ impl Running {
             timeout: None,
         };
         let wanted = Wanted::Machines([Identity::Mac(mac(machine))].into());
-        let start = Start { image, facts: Arc::new(facts), config, wanted, keeper: None, resume: None };
+        let start = Start { image, facts: Arc::new(facts), config, wanted, state_file: None, resume: None };
         self.handle.tell(Command::Start(Box::new(start)));
     }
 

@@ -29,7 +29,6 @@ enum Meaning {
     Again,
     /// The log in full, or all again.
     Log,
-    /// A shell.
     Shell,
     Nothing,
 }

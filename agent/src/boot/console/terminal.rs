@@ -20,7 +20,6 @@ const PREPARE: &str = "\x1b[?25l\x1b[9;0]\x1b[14;0]\x1b[2J";
 /// Shows the cursor below all that stands there.
 const RESTORE: &str = "\x1b[?25h\x1b[999;1H\r\n";
 
-/// A console.
 #[derive(Debug)]
 pub(in crate::boot) struct Console {
     name: String,
@@ -52,7 +51,6 @@ impl Console {
         Some(Self { name: name.to_owned(), file, screen, lent: AtomicBool::new(false), plain })
     }
 
-    /// The kernel's name.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -62,7 +60,6 @@ impl Console {
         self.screen
     }
 
-    /// Columns and rows.
     pub(super) fn size(&self) -> (u16, u16) {
         tty::size(&self.file).unwrap_or(SIZE)
     }

@@ -8,16 +8,16 @@ use slidecast_proto::units::Time;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// The pause after the first question; it doubles up to [`PAUSE_MOST`].
-const PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// The pause after the first question; it doubles up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two questions, while there is no address.
-const PAUSE_MOST: Duration = Duration::from_secs(16);
+const MAX_PAUSE: Duration = Duration::from_secs(16);
 /// How often an offer is asked for before others are heard again.
 const SELECTS: u32 = 4;
 /// The pause after a refusal.
 const REFUSED: Duration = Duration::from_secs(1);
 /// The shortest pause between two tries to keep an address.
-const KEEP_LEAST: Duration = Duration::from_secs(10);
+const MIN_RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 
 /// Where a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,10 +202,10 @@ impl Dhcp {
             State::Keeping { lease, since, anybody, .. } => {
                 // Half of what is left until the next thing happens (RFC 2131, section 4.4.5).
                 let next = if *anybody { lease.time } else { Some(lease.renew.1) };
-                let left = next.map_or(PAUSE_MOST, |next| since.after(next).since(now));
-                return (left / 2).max(KEEP_LEAST);
+                let left = next.map_or(MAX_PAUSE, |next| since.after(next).since(now));
+                return (left / 2).max(MIN_RENEWAL_PAUSE);
             }
-            _ => PAUSE_FIRST.saturating_mul(1 << self.tries.saturating_sub(1).min(8)).min(PAUSE_MOST),
+            _ => FIRST_PAUSE.saturating_mul(1 << self.tries.saturating_sub(1).min(8)).min(MAX_PAUSE),
         };
         // Machines that were switched on together must not ask together for ever: up to a fifth more or less.
         let spread = plain / 5;

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
 /// The least a request has: older relays drop what is shorter.
-const LEAST: usize = 300;
+const MIN_REQUEST: usize = 300;
 /// The shortest lease that is believed.
-const LEASE_LEAST: Duration = Duration::from_secs(30);
+const MIN_LEASE: Duration = Duration::from_secs(30);
 /// The smallest packets that every network carries (RFC 791): a smaller MTU is not believed.
-const MTU_LEAST: u16 = 576;
+const MIN_MTU: u16 = 576;
 /// How many servers of names, or of gateways, are kept.
 const SERVERS: usize = 3;
 
@@ -54,7 +54,6 @@ pub(super) enum Ask {
     Keep { address: Ipv4Addr },
 }
 
-/// A request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) ask: Ask,
@@ -97,7 +96,7 @@ impl Request {
         let wanted = [MASK, ROUTES, MS_ROUTES, ROUTER, DNS, HOST_NAME, DOMAIN, SEARCH, MTU, LEASE, T1, T2];
         put(&mut out, option::PARAMETERS, &wanted);
         out.push(255);
-        out.resize(out.len().max(LEAST), 0);
+        out.resize(out.len().max(MIN_REQUEST), 0);
         out
     }
 }
@@ -119,13 +118,11 @@ pub(super) enum Kind {
 /// What a server gives: an address, how long it may be used, and what goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lease {
-    /// The address.
     pub(crate) address: Ipv4Addr,
     /// How many bits of it are the network.
     pub(crate) prefix: u8,
     /// Routes to other networks.
     pub(crate) routes: Vec<Route>,
-    /// Servers of names.
     pub(crate) dns: Vec<Ipv4Addr>,
     /// The domains in which short names are looked up.
     pub(crate) search: Vec<String>,
@@ -141,7 +138,6 @@ pub(crate) struct Lease {
     pub(crate) renew: (Duration, Duration),
 }
 
-/// A server's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) kind: Kind,
@@ -226,7 +222,7 @@ fn lease(address: Ipv4Addr, server: Ipv4Addr, options: &Options) -> Option<Lease
         _ => default_prefix(address).into(),
     };
     let seconds = word(options, option::LEASE).unwrap_or(u32::MAX);
-    let time = (seconds != u32::MAX).then(|| Duration::from_secs(seconds.into()).max(LEASE_LEAST));
+    let time = (seconds != u32::MAX).then(|| Duration::from_secs(seconds.into()).max(MIN_LEASE));
     let whole = time.unwrap_or(Duration::from_secs(u32::MAX.into()));
     let said = |code| word(options, code).map(|seconds| Duration::from_secs(seconds.into()));
     let renew = match (said(option::T1), said(option::T2)) {
@@ -269,7 +265,7 @@ fn search(options: &Options) -> Vec<String> {
 
 fn mtu(options: &Options) -> Option<u16> {
     let value = options.get(&option::MTU)?.as_slice().try_into().ok()?;
-    Some(u16::from_be_bytes(value)).filter(|mtu| *mtu >= MTU_LEAST)
+    Some(u16::from_be_bytes(value)).filter(|mtu| *mtu >= MIN_MTU)
 }
 
 /// An address that a machine can have.
@@ -375,7 +371,7 @@ pub(super) mod tests {
         };
         assert_eq!(lease(&[(1, &[255, 0, 255, 0])]).prefix, 8, "no mask has holes");
         assert_eq!(lease(&[(1, &[0; 4])]).prefix, 8);
-        assert_eq!(lease(&[(51, &[0; 4])]).time, Some(LEASE_LEAST));
+        assert_eq!(lease(&[(51, &[0; 4])]).time, Some(MIN_LEASE));
         assert_eq!(lease(&[(51, &[255; 4])]).time, None);
         assert_eq!(lease(&[(12, b"bad name")]).host_name, None);
         assert_eq!(lease(&[(12, b"a\x1b[2J")]).host_name, None);
@@ -431,7 +427,7 @@ pub(super) mod tests {
         let ask = Ask::Select { address: Ipv4Addr::new(10, 0, 0, 9), server: Ipv4Addr::new(10, 0, 0, 1) };
         for ask in [Ask::Discover, ask, Ask::Keep { address: Ipv4Addr::new(10, 0, 0, 9) }] {
             let bytes = Request { ask, xid: 0x0102_0304, mac: MAC, seconds: 5 }.encode();
-            assert!(bytes.len() >= LEAST);
+            assert!(bytes.len() >= MIN_REQUEST);
             assert_eq!(bytes[4..8], [1, 2, 3, 4]);
             assert_eq!(bytes[28..34], MAC);
             assert_eq!(bytes[236..240], COOKIE);

@@ -17,7 +17,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// To everywhere else.
+    /// The route to everywhere else.
     pub(crate) fn default_via(router: Ipv4Addr) -> Self {
         Self { to: Ipv4Addr::UNSPECIFIED, prefix: 0, via: Some(router) }
     }

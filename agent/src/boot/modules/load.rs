@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// MODULE_INIT_COMPRESSED_FILE (linux/module.h): the kernel unpacks it, with the one codec it was built for.
 const COMPRESSED: u32 = 4;
 /// The largest module that is unpacked.
-const UNPACKED_MOST: u64 = 64 << 20;
+const MAX_UNPACKED: u64 = 64 << 20;
 
 /// The modules of the boot image.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ fn insert(path: &Path) -> io::Result<()> {
 
 fn unpack(file: &File) -> io::Result<Vec<u8>> {
     let mut module = Vec::new();
-    zstd::Decoder::new(file)?.take(UNPACKED_MOST).read_to_end(&mut module)?;
+    zstd::Decoder::new(file)?.take(MAX_UNPACKED).read_to_end(&mut module)?;
     Ok(module)
 }
 

@@ -22,7 +22,6 @@ struct Module {
     after: Vec<String>,
 }
 
-/// All tables.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
     modules: BTreeMap<String, Module>,

@@ -7,7 +7,7 @@ use super::linklocal::{self, LinkLocal};
 use super::{Ip, Shared};
 use crate::boot::dhcp::{Destination, Dhcp, Event, Lease, Route, frame, in_order};
 use crate::boot::options::Static;
-use crate::run::fresh;
+use crate::run::random_bytes;
 use crate::sys::packet::Frames;
 use crate::sys::rtnetlink::{Address, RtNetlink};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -26,7 +26,6 @@ const LINK_LOCAL_AFTER: Duration = Duration::from_secs(12);
 const SERVER_PORT: u16 = 67;
 const OUR_PORT: u16 = 68;
 
-/// A card.
 #[derive(Debug)]
 pub(super) struct Card {
     pub(super) interface: NetworkInterface,
@@ -48,7 +47,7 @@ pub(super) fn run(card: &Card, shared: &Shared) {
         shared,
         netlink,
         began: Instant::now(),
-        seed: fresh::<8>().map_or(u64::from(card.interface.index), u64::from_le_bytes),
+        seed: random_bytes::<8>().map_or(u64::from(card.interface.index), u64::from_le_bytes),
         frames: None,
         complained: false,
         dhcp: None,

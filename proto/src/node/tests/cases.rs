@@ -9,7 +9,7 @@ fn every_node_of_a_chain_writes_every_block_once() {
         world.run(Duration::from_secs(3));
         for at in 0..nodes as usize {
             world.assert_complete(at);
-            assert_eq!(world.rigs[at].node.book.held(), 0, "nothing is left in the ring of node {at}");
+            assert_eq!(world.rigs[at].node.relay_log.held(), 0, "nothing is left in the ring of node {at}");
             assert!(world.rigs[at].most_held <= RING);
         }
     }
@@ -132,7 +132,7 @@ fn the_ring_is_kept_for_a_new_downstream_and_not_for_ever() {
     world.run(Duration::from_millis(5));
     world.cut.push(2);
     world.run(Duration::from_millis(1500));
-    let kept = |world: &World| (world.rigs[1].node.book.first_id(), world.rigs[1].node.book.held());
+    let kept = |world: &World| (world.rigs[1].node.relay_log.first_id(), world.rigs[1].node.relay_log.held());
     let (first, held) = kept(&world);
     assert!(held > RING * 3 / 4, "{held}");
     let lost = LinkFault::Broken("reset".to_owned());

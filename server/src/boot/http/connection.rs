@@ -1,7 +1,7 @@
 //! One connection: requests one after the other, each with a deadline.
 
 use super::callers::Place;
-use super::request::{Asked, LONGEST, Method, Parsed, Request, parse};
+use super::request::{Asked, MAX_HEAD, Method, Parsed, Request, parse};
 use super::{Content, Shared, mac_of};
 use crate::boot::event::{BootEvent, Protocol};
 use crate::boot::script::GO_ON;
@@ -51,13 +51,13 @@ pub(super) fn serve(place: &Place) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the caller is a machine that is through; if so, that is told.
+/// Whether the caller is a machine that is booted; if so, that is told.
 fn is_through(from: IpAddr, shared: &Shared) -> bool {
     let IpAddr::V4(address) = from.to_canonical() else { return false };
-    if shared.through.is_empty() {
+    if shared.booted.is_empty() {
         return false;
     }
-    let Some(mac) = mac_of(address).filter(|mac| shared.through.has(*mac)) else { return false };
+    let Some(mac) = mac_of(address).filter(|mac| shared.booted.has(*mac)) else { return false };
     (shared.tell)(BootEvent::SentOn { mac, address });
     true
 }
@@ -82,7 +82,7 @@ fn read_request(mut socket: &TcpStream, bytes: &mut Vec<u8>) -> io::Result<Optio
         }
         socket.set_read_timeout(Some(left))?;
         let mut more = [0; 2048];
-        let room = more.len().min(LONGEST - bytes.len());
+        let room = more.len().min(MAX_HEAD - bytes.len());
         match socket.read(&mut more[..room]) {
             Ok(0) => return Ok(None),
             Ok(len) => bytes.extend(&more[..len]),

@@ -8,11 +8,11 @@ mod callers;
 mod connection;
 mod request;
 
+use super::booted::BootedMachines;
 use super::error::BootError;
 use super::event::Mac;
 use super::files::Opened;
 use super::server::Tell;
-use super::through::Through;
 use callers::{Callers, Place};
 use nix::sys::socket::{Shutdown, shutdown};
 use std::collections::HashMap;
@@ -42,7 +42,7 @@ pub(super) type Contents = HashMap<&'static str, Content>;
 struct Shared {
     contents: Contents,
     /// Callers that are refused.
-    through: Arc<Through>,
+    booted: Arc<BootedMachines>,
     tell: Tell,
     callers: Callers,
     stop: AtomicBool,
@@ -71,11 +71,11 @@ impl HttpServer {
     pub(super) fn start(
         listener: TcpListener,
         contents: Contents,
-        through: Arc<Through>,
+        booted: Arc<BootedMachines>,
         tell: Tell,
     ) -> io::Result<Self> {
         let (callers, stop) = (Callers::default(), AtomicBool::new(false));
-        let shared = Arc::new(Shared { contents, through, tell, callers, stop });
+        let shared = Arc::new(Shared { contents, booted, tell, callers, stop });
         let (accepting, for_thread) = (listener.try_clone()?, shared.clone());
         let thread = std::thread::Builder::new().name("slidecast-http".to_owned());
         thread.spawn(move || accept(&accepting, &for_thread))?;

@@ -1,8 +1,8 @@
 //! What a machine asks for over HTTP: the bytes of a request's head, and which part of a file they mean.
 
 /// The longest head of a request.
-pub(super) const LONGEST: usize = 8 << 10;
-const MOST_FIELDS: usize = 48;
+pub(super) const MAX_HEAD: usize = 8 << 10;
+const MAX_FIELDS: usize = 48;
 
 /// A method that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +43,11 @@ pub(super) enum Parsed {
 
 /// Reads the head of a request.
 pub(super) fn parse(bytes: &[u8]) -> Parsed {
-    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut head = httparse::Request::new(&mut fields);
     let len = match head.parse(bytes) {
         Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) if bytes.len() < LONGEST => return Parsed::Partial,
+        Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Parsed::Partial,
         Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => return Parsed::Refused(431),
         Err(_) => return Parsed::Refused(400),
     };
@@ -166,11 +166,11 @@ mod tests {
     #[test]
     fn a_head_is_bounded_in_bytes_and_fields() {
         let mut long = b"GET / HTTP/1.1\r\nX: ".to_vec();
-        long.resize(LONGEST - 1, b'x');
+        long.resize(MAX_HEAD - 1, b'x');
         assert_eq!(parse(&long), Parsed::Partial);
         long.push(b'x');
         assert_eq!(parse(&long), Parsed::Refused(431));
-        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(MOST_FIELDS + 1));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(MAX_FIELDS + 1));
         assert_eq!(parse(many.as_bytes()), Parsed::Refused(431));
     }
 

@@ -1,6 +1,6 @@
 //! The form of a state file.
 
-use super::{Asked, Keys, Unfinished};
+use super::{Keys, RequestFingerprint, Unfinished};
 use serde::{Deserialize, Serialize};
 use slidecast_proto::control::Ready;
 use slidecast_proto::deployment::{Place, Saved, SavedEnd, SavedNode};
@@ -14,7 +14,8 @@ use std::time::Duration;
 pub(super) struct Contents {
     pub(super) version: u32,
     pub(super) image: String,
-    pub(super) asked: Asked,
+    #[serde(rename = "asked")]
+    pub(super) fingerprint: RequestFingerprint,
     pub(super) deployment: String,
     /// When the server was alive, in seconds since 1970.
     pub(super) alive: u64,

@@ -8,9 +8,9 @@ use slidecast_proto::units::NodeId;
 
 const PORT: &str = "7531";
 
-fn asked() -> Asked {
+fn fingerprint() -> RequestFingerprint {
     let word = |word: &str| word.to_owned();
-    Asked {
+    RequestFingerprint {
         root: word("ab"),
         target: word(""),
         verify: word("full"),
@@ -21,11 +21,11 @@ fn asked() -> Asked {
     }
 }
 
-fn open(folder: &Path, asked: Asked) -> Result<Keeper, StateError> {
-    let mut keeper = Keeper::open(folder, PORT, "base.slide".to_owned(), asked)?;
-    keeper.begin(DeploymentId([7; 16]));
-    keeper.start(|| {});
-    Ok(keeper)
+fn open(folder: &Path, fingerprint: RequestFingerprint) -> Result<StateFile, StateError> {
+    let mut state_file = StateFile::open(folder, PORT, "base.slide".to_owned(), fingerprint)?;
+    state_file.begin(DeploymentId([7; 16]));
+    state_file.start(|| {});
+    Ok(state_file)
 }
 
 fn saved() -> Saved {
@@ -65,9 +65,9 @@ fn saved() -> Saved {
     Saved { pass: 3, last_id: 4, elapsed: Duration::from_secs(9), nodes: vec![node, ended] }
 }
 
-fn wait_until_kept(keeper: &mut Keeper) {
-    let number = keeper.keep(&saved(), |_| None, |_| false, 78, false).unwrap();
-    while !keeper.is_kept(number) {
+fn wait_until_kept(state_file: &mut StateFile) {
+    let number = state_file.keep(&saved(), |_| None, |_| false, 78, false).unwrap();
+    while !state_file.is_kept(number) {
         std::thread::yield_now();
     }
 }
@@ -75,7 +75,7 @@ fn wait_until_kept(keeper: &mut Keeper) {
 /// Leaves a state as a killed server does.
 fn leave(folder: &Path) -> Keys {
     let keys = Keys::from([([3; 16], Some(PublicKey([5; 32]))), ([4; 16], None)]);
-    open(folder, asked()).unwrap().keep(
+    open(folder, fingerprint()).unwrap().keep(
         &saved(),
         |boot| keys.get(boot).copied().flatten(),
         |boot| *boot == [4; 16],
@@ -89,18 +89,18 @@ fn leave(folder: &Path) -> Keys {
 fn what_is_kept_comes_back_and_is_gone_at_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let keys = leave(dir.path());
-    let mut keeper = open(dir.path(), asked()).unwrap();
-    let Found::Unfinished(found) = keeper.find(false, SystemTime::now()).unwrap() else { panic!("it is there") };
+    let mut state_file = open(dir.path(), fingerprint()).unwrap();
+    let Found::Unfinished(found) = state_file.find(false, SystemTime::now()).unwrap() else { panic!("it is there") };
     assert_eq!((found.deployment, found.saved, found.egress), (DeploymentId([7; 16]), saved(), 77));
     assert_eq!((found.keys, found.approved), (keys.clone(), vec![[4; 16]]));
-    keeper.remove();
-    assert!(matches!(keeper.find(false, SystemTime::now()), Ok(Found::Unfinished(_))), "not before it is ours");
-    keeper.keep(&saved(), |boot| keys.get(boot).copied().flatten(), |_| false, 78, false);
-    wait_until_kept(&mut keeper);
-    keeper.remove();
-    drop(keeper);
-    let keeper = open(dir.path(), asked()).unwrap();
-    assert!(matches!(keeper.find(false, SystemTime::now()), Ok(Found::Nothing)));
+    state_file.remove();
+    assert!(matches!(state_file.find(false, SystemTime::now()), Ok(Found::Unfinished(_))), "not before it is ours");
+    state_file.keep(&saved(), |boot| keys.get(boot).copied().flatten(), |_| false, 78, false);
+    wait_until_kept(&mut state_file);
+    state_file.remove();
+    drop(state_file);
+    let state_file = open(dir.path(), fingerprint()).unwrap();
+    assert!(matches!(state_file.find(false, SystemTime::now()), Ok(Found::Nothing)));
 }
 
 #[test]
@@ -108,13 +108,13 @@ fn another_image_or_another_wish_is_another_deployment() {
     let dir = tempfile::tempdir().unwrap();
     leave(dir.path());
     for (other, what) in [
-        (Asked { root: "cd".to_owned(), ..asked() }, "used a different image"),
-        (Asked { fresh: true, ..asked() }, "used a different --fresh"),
+        (RequestFingerprint { root: "cd".to_owned(), ..fingerprint() }, "used a different image"),
+        (RequestFingerprint { fresh: true, ..fingerprint() }, "used a different --fresh"),
     ] {
-        let keeper = open(dir.path(), other).unwrap();
+        let state_file = open(dir.path(), other).unwrap();
         let now = SystemTime::now();
-        assert!(matches!(keeper.find(false, now), Ok(Found::Superseded(StateError::Other { .. }))));
-        let error = keeper.find(true, now).unwrap_err();
+        assert!(matches!(state_file.find(false, now), Ok(Found::Superseded(StateError::Other { .. }))));
+        let error = state_file.find(true, now).unwrap_err();
         assert!(one_line(&error).ends_with(what), "{error}");
     }
 }
@@ -123,10 +123,10 @@ fn another_image_or_another_wish_is_another_deployment() {
 fn after_two_minutes_there_is_nothing_to_go_on_with() {
     let dir = tempfile::tempdir().unwrap();
     leave(dir.path());
-    let keeper = open(dir.path(), asked()).unwrap();
+    let state_file = open(dir.path(), fingerprint()).unwrap();
     let later = SystemTime::now() + HOLD + Duration::from_secs(2);
-    assert!(matches!(keeper.find(false, later), Ok(Found::Superseded(StateError::Old { .. }))));
-    assert!(matches!(keeper.find(true, later), Err(StateError::Old { .. })));
+    assert!(matches!(state_file.find(false, later), Ok(Found::Superseded(StateError::Old { .. }))));
+    assert!(matches!(state_file.find(true, later), Err(StateError::Old { .. })));
 }
 
 #[test]
@@ -136,14 +136,14 @@ fn a_file_that_makes_no_sense_is_named_and_stops_nobody_but_resume() {
     let path = dir.path().join("deploy-7531.json");
     for text in [String::new(), "{}".to_owned(), fs::read_to_string(&path).unwrap().replace("full\",\"free", "x")] {
         fs::write(&path, text).unwrap();
-        let keeper = open(dir.path(), asked()).unwrap();
-        assert!(matches!(keeper.find(false, SystemTime::now()), Ok(Found::Superseded(_))));
-        let error = keeper.find(true, SystemTime::now()).unwrap_err();
+        let state_file = open(dir.path(), fingerprint()).unwrap();
+        assert!(matches!(state_file.find(false, SystemTime::now()), Ok(Found::Superseded(_))));
+        let error = state_file.find(true, SystemTime::now()).unwrap_err();
         assert!(one_line(&error).contains("deploy-7531.json is not a valid deployment state file"), "{error}");
     }
     fs::remove_file(&path).unwrap();
-    let keeper = open(dir.path(), asked()).unwrap();
-    assert!(matches!(keeper.find(true, SystemTime::now()), Err(StateError::Nothing { .. })));
+    let state_file = open(dir.path(), fingerprint()).unwrap();
+    assert!(matches!(state_file.find(true, SystemTime::now()), Err(StateError::Nothing { .. })));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn what_killed_servers_left_half_written_is_collected_and_nothing_else() {
     ];
     dead.iter().chain(&kept).for_each(|(name, hours)| make(name, *hours));
     fs::create_dir(path(".deploy-7531-folder")).unwrap();
-    let _keeper = open(dir.path(), asked()).unwrap();
+    let _state_file = open(dir.path(), fingerprint()).unwrap();
     assert!(dead.iter().all(|(name, _)| !path(name).exists()));
     assert!(kept.iter().all(|(name, _)| path(name).exists()));
     assert!(path(".deploy-7531-folder").exists());
@@ -174,8 +174,8 @@ fn what_killed_servers_left_half_written_is_collected_and_nothing_else() {
 #[test]
 fn two_deployments_that_run_are_kept_apart() {
     let dir = tempfile::tempdir().unwrap();
-    let first = open(dir.path(), asked()).unwrap();
-    assert!(matches!(open(dir.path(), asked()), Err(StateError::Busy { .. })));
+    let first = open(dir.path(), fingerprint()).unwrap();
+    assert!(matches!(open(dir.path(), fingerprint()), Err(StateError::Busy { .. })));
     drop(first);
-    assert!(open(dir.path(), asked()).is_ok());
+    assert!(open(dir.path(), fingerprint()).is_ok());
 }

@@ -30,8 +30,8 @@ pub(crate) struct Entry {
     pub(crate) header: Header,
     written: bool,
     passed: bool,
-    near: bool,
-    far: bool,
+    acked: bool,
+    acked_below: bool,
     sending: bool,
 }
 
@@ -43,18 +43,18 @@ impl Entry {
     }
 
     /// What it holds of the ring only because the next two nodes have not said that they have it.
-    fn lent(&self) -> u64 {
-        if self.passed && !self.far { self.header.charge() } else { 0 }
+    fn replay_bytes(&self) -> u64 {
+        if self.passed && !self.acked_below { self.header.charge() } else { 0 }
     }
 }
 
 /// The entries of the ring, oldest first.
 #[derive(Debug)]
-pub(crate) struct Book {
+pub(crate) struct RelayLog {
     capacity: u64,
     held: u64,
     /// The bytes of what was passed on and may be needed again.
-    lent: u64,
+    replay_bytes: u64,
     /// How many entries the disk still needs.
     unwritten: usize,
     first: EntryId,
@@ -62,11 +62,19 @@ pub(crate) struct Book {
     newest: HashMap<BlockNo, EntryId>,
 }
 
-impl Book {
-    /// The book of an empty ring of `capacity` bytes.
+impl RelayLog {
+    /// The log of an empty ring of `capacity` bytes.
     #[must_use]
     pub(crate) fn new(capacity: u64) -> Self {
-        Self { capacity, held: 0, lent: 0, unwritten: 0, first: 0, entries: VecDeque::new(), newest: HashMap::new() }
+        Self {
+            capacity,
+            held: 0,
+            replay_bytes: 0,
+            unwritten: 0,
+            first: 0,
+            entries: VecDeque::new(),
+            newest: HashMap::new(),
+        }
     }
 
     /// The size of the ring in bytes.
@@ -103,8 +111,8 @@ impl Book {
             header,
             written: !to_write,
             passed: false,
-            near: false,
-            far: false,
+            acked: false,
+            acked_below: false,
             sending: false,
         });
         id
@@ -113,7 +121,14 @@ impl Book {
     /// Takes in a frame that was of no use, so that the numbering stays that of the link. It holds nothing.
     pub(crate) fn push_spoilt(&mut self, header: Header) {
         let header = Header { payload_len: 0, ..header };
-        self.entries.push_back(Entry { header, written: true, passed: true, near: true, far: true, sending: false });
+        self.entries.push_back(Entry {
+            header,
+            written: true,
+            passed: true,
+            acked: true,
+            acked_below: true,
+            sending: false,
+        });
     }
 
     /// The entry with this number, if it is still there.
@@ -129,10 +144,10 @@ impl Book {
     /// Changes what is known of the downstream and an entry.
     fn change(&mut self, id: EntryId, change: impl FnOnce(&mut Entry)) {
         if let Some(entry) = self.entry(id) {
-            let before = entry.lent();
+            let before = entry.replay_bytes();
             change(entry);
-            let after = entry.lent();
-            self.lent = self.lent - before + after;
+            let after = entry.replay_bytes();
+            self.replay_bytes = self.replay_bytes - before + after;
         }
     }
 
@@ -182,30 +197,30 @@ impl Book {
 
     /// The downstream does not need the entry.
     pub(crate) fn on_not_needed(&mut self, id: EntryId) {
-        self.change(id, |entry| (entry.passed, entry.near, entry.far) = (true, true, true));
+        self.change(id, |entry| (entry.passed, entry.acked, entry.acked_below) = (true, true, true));
     }
 
-    /// The next node has it; with `far`, the one after it too.
-    pub(crate) fn on_received(&mut self, id: EntryId, far: bool) {
+    /// The next node has it; with `acked_below`, the one after it too.
+    pub(crate) fn on_received(&mut self, id: EntryId, acked_below: bool) {
         self.change(id, |entry| {
-            entry.near = true;
-            entry.far |= far;
+            entry.acked = true;
+            entry.acked_below |= acked_below;
         });
     }
 
     /// Whether the next node has the entry. One that is gone counts as had.
     #[must_use]
-    pub(crate) fn is_near(&self, id: EntryId) -> bool {
-        self.get(id).is_none_or(|entry| entry.near)
+    pub(crate) fn is_acked(&self, id: EntryId) -> bool {
+        self.get(id).is_none_or(|entry| entry.acked)
     }
 
     /// A new link down the chain: what the last one took says nothing of it.
     pub(crate) fn forget_downstream(&mut self) {
         for entry in &mut self.entries {
             let spoilt = entry.header.payload_len == 0;
-            (entry.passed, entry.near, entry.far, entry.sending) = (spoilt, spoilt, spoilt, false);
+            (entry.passed, entry.acked, entry.acked_below, entry.sending) = (spoilt, spoilt, spoilt, false);
         }
-        self.lent = 0;
+        self.replay_bytes = 0;
     }
 
     /// Whether the newest entry was not passed on.
@@ -233,9 +248,9 @@ impl Book {
         let free = match need {
             Need::Nobody => true,
             Need::Paced if !bug::is(Bug::ReleaseUnsent) => {
-                entry.passed && (entry.far || (above_half && self.lent > self.capacity / 4))
+                entry.passed && (entry.acked_below || (above_half && self.replay_bytes > self.capacity / 4))
             }
-            Need::Paced | Need::Loose => entry.far || above_half,
+            Need::Paced | Need::Loose => entry.acked_below || above_half,
         };
         if (!entry.written && !bug::is(Bug::ReleaseUnwritten)) || entry.sending || !free {
             return None;
@@ -244,7 +259,7 @@ impl Book {
         let id = self.first;
         self.first += 1;
         self.held -= entry.header.charge();
-        self.lent -= entry.lent();
+        self.replay_bytes -= entry.replay_bytes();
         if self.newest.get(&entry.block()) == Some(&id) {
             self.newest.remove(&entry.block());
         }
@@ -262,95 +277,95 @@ mod tests {
         Header { payload_len: 4096, raw_len: 4096, ..Header::bare(Kind::Block, DeploymentId([0; 16]), number) }
     }
 
-    fn book_of(blocks: u32) -> Book {
-        let mut book = Book::new(8 * 4096);
+    fn log_of(blocks: u32) -> RelayLog {
+        let mut log = RelayLog::new(8 * 4096);
         for block in 0..blocks {
-            book.push(header(block), true);
+            log.push(header(block), true);
         }
-        book
+        log
     }
 
     #[test]
     fn a_tail_lets_go_what_is_written_in_order() {
-        let mut book = book_of(3);
-        book.on_written(BlockNo(1));
-        assert!(book.release(Need::Nobody).is_none());
-        book.on_written(BlockNo(0));
-        assert_eq!(book.release(Need::Nobody).map(|(id, _)| id), Some(0));
-        assert_eq!(book.release(Need::Nobody).map(|(id, _)| id), Some(1));
-        assert!(book.release(Need::Nobody).is_none());
-        assert_eq!(book.held(), 4096);
+        let mut log = log_of(3);
+        log.on_written(BlockNo(1));
+        assert!(log.release(Need::Nobody).is_none());
+        log.on_written(BlockNo(0));
+        assert_eq!(log.release(Need::Nobody).map(|(id, _)| id), Some(0));
+        assert_eq!(log.release(Need::Nobody).map(|(id, _)| id), Some(1));
+        assert!(log.release(Need::Nobody).is_none());
+        assert_eq!(log.held(), 4096);
     }
 
     #[test]
     fn a_paced_link_holds_what_was_not_passed_on() {
-        let mut book = book_of(8);
-        (0..8).for_each(|block| book.on_written(BlockNo(block)));
-        assert!(book.release(Need::Paced).is_none());
-        assert!(book.release(Need::Loose).is_some());
+        let mut log = log_of(8);
+        (0..8).for_each(|block| log.on_written(BlockNo(block)));
+        assert!(log.release(Need::Paced).is_none());
+        assert!(log.release(Need::Loose).is_some());
     }
 
     #[test]
     fn at_most_half_the_ring_is_held_for_the_next_two_nodes() {
-        let mut book = book_of(8);
+        let mut log = log_of(8);
         for id in 0..8 {
-            book.on_written(BlockNo(u32::try_from(id).unwrap()));
-            book.on_sending(id);
-            book.on_sent(id, true);
+            log.on_written(BlockNo(u32::try_from(id).unwrap()));
+            log.on_sending(id);
+            log.on_sent(id, true);
         }
-        let released = std::iter::from_fn(|| book.release(Need::Paced)).count();
-        assert_eq!((released, book.held()), (4, 4 * 4096));
-        book.on_received(4, false);
-        assert!(book.release(Need::Paced).is_none());
-        book.on_received(4, true);
-        assert!(book.release(Need::Paced).is_some());
+        let released = std::iter::from_fn(|| log.release(Need::Paced)).count();
+        assert_eq!((released, log.held()), (4, 4 * 4096));
+        log.on_received(4, false);
+        assert!(log.release(Need::Paced).is_none());
+        log.on_received(4, true);
+        assert!(log.release(Need::Paced).is_some());
     }
 
     #[test]
     fn what_the_downstream_may_not_have_passed_on_stays_while_the_ring_fills_behind_it() {
-        let mut book = book_of(8);
+        let mut log = log_of(8);
         for id in 0..8 {
-            book.on_written(BlockNo(u32::try_from(id).unwrap()));
+            log.on_written(BlockNo(u32::try_from(id).unwrap()));
         }
-        let send = |book: &mut Book, id| {
-            book.on_sending(id);
-            book.on_sent(id, true);
+        let send = |log: &mut RelayLog, id| {
+            log.on_sending(id);
+            log.on_sent(id, true);
         };
-        (0..2).for_each(|id| send(&mut book, id));
-        assert!(book.release(Need::Paced).is_none(), "all that was sent is a quarter of the ring");
-        send(&mut book, 2);
-        assert_eq!(book.release(Need::Paced).map(|(id, _)| id), Some(0));
-        assert!(book.release(Need::Paced).is_none());
-        book.forget_downstream();
-        (1..8).for_each(|id| book.on_received(id, true));
-        assert!(book.release(Need::Paced).is_none(), "nothing was passed on to the next one");
+        (0..2).for_each(|id| send(&mut log, id));
+        assert!(log.release(Need::Paced).is_none(), "all that was sent is a quarter of the ring");
+        send(&mut log, 2);
+        assert_eq!(log.release(Need::Paced).map(|(id, _)| id), Some(0));
+        assert!(log.release(Need::Paced).is_none());
+        log.forget_downstream();
+        (1..8).for_each(|id| log.on_received(id, true));
+        assert!(log.release(Need::Paced).is_none(), "nothing was passed on to the next one");
     }
 
     #[test]
     fn a_frame_that_is_being_sent_stays() {
-        let mut book = book_of(1);
-        book.on_written(BlockNo(0));
-        book.on_sending(0);
-        assert!(book.release(Need::Nobody).is_none());
-        book.on_sent(0, false);
-        assert!(book.release(Need::Nobody).is_some());
+        let mut log = log_of(1);
+        log.on_written(BlockNo(0));
+        log.on_sending(0);
+        assert!(log.release(Need::Nobody).is_none());
+        log.on_sent(0, false);
+        assert!(log.release(Need::Nobody).is_some());
     }
 
     #[test]
     fn a_block_that_came_again_before_it_was_written_does_not_hold_the_ring() {
-        let mut book = book_of(1);
-        book.push(header(0), false);
-        book.on_written(BlockNo(0));
-        assert_eq!(std::iter::from_fn(|| book.release(Need::Nobody)).count(), 2);
+        let mut log = log_of(1);
+        log.push(header(0), false);
+        log.on_written(BlockNo(0));
+        assert_eq!(std::iter::from_fn(|| log.release(Need::Nobody)).count(), 2);
     }
 
     #[test]
     fn a_block_that_came_twice_is_found_at_its_newest_entry() {
-        let mut book = book_of(2);
-        let again = book.push(header(0), false);
-        assert_eq!(book.find(BlockNo(0)), Some(again));
-        book.on_disk_gone();
-        assert!(book.release(Need::Nobody).is_some());
-        assert_eq!(book.find(BlockNo(0)), Some(again));
+        let mut log = log_of(2);
+        let again = log.push(header(0), false);
+        assert_eq!(log.find(BlockNo(0)), Some(again));
+        log.on_disk_gone();
+        assert!(log.release(Need::Nobody).is_some());
+        assert_eq!(log.find(BlockNo(0)), Some(again));
     }
 }

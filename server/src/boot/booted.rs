@@ -8,21 +8,21 @@ use std::sync::{Mutex, PoisonError};
 /// The most machines that are remembered.
 const MOST: usize = 1 << 16;
 
-/// The cards of machines that are through.
+/// The cards of machines that have booted.
 #[derive(Debug, Default)]
-pub struct Through {
+pub struct BootedMachines {
     cards: Mutex<HashSet<Mac>>,
 }
 
-impl Through {
-    /// The machine with these cards is through.
+impl BootedMachines {
+    /// The machine with these cards has booted.
     pub fn add(&self, cards: impl IntoIterator<Item = [u8; 6]>) {
         let mut known = self.cards.lock().unwrap_or_else(PoisonError::into_inner);
         let room = MOST.saturating_sub(known.len());
         known.extend(cards.into_iter().filter(|mac| *mac != [0; 6]).map(Mac).take(room));
     }
 
-    /// Whether the machine with this card is through.
+    /// Whether the machine with this card has booted.
     pub(super) fn has(&self, card: Mac) -> bool {
         self.cards.lock().unwrap_or_else(PoisonError::into_inner).contains(&card)
     }
@@ -39,20 +39,20 @@ mod tests {
 
     #[test]
     fn a_machine_is_known_by_each_of_its_cards() {
-        let through = Through::default();
-        assert!(through.is_empty());
+        let booted = BootedMachines::default();
+        assert!(booted.is_empty());
         // Cards without an address of their own, such as tunnels, say nothing about a machine.
-        through.add([[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [0; 6]]);
-        assert!(through.has(Mac([2, 0, 0, 0, 0, 1])) && through.has(Mac([2, 0, 0, 0, 0, 2])));
-        assert!(!through.has(Mac([0; 6])) && !through.has(Mac([2, 0, 0, 0, 0, 3])));
+        booted.add([[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [0; 6]]);
+        assert!(booted.has(Mac([2, 0, 0, 0, 0, 1])) && booted.has(Mac([2, 0, 0, 0, 0, 2])));
+        assert!(!booted.has(Mac([0; 6])) && !booted.has(Mac([2, 0, 0, 0, 0, 3])));
     }
 
     #[test]
     fn memory_is_bounded() {
-        let through = Through::default();
+        let booted = BootedMachines::default();
         for high in 0..=255 {
-            through.add((0..=255).flat_map(|a| [[2, 0, 0, 0, high, a], [2, 0, 0, 1, high, a]]));
+            booted.add((0..=255).flat_map(|a| [[2, 0, 0, 0, high, a], [2, 0, 0, 1, high, a]]));
         }
-        assert_eq!(through.cards.lock().unwrap().len(), MOST);
+        assert_eq!(booted.cards.lock().unwrap().len(), MOST);
     }
 }
