@@ -132,6 +132,7 @@ fn a_backing_chain_becomes_a_chain_of_layers_and_none_is_left_where_one_fails() 
     let made = create_layers(&CreateOptions::new(&top, &image), |_| ()).unwrap();
     assert_eq!(made.len(), 3);
     assert!(made[1].1.new_bytes + made[1].1.fill_bytes <= 300 << 10 && made[2].1.new_bytes == 0, "{made:?}");
+    assert!(made[1].1.read_bytes <= 320 << 10 && made[2].1.read_bytes <= 128 << 10, "{made:?}");
     for (name, source) in [("week.layer0.slide", &base), ("week.layer1.slide", &middle), ("week.slide", &top)] {
         let raw = bench.path("raw");
         run("qemu-img", &["convert", "-O", "raw", shown(source), shown(&raw)]);
@@ -151,4 +152,39 @@ fn a_backing_chain_becomes_a_chain_of_layers_and_none_is_left_where_one_fails() 
     });
     assert!(matches!(error, Err(ImageError::Changed { .. })) && changed.get() > 1, "{error:?}");
     assert!(!bench.names().iter().any(|name| name.starts_with("other")), "{:?}", bench.names());
+}
+
+#[test]
+fn a_layer_has_what_it_uses_of_the_file_below_also_where_the_layer_below_left_it_out() {
+    let bench = Bench::new();
+    let bytes = 24 * MIB;
+    let with = bench.disk("with.raw", bytes, &[]);
+    let [without, top, files] = ["without.raw", "top.qcow2", "files"].map(|name| bench.path(name));
+    std::fs::create_dir(&files).unwrap();
+    let content = [noise(2, 3 << 20), noise(3, 2 << 20)];
+    std::fs::write(files.join("a"), &content[0]).unwrap();
+    std::fs::write(files.join("b"), &content[1]).unwrap();
+    if !run("mke2fs", &["-q", "-F", "-t", "ext4", "-d", shown(&files), shown(&with)]) {
+        return;
+    }
+    // A file that the lowest disk has deleted is there again in the one above, which has new metadata alone.
+    std::fs::copy(&with, &without).unwrap();
+    run("debugfs", &["-w", "-R", "rm /a", shown(&without)]);
+    run("e2fsck", &["-f", "-n", shown(&without)]);
+    if !run("qemu-img", &["create", "-q", "-f", "qcow2", "-b", "with.raw", "-F", "raw", shown(&top)]) {
+        return;
+    }
+    run("qemu-img", &["rebase", "-b", "without.raw", "-F", "raw", shown(&top)]);
+    let made = create_layers(&CreateOptions::new(&top, &bench.path("a.slide")), |_| ()).unwrap();
+    let (below, above) = (&made[0].1, &made[1].1);
+    assert!(below.new_bytes < (3 << 20) && above.new_bytes >= 3 << 20, "{made:?}");
+    // Of the file that both have, and of the metadata that are the same, nothing is read again.
+    assert!(above.read_bytes + (2 << 20) <= below.read_bytes + (3 << 20) + (128 << 10), "{made:?}");
+    let volume = bench.path("volume");
+    std::fs::write(&volume, bench.exported("a.slide")).unwrap();
+    run("e2fsck", &["-f", "-n", shown(&volume)]);
+    for (name, content) in ["a", "b"].iter().zip(&content) {
+        run("debugfs", &["-R", &format!("dump /{name} {}", bench.path("dumped").display()), shown(&volume)]);
+        assert!(std::fs::read(bench.path("dumped")).unwrap() == *content, "{name}");
+    }
 }

@@ -1,7 +1,8 @@
-//! A backing chain as a chain of layers: one for each file, the lowest first, each as an increment of the one below it.
+//! A backing chain as a chain of layers: one for each file, the lowest first, each as an increment of the one below it. Of a file above the
+//! lowest one only what it has itself is read, and what the layer below left out as unused.
 
 use super::prepare::check_output;
-use super::{CreateOptions, CreateProgress, CreateReport, create_from, opened};
+use super::{CreateOptions, CreateProgress, CreateReport, create_on, opened};
 use crate::error::ImageError;
 use crate::source::DiskSource;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ pub fn create_layers(
         if let Some((below, _)) = made.last() {
             options = CreateOptions { parent: Some(below.clone()), grain: None, block: None, ..options };
         }
-        match create_from(disk, &options, &progress) {
+        match create_on(disk, !made.is_empty(), &options, &progress) {
             Ok(report) => made.push((output, report)),
             Err(error) => {
                 made.iter().for_each(|(layer, _)| drop(std::fs::remove_file(layer)));

@@ -137,6 +137,11 @@ impl<'a> Mapper<'a> {
         Ok(())
     }
 
+    /// Grains `target..end` are what the parent has there.
+    pub(super) fn inherited(&mut self, target: u64, end: u64) {
+        self.totals.absent += end - target;
+    }
+
     /// Grains `target..end` repeat `pattern`.
     pub(super) fn fill(
         &mut self,

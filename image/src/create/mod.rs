@@ -92,6 +92,16 @@ pub fn create_from(
     options: &CreateOptions,
     progress: impl Fn(CreateProgress),
 ) -> Result<CreateReport, ImageError> {
+    create_on(source, false, options, progress)
+}
+
+/// As [`create_from`]; `is_below` where the parent is the image of the disk below `source`, of which nothing has to be read again then.
+fn create_on(
+    source: &dyn DiskSource,
+    is_below: bool,
+    options: &CreateOptions,
+    progress: impl Fn(CreateProgress),
+) -> Result<CreateReport, ImageError> {
     check_output(&options.output, &source.files())?;
     check_sizes(options)?;
     let parent = options.parent.as_deref().map(Image::open).transpose()?;
@@ -99,7 +109,7 @@ pub fn create_from(
     let mut notes = Vec::new();
     let sector = sector_of(&Padded::to(source, DEFAULT_SECTOR), options, parent.as_ref(), &mut notes)?;
     let source = &Padded::to(source, sector);
-    let job = prepare(source, sector, options, parent.as_ref(), notes)?;
+    let job = prepare(source, sector, options, (parent.as_ref(), is_below), notes)?;
     let layers = parent.as_ref().map_or(&[][..], Image::chain);
     if layers.iter().any(|layer| is_same_file(&layer.core.path, &options.output)) {
         return Err(ImageError::Output { path: options.output.clone(), what: "it is a layer that this one builds on" });

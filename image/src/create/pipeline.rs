@@ -25,6 +25,7 @@ pub(super) const CHUNKS: usize = 16;
 enum Read {
     Unused(Range<u64>),
     Hole(Range<u64>),
+    Inherited(Range<u64>),
     Chunk(u64, Receiver<Looked>),
     Failed(ImageError),
 }
@@ -117,6 +118,7 @@ fn read(job: &Job<'_>, pool: &Pool, reads: &SyncSender<Read>) -> u64 {
         let read = match segment {
             Segment::Unused(range) => Read::Unused(range),
             Segment::Hole(range) => Read::Hole(range),
+            Segment::Inherited(range) => Read::Inherited(range),
             Segment::Read(range) => {
                 let len = usize::try_from((range.end - range.start) * grain).unwrap_or(0);
                 let offset = range.start * grain;
@@ -158,6 +160,10 @@ fn decide(
             }
             Read::Hole(range) => {
                 mapper.fill(0, range.start, range.end, store)?;
+                end = range.end;
+            }
+            Read::Inherited(range) => {
+                mapper.inherited(range.start, range.end);
                 end = range.end;
             }
             Read::Chunk(first, looked) => {

@@ -75,12 +75,13 @@ pub(super) fn parent_name(path: &Path) -> Result<String, ImageError> {
     name.map(str::to_owned).ok_or_else(|| ImageError::Parent { path: path.to_owned(), what })
 }
 
-/// Finds out what of the source, which has sectors of `sector` bytes, is in use, and settles the sizes.
+/// Finds out what of the source, which has sectors of `sector` bytes, is in use, and settles the sizes. The parent may be the image of
+/// the disk below the source.
 pub(super) fn prepare<'a>(
     source: &'a dyn DiskSource,
     sector: u32,
     options: &CreateOptions,
-    parent: Option<&Image>,
+    (parent, is_below): (Option<&Image>, bool),
     mut notes: Vec<String>,
 ) -> Result<Job<'a>, ImageError> {
     let (path, bytes) = (source.path(), source.bytes());
@@ -101,7 +102,7 @@ pub(super) fn prepare<'a>(
         what,
     })?;
     let mut sizes = Sizes { grain, block, least_run: options.dedup_run };
-    let (free, most) = coarsened(source, &survey, &mut sizes, parent.is_some(), &mut notes)?;
+    let (free, most) = coarsened(source, &survey, &mut sizes, (parent, is_below), &mut notes)?;
     Ok(Job { source, sector, survey, free, sizes, most, notes })
 }
 
@@ -173,7 +174,7 @@ fn coarsened(
     source: &dyn DiskSource,
     survey: &DiskReport,
     sizes: &mut Sizes,
-    has_parent: bool,
+    (parent, is_below): (Option<&Image>, bool),
     notes: &mut Vec<String>,
 ) -> Result<(Free, u64), ImageError> {
     let (path, bytes) = (source.path(), source.bytes());
@@ -183,8 +184,12 @@ fn coarsened(
         scan::to_be_read(source, free, grain.into()).map_err(ImageError::io(Operation::Read, path, None))
     };
     let mut free = free_of(grain);
+    if let Some(parent) = parent.filter(|_| is_below) {
+        let inherited = free.inherit(source, parent.chain(), grain.into());
+        inherited.map_err(ImageError::io(Operation::Read, path, None))?;
+    }
     let mut most = count(&free, grain)?;
-    if has_parent {
+    if parent.is_some() {
         if most > INDEX_BYTES / GRAIN_BYTES {
             notes.push("the disk is too large for full deduplication with the grain of its parent".into());
         }

@@ -1,5 +1,8 @@
 //! Which grains of the source are read at all: not those in no use, not holes.
 
+use super::parent::Parent;
+use crate::extent::Kind;
+use crate::layer::Layer;
 use crate::signatures::intersection;
 use crate::source::DiskSource;
 use crate::used::DiskReport;
@@ -13,6 +16,8 @@ pub(super) enum Segment {
     Unused(Range<u64>),
     /// Zeros, without reading them.
     Hole(Range<u64>),
+    /// What the parent has there.
+    Inherited(Range<u64>),
     /// To be read.
     Read(Range<u64>),
 }
@@ -39,7 +44,12 @@ pub(super) struct Free {
     pub(super) unused: Vec<Range<u64>>,
     /// Those that are to be zeros, because old signatures could lie there.
     pub(super) zeros: Vec<Range<u64>>,
+    /// Those that the parent is known to have just so; none of them is among the unused.
+    pub(super) inherited: Vec<Range<u64>>,
 }
+
+/// The most inherited ranges that are remembered: 16 MiB of them. What lies behind them is read.
+const MAX_INHERITED: usize = 1 << 20;
 
 impl Free {
     /// What of the disk of a survey is free in grains of `grain` bytes.
@@ -54,7 +64,52 @@ impl Free {
                 _ => zeros.push(reached),
             }
         }
-        Self { zeros: intersection(&unused, &zeros), unused }
+        Self { zeros: intersection(&unused, &zeros), unused, inherited: Vec::new() }
+    }
+
+    /// Leaves out what the file of `source` does not have itself, and `parent`, an image of the disk below it, has, too. What that image
+    /// calls unused or zeros may be in use here: zeros are also what it made of old signatures in free space.
+    pub(super) fn inherit(&mut self, source: &dyn DiskSource, parent: &[Layer], grain: u64) -> io::Result<()> {
+        let mut walk = Parent::new(parent);
+        let whole = parent.last().map_or(0, |layer| layer.core.superblock.disk_bytes) / grain;
+        let mut unused = self.unused.iter().peekable();
+        let mut from = 0;
+        while let Some(shown) = source.next_of_below(from)? {
+            from = shown.end;
+            let end = (shown.end / grain).min(whole);
+            let mut at = shown.start.div_ceil(grain);
+            while at < end {
+                while unused.next_if(|range| range.end <= at).is_some() {}
+                let next_unused = unused.peek().map_or(end..end, |range| (*range).clone());
+                if next_unused.start <= at {
+                    at = next_unused.end.max(at + 1);
+                    continue;
+                }
+                let Some((kind, until)) = walk.at(at) else { return Ok(()) };
+                let until = until.min(end).min(next_unused.start);
+                let is_full = self.inherited.len() >= MAX_INHERITED;
+                match self.inherited.last_mut() {
+                    _ if matches!(kind, Kind::Unused | Kind::Fill(0)) => {}
+                    Some(last) if last.end == at => last.end = until,
+                    _ if is_full => return Ok(()),
+                    _ => self.inherited.push(at..until),
+                }
+                at = until;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is not read, in order, and whether it is inherited.
+    fn skipped(&self) -> impl Iterator<Item = (Range<u64>, bool)> {
+        let mut unused = self.unused.iter().peekable();
+        let mut inherited = self.inherited.iter().peekable();
+        core::iter::from_fn(move || {
+            let is_first =
+                inherited.peek().is_some_and(|range| unused.peek().is_none_or(|other| range.start < other.start));
+            let next = if is_first { inherited.next() } else { unused.next() };
+            next.map(|range| (range.clone(), is_first))
+        })
     }
 }
 
@@ -68,8 +123,8 @@ pub(super) fn scan<E: From<io::Error>>(
 ) -> Result<(), E> {
     let end = source.bytes().div_ceil(grain);
     let mut at = 0;
-    let edges = free.unused.iter().cloned().chain(core::iter::once(end..end));
-    for skip in edges {
+    let edges = free.skipped().chain(core::iter::once((end..end, false)));
+    for (skip, is_inherited) in edges {
         while at < skip.start {
             let data = source.next_data(at * grain)?.filter(|data| data.start < skip.start * grain);
             let Some(data) = data else {
@@ -88,6 +143,11 @@ pub(super) fn scan<E: From<io::Error>>(
                 take(Segment::Read(at..next))?;
                 at = next;
             }
+        }
+        if is_inherited {
+            at = skip.end;
+            take(Segment::Inherited(skip))?;
+            continue;
         }
         for zeros in intersection(core::slice::from_ref(&skip), &free.zeros) {
             if at < zeros.start {
@@ -151,7 +211,11 @@ mod tests {
         file.as_file().write_all_at(&[1; 1 << 20], 3 << 20).unwrap();
         let source = RawDisk::open(file.path()).unwrap();
         let mut segments = Vec::new();
-        let free = Free { unused: vec![0..10, 800..1000], zeros: vec![0..2, 900..1000] };
+        let free = Free {
+            unused: vec![0..10, 800..1000],
+            zeros: vec![0..2, 900..1000],
+            inherited: vec![1010..1020, 2000..2561],
+        };
         scan::<io::Error>(&source, &free, 4096, 200, |segment| {
             segments.push(segment);
             Ok(())
@@ -164,10 +228,13 @@ mod tests {
             Segment::Read(768..800),
             Segment::Unused(800..900),
             Segment::Hole(900..1000),
-            Segment::Read(1000..1024),
-            Segment::Hole(1024..2561),
+            Segment::Read(1000..1010),
+            Segment::Inherited(1010..1020),
+            Segment::Read(1020..1024),
+            Segment::Hole(1024..2000),
+            Segment::Inherited(2000..2561),
         ];
         assert_eq!(segments, expected);
-        assert_eq!(to_be_read(&source, &free, 4096).unwrap(), 56);
+        assert_eq!(to_be_read(&source, &free, 4096).unwrap(), 46);
     }
 }

@@ -207,6 +207,24 @@ impl<L: Layout> DiskSource for MappedDisk<L> {
         self.parent.as_deref()
     }
 
+    fn next_of_below(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+        let Some(parent) = &self.parent else { return Ok(None) };
+        // Behind the end of the parent are zeros.
+        let last = self.bytes.min(parent.bytes());
+        let (mut at, mut found) = (from, None::<Range<u64>>);
+        while at < last && found.as_ref().is_none_or(|found| at - found.start < MOST_JOINED) {
+            let (piece, end) = self.piece(at)?;
+            match (piece, &mut found) {
+                (Piece::Parent, Some(found)) => found.end = end.min(last),
+                (Piece::Parent, None) => found = Some(at..end.min(last)),
+                (_, Some(_)) => break,
+                (_, None) => {}
+            }
+            at = end;
+        }
+        Ok(found)
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         let own = self.files.iter().map(|file| file.path().to_owned());
         own.chain(self.parent.iter().flat_map(|parent| parent.files())).collect()

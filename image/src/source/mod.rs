@@ -104,6 +104,14 @@ pub trait DiskSource: ReadAt + Debug + Send + Sync {
         None
     }
 
+    /// The next range at or after `from` in which the disk [`below`](Self::below) shows; `None` if there is no more.
+    ///
+    /// # Errors
+    /// The error of the system.
+    fn next_of_below(&self, _from: u64) -> io::Result<Option<Range<u64>>> {
+        Ok(None)
+    }
+
     /// Every file it is read from. None of them may be the output.
     fn files(&self) -> Vec<PathBuf> {
         vec![self.path().to_owned()]

@@ -73,6 +73,10 @@ impl DiskSource for Padded<'_> {
         self.disk.contents()
     }
 
+    fn next_of_below(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+        self.disk.next_of_below(from)
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         self.disk.files()
     }
