@@ -9,6 +9,7 @@
 use super::pieces::Pieces;
 use super::{Content, DiskSource, ImportFault, ReadAt};
 use crate::error::ImageError;
+use crate::used::Unused;
 use core::fmt::Debug;
 use core::ops::Range;
 use std::io;
@@ -118,13 +119,12 @@ impl PartedDisk {
 
     /// The disk, when everything is there.
     pub(super) fn complete(mut self) -> Box<dyn DiskSource> {
-        let mut unused = Vec::new();
+        // Of very many ranges the shorter ones are forgotten: these are zeros then.
+        let mut unused = Unused::default();
         let mut at = 0;
         for (place, part) in &self.parts {
             let mut used = |range: Range<u64>| {
-                if range.start > at {
-                    unused.push(at..range.start);
-                }
+                unused.push(at..range.start.max(at));
                 at = at.max(range.end);
             };
             match part {
@@ -134,10 +134,8 @@ impl PartedDisk {
                 }
             }
         }
-        if at < self.bytes {
-            unused.push(at..self.bytes);
-        }
-        self.unused = unused;
+        unused.push(at..self.bytes.max(at));
+        self.unused = unused.into_ranges();
         self.contents.sort_by_key(|content| content.range.start);
         Box::new(self)
     }

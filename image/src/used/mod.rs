@@ -50,3 +50,4 @@ pub(crate) use lvm::sum as lvm_sum;
 pub(crate) use md::sum as md_sum;
 pub(crate) use scan::is_anything;
 pub use scan::{DiskReport, Known, scan, scan_with};
+pub(crate) use volume::Unused;

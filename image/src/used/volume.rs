@@ -179,6 +179,11 @@ impl Unused {
     pub(crate) fn ranges(&self) -> &[Range<u64>] {
         &self.ranges
     }
+
+    /// The same, to be kept.
+    pub(crate) fn into_ranges(self) -> Vec<Range<u64>> {
+        self.ranges
+    }
 }
 
 #[cfg(test)]

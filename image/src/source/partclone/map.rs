@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 /// How much of the map is read at once.
 const STEP: usize = 64 << 10;
-/// The most runs that are kept: 48 MiB. A file system of 1 TiB that has so many has one for each 350 KiB.
-const MAX_RUNS: usize = 3 << 20;
+/// The most runs that are kept: 32 MiB. A file system of 1 TiB that has so many has one for each 512 KiB.
+const MAX_RUNS: usize = 2 << 20;
 /// Behind a map of bytes.
 const MAGIC: &[u8; 8] = b"BiTmAgIc";
 const WHAT: &str = "map of used blocks";

@@ -102,3 +102,45 @@ fn a_file_with_a_flipped_byte_is_an_error_or_what_qemu_reads_too() {
         }
     });
 }
+
+#[test]
+fn sizes_near_two_to_the_63_are_refused_in_one_line() {
+    let Some(_) = tool("qemu-img") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let raw = write(dir.path(), "disk.raw", &disk(256));
+    let large = (u64::MAX >> 1) & !0xFFF;
+    let refused = |what: &str, bytes: &[u8]| {
+        let error = opened(&write(dir.path(), what, bytes)).unwrap_err().to_string();
+        assert!(error.contains(what) && !error.contains('\n'), "{error}");
+    };
+    for (_, kind) in KINDS {
+        let mut bytes = std::fs::read(made(&raw, *kind)).unwrap();
+        let end = bytes.len();
+        let item = b"\x24\x42\xA5\x2F\x1B\xCD\x76\x48\xB2\x11\x5D\xBE\xD8\x3B\xF4\xB8";
+        let at = match kind.0 {
+            "qcow2" => 24,
+            "vpc" => end - 512 + 48,
+            "vdi" => 0x170,
+            "vmdk" => 12,
+            _ => {
+                let find = |what: &[u8]| bytes.windows(what.len()).position(|found| found == what).unwrap();
+                let row = find(item) + 16;
+                find(b"metadata") + u32::from_le_bytes(bytes[row..row + 4].try_into().unwrap()) as usize
+            }
+        };
+        let is_big_endian = matches!(kind.0, "qcow2" | "vpc");
+        bytes[at..at + 8].copy_from_slice(&if is_big_endian { large.to_be_bytes() } else { large.to_le_bytes() });
+        if kind.0 == "vpc" {
+            let footer = &mut bytes[end - 512..];
+            footer[64..68].fill(0);
+            let sum = !footer.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+            footer[64..68].copy_from_slice(&sum.to_be_bytes());
+        }
+        refused(kind.1, &bytes);
+    }
+    // Blocks of 2 GiB, and as many as a number of 32 bits counts.
+    let mut sparse = Vec::from(*b"\x3A\xFF\x26\xED\x01\0\0\0\x1C\0\x0C\0");
+    sparse.extend([1 << 31, u32::MAX, 1, 0].map(u32::to_le_bytes).as_flattened());
+    sparse.extend([0xCAC3, u32::MAX, 12].map(u32::to_le_bytes).as_flattened());
+    refused("sparse.simg", &sparse);
+}

@@ -184,3 +184,31 @@ fn a_vhdx_says_that_its_sectors_have_4096_bytes_and_deltas_of_vdi_are_refused() 
     let error = opened(&write(dir.path(), "b.vdi", &vdi)).unwrap_err().to_string();
     assert!(error.contains("a parent") && error.contains("qemu-img convert"), "{error}");
 }
+
+#[test]
+fn a_vhdx_with_a_log_or_a_parent_is_refused_by_name() {
+    let Some(_) = tool("qemu-img") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let raw = write(dir.path(), "disk.raw", &disk(2048));
+    let bytes = std::fs::read(made(&raw, ("vhdx", "a.vhdx", &[]))).unwrap();
+    let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|found| found == what).unwrap();
+    let mut logged = bytes.clone();
+    for at in [64 << 10, 128 << 10] {
+        let header = &mut logged[at..at + 4096];
+        header[48..64].fill(0xAB);
+        header[4..8].fill(0);
+        let sum = !crate::used::crc32c(!0, header);
+        header[4..8].copy_from_slice(&sum.to_le_bytes());
+    }
+    let error = opened(&write(dir.path(), "log.vhdx", &logged)).unwrap_err().to_string();
+    assert!(error.contains("log.vhdx") && error.contains("a log that has to be replayed"), "{error}");
+    assert!(error.contains("qemu-img check -r all") && !error.contains('\n'), "{error}");
+
+    let mut child = bytes;
+    let parameters = find(&child, b"\x37\x67\xA1\xCA\x36\xFA");
+    let offset = u32::from_le_bytes(child[parameters + 16..parameters + 20].try_into().unwrap());
+    let flags = find(&child, b"metadata") + usize::try_from(offset).unwrap() + 4;
+    child[flags] |= 2;
+    let error = opened(&write(dir.path(), "child.vhdx", &child)).unwrap_err().to_string();
+    assert!(error.contains("a parent") && error.contains("Merge-VHD"), "{error}");
+}

@@ -58,6 +58,26 @@ fn fat32_is_read_as_fsck_counts_it() {
     check("FAT32", 300 * MIB, "-F32 -S4096");
 }
 
+/// Its count of sectors is in the field of 16 bits, which mtools do not expect.
+#[test]
+fn a_fat32_of_less_than_65536_sectors_is_read_as_fsck_counts_it() {
+    let Some(_) = tool("mkfs.vfat") else { return };
+    let (_dir, path) = empty(31 * MIB);
+    let disk = path.to_str().unwrap();
+    run("mkfs.vfat", ["-F32", "-s1", disk]);
+    assert_ne!(std::fs::read(&path).unwrap()[19..21], [0, 0]);
+    let (name, found) = unused(&path);
+    let found = found.unwrap();
+    let said = run("fsck.fat", ["-n", "-v", disk]);
+    // It warns of what it is.
+    let counts = said.split_once(" files, ").unwrap().1.split(' ').next().unwrap();
+    let (used, all) = counts.split_once('/').unwrap();
+    let free = all.parse::<u64>().unwrap() - used.parse::<u64>().unwrap();
+    assert_eq!((name, sum(&found)), ("FAT32", free * 512), "{said}");
+    scribble(&path, &found);
+    run("fsck.fat", ["-n", disk]);
+}
+
 /// A FAT32, with the places of its first table and of the clusters that it uses.
 fn image(width: &str) -> Option<Vec<u8>> {
     tool("mkfs.vfat")?;

@@ -6,6 +6,7 @@ mod ext;
 mod f2fs;
 mod fat;
 mod flips;
+mod foreign;
 mod lvm;
 mod lvm_damage;
 mod md;
