@@ -166,7 +166,7 @@ impl Deployment {
     /// Moves a node behind the tail. Gives the node that stands in its place now.
     pub(super) fn put_behind(&mut self, chain: usize, id: NodeId, now: Time) -> Option<NodeId> {
         self.topology.rank_behind(id, Rank::Slow);
-        self.ledger.restart_stall_clock(id, now);
+        self.ledger.restart_stall_clock_once(id, now);
         if self.topology.demote_tail(chain, id) {
             self.order(chain);
             return None;

@@ -193,7 +193,7 @@ impl Deployment {
             };
             // The head may never have been faster; then what its card says counts, with more doubt.
             let claim = if at == 0 { SLOW * declared.unwrap_or(0.0) } else { 0.0 };
-            let claimed = claim > could && pace.received >= SLOW * could;
+            let claimed = claim > could && pace.received >= SLOW * could && pace.received > NOTHING;
             let could = could.max(claim);
             // A tail has nobody to wait for.
             let tail = state.nodes().last() == Some(&node.id);

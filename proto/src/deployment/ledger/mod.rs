@@ -30,6 +30,8 @@ pub(super) struct Account {
     pub(super) durable: BlockSet,
     /// When something last moved on it, or was not to be expected to.
     pub(super) moved_on: Time,
+    /// It was given more time since something last moved on it.
+    had_more_time: bool,
     /// Its last report, or when it was first expected to report.
     pub(super) reported: Time,
     pub(super) meter: Meter,
@@ -43,7 +45,8 @@ impl Ledger {
     /// A node is new.
     pub(super) fn open(&mut self, id: NodeId, now: Time) {
         let durable = BlockSet::empty(self.blocks);
-        let account = Account { progress: None, durable, moved_on: now, reported: now, meter: Meter::default() };
+        let meter = Meter::default();
+        let account = Account { progress: None, durable, moved_on: now, had_more_time: false, reported: now, meter };
         self.accounts.insert(id, account);
     }
 
@@ -66,6 +69,16 @@ impl Ledger {
     /// The time that a node has for its next step begins now.
     pub(super) fn restart_stall_clock(&mut self, id: NodeId, now: Time) {
         self.change(id, |account| account.moved_on = now);
+    }
+
+    /// The node was moved: the time for its next step begins now, unless nothing has moved on it since that was done before. With more
+    /// time at each move, nodes that take nothing would go from place to place and never be given up.
+    pub(super) fn restart_stall_clock_once(&mut self, id: NodeId, now: Time) {
+        self.change(id, |account| {
+            if !core::mem::replace(&mut account.had_more_time, true) {
+                account.moved_on = now;
+            }
+        });
     }
 
     /// What is remembered of the pace of a chain.
@@ -94,6 +107,7 @@ impl Account {
         let moved = self.progress.as_ref().is_none_or(|old| mark(old) != mark(&progress));
         if moved || progress.phase == Phase::Ended {
             self.moved_on = now;
+            self.had_more_time = false;
         }
         for (start, end) in &progress.durable_new {
             for block in *start..(*end).min(self.durable.universe()) {

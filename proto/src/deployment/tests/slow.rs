@@ -224,8 +224,8 @@ fn of_two_nodes_in_a_row_that_take_nothing_both_are_moved_where_their_upstream_w
     assert_eq!((rows.moved(), rows.world.chain(0)), (vec![2, 3], vec![1, 4, 2, 3]));
 }
 
-#[test]
-fn in_a_pass_of_slow_nodes_one_that_takes_nothing_is_moved_behind_the_others() {
+/// A pass of two nodes that took nothing in the one before, which the other two have ended.
+fn pass_of_slow_nodes() -> Rows<4> {
     let mut rows = Rows::<4>::new();
     rows.run(7, [STUCK, EMPTY, EMPTY, EMPTY]);
     rows.run(7, [STUCK, EMPTY, EMPTY, EMPTY]);
@@ -240,9 +240,29 @@ fn in_a_pass_of_slow_nodes_one_that_takes_nothing_is_moved_behind_the_others() {
         rows.world.say(rows.ids[at], ToServer::Progress(report));
     }
     rows.world.later(2);
+    rows
+}
+
+#[test]
+fn in_a_pass_of_slow_nodes_one_that_takes_nothing_is_moved_behind_the_others() {
+    let mut rows = pass_of_slow_nodes();
     assert_eq!((rows.world.chain(1), rows.world.machine.topology.chain(1).core().len()), (vec![2, 3], 2));
     rows.run(9, [EMPTY, STUCK, EMPTY, EMPTY]);
     assert_eq!((rows.world.chain(1), rows.world.machine.topology.chain(1).core().len()), (vec![2, 3], 1));
+}
+
+#[test]
+fn slow_nodes_that_all_take_nothing_are_given_up_and_not_moved_for_ever() {
+    let mut rows = pass_of_slow_nodes();
+    for _ in 0..180 {
+        let waited = FeedEvent::Waited { network: Duration::from_millis(990), of: Duration::from_secs(1) };
+        for chain in 0..rows.world.machine.topology.len() {
+            rows.world.machine.on_feed(u16::try_from(chain).unwrap(), waited.clone(), rows.world.now);
+        }
+        rows.run(1, [EMPTY; 4]);
+    }
+    let reasons = rows.world.reasons();
+    assert_eq!(reasons[1..3], [Some(Reason::TimedOut); 2], "{reasons:?}");
 }
 
 #[test]
