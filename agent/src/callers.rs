@@ -1,36 +1,27 @@
-//! Callers of the listener, until one of them has proven that it is the upstream.
-//!
-//! A first frame with the right numbers proves nothing. The caller is answered and stays here, outside the run, until its proof
-//! holds; the present upstream is not touched before that. Callers are few, none stays for long, and a crowd of them cannot keep out
-//! the address from which the upstream is expected.
+//! The sockets of callers, until one of them has proven that it is the upstream. Which of them may stay, and for how long, is decided
+//! by [`slidecast_proto::callers`].
 
 use crate::conn::{Arrival, Conn, Outgoing};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Registry, Token};
-use slidecast_proto::door::{Admission, Door, Place};
+use slidecast_proto::callers::{self, Heard, MAX_CALLERS};
 use slidecast_proto::frame::Header;
-use slidecast_proto::link::{HANDSHAKE, refusal};
+use slidecast_proto::link::refusal;
 use slidecast_proto::node::Candidate;
 use slidecast_proto::units::{DeploymentId, Time};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-/// How many callers there may be. The newest of an address takes the place of its oldest: a neighbour that calls again has given up
-/// its earlier call.
-const DOOR: Door = Door { places: Callers::PLACES, per_address: 4, reserved: 8, newest_wins: true };
 /// How much of what a caller says is read in one turn, in bytes.
 const TURN: usize = 4096;
 
-/// A caller that has proven nothing yet.
+/// The connection of a caller that has proven nothing yet.
 #[derive(Debug)]
 struct Caller {
     conn: Conn,
     peer: SocketAddr,
     token: Token,
-    since: Time,
-    /// Its Hello was right, and its proof is to come.
-    candidate: Option<Box<Candidate>>,
 }
 
 /// What a caller turned out to be.
@@ -66,19 +57,19 @@ pub(crate) enum Calling {
 /// Callers that have proven nothing.
 #[derive(Debug)]
 pub(crate) struct Callers {
-    callers: Vec<Caller>,
+    callers: callers::Callers<Caller>,
     first_token: usize,
     next: usize,
 }
 
 impl Callers {
     /// How many callers there may be at a time.
-    pub(crate) const PLACES: usize = 32;
+    pub(crate) const PLACES: usize = MAX_CALLERS;
 
     /// Nobody yet. Callers have the [`Callers::PLACES`] tokens from `first_token` on.
     #[must_use]
     pub(crate) fn new(first_token: usize) -> Self {
-        Self { callers: Vec::new(), first_token, next: 0 }
+        Self { callers: callers::Callers::default(), first_token, next: 0 }
     }
 
     /// Lets a caller in. Gives what became of the one whose place it takes, if there was no other. The upstream is
@@ -94,79 +85,73 @@ impl Callers {
         registry: &Registry,
         now: Time,
     ) -> io::Result<Option<Calling>> {
-        let stage = |caller: &Caller| u8::from(caller.candidate.is_some());
-        let place = |caller: &Caller| Place { address: caller.peer.ip(), since: caller.since, stage: stage(caller) };
-        let here: Vec<Place> = self.callers.iter().map(place).collect();
-        let stranger = |peer, why: &str| Some(Calling::Stranger { peer, why: why.to_owned() });
-        let gone = match DOOR.admit(peer.ip(), expected, &here) {
-            Admission::Enter => None,
-            Admission::Replace(at) => stranger(self.callers.remove(at).peer, "proved nothing, and others call"),
-            Admission::Busy => return Ok(stranger(peer, "too many calls")),
+        let stranger = |peer, why: &str| Calling::Stranger { peer, why: why.to_owned() };
+        let Ok(gone) = self.callers.admit(peer.ip(), expected) else {
+            return Ok(Some(stranger(peer, "too many calls")));
         };
+        let gone = gone.map(|caller| stranger(caller.peer, "proved nothing, and others call"));
         let taken = |number: usize| self.callers.iter().any(|caller| caller.token.0 == self.first_token + number);
-        while taken(self.next) {
-            self.next = (self.next + 1) % Self::PLACES;
+        let mut next = self.next;
+        while taken(next) {
+            next = (next + 1) % Self::PLACES;
         }
-        let token = Token(self.first_token + self.next);
+        self.next = next;
+        let token = Token(self.first_token + next);
         let mut conn = Conn::over(stream);
         conn.tune();
         conn.register(registry, token)?;
-        self.callers.push(Caller { conn, peer, token, since: now, candidate: None });
+        self.callers.enter(Caller { conn, peer, token }, peer.ip(), now);
         Ok(gone)
+    }
+
+    fn place(&self, token: Token) -> Option<usize> {
+        self.callers.iter().position(|caller| caller.token == token)
     }
 
     /// Takes note of what the kernel says of a caller.
     pub(crate) fn on_event(&mut self, event: &Event) {
-        if let Some(caller) = self.callers.iter_mut().find(|caller| caller.token == event.token()) {
+        if let Some(caller) = self.place(event.token()).and_then(|at| self.callers.get_mut(at)) {
             caller.conn.on_event(event);
         }
     }
 
     /// The Hello of `caller` was right: it is answered, and its proof awaited.
-    pub(crate) fn answer(&mut self, caller: Token, mut candidate: Candidate) {
-        if let Some(caller) = self.callers.iter_mut().find(|other| other.token == caller) {
-            if let Some(bytes) = candidate.poll_control() {
-                caller.conn.start(Outgoing::Bytes(bytes));
-            }
-            caller.candidate = Some(Box::new(candidate));
+    pub(crate) fn answer(&mut self, caller: Token, candidate: Candidate) {
+        let Some(at) = self.place(caller) else { return };
+        if let Some(bytes) = self.callers.answer(at, candidate)
+            && let Some(caller) = self.callers.get_mut(at)
+        {
+            caller.conn.start(Outgoing::Bytes(bytes));
         }
     }
 
     /// `caller` is told why it is not wanted, and hung up on.
     pub(crate) fn refuse(&mut self, caller: Token, deployment: DeploymentId, why: &str) {
-        if let Some(at) = self.callers.iter().position(|other| other.token == caller) {
-            self.callers.remove(at).conn.say_last(refusal(deployment, why));
+        if let Some(caller) = self.place(caller).and_then(|at| self.callers.remove(at)) {
+            caller.conn.say_last(refusal(deployment, why));
         }
     }
 
     /// The next caller of which something new is known.
     pub(crate) fn poll(&mut self, now: Time) -> Option<Calling> {
-        for at in 0..self.callers.len() {
-            let caller = &mut self.callers[at];
-            let result = match caller.advance(now) {
-                Ok(None) if now.since(caller.since) >= HANDSHAKE => {
-                    let what = if caller.candidate.is_some() { "proved" } else { "said" };
-                    Err(format!("{what} nothing for {} s", HANDSHAKE.as_secs()))
-                }
-                Ok(None) => continue,
-                Ok(Some((header, payload))) => match &mut caller.candidate {
-                    None => {
-                        let (caller, peer) = (caller.token, caller.peer);
-                        return Some(Calling::Spoke { caller, peer, header, payload });
-                    }
-                    Some(candidate) => candidate.on_frame(&header, &payload, now).map_err(|fault| fault.to_string()),
+        for at in 0..self.callers.count() {
+            let caller = self.callers.get_mut(at)?;
+            let (token, peer) = (caller.token, caller.peer);
+            let heard = match caller.advance(now) {
+                Ok(None) => self.callers.on_time(at, now),
+                Ok(Some((header, payload))) => match self.callers.on_frame(at, &header, &payload, now) {
+                    Heard::First => return Some(Calling::Spoke { caller: token, peer, header, payload }),
+                    heard => heard,
                 },
-                Err(why) => Err(why),
+                Err(why) => self.callers.put_out(at, why),
             };
-            if result == Ok(false) {
-                continue;
+            match heard {
+                Heard::Nothing | Heard::First => {}
+                Heard::Proven(Caller { conn, .. }, candidate) => {
+                    return Some(Calling::Proven { conn: Box::new(conn), candidate });
+                }
+                Heard::Stranger(_, why) => return Some(Calling::Stranger { peer, why }),
             }
-            let Caller { conn, peer, candidate, .. } = self.callers.remove(at);
-            return Some(match (result, candidate) {
-                (Ok(_), Some(candidate)) => Calling::Proven { conn: Box::new(conn), candidate },
-                (Ok(_), None) => Calling::Stranger { peer, why: "proved nothing".to_owned() },
-                (Err(why), _) => Calling::Stranger { peer, why },
-            });
         }
         None
     }
@@ -174,9 +159,8 @@ impl Callers {
     /// When [`Callers::poll`] must be called at the latest.
     #[must_use]
     pub(crate) fn deadline(&self) -> Option<Time> {
-        let more = |caller: &Caller| caller.conn.can_receive();
-        let at = |caller: &Caller| if more(caller) { Time::default() } else { caller.since.after(HANDSHAKE) };
-        self.callers.iter().map(at).min()
+        let at = |(caller, late): (&Caller, Time)| if caller.conn.can_receive() { Time::default() } else { late };
+        self.callers.deadlines().map(at).min()
     }
 }
 

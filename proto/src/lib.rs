@@ -10,6 +10,7 @@ pub mod bug;
 #[cfg(not(slidecast_bugs))]
 #[expect(unreachable_pub, reason = "the list is public in the build that has the bugs")]
 mod bug;
+pub mod callers;
 pub mod control;
 pub mod deployment;
 pub mod discovery;

@@ -5,17 +5,19 @@
 use crate::core::Core;
 use crate::disk::Platter;
 use crate::image::Image;
-use crate::network::{CALLER, ConnId, Frame, HostNo, SERVER};
+use crate::network::{CALLED, CALLER, ConnId, Frame, HostNo, SERVER, address_of};
 use crate::queue::{DiskOp, Event};
 use crate::quirks::{self, Quirks};
 use crate::run::Run;
 use crate::scenario::NodePlan;
+use slidecast_proto::callers::{Callers, Heard};
 use slidecast_proto::control::{Card, HOLD, Hello, Join, Prepare, Ready, ToAgent, ToServer};
+use slidecast_proto::frame::{HEADER_LEN, Header};
+use slidecast_proto::link::refusal;
 use slidecast_proto::plan::CardId;
 use slidecast_proto::run::RunConfig;
 use slidecast_proto::units::{DeploymentId, Time};
 use slidecast_proto::visit::{ControlClock, Task, Visit, VisitAct, VisitConfig};
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// The agent is a plain program, and nobody sits in front of it.
@@ -25,7 +27,7 @@ const SEARCH: Duration = Duration::from_secs(1);
 /// The most that may wait for a server that does not read, in bytes.
 const BACKLOG: u64 = 1 << 20;
 /// The port on which chain links are taken.
-pub const LINK_PORT: u16 = 4000;
+pub(crate) const LINK_PORT: u16 = 4000;
 /// The time that is never.
 const NEVER: Time = Time(u64::MAX);
 
@@ -39,7 +41,7 @@ struct Control {
 
 /// One agent and its node.
 #[derive(Debug)]
-pub struct Agent {
+pub(crate) struct Agent {
     index: usize,
     card: u32,
     mbits: u32,
@@ -56,10 +58,11 @@ pub struct Agent {
     search_at: Time,
     /// The target is being opened for this order.
     opening: Option<(u64, Prepare)>,
-    /// Its disk.
-    pub platter: Platter,
+    /// Callers that have proven nothing.
+    callers: Callers<ConnId>,
+    pub(crate) platter: Platter,
     /// What is wrong with it.
-    pub quirks: Quirks,
+    pub(crate) quirks: Quirks,
     /// The last orders, for faults.
     joins: Vec<Join>,
     /// The deployment that it was told to prepare last.
@@ -70,9 +73,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// A node without power.
-    #[must_use]
-    pub fn new(index: usize, plan: &NodePlan, image: &Image) -> Self {
+    pub(crate) fn new(index: usize, plan: &NodePlan, image: &Image) -> Self {
         Self {
             index,
             card: plan.card,
@@ -86,6 +87,7 @@ impl Agent {
             visit: None,
             search_at: Time(0),
             opening: None,
+            callers: Callers::default(),
             platter: Platter::new(image, plan.disk.clone()),
             quirks: Quirks::default(),
             joins: Vec::new(),
@@ -95,27 +97,21 @@ impl Agent {
         }
     }
 
-    /// Its host.
-    #[must_use]
-    pub fn host(&self) -> HostNo {
+    pub(crate) fn host(&self) -> HostNo {
         self.index + 1
     }
 
-    /// Whether its process runs.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         self.alive
     }
 
     /// The connection to the server.
-    #[must_use]
-    pub fn control_conn(&self) -> Option<ConnId> {
+    pub(crate) fn control_conn(&self) -> Option<ConnId> {
         self.control.as_ref().map(|control| control.conn)
     }
 
     /// The deployment that it has part in.
-    #[must_use]
-    pub fn run(&self) -> Option<&Run> {
+    pub(crate) fn run(&self) -> Option<&Run> {
         self.visit.as_ref().and_then(Visit::task)
     }
 
@@ -123,29 +119,12 @@ impl Agent {
         self.visit.as_mut().and_then(Visit::task_mut)
     }
 
-    /// The address of an agent.
-    #[must_use]
-    pub fn address(index: usize) -> IpAddr {
-        let bytes = u32::try_from(index + 1).unwrap_or(0).to_be_bytes();
-        IpAddr::V4(Ipv4Addr::new(10, bytes[1], bytes[2], bytes[3]))
-    }
-
-    /// The agent that has this address.
-    #[must_use]
-    pub fn at(address: IpAddr) -> Option<usize> {
-        let IpAddr::V4(address) = address else { return None };
-        let [_, a, b, c] = address.octets();
-        usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?.checked_sub(1)
-    }
-
     /// The name of the server's card that it hangs on.
-    #[must_use]
-    pub fn card(&self) -> CardId {
+    pub(crate) fn card(&self) -> CardId {
         CardId(format!("eth{}", self.card))
     }
 
-    /// Its process begins.
-    pub fn boot(&mut self, core: &mut Core) {
+    pub(crate) fn boot(&mut self, core: &mut Core) {
         if self.alive {
             return;
         }
@@ -160,7 +139,7 @@ impl Agent {
     }
 
     /// Its process is no more. With `power`, its kernel neither.
-    pub fn die(&mut self, core: &mut Core, power: bool) {
+    pub(crate) fn die(&mut self, core: &mut Core, power: bool) {
         if !self.alive {
             return;
         }
@@ -179,6 +158,7 @@ impl Agent {
         self.alive = false;
         self.runs += 1;
         (self.control, self.visit, self.opening, self.search_at) = (None, None, None, Time(0));
+        self.callers = Callers::default();
         self.joins.clear();
         self.past.clear();
         self.timer = NEVER;
@@ -191,7 +171,7 @@ impl Agent {
     }
 
     /// A call of its own was answered.
-    pub fn on_called(&mut self, conn: ConnId, accepted: bool, core: &mut Core) {
+    pub(crate) fn on_called(&mut self, conn: ConnId, accepted: bool, core: &mut Core) {
         if let Some(control) = self.control.as_mut().filter(|control| control.conn == conn) {
             control.open = accepted;
             control.clock.on_heard(core.now);
@@ -204,18 +184,17 @@ impl Agent {
         self.advance(core);
     }
 
-    /// A connection is gone.
-    pub fn on_closed(&mut self, conn: ConnId, why: &str, core: &mut Core) {
+    pub(crate) fn on_closed(&mut self, conn: ConnId, why: &str, core: &mut Core) {
         if self.control_conn() == Some(conn) {
             self.on_lost(why, core);
         } else if let Some(run) = self.run_mut() {
             run.on_closed(conn, why, core);
         }
+        self.forget_caller(conn);
         self.advance(core);
     }
 
-    /// A frame came.
-    pub fn on_frame(&mut self, conn: ConnId, frame: Frame, told: bool, core: &mut Core) {
+    pub(crate) fn on_frame(&mut self, conn: ConnId, frame: Frame, told: bool, core: &mut Core) {
         if let Frame::Message(bytes) = &frame {
             if let Some(control) = self.control.as_mut().filter(|control| control.conn == conn) {
                 control.clock.on_heard(core.now);
@@ -224,26 +203,83 @@ impl Agent {
                     Err(error) => core.checker.fail(format!("agent {}: an order does not parse: {error}", self.index)),
                 }
             }
-        } else if let Some(run) = self.run_mut() {
+        } else if let Some(run) = self.run_mut().filter(|run| run.has(conn)) {
             run.on_frame(conn, frame, told, core);
-        } else {
-            let end = usize::from(core.network.conn(conn).hosts[CALLER] != self.host());
-            core.start(conn, end, Frame::Whole(refuse("no deployment here")));
-            core.close(conn, end);
+        } else if self.on_call(conn, &frame, core).is_none() {
+            core.close(conn, CALLED);
         }
         self.advance(core);
     }
 
+    /// A frame of somebody who is not the upstream. Gives nothing if the caller is to be hung up on.
+    fn on_call(&mut self, conn: ConnId, frame: &Frame, core: &mut Core) -> Option<()> {
+        let known = self.callers.iter().position(|caller| *caller == conn);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let address = address_of(core.network.conn(conn).hosts[CALLER]);
+                let expected = self.run().and_then(Run::upstream_address).unwrap_or(address_of(SERVER));
+                let gone = self.callers.admit(address, Some(expected)).ok()?;
+                gone.into_iter().for_each(|gone| core.close(gone, CALLED));
+                self.callers.enter(conn, address, core.now)
+            }
+        };
+        let parsed = match frame {
+            Frame::Whole(bytes) => bytes.split_first_chunk::<HEADER_LEN>(),
+            _ => None,
+        };
+        let parsed = parsed.and_then(|(head, payload)| Some((Header::parse(head).ok()?, payload)));
+        let heard = match &parsed {
+            Some((header, payload)) => self.callers.on_frame(at, header, payload, core.now),
+            None => self.callers.put_out(at, "no frame of a link".to_owned()),
+        };
+        match (heard, parsed) {
+            (Heard::First, Some((header, payload))) => {
+                let run = self.visit.as_mut().and_then(Visit::task_mut);
+                let answer = run.map(|run| run.on_hello(&header, payload, core)).ok_or("no deployment here".to_owned());
+                match answer.and_then(|answer| answer.map_err(|fault| fault.to_string())) {
+                    Ok(candidate) => {
+                        let bytes = self.callers.answer(at, candidate)?;
+                        core.start(conn, CALLED, Frame::Whole(bytes));
+                    }
+                    Err(why) => {
+                        core.note(format_args!("agent {}: refuses a call: {why}", self.index));
+                        core.start(conn, CALLED, Frame::Whole(refusal(header.deployment, &why)));
+                        self.callers.remove(at);
+                        return None;
+                    }
+                }
+            }
+            (Heard::Proven(conn, candidate), _) => self.run_mut()?.on_proven(conn, *candidate, core),
+            (Heard::Stranger(..), _) => return None,
+            (Heard::Nothing | Heard::First, _) => {}
+        }
+        Some(())
+    }
+
+    fn forget_caller(&mut self, conn: ConnId) {
+        let at = self.callers.iter().position(|caller| *caller == conn);
+        at.and_then(|at| self.callers.remove(at));
+    }
+
+    /// Hangs up on callers that take too long.
+    fn put_out_late(&mut self, core: &mut Core) {
+        for at in (0..self.callers.count()).rev() {
+            if let Heard::Stranger(conn, _) = self.callers.on_time(at, core.now) {
+                core.close(conn, CALLED);
+            }
+        }
+    }
+
     /// The header of a block came.
-    pub fn on_head(&mut self, conn: ConnId, head: &[u8; 48], core: &mut Core) {
+    pub(crate) fn on_head(&mut self, conn: ConnId, head: &[u8; 48], core: &mut Core) {
         if let Some(run) = self.run_mut() {
             run.on_head(conn, head, core);
         }
         self.advance(core);
     }
 
-    /// Some bytes came.
-    pub fn on_trickle(&mut self, conn: ConnId, core: &mut Core) {
+    pub(crate) fn on_trickle(&mut self, conn: ConnId, core: &mut Core) {
         if let Some(run) = self.run_mut() {
             run.on_trickle(conn, core);
         }
@@ -251,7 +287,7 @@ impl Agent {
     }
 
     /// A frame that waited is out.
-    pub fn on_out(&mut self, conn: ConnId, core: &mut Core) {
+    pub(crate) fn on_out(&mut self, conn: ConnId, core: &mut Core) {
         if let Some(run) = self.run_mut() {
             run.on_out(conn, core);
         }
@@ -259,7 +295,7 @@ impl Agent {
     }
 
     /// The disk has done something.
-    pub fn on_disk(&mut self, number: u64, op: DiskOp, core: &mut Core) {
+    pub(crate) fn on_disk(&mut self, number: u64, op: DiskOp, core: &mut Core) {
         let run = self.visit.as_mut().and_then(Visit::task_mut).filter(|run| run.number() == number);
         if let Some(run) = run {
             run.on_disk(op, &mut self.platter, core);
@@ -268,15 +304,14 @@ impl Agent {
     }
 
     /// It wanted to be woken.
-    pub fn on_timer(&mut self, core: &mut Core) {
+    pub(crate) fn on_timer(&mut self, core: &mut Core) {
         if self.timer <= core.now {
             self.timer = NEVER;
             self.advance(core);
         }
     }
 
-    /// An order comes late.
-    pub fn stale_order(&mut self, core: &mut Core) {
+    pub(crate) fn stale_order(&mut self, core: &mut Core) {
         if let Some(order) = quirks::late_order(self.newest, &self.joins, &self.past, &mut core.rng) {
             core.note(format_args!("agent {}: an old order comes", self.index));
             self.obey(order, core);
@@ -339,8 +374,7 @@ impl Agent {
         }
     }
 
-    /// Its target is open.
-    pub fn on_opened(&mut self, number: u64, core: &mut Core) {
+    pub(crate) fn on_opened(&mut self, number: u64, core: &mut Core) {
         let Some((_, prepare)) = self.opening.take_if(|(of, _)| *of == number) else { return };
         let Some(visit) = &mut self.visit else { return };
         let deployment = prepare.deployment;
@@ -387,7 +421,7 @@ impl Agent {
         let card = Card {
             name: "eth0".to_owned(),
             mac: [2; 6],
-            addresses: vec![Self::address(self.index)],
+            addresses: vec![address_of(self.host())],
             mbits: self.mbits,
             up: true,
         };
@@ -425,11 +459,12 @@ impl Agent {
     }
 
     /// One turn of the loop.
-    pub fn advance(&mut self, core: &mut Core) {
+    pub(crate) fn advance(&mut self, core: &mut Core) {
         if !self.alive {
             return;
         }
         let now = core.now;
+        self.put_out_late(core);
         if let Some(Err(quiet)) = self.control.as_ref().map(|control| control.clock.check(control.open, now)) {
             self.on_lost(&quiet.to_string(), core);
         }
@@ -472,6 +507,7 @@ impl Agent {
         if let Some(run) = self.run() {
             deadline = deadline.min(run.deadline());
         }
+        deadline = self.callers.deadlines().map(|(_, at)| at).fold(deadline, Time::min);
         // A turn takes its time, too: a loop that always has something to do must not stop the clock.
         let deadline = deadline.max(core.now.after(Duration::from_micros(50)));
         if deadline < self.timer {
@@ -479,9 +515,4 @@ impl Agent {
             core.wake(deadline, Event::Agent(self.index));
         }
     }
-}
-
-/// A Refuse frame of a node that has no deployment.
-fn refuse(why: &str) -> Vec<u8> {
-    slidecast_proto::link::refusal(crate::world::DEPLOYMENT, why)
 }

@@ -5,13 +5,10 @@ use slidecast_proto::bug::{self, Bug};
 use std::io::Write;
 
 /// A word that is in every program that has the bugs in it, and so can be looked for in those that must not.
-pub const MARK: &str = "slidecast-seeded-bugs";
+pub(crate) const MARK: &str = "slidecast-seeded-bugs";
 
 /// Runs each bug until it is caught.
-///
-/// # Errors
-/// Those of `out`.
-pub fn check(seeds: u64, out: &mut impl Write) -> std::io::Result<bool> {
+pub(crate) fn check(seeds: u64, out: &mut impl Write) -> std::io::Result<bool> {
     let mut good = true;
     writeln!(out, "{MARK}: {} of them, each within {seeds} seeds", Bug::ALL.len())?;
     for chosen in Bug::ALL {

@@ -22,15 +22,13 @@ struct Watched {
     /// Who was the upstream in each epoch of this run.
     upstreams: BTreeMap<Epoch, NodeId>,
     verified: Option<(u64, BlockSet)>,
-    /// Why it may fail.
     causes: BTreeSet<Reason>,
     /// When the last thing that went wrong with it was over; nothing: never.
     whole_since: Option<Time>,
 }
 
-/// What must hold.
 #[derive(Debug)]
-pub struct Checker {
+pub(crate) struct Checker {
     violation: Option<String>,
     /// The deployment that runs; what is said of one before it came too late.
     deployment: DeploymentId,
@@ -38,8 +36,7 @@ pub struct Checker {
     rings: Vec<u64>,
     nodes: BTreeMap<NodeId, usize>,
     blocks: u32,
-    /// Some disk lies.
-    pub lost_writes: bool,
+    pub(crate) lost_writes: bool,
     /// Agents that damage what they send.
     suspects: BTreeSet<usize>,
     /// Frames that were damaged one by one.
@@ -48,8 +45,7 @@ pub struct Checker {
 
 impl Checker {
     /// For agents with rings of these sizes.
-    #[must_use]
-    pub fn new(rings: Vec<u64>, blocks: u32) -> Self {
+    pub(crate) fn new(rings: Vec<u64>, blocks: u32) -> Self {
         let agents = rings.iter().map(|_| Watched { whole_since: Some(Time(0)), ..Watched::default() }).collect();
         Self {
             violation: None,
@@ -64,58 +60,54 @@ impl Checker {
         }
     }
 
-    /// Something does not hold.
-    pub fn fail(&mut self, what: String) {
+    pub(crate) fn fail(&mut self, what: String) {
         self.violation.get_or_insert(what);
     }
 
-    /// What does not hold.
-    #[must_use]
-    pub fn violation(&self) -> Option<&str> {
+    pub(crate) fn violation(&self) -> Option<&str> {
         self.violation.as_deref()
     }
 
     /// Something goes wrong with an agent, for which it may fail with one of these reasons; it is over at `until`, if ever.
-    pub fn excuse(&mut self, agent: usize, reasons: &[Reason], until: Option<Time>) {
+    pub(crate) fn excuse(&mut self, agent: usize, reasons: &[Reason], until: Option<Time>) {
         let watched = &mut self.agents[agent];
         watched.causes.extend(reasons);
         watched.whole_since = watched.whole_since.zip(until).map(|(since, until)| since.max(until));
     }
 
     /// This agent may be found to damage what it sends.
-    pub fn suspect(&mut self, agent: usize) {
+    pub(crate) fn suspect(&mut self, agent: usize) {
         self.suspects.insert(agent);
     }
 
     /// A frame is damaged that somebody sends: two of them may look like a sender that damages what it sends.
-    pub fn on_single_damage(&mut self) {
+    pub(crate) fn on_single_damage(&mut self) {
         self.single_damages += 1;
     }
 
     /// An agent is as good as new.
-    pub fn whole_again(&mut self, agent: usize, now: Time) {
+    pub(crate) fn whole_again(&mut self, agent: usize, now: Time) {
         self.agents[agent].whole_since = Some(now);
     }
 
     /// Another server begins: it has names of its own for the agents.
-    pub fn begin_again(&mut self, deployment: DeploymentId) {
+    pub(crate) fn begin_again(&mut self, deployment: DeploymentId) {
         self.deployment = deployment;
         self.nodes.clear();
     }
 
     /// The server calls this agent so.
-    pub fn on_node(&mut self, node: NodeId, agent: usize) {
+    pub(crate) fn on_node(&mut self, node: NodeId, agent: usize) {
         self.nodes.insert(node, agent);
     }
 
     /// The agent that the server calls so.
-    #[must_use]
-    pub fn agent_of(&self, node: NodeId) -> Option<usize> {
+    pub(crate) fn agent_of(&self, node: NodeId) -> Option<usize> {
         self.nodes.get(&node).copied()
     }
 
     /// An order to join came to an agent.
-    pub fn on_join(&mut self, agent: usize, run: u64, join: &Join, before: Epoch, after: Epoch) {
+    pub(crate) fn on_join(&mut self, agent: usize, run: u64, join: &Join, before: Epoch, after: Epoch) {
         if after < before {
             self.fail(format!("agent {agent}: its epoch falls from {before} to {after}"));
         }
@@ -140,7 +132,7 @@ impl Checker {
     }
 
     /// An agent takes a frame from its upstream, which is at this host.
-    pub fn on_upstream_frame(&mut self, agent: usize, host: HostNo) {
+    pub(crate) fn on_upstream_frame(&mut self, agent: usize, host: HostNo) {
         let expected = self.agents[agent].upstream;
         if expected != Some(host) {
             self.fail(format!("agent {agent}: takes a frame from host {host}, but its upstream is at {expected:?}"));
@@ -148,7 +140,7 @@ impl Checker {
     }
 
     /// What lies in an agent's ring.
-    pub fn on_memory(&mut self, agent: usize, held: u64, engine: u64, spans: u64, outbox: usize) {
+    pub(crate) fn on_memory(&mut self, agent: usize, held: u64, engine: u64, spans: u64, outbox: usize) {
         let ring = self.rings[agent];
         if held > ring {
             self.fail(format!("agent {agent}: {held} bytes are held in a ring of {ring}"));
@@ -164,7 +156,7 @@ impl Checker {
     }
 
     /// An agent sends a block on.
-    pub fn on_relay(&mut self, agent: usize, head: &[u8; 48], content: u64) {
+    pub(crate) fn on_relay(&mut self, agent: usize, head: &[u8; 48], content: u64) {
         match Header::parse(head) {
             Ok(header) if crate::image::crc(content) == header.payload_crc => {}
             Ok(header) => {
@@ -175,7 +167,7 @@ impl Checker {
     }
 
     /// An agent sends the manifest header or a part of it on.
-    pub fn on_relay_shared(&mut self, agent: usize, head: &[u8; 48], payload: &[u8], image: &Image) {
+    pub(crate) fn on_relay_shared(&mut self, agent: usize, head: &[u8; 48], payload: &[u8], image: &Image) {
         match Header::parse(head) {
             Ok(Header { kind: Kind::Manifest, .. }) if *payload == *image.manifest() => {}
             Ok(Header { kind: Kind::Part, number, .. }) if *payload == *image.part(PartNo(number)) => {}
@@ -187,7 +179,7 @@ impl Checker {
     }
 
     /// Blocks were read back and are right.
-    pub fn on_verified(&mut self, agent: usize, run: u64, blocks: &[BlockNo]) {
+    pub(crate) fn on_verified(&mut self, agent: usize, run: u64, blocks: &[BlockNo]) {
         let all = self.blocks;
         let verified = &mut self.agents[agent].verified;
         if verified.as_ref().is_none_or(|(of, _)| *of != run) {
@@ -201,7 +193,7 @@ impl Checker {
     }
 
     /// The machine wants the disk finished.
-    pub fn on_finish(&mut self, agent: usize, run: u64, verify: Verify) {
+    pub(crate) fn on_finish(&mut self, agent: usize, run: u64, verify: Verify) {
         let proven = self.agents[agent].verified.as_ref().is_some_and(|(of, set)| *of == run && set.is_full());
         if verify.reads_back() && !proven {
             self.fail(format!("agent {agent}: the disk is to be finished before every block was read back"));
@@ -209,7 +201,7 @@ impl Checker {
     }
 
     /// An agent says something to the server.
-    pub fn on_message(&mut self, agent: usize, message: &ToServer, platter: &Platter, image: &Image) {
+    pub(crate) fn on_message(&mut self, agent: usize, message: &ToServer, platter: &Platter, image: &Image) {
         match message {
             ToServer::Progress(progress) if progress.deployment != self.deployment => {}
             ToServer::Ended(ended) if ended.deployment != self.deployment => {}
@@ -234,7 +226,7 @@ impl Checker {
     }
 
     /// The server gives an order.
-    pub fn on_order(&mut self, node: NodeId, order: &ToAgent, machine: &Deployment) {
+    pub(crate) fn on_order(&mut self, node: NodeId, order: &ToAgent, machine: &Deployment) {
         if !matches!(order, ToAgent::Finish(_)) {
             return;
         }
@@ -248,21 +240,19 @@ impl Checker {
     }
 
     /// The agents that were found to damage what they send.
-    #[must_use]
-    pub fn corrupting(&self, machine: &Deployment) -> BTreeSet<usize> {
+    pub(crate) fn corrupting(&self, machine: &Deployment) -> BTreeSet<usize> {
         let found = machine.repairs().iter().filter(|repair| repair.kind == RepairKind::Corrupting);
         found.filter_map(|repair| self.nodes.get(&repair.node).copied()).collect()
     }
 
     /// The agents that are done or written.
-    #[must_use]
-    pub fn done(&self, machine: &Deployment) -> Vec<usize> {
+    pub(crate) fn done(&self, machine: &Deployment) -> Vec<usize> {
         let ended = machine.nodes().filter(|node| node.outcome().is_some_and(|end| end.state != EndState::Failed));
         ended.filter_map(|node| self.nodes.get(&node.id).copied()).collect()
     }
 
     /// All is over: nobody is said to damage what it sends but the one that does, and that one if it is all that went wrong.
-    pub fn on_verdicts(&mut self, machine: &Deployment, culprit: Option<usize>) {
+    pub(crate) fn on_verdicts(&mut self, machine: &Deployment, culprit: Option<usize>) {
         let found = self.corrupting(machine);
         if let Some(agent) = found.iter().find(|agent| !self.suspects.contains(agent))
             && self.single_damages < 2
@@ -275,7 +265,7 @@ impl Checker {
     }
 
     /// All is over: every end must have its cause.
-    pub fn on_over(&mut self, machine: &Deployment, verify: Verify, over: Time) {
+    pub(crate) fn on_over(&mut self, machine: &Deployment, verify: Verify, over: Time) {
         let wanted = if verify.reads_back() { EndState::Done } else { EndState::Written };
         for node in machine.nodes() {
             let Some(agent) = self.nodes.get(&node.id).copied() else { continue };
@@ -303,7 +293,7 @@ impl Checker {
 
     /// All is over: the disk of a node that is done is still what it was when the node said so. What came of a later node of
     /// the same agent counts, not what an earlier one had done.
-    pub fn on_disk_left(&mut self, machine: &Deployment, agent: usize, platter: &Platter, image: &Image) {
+    pub(crate) fn on_disk_left(&mut self, machine: &Deployment, agent: usize, platter: &Platter, image: &Image) {
         if let Some(violation) = platter.violation {
             self.fail(format!("agent {agent}: {violation}"));
         }

@@ -20,8 +20,8 @@ Runs the machines of SlideCast in virtual time.
 /// How many failures are enough.
 const FAILURES: usize = 10;
 
-/// Runs the command.
-pub fn run(args: impl Iterator<Item = String>) -> ExitCode {
+/// Does what the arguments say.
+pub(crate) fn run(args: impl Iterator<Item = String>) -> ExitCode {
     let args: Vec<String> = args.collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let mut out = io::stdout().lock();
@@ -125,8 +125,9 @@ fn replay(seed: u64) -> bool {
         Some(violation) => writeln!(out, "seed {seed}: {violation}"),
         None => writeln!(
             out,
-            "seed {seed}: all holds; {:?} nodes done and failed, it took {:?}",
-            outcome.nodes, outcome.took
+            "seed {seed}: all holds; {:?} nodes done and failed, it took {:?}; done are agents {:?}, the last of them after {:?}; \
+             found to damage what they send: {:?}",
+            outcome.nodes, outcome.took, outcome.done, outcome.last_done, outcome.corrupting
         ),
     };
     outcome.violation.is_none()

@@ -5,7 +5,7 @@ use slidecast_proto::frame::{Header, Kind};
 
 /// How a frame is damaged on the way, past the checksum of TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Damage {
+pub(crate) enum Damage {
     /// The payload of the next block: seen by its CRC.
     Block,
     /// The same, and the CRC happens to hold.
@@ -20,11 +20,11 @@ pub enum Damage {
 
 /// How a host damages what it sends on chain links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Corruption {
+pub(crate) struct Corruption {
     /// So many of a thousand frames.
-    pub permille: u64,
+    pub(crate) permille: u64,
     /// Any frame, either way, headers too; otherwise the payloads of blocks and parts.
-    pub all: bool,
+    pub(crate) all: bool,
 }
 
 /// Damages `frame` if it is of the kind that is meant.

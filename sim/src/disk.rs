@@ -12,36 +12,31 @@ use std::time::Duration;
 const SMALL_BYTES: u64 = 4096;
 /// How fast a disk is, and what is wrong with it.
 #[derive(Clone, Debug, Default)]
-pub struct DiskPlan {
+pub(crate) struct DiskPlan {
     /// How long it takes to open.
-    pub open: Duration,
-    /// Bytes written per second.
-    pub write_rate: u64,
-    /// Bytes read per second.
-    pub read_rate: u64,
+    pub(crate) open: Duration,
+    /// Bytes per second.
+    pub(crate) write_rate: u64,
+    pub(crate) read_rate: u64,
     /// How long a flush takes.
-    pub flush: Duration,
+    pub(crate) flush: Duration,
     /// Reads in a pass of its own, when all is written.
-    pub rotational: bool,
+    pub(crate) rotational: bool,
     /// What stands on it before it is written.
-    pub old: Old,
+    pub(crate) old: Old,
     /// What is wrong with it.
-    pub faults: Vec<DiskFault>,
+    pub(crate) faults: Vec<DiskFault>,
 }
 
 /// What a disk held before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Old {
-    /// Zeros.
+pub(crate) enum Old {
     #[default]
     Blank,
-    /// Something else.
     Other,
     /// So many in a hundred of the image's blocks; and its head, if that is said and all are there.
     Image {
-        /// Of a hundred.
         percent: u32,
-        /// Which ones.
         salt: u32,
         /// Whether the head of the image stands over it.
         head: bool,
@@ -50,8 +45,7 @@ pub enum Old {
 
 impl Old {
     /// Whether it has this block of the image.
-    #[must_use]
-    pub fn holds(self, block: u32) -> bool {
+    pub(crate) fn holds(self, block: u32) -> bool {
         match self {
             Self::Image { percent, salt, .. } => {
                 spread(u64::from(salt) << 32 | u64::from(block)) % 100 < u64::from(percent)
@@ -67,7 +61,7 @@ impl Old {
 
 /// Something that goes wrong on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskFault {
+pub(crate) enum DiskFault {
     /// Write number so much fails.
     Write(u32),
     /// Flush number so much fails; what it should have covered is lost.
@@ -98,9 +92,8 @@ enum Held {
 /// Sector 0, the rest of the head, and the backup table.
 type Head = [Held; 3];
 
-/// What survives the process.
 #[derive(Debug)]
-pub struct Platter {
+pub(crate) struct Platter {
     /// What a read gives: the disk's cache.
     cache: Vec<Content>,
     /// What a power cut leaves.
@@ -108,7 +101,7 @@ pub struct Platter {
     /// The head in the cache, and what a power cut leaves of it.
     head: [Head; 2],
     /// A power cut now could leave a disk that looks complete and is not.
-    pub violation: Option<&'static str>,
+    pub(crate) violation: Option<&'static str>,
     writes: u32,
     flushes: u32,
     reads: u32,
@@ -117,8 +110,7 @@ pub struct Platter {
 
 impl Platter {
     /// A disk with something old on it.
-    #[must_use]
-    pub fn new(image: &Image, plan: DiskPlan) -> Self {
+    pub(crate) fn new(image: &Image, plan: DiskPlan) -> Self {
         let content = |block| if plan.old.holds(block) { image.content(block) } else { OLD };
         let old: Vec<Content> = (0..image.blocks()).map(content).collect();
         let head = [[if plan.old.has_head() { Held::New } else { Held::Old }; 3]; 2];
@@ -126,20 +118,17 @@ impl Platter {
     }
 
     /// What stands for sure on the place of `block`.
-    #[must_use]
-    pub fn stable(&self, block: u32) -> Content {
+    pub(crate) fn stable(&self, block: u32) -> Content {
         self.stable.get(block as usize).copied().unwrap_or(OLD)
     }
 
     /// How long it takes to open.
-    #[must_use]
-    pub fn opens_in(&self) -> Duration {
+    pub(crate) fn opens_in(&self) -> Duration {
         self.plan.open
     }
 
     /// What stands at its front.
-    #[must_use]
-    pub fn front(&self) -> Front {
+    pub(crate) fn front(&self) -> Front {
         match self.head[0][0] {
             Held::Wiped => Front::Marked,
             Held::Old if self.plan.old == Old::Blank => Front::Blank,
@@ -148,19 +137,17 @@ impl Platter {
     }
 
     /// Another image is to be written: all that the disk holds is something else.
-    pub fn expect_another(&mut self) {
+    pub(crate) fn expect_another(&mut self) {
         self.plan.old = Old::Other;
         self.head = [[Held::Old; 3]; 2];
     }
 
     /// Whether the head of a complete image stands there for sure.
-    #[must_use]
-    pub fn bootable(&self) -> bool {
+    pub(crate) fn bootable(&self) -> bool {
         self.head[1] == [Held::New; 3]
     }
 
-    /// The power is gone.
-    pub fn power_cut(&mut self) {
+    pub(crate) fn power_cut(&mut self) {
         self.cache.clone_from(&self.stable);
         self.head[0] = self.head[1];
     }
@@ -175,13 +162,12 @@ impl Platter {
     }
 
     /// Whether it has heads to move.
-    #[must_use]
-    pub fn rotational(&self) -> bool {
+    pub(crate) fn rotational(&self) -> bool {
         self.plan.rotational
     }
 
     /// A write of the body begins: how long it takes.
-    pub fn begin_write(&mut self, is_fill: bool, block_bytes: u32) -> Duration {
+    pub(crate) fn begin_write(&mut self, is_fill: bool, block_bytes: u32) -> Duration {
         self.writes += 1;
         self.check(self.head[1] == [Held::Wiped; 3], "a block is written before the head is wiped for sure");
         let bytes = if is_fill { SMALL_BYTES } else { block_bytes.into() };
@@ -189,16 +175,13 @@ impl Platter {
     }
 
     /// A read of the body begins: how long it takes.
-    pub fn begin_read(&mut self, block_bytes: u32) -> Duration {
+    pub(crate) fn begin_read(&mut self, block_bytes: u32) -> Duration {
         self.reads += 1;
         Self::span(block_bytes.into(), self.plan.read_rate)
     }
 
     /// What a read finds on the place of `block`.
-    ///
-    /// # Errors
-    /// The read fails.
-    pub fn read(&self, block: BlockNo) -> Result<Content, Reason> {
+    pub(crate) fn read(&self, block: BlockNo) -> Result<Content, Reason> {
         let fails = self.plan.faults.contains(&DiskFault::Read(self.reads));
         let found = self.cache.get(block.0 as usize).copied().unwrap_or(OLD);
         if fails { Err(Reason::DiskRead) } else { Ok(found) }
@@ -247,10 +230,7 @@ impl Platter {
     }
 
     /// The control thread is through with a step: the answer.
-    ///
-    /// # Errors
-    /// The disk is lost.
-    pub fn step(&mut self, step: HeadStep) -> Result<bool, Reason> {
+    pub(crate) fn step(&mut self, step: HeadStep) -> Result<bool, Reason> {
         let lost = self.plan.faults.contains(&DiskFault::Lost(self.writes));
         let [cache, stable] = &mut self.head;
         match step {
@@ -285,10 +265,7 @@ impl Platter {
     }
 
     /// A write is through. A misdirected one lands on the place of `proven`.
-    ///
-    /// # Errors
-    /// The write fails.
-    pub fn write(&mut self, block: BlockNo, content: Content, proven: Option<BlockNo>) -> Result<(), Reason> {
+    pub(crate) fn write(&mut self, block: BlockNo, content: Content, proven: Option<BlockNo>) -> Result<(), Reason> {
         if self.plan.faults.contains(&DiskFault::Write(self.writes)) {
             return Err(Reason::DiskWrite);
         }
@@ -309,9 +286,6 @@ impl Platter {
     }
 
     /// A flush that covers these blocks is through.
-    ///
-    /// # Errors
-    /// It fails.
     pub(crate) fn flush(&mut self, batch: &[Written<Part>]) -> Result<(), Reason> {
         if self.plan.faults.contains(&DiskFault::Flush(self.flushes)) {
             // The kernel drops what it could not write and says so once: a second flush would find nothing wrong.

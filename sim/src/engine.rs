@@ -17,7 +17,6 @@ use std::time::Duration;
 
 /// The flush window of `agent/src/disk/engine.rs`.
 const WINDOW: FlushWindow = FlushWindow { bytes: 256 << 20, after: Duration::from_secs(2) };
-/// How many threads read.
 const READERS: usize = 2;
 /// How many blocks a disk with heads gathers.
 const TRAYS: usize = 8;
@@ -51,7 +50,6 @@ impl ManifestPart for Part {
     }
 }
 
-/// A received block.
 #[derive(Debug)]
 struct Job {
     block: BlockNo,
@@ -64,7 +62,6 @@ struct Job {
 #[derive(Debug, Default)]
 struct Window {
     blocks: BTreeMap<BlockNo, Content>,
-    /// Where the heads are.
     position: u32,
     sweeping: Option<(BlockNo, Content)>,
 }
@@ -90,7 +87,7 @@ impl Window {
 
 /// The engine of one run on one disk: a writer, a control thread and [`READERS`] readers.
 #[derive(Debug)]
-pub struct Engine {
+pub(crate) struct Engine {
     agent: usize,
     run: u64,
     verify: Verify,
@@ -111,8 +108,7 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that has nothing to do yet.
-    #[must_use]
-    pub fn new(agent: usize, run: u64, image: Arc<Image>, verify: Verify, platter: &Platter) -> Self {
+    pub(crate) fn new(agent: usize, run: u64, image: Arc<Image>, verify: Verify, platter: &Platter) -> Self {
         let config = ScheduleConfig {
             blocks: image.blocks(),
             head: HeadConfig { verify, free: Free::Keep, behind: false },
@@ -139,37 +135,34 @@ impl Engine {
     }
 
     /// The disk is to be written.
-    pub fn begin(&mut self, platter: &mut Platter, now: Time, queue: &mut Queue) {
+    pub(crate) fn begin(&mut self, platter: &mut Platter, now: Time, queue: &mut Queue) {
         self.schedule.on_begin();
         self.step(platter, now, queue);
     }
 
     /// A part to be compared with what the disk holds.
-    pub fn compare(&mut self, no: PartNo, sampled: bool, platter: &mut Platter, now: Time, queue: &mut Queue) {
+    pub(crate) fn compare(&mut self, no: PartNo, sampled: bool, platter: &mut Platter, now: Time, queue: &mut Queue) {
         let packed = self.verify.reads_back().then(|| self.image.part(no));
         self.schedule.on_compare(Comparison::new(self.part_of(no), sampled), packed);
         self.step(platter, now, queue);
     }
 
     /// The next thing that it says.
-    pub fn poll(&mut self) -> Option<DiskEvent> {
+    pub(crate) fn poll(&mut self) -> Option<DiskEvent> {
         self.schedule.poll_event()
     }
 
     /// Bytes of the ring that its jobs hold.
-    #[must_use]
-    pub fn holds(&self) -> u64 {
+    pub(crate) fn holds(&self) -> u64 {
         if self.schedule.is_over() { 0 } else { self.held }
     }
 
-    /// Bytes written so far.
-    #[must_use]
-    pub fn written_bytes(&self) -> u64 {
+    pub(crate) fn written_bytes(&self) -> u64 {
         self.written_bytes
     }
 
     /// A block to be written; `charge` is what its payload holds of the ring.
-    pub fn block(
+    pub(crate) fn block(
         &mut self,
         block: BlockNo,
         content: Content,
@@ -184,7 +177,7 @@ impl Engine {
     }
 
     /// A part of the manifest.
-    pub fn part(&mut self, no: PartNo, platter: &mut Platter, now: Time, queue: &mut Queue) {
+    pub(crate) fn part(&mut self, no: PartNo, platter: &mut Platter, now: Time, queue: &mut Queue) {
         let packed = self.verify.reads_back().then(|| self.image.part(no));
         self.schedule.on_part(self.part_of(no), packed);
         self.step(platter, now, queue);
@@ -199,7 +192,7 @@ impl Engine {
     }
 
     /// Every block was handed over.
-    pub fn finish(&mut self, platter: &mut Platter, now: Time, queue: &mut Queue) {
+    pub(crate) fn finish(&mut self, platter: &mut Platter, now: Time, queue: &mut Queue) {
         self.schedule.on_finish();
         self.step(platter, now, queue);
     }
@@ -252,7 +245,7 @@ impl Engine {
     }
 
     /// Something that was started is through.
-    pub fn on_disk(&mut self, op: DiskOp, platter: &mut Platter, now: Time, queue: &mut Queue) {
+    pub(crate) fn on_disk(&mut self, op: DiskOp, platter: &mut Platter, now: Time, queue: &mut Queue) {
         match op {
             DiskOp::Timer => self.timer = self.timer.filter(|at| *at > now),
             DiskOp::Write => self.on_write(platter, now),

@@ -13,7 +13,7 @@ use slidecast_proto::reason::Reason;
 use std::time::Duration;
 
 /// What is wrong with disks and image from the start.
-pub fn excuse_disks(scenario: &Scenario, checker: &mut Checker) {
+pub(crate) fn excuse_disks(scenario: &Scenario, checker: &mut Checker) {
     for (agent, node) in scenario.nodes.iter().enumerate() {
         let mut lost = 0;
         for fault in &node.disk.faults {
@@ -42,7 +42,7 @@ pub fn excuse_disks(scenario: &Scenario, checker: &mut Checker) {
 }
 
 /// Does a fault to the world.
-pub fn inject(fault: Fault, core: &mut Core, server: &mut Server, agents: &mut [Agent]) {
+pub(crate) fn inject(fault: Fault, core: &mut Core, server: &mut Server, agents: &mut [Agent]) {
     let now = core.now;
     match fault {
         Fault::Kill(agent, back) | Fault::PowerOff(agent, back) => {
@@ -155,7 +155,7 @@ pub fn inject(fault: Fault, core: &mut Core, server: &mut Server, agents: &mut [
 }
 
 /// The call of a stranger was answered: it says its Hello, and acts on its mood.
-pub fn stranger_called(conn: ConnId, accepted: bool, core: &mut Core) {
+pub(crate) fn stranger_called(conn: ConnId, accepted: bool, core: &mut Core) {
     let Some((hello, mood)) = core.strangers.get(&conn).cloned() else { return };
     if !accepted || !core.network.is_open(conn, CALLER) {
         return;

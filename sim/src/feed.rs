@@ -1,8 +1,7 @@
 //! The connections of a feed, in virtual time: what `server/src/feed/` does for the same machine.
 
-use crate::agent::Agent;
 use crate::core::Core;
-use crate::network::{CALLER, ConnId, Frame, SERVER};
+use crate::network::{CALLER, ConnId, Frame, SERVER, host_at};
 use crate::queue::Event;
 use slidecast_proto::feed::{Feed as Machine, FeedEvent, FeedOrder, FeedTransmit};
 use slidecast_proto::frame::{HEADER_LEN, Header};
@@ -16,9 +15,8 @@ struct Connection {
     established: bool,
 }
 
-/// One feed.
 #[derive(Debug)]
-pub struct Feed {
+pub(crate) struct Feed {
     serial: u64,
     machine: Machine,
     connection: Option<Connection>,
@@ -30,8 +28,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Starts to connect.
-    pub fn start(serial: u64, order: FeedOrder, core: &mut Core) -> Self {
+    pub(crate) fn start(serial: u64, order: FeedOrder, core: &mut Core) -> Self {
         let machine = Machine::new(order, core.image.shape.clone(), core.now);
         let (connection, timer) = (None, Time(u64::MAX));
         let mut feed = Self { serial, machine, connection, timer, looked: core.now, sent: (0, 0) };
@@ -39,37 +36,30 @@ impl Feed {
         feed
     }
 
-    /// Which one it is.
-    #[must_use]
-    pub fn serial(&self) -> u64 {
+    pub(crate) fn serial(&self) -> u64 {
         self.serial
     }
 
-    /// Its connection.
-    #[must_use]
-    pub fn conn(&self) -> Option<ConnId> {
+    pub(crate) fn conn(&self) -> Option<ConnId> {
         self.connection.as_ref().map(|connection| connection.conn)
     }
 
-    /// Ends it.
-    pub fn stop(self, core: &mut Core) {
+    pub(crate) fn stop(self, core: &mut Core) {
         if let Some(connection) = self.connection {
             core.close(connection.conn, CALLER);
         }
     }
 
-    /// What happened, in order.
-    pub fn poll_event(&mut self) -> Option<FeedEvent> {
+    pub(crate) fn poll_event(&mut self) -> Option<FeedEvent> {
         self.machine.poll_event()
     }
 
     /// The block frames and bytes sent since the last call.
-    pub fn take_sent(&mut self) -> (u64, u64) {
+    pub(crate) fn take_sent(&mut self) -> (u64, u64) {
         std::mem::take(&mut self.sent)
     }
 
-    /// The call was answered.
-    pub fn on_called(&mut self, accepted: bool, core: &mut Core) {
+    pub(crate) fn on_called(&mut self, accepted: bool, core: &mut Core) {
         if !accepted {
             return self.on_closed("connection refused", core);
         }
@@ -79,14 +69,13 @@ impl Feed {
         self.turn(core);
     }
 
-    /// The connection is gone.
-    pub fn on_closed(&mut self, why: &str, core: &mut Core) {
+    pub(crate) fn on_closed(&mut self, why: &str, core: &mut Core) {
         self.machine.on_closed(&LinkFault::Broken(why.to_owned()), core.now);
         self.turn(core);
     }
 
     /// A frame came from the head.
-    pub fn on_frame(&mut self, frame: Frame, core: &mut Core) {
+    pub(crate) fn on_frame(&mut self, frame: Frame, core: &mut Core) {
         let Frame::Whole(bytes) = frame else { return };
         self.take(&bytes, core);
         self.turn(core);
@@ -109,13 +98,13 @@ impl Feed {
     }
 
     /// A frame that waited is out.
-    pub fn on_out(&mut self, core: &Core) {
+    pub(crate) fn on_out(&mut self, core: &Core) {
         self.sleep(core.now);
         self.machine.on_transmitted(true, core.now);
     }
 
     /// Writes what can be written, keeps the link alive, connects again.
-    pub fn turn(&mut self, core: &mut Core) {
+    pub(crate) fn turn(&mut self, core: &mut Core) {
         if self.timer <= core.now {
             self.timer = Time(u64::MAX);
         }
@@ -134,8 +123,8 @@ impl Feed {
     }
 
     fn connect(&mut self, core: &mut Core) {
-        let Some(agent) = Agent::at(self.machine.order().address.ip()) else { return };
-        let conn = core.connect(SERVER, agent + 1);
+        let Some(host) = host_at(self.machine.order().address.ip()) else { return };
+        let conn = core.connect(SERVER, host);
         self.machine.on_calling(core.rng.bytes(), core.now);
         self.connection = Some(Connection { conn, established: false });
     }

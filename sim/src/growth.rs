@@ -11,27 +11,26 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// The sizes of the table.
-pub const SIZES: [usize; 7] = [1, 2, 8, 32, 100, 1000, 10_000];
+pub(crate) const SIZES: [usize; 7] = [1, 2, 8, 32, 100, 1000, 10_000];
 
-/// 1 Gbit/s.
+/// 1 Gbit/s in bytes per second.
 const WIRE: u64 = 125_000_000;
 
 /// What a table is about.
 #[derive(Clone, Copy, Debug)]
-pub struct GrowthPlan {
+pub(crate) struct GrowthPlan {
     /// Blocks of 1 MiB in the image, none smaller when packed.
-    pub blocks: u32,
+    pub(crate) blocks: u32,
     /// The speed of the server's only card in Mbit/s; nodes have 1000.
-    pub card: u32,
+    pub(crate) card: u32,
     /// Nodes per hundred that die.
-    pub dying: usize,
+    pub(crate) dying: usize,
     /// Of those that die, so many in a hundred lose their power; the others reset their connections.
-    pub silent: u64,
+    pub(crate) silent: u64,
 }
 
 /// A deployment of `nodes` equal nodes.
-#[must_use]
-pub fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
+pub(crate) fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
     let mut rng = Rng::new(seed, 3);
     let block = 1 << 20;
     let image = ImagePlan {
@@ -95,13 +94,12 @@ pub fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
 const BAR: f64 = 1.10;
 
 /// Runs one cell of the table.
-#[must_use]
-pub fn measure(nodes: usize, plan: GrowthPlan, seed: u64) -> Outcome {
+pub(crate) fn measure(nodes: usize, plan: GrowthPlan, seed: u64) -> Outcome {
     World::new(scenario(nodes, plan, seed), false).run()
 }
 
 /// Prints the table; gives whether everything held: the invariants, and the bar if no more than one in a hundred died.
-pub fn table(plan: GrowthPlan, sizes: &[usize], seed: u64, out: &mut impl Write) -> std::io::Result<bool> {
+pub(crate) fn table(plan: GrowthPlan, sizes: &[usize], seed: u64, out: &mut impl Write) -> std::io::Result<bool> {
     let bytes = f64::from(plan.blocks) / 1024.0;
     writeln!(
         out,

@@ -12,8 +12,7 @@ const RATE: u64 = 10_000_000;
 const BLOCKS: u32 = 1200;
 
 /// Runs a chain of [`NODES`] equal nodes in which only this goes wrong.
-#[must_use]
-pub fn run(fault: Option<Fault>, shown: bool) -> Outcome {
+pub(crate) fn run(fault: Option<Fault>, shown: bool) -> Outcome {
     let mut scenario = Scenario::of_seed(0);
     scenario.alike(NODES, RATE);
     scenario.image.blocks = BLOCKS;
@@ -24,8 +23,7 @@ pub fn run(fault: Option<Fault>, shown: bool) -> Outcome {
 }
 
 /// Node `culprit` damages all that it sends; with `all`, headers and what it says to its upstream, too.
-#[must_use]
-pub fn corrupted(culprit: usize, all: bool) -> Outcome {
+pub(crate) fn corrupted(culprit: usize, all: bool) -> Outcome {
     run(Some(Fault::Corrupt(culprit, Corruption { permille: 1000, all })), false)
 }
 
@@ -33,13 +31,16 @@ pub fn corrupted(culprit: usize, all: bool) -> Outcome {
 mod tests {
     use super::*;
     use crate::image::Image;
-    use crate::scenario::Scenario;
+    use slidecast_proto::feed::Source;
+    use slidecast_proto::units::BlockNo;
 
     fn image_bytes() -> u64 {
         let mut scenario = Scenario::of_seed(0);
         scenario.alike(NODES, RATE);
         scenario.image.blocks = BLOCKS;
-        Image::new(&scenario.image, scenario.seed).stored_bytes()
+        let image = Image::new(&scenario.image, scenario.seed);
+        let frames = (0..image.blocks()).filter_map(|block| image.block(BlockNo(block)));
+        frames.map(|frame| u64::from(frame.stored_len)).sum()
     }
 
     fn others(but: usize) -> Vec<usize> {

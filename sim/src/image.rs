@@ -8,20 +8,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// What a place of a disk holds before anything was written there.
-pub const OLD: u64 = 0;
+pub(crate) const OLD: u64 = 0;
 
 /// What stands for the bytes of a block.
-pub type Content = u64;
+pub(crate) type Content = u64;
 
 /// The CRC of a payload. Two contents may share it: bits 32 and up are seen by the hash alone.
-#[must_use]
-pub fn crc(content: Content) -> u32 {
+pub(crate) fn crc(content: Content) -> u32 {
     u32::try_from(content & u64::from(u32::MAX)).unwrap_or(0)
 }
 
-/// An image.
 #[derive(Debug)]
-pub struct Image {
+pub(crate) struct Image {
     seed: u64,
     block: u32,
     fill_every: u32,
@@ -29,34 +27,32 @@ pub struct Image {
     parts: Vec<Arc<[u8]>>,
     manifest: Arc<[u8]>,
     /// How the manifest is cut.
-    pub shape: Arc<Shape>,
+    pub(crate) shape: Arc<Shape>,
     /// A block whose stored bytes are not what the image's own table says.
-    pub rotten: Option<u32>,
+    pub(crate) rotten: Option<u32>,
 }
 
 /// What an image is made from.
 #[derive(Clone, Debug)]
-pub struct ImagePlan {
-    /// The number of blocks.
-    pub blocks: u32,
+pub(crate) struct ImagePlan {
+    pub(crate) blocks: u32,
     /// The size of a block in bytes.
-    pub block: u32,
+    pub(crate) block: u32,
     /// How many blocks a part of the manifest has.
-    pub per_part: u32,
+    pub(crate) per_part: u32,
     /// Every such block is a fill; 0 for none.
-    pub fill_every: u32,
+    pub(crate) fill_every: u32,
     /// How long stored blocks are, in bytes.
-    pub stored: Range<u32>,
+    pub(crate) stored: Range<u32>,
     /// The length of an encoded part, in bytes.
-    pub part_bytes: usize,
+    pub(crate) part_bytes: usize,
     /// See [`Image::rotten`].
-    pub rotten: Option<u32>,
+    pub(crate) rotten: Option<u32>,
 }
 
 impl Image {
     /// The image of a seed.
-    #[must_use]
-    pub fn new(plan: &ImagePlan, seed: u64) -> Self {
+    pub(crate) fn new(plan: &ImagePlan, seed: u64) -> Self {
         let firsts: Vec<u32> = (0..plan.blocks).step_by(plan.per_part.max(1) as usize).collect();
         let part = |no: usize| {
             let mut bytes = vec![0xA5; plan.part_bytes.max(8)];
@@ -78,57 +74,41 @@ impl Image {
         }
     }
 
-    /// The number of blocks.
-    #[must_use]
-    pub fn blocks(&self) -> u32 {
+    pub(crate) fn blocks(&self) -> u32 {
         self.shape.blocks
     }
 
-    /// What `block` must be.
-    #[must_use]
-    pub fn content(&self, block: u32) -> Content {
+    pub(crate) fn content(&self, block: u32) -> Content {
         spread(self.seed ^ (u64::from(block) << 32 | 0xB10C)) | 1
     }
 
     /// What the server sends for `block`.
-    #[must_use]
-    pub fn sent(&self, block: u32) -> Content {
+    pub(crate) fn sent(&self, block: u32) -> Content {
         if self.rotten == Some(block) { self.content(block) ^ 0xFF00 } else { self.content(block) }
     }
 
     /// Whether `block` has no payload.
-    #[must_use]
-    pub fn is_fill(&self, block: u32) -> bool {
+    pub(crate) fn is_fill(&self, block: u32) -> bool {
         self.fill_every != 0 && block % self.fill_every == self.fill_every - 1
     }
 
     /// The size of a block in bytes.
-    #[must_use]
-    pub fn block_bytes(&self) -> u32 {
+    pub(crate) fn block_bytes(&self) -> u32 {
         self.block
     }
 
     /// The memory that a part of so many blocks takes. In one seed of four it is so much that few parts can wait for read-back.
-    #[must_use]
-    pub fn part_heap(&self, blocks: u32) -> usize {
+    pub(crate) fn part_heap(&self, blocks: u32) -> usize {
         if self.seed.is_multiple_of(4) { 1 << 20 } else { blocks as usize * 48 }
     }
 
-    /// The manifest root.
-    #[must_use]
-    pub fn root(&self) -> Hash {
+    pub(crate) fn root(&self) -> Hash {
         Hash::of(&self.manifest)
     }
 
     /// The fill blocks of a part.
-    pub fn fills(&self, part: PartNo) -> impl Iterator<Item = BlockNo> + '_ {
+    pub(crate) fn fills(&self, part: PartNo) -> impl Iterator<Item = BlockNo> + '_ {
         self.shape.blocks_of(part).filter(|block| self.is_fill(*block)).map(BlockNo)
-    }
-
-    /// The bytes of all payloads.
-    #[must_use]
-    pub fn stored_bytes(&self) -> u64 {
-        (0..self.blocks()).filter_map(|block| self.block(BlockNo(block))).map(|frame| u64::from(frame.stored_len)).sum()
     }
 }
 

@@ -11,25 +11,37 @@ use crate::rng::Rng;
 use slidecast_proto::frame::HEADER_LEN;
 use slidecast_proto::units::Time;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The number of a connection; never used twice.
-pub type ConnId = usize;
+pub(crate) type ConnId = usize;
 /// The number of a host: 0 is the server, agent `n` is `n + 1`.
-pub type HostNo = usize;
+pub(crate) type HostNo = usize;
 /// The end of a connection that called.
-pub const CALLER: usize = 0;
+pub(crate) const CALLER: usize = 0;
 /// The end of a connection that was called.
-pub const CALLED: usize = 1;
+pub(crate) const CALLED: usize = 1;
 /// What is no longer than this does not wait for what others send through the same card, in bytes.
 const FEW_PACKETS: u64 = 4096;
-/// The server's host.
-pub const SERVER: HostNo = 0;
+pub(crate) const SERVER: HostNo = 0;
 
-/// What travels.
+/// The address of a host.
+pub(crate) fn address_of(host: HostNo) -> IpAddr {
+    let [_, b, c, d] = u32::try_from(host).unwrap_or(0).to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(10, b, c, d))
+}
+
+/// The host that has this address.
+pub(crate) fn host_at(address: IpAddr) -> Option<HostNo> {
+    let IpAddr::V4(address) = address else { return None };
+    let [_, b, c, d] = address.octets();
+    usize::try_from(u32::from_be_bytes([0, b, c, d])).ok()
+}
+
 #[derive(Clone, Debug)]
-pub enum Frame {
+pub(crate) enum Frame {
     /// A frame of a chain link in one piece.
     Whole(Vec<u8>),
     /// A header and a shared payload.
@@ -43,9 +55,7 @@ pub enum Frame {
 }
 
 impl Frame {
-    /// Bytes on the wire.
-    #[must_use]
-    pub fn wire_bytes(&self) -> u64 {
+    pub(crate) fn wire_bytes(&self) -> u64 {
         match self {
             Self::Whole(bytes) => bytes.len() as u64,
             Self::Shared(_, bytes) => (HEADER_LEN + bytes.len()) as u64,
@@ -71,17 +81,15 @@ struct Flow {
     unread: usize,
     used: u64,
     last: Time,
-    /// Nothing arrives any more.
+    /// Nothing arrives any more, and neither end is told.
     lost: bool,
     /// Arrives damaged: the next block or the next control frame.
     damage: Option<Damage>,
 }
 
-/// A connection.
 #[derive(Debug)]
-pub struct Conn {
-    /// Caller and called.
-    pub hosts: [HostNo; 2],
+pub(crate) struct Conn {
+    pub(crate) hosts: [HostNo; 2],
     open: [bool; 2],
     established: bool,
     flows: [Flow; 2],
@@ -91,45 +99,43 @@ pub struct Conn {
 
 /// A host as the network sees it.
 #[derive(Clone, Copy, Debug)]
-pub struct HostState {
+pub(crate) struct HostState {
     /// It has power and a cable.
-    pub powered: bool,
+    pub(crate) powered: bool,
     /// Its process runs and listens.
-    pub listening: bool,
+    pub(crate) listening: bool,
     /// The process stands still until then.
-    pub still: Time,
+    pub(crate) still: Time,
     /// Half of the latency of its paths.
-    pub latency: Duration,
+    pub(crate) latency: Duration,
     /// Bytes per second.
-    pub rate: u64,
+    pub(crate) rate: u64,
     /// The card of the server that it hangs on.
-    pub card: usize,
+    pub(crate) card: usize,
     /// What it sends on chain links is damaged.
-    pub corrupts: Option<Corruption>,
+    pub(crate) corrupts: Option<Corruption>,
 }
 
 /// What is the same for all connections.
 #[derive(Clone, Copy, Debug)]
-pub struct NetworkPlan {
+pub(crate) struct NetworkPlan {
     /// Bytes on the way or unread at most.
-    pub window: u64,
+    pub(crate) window: u64,
     /// Bytes that the kernel takes and does not send yet.
-    pub unsent: u64,
+    pub(crate) unsent: u64,
     /// The most by which a frame comes later than the latency says.
-    pub jitter: Duration,
+    pub(crate) jitter: Duration,
     /// Payloads are told of while they arrive.
-    pub pieces: bool,
+    pub(crate) pieces: bool,
 }
 
-/// All connections.
 #[derive(Debug)]
-pub struct Network {
+pub(crate) struct Network {
     plan: NetworkPlan,
     conns: Vec<Conn>,
     /// The connections of each host.
     of_host: Vec<Vec<ConnId>>,
-    /// The hosts.
-    pub hosts: Vec<HostState>,
+    pub(crate) hosts: Vec<HostState>,
     /// The server's cards: bytes per second, and when each has sent all that it was given.
     cards: Vec<(u64, Time)>,
     /// Paths that are cut, and until when.
@@ -138,8 +144,7 @@ pub struct Network {
 
 /// What a frame that arrives comes to.
 #[derive(Debug)]
-pub enum Arrival {
-    /// Nobody reads it (now).
+pub(crate) enum Arrival {
     Nothing,
     /// It is for this end of the connection. The flag says that its header was told of already.
     Frame(usize, Frame, bool),
@@ -147,16 +152,13 @@ pub enum Arrival {
 
 impl Network {
     /// A network of these hosts, the server first; `cards` are the speeds of the server's cards in bytes per second.
-    #[must_use]
-    pub fn new(plan: NetworkPlan, hosts: Vec<HostState>, cards: &[u64]) -> Self {
+    pub(crate) fn new(plan: NetworkPlan, hosts: Vec<HostState>, cards: &[u64]) -> Self {
         let of_host = vec![Vec::new(); hosts.len()];
         let cards = cards.iter().map(|rate| ((*rate).max(1), Time(0))).collect();
         Self { plan, conns: Vec::new(), of_host, hosts, cards, cut: BTreeMap::new() }
     }
 
-    /// A connection.
-    #[must_use]
-    pub fn conn(&self, conn: ConnId) -> &Conn {
+    pub(crate) fn conn(&self, conn: ConnId) -> &Conn {
         &self.conns[conn]
     }
 
@@ -166,12 +168,11 @@ impl Network {
     }
 
     /// Cuts the path between two hosts.
-    pub fn cut(&mut self, a: HostNo, b: HostNo, until: Time) {
+    pub(crate) fn cut(&mut self, a: HostNo, b: HostNo, until: Time) {
         self.cut.insert((a.min(b), a.max(b)), until);
     }
 
-    /// `from` calls `to`.
-    pub fn connect(&mut self, from: HostNo, to: HostNo, now: Time, queue: &mut Queue) -> ConnId {
+    pub(crate) fn connect(&mut self, from: HostNo, to: HostNo, now: Time, queue: &mut Queue) -> ConnId {
         let id = self.conns.len();
         let latency = self.hosts[from].latency + self.hosts[to].latency;
         let rate = self.hosts[from].rate.min(self.hosts[to].rate).max(1);
@@ -189,7 +190,7 @@ impl Network {
     }
 
     /// A call has reached its host.
-    pub fn on_syn(&mut self, conn: ConnId, now: Time, queue: &mut Queue) {
+    pub(crate) fn on_syn(&mut self, conn: ConnId, now: Time, queue: &mut Queue) {
         let Conn { hosts: [from, to], latency, open, .. } = &mut self.conns[conn];
         let host = self.hosts[*to];
         if !host.powered || !self.hosts[*from].powered {
@@ -204,34 +205,31 @@ impl Network {
     }
 
     /// The answer to a call is back; gives whether the caller still wants it.
-    pub fn on_called(&mut self, conn: ConnId, accepted: bool) -> bool {
+    pub(crate) fn on_called(&mut self, conn: ConnId, accepted: bool) -> bool {
         let conn = &mut self.conns[conn];
         conn.established = accepted;
         conn.open[CALLER]
     }
 
     /// Whether this end has not closed.
-    #[must_use]
-    pub fn is_open(&self, conn: ConnId, end: usize) -> bool {
+    pub(crate) fn is_open(&self, conn: ConnId, end: usize) -> bool {
         self.conns[conn].open[end]
     }
 
     /// Whether the next frame may be given to the kernel.
-    #[must_use]
-    pub fn can_start(&self, conn: ConnId, end: usize) -> bool {
+    pub(crate) fn can_start(&self, conn: ConnId, end: usize) -> bool {
         let conn = &self.conns[conn];
         (conn.established || end == CALLED) && conn.open[end] && conn.flows[end].pending.is_none()
     }
 
     /// The bytes that one end wants to send and could not.
-    #[must_use]
-    pub fn backlog(&self, conn: ConnId, end: usize) -> u64 {
+    pub(crate) fn backlog(&self, conn: ConnId, end: usize) -> u64 {
         self.conns[conn].flows[end].queued
     }
 
     /// Gives a frame to the kernel; says whether it took the whole of it. If not, it will by the next time that
     /// [`Self::can_start`] is true.
-    pub fn start(
+    pub(crate) fn start(
         &mut self,
         conn: ConnId,
         end: usize,
@@ -311,7 +309,7 @@ impl Network {
     }
 
     /// The wire is free again. Gives whether a frame that was pending is out now.
-    pub fn on_wire(&mut self, conn: ConnId, end: usize, now: Time, queue: &mut Queue, rng: &mut Rng) -> bool {
+    pub(crate) fn on_wire(&mut self, conn: ConnId, end: usize, now: Time, queue: &mut Queue, rng: &mut Rng) -> bool {
         self.conns[conn].flows[end].busy = false;
         self.pump(conn, end, now, queue, rng);
         self.take_pending(conn, end, now, queue, rng)
@@ -319,7 +317,14 @@ impl Network {
 
     /// Gives the kernel the frame that it had no room for. Its process does that: one that stands still does not, and this is
     /// to be tried again when it goes on. Gives whether the frame is out now.
-    pub fn take_pending(&mut self, conn: ConnId, end: usize, now: Time, queue: &mut Queue, rng: &mut Rng) -> bool {
+    pub(crate) fn take_pending(
+        &mut self,
+        conn: ConnId,
+        end: usize,
+        now: Time,
+        queue: &mut Queue,
+        rng: &mut Rng,
+    ) -> bool {
         let still = self.hosts[self.conns[conn].hosts[end]].still > now;
         let flow = &mut self.conns[conn].flows[end];
         if still || flow.queued > self.plan.unsent {
@@ -333,7 +338,7 @@ impl Network {
     }
 
     /// The header of the frame that is arriving, for whoever reads it.
-    pub fn on_head(&mut self, conn: ConnId, dir: usize, now: Time) -> Option<(usize, [u8; HEADER_LEN])> {
+    pub(crate) fn on_head(&mut self, conn: ConnId, dir: usize, now: Time) -> Option<(usize, [u8; HEADER_LEN])> {
         let reader = self.reader(conn, dir, now)?;
         let flow = &mut self.conns[conn].flows[dir];
         match flow.flight.front_mut() {
@@ -346,8 +351,7 @@ impl Network {
     }
 
     /// Who reads some bytes of the payload that is arriving, if its header was told of.
-    #[must_use]
-    pub fn on_trickle(&self, conn: ConnId, dir: usize, now: Time) -> Option<usize> {
+    pub(crate) fn on_trickle(&self, conn: ConnId, dir: usize, now: Time) -> Option<usize> {
         let told = self.conns[conn].flows[dir].flight.front().is_some_and(|(_, told)| *told);
         self.reader(conn, dir, now).filter(|_| told)
     }
@@ -361,15 +365,14 @@ impl Network {
     }
 
     /// Whether the kernel at the other end answers what this end sends.
-    #[must_use]
-    pub fn answers(&self, conn: ConnId, end: usize, now: Time) -> bool {
+    pub(crate) fn answers(&self, conn: ConnId, end: usize, now: Time) -> bool {
         let Conn { hosts, flows, .. } = &self.conns[conn];
         let there = self.hosts[hosts[1 - end]].powered && self.open_at(hosts[0], hosts[1]) <= now;
         there && !flows.iter().any(|flow| flow.lost)
     }
 
     /// A frame is complete at the other end. Gives also whether a frame that was pending at this end is out now.
-    pub fn on_arrive(
+    pub(crate) fn on_arrive(
         &mut self,
         conn: ConnId,
         dir: usize,
@@ -387,7 +390,14 @@ impl Network {
     }
 
     /// Reads a frame that has arrived.
-    pub fn read(&mut self, conn: ConnId, dir: usize, now: Time, queue: &mut Queue, rng: &mut Rng) -> (Arrival, bool) {
+    pub(crate) fn read(
+        &mut self,
+        conn: ConnId,
+        dir: usize,
+        now: Time,
+        queue: &mut Queue,
+        rng: &mut Rng,
+    ) -> (Arrival, bool) {
         let Conn { flows, open, latency, .. } = &mut self.conns[conn];
         let flow = &mut flows[dir];
         if flow.unread == 0 {
@@ -409,7 +419,7 @@ impl Network {
     }
 
     /// Closes one end. `torn`: what the kernel has not sent yet is lost.
-    pub fn close(&mut self, conn: ConnId, end: usize, torn: bool, now: Time, queue: &mut Queue, rng: &mut Rng) {
+    pub(crate) fn close(&mut self, conn: ConnId, end: usize, torn: bool, now: Time, queue: &mut Queue, rng: &mut Rng) {
         if !core::mem::take(&mut self.conns[conn].open[end]) {
             return;
         }
@@ -427,25 +437,24 @@ impl Network {
     }
 
     /// Closes the write side only: what waits goes out, then the end. What comes is still read.
-    pub fn shut(&mut self, conn: ConnId, end: usize, now: Time, queue: &mut Queue, rng: &mut Rng) {
+    pub(crate) fn shut(&mut self, conn: ConnId, end: usize, now: Time, queue: &mut Queue, rng: &mut Rng) {
         let flow = &mut self.conns[conn].flows[end];
         flow.queue.push_back(Frame::Fin);
         self.pump(conn, end, now, queue, rng);
     }
 
     /// Nothing arrives any more in one direction of a connection; neither end is told.
-    pub fn lose(&mut self, conn: ConnId, dir: usize) {
+    pub(crate) fn lose(&mut self, conn: ConnId, dir: usize) {
         self.conns[conn].flows[dir].lost = true;
     }
 
     /// Damages something that this end will send.
-    pub fn damage(&mut self, conn: ConnId, end: usize, damage: Damage) {
+    pub(crate) fn damage(&mut self, conn: ConnId, end: usize, damage: Damage) {
         self.conns[conn].flows[end].damage = Some(damage);
     }
 
     /// The connections of a host, with the end that is its own.
-    #[must_use]
-    pub fn of_host(&mut self, host: HostNo) -> Vec<(ConnId, usize)> {
+    pub(crate) fn of_host(&mut self, host: HostNo) -> Vec<(ConnId, usize)> {
         let Self { conns, of_host, .. } = self;
         let end = |conn: &ConnId| usize::from(conns[*conn].hosts[CALLER] != host);
         of_host[host].retain(|conn| conns[*conn].open[end(conn)]);
@@ -453,13 +462,12 @@ impl Network {
     }
 
     /// How many frames wait to be read at one end.
-    #[must_use]
-    pub fn unread(&self, conn: ConnId, end: usize) -> usize {
+    pub(crate) fn unread(&self, conn: ConnId, end: usize) -> usize {
         self.conns[conn].flows[1 - end].unread
     }
 
     /// A host is without power: what it had on its way in its own buffers is gone, and nobody is told.
-    pub fn power_off(&mut self, host: HostNo) {
+    pub(crate) fn power_off(&mut self, host: HostNo) {
         for (conn, end) in self.of_host(host) {
             let conn = &mut self.conns[conn];
             conn.open[end] = false;

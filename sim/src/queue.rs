@@ -5,9 +5,8 @@ use slidecast_proto::units::Time;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Event {
+pub(crate) enum Event {
     /// The process of this agent begins.
     Boot(usize),
     /// An agent wanted to be woken.
@@ -23,12 +22,7 @@ pub enum Event {
     /// A call reaches the host that was called.
     Syn(ConnId),
     /// The answer to a call comes back.
-    Called {
-        /// The connection.
-        conn: ConnId,
-        /// Whether somebody listens there.
-        accepted: bool,
-    },
+    Called { conn: ConnId, accepted: bool },
     /// The wire of one direction is free for the next frame.
     Wire(ConnId, usize),
     /// The header of a frame whose payload takes its time.
@@ -49,35 +43,31 @@ pub enum Event {
 
 /// What an engine does with its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DiskOp {
-    /// The writer is through.
+pub(crate) enum DiskOp {
     Write,
     /// The sort window has written its next block.
     Sweep,
     /// The control thread is through.
     Control,
-    /// A reader is through.
     Read(u8),
     /// The control thread waited for this time.
     Timer,
 }
 
-/// The events to come.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub(crate) struct Queue {
     heap: BinaryHeap<Reverse<(Time, u64, Event)>>,
     made: u64,
 }
 
 impl Queue {
     /// Lets `event` happen at `at`.
-    pub fn push(&mut self, at: Time, event: Event) {
+    pub(crate) fn push(&mut self, at: Time, event: Event) {
         self.made += 1;
         self.heap.push(Reverse((at, self.made, event)));
     }
 
-    /// The next event.
-    pub fn pop(&mut self) -> Option<(Time, Event)> {
+    pub(crate) fn pop(&mut self) -> Option<(Time, Event)> {
         self.heap.pop().map(|Reverse((at, _, event))| (at, event))
     }
 }

@@ -11,20 +11,19 @@ const OLDER: DeploymentId = DeploymentId([0xEE; 16]);
 
 /// What is wrong with an agent that runs.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Quirks {
+pub(crate) struct Quirks {
     /// It never says how far it is.
-    pub mute: bool,
-    /// It gives no credit.
-    pub stuck: bool,
+    pub(crate) mute: bool,
+    pub(crate) stuck: bool,
     /// It says so many times more that its downstream link broke, which is not so.
-    pub false_downs: u32,
+    pub(crate) false_downs: u32,
     /// When it says so next.
     false_at: Time,
 }
 
 impl Quirks {
     /// Says that the downstream link of this place broke, if it is one that says so though it is not so.
-    pub fn complaint(&mut self, join: &Join, now: Time) -> Option<ToServer> {
+    pub(crate) fn complaint(&mut self, join: &Join, now: Time) -> Option<ToServer> {
         let down = join.downstream.as_ref().filter(|_| self.false_downs > 0 && self.false_at <= now)?;
         self.false_downs -= 1;
         self.false_at = now.after(Duration::from_millis(100));
@@ -41,7 +40,12 @@ impl Quirks {
 }
 
 /// An order that comes late: a place that was given before, in this deployment or the one before it, or the end of the older one.
-pub fn late_order(newest: Option<DeploymentId>, joins: &[Join], past: &[Join], rng: &mut Rng) -> Option<ToAgent> {
+pub(crate) fn late_order(
+    newest: Option<DeploymentId>,
+    joins: &[Join],
+    past: &[Join],
+    rng: &mut Rng,
+) -> Option<ToAgent> {
     let before = past.first().map(|join| join.deployment).filter(|before| Some(*before) != newest);
     let deployment = before.unwrap_or(OLDER);
     match rng.below(4) {
@@ -53,8 +57,7 @@ pub fn late_order(newest: Option<DeploymentId>, joins: &[Join], past: &[Join], r
 }
 
 /// An order in one line.
-#[must_use]
-pub fn short(order: &ToAgent) -> String {
+pub(crate) fn short(order: &ToAgent) -> String {
     match order {
         ToAgent::Join(join) => {
             let down = join.downstream.as_ref().map(|spec| spec.node.0);

@@ -2,11 +2,10 @@
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014). Not for secrets.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 /// One step of the generator's output function: spreads a number over 64 bits.
-#[must_use]
-pub fn spread(number: u64) -> u64 {
+pub(crate) fn spread(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -15,50 +14,43 @@ pub fn spread(number: u64) -> u64 {
 
 impl Rng {
     /// The generator of a seed. `stream` keeps apart what one seed is used for.
-    #[must_use]
-    pub fn new(seed: u64, stream: u64) -> Self {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
         Self(spread(seed ^ spread(stream)))
     }
 
-    /// Any number.
-    pub fn number(&mut self) -> u64 {
+    pub(crate) fn number(&mut self) -> u64 {
         let number = spread(self.0);
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         number
     }
 
     /// A number below `bound`; 0 if that is 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         // The bias is below 2^-32 for every bound in use.
         self.number().checked_rem(bound).unwrap_or(0)
     }
 
     /// A number from `low` to `high`, both included.
-    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high.saturating_sub(low).saturating_add(1))
     }
 
     /// [`Self::between`] for numbers of 32 bits.
-    pub fn between_u32(&mut self, low: u32, high: u32) -> u32 {
+    pub(crate) fn between_u32(&mut self, low: u32, high: u32) -> u32 {
         u32::try_from(self.between(low.into(), high.into())).unwrap_or(high)
     }
 
     /// True in `percent` of 100 cases.
-    pub fn chance(&mut self, percent: u64) -> bool {
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One of these.
-    ///
-    /// # Panics
-    /// There are none.
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         let at = self.below(from.len() as u64);
         from[usize::try_from(at).unwrap_or(0)]
     }
 
-    /// Bytes to use once.
-    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
+    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         for chunk in bytes.chunks_mut(8) {
             let number = self.number().to_le_bytes();

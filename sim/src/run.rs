@@ -5,23 +5,21 @@ use crate::core::Core;
 use crate::disk::Platter;
 use crate::engine::Engine;
 use crate::image::{self, Content};
-use crate::network::{CALLED, CALLER, ConnId, Frame};
+use crate::network::{CALLED, CALLER, ConnId, Frame, host_at};
 use crate::queue::DiskOp;
 use slidecast_proto::control::{Join, Prepare, Side, ToServer};
 use slidecast_proto::feed::Source;
 use slidecast_proto::frame::{HEADER_LEN, Header, Kind};
-use slidecast_proto::link::{HANDSHAKE, LinkFault, Sender, refusal};
+use slidecast_proto::link::{LinkFault, Sender};
 use slidecast_proto::node::{Candidate, Take};
 use slidecast_proto::reason::{EndState, Reason};
 use slidecast_proto::run::{PartUse, Run as Machine, RunAct, RunConfig, RunTransmit};
 use slidecast_proto::units::{BlockNo, DeploymentId, Epoch, LinkKey, PartNo, Time};
 use slidecast_proto::visit::Task;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The longest frame of somebody who has proven nothing, in bytes: as in `agent/src/framing.rs`.
 const STRANGER_MOST: u32 = 512;
-/// How many callers may wait: as in `agent/src/callers.rs`.
-const CANDIDATES: usize = 32;
 /// Both sides of a node.
 const SIDES: [Side; 2] = [Side::Upstream, Side::Downstream];
 
@@ -40,9 +38,8 @@ struct Payload {
     charge: u64,
 }
 
-/// One deployment.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     agent: usize,
     number: u64,
     machine: Machine<Payload>,
@@ -50,16 +47,12 @@ pub struct Run {
     arriving: u64,
     engine: Option<Engine>,
     lines: [Option<Line>; 2],
-    /// Callers whose proof is still to come, and since when.
-    candidates: Vec<(ConnId, Candidate, Time)>,
     /// It gives no credit any more.
-    pub stuck: bool,
+    pub(crate) stuck: bool,
 }
 
 impl Run {
-    /// Nothing is written yet.
-    #[must_use]
-    pub fn new(agent: usize, number: u64, prepare: Prepare, config: RunConfig, now: Time) -> Self {
+    pub(crate) fn new(agent: usize, number: u64, prepare: Prepare, config: RunConfig, now: Time) -> Self {
         Self {
             agent,
             number,
@@ -67,41 +60,43 @@ impl Run {
             arriving: 0,
             engine: None,
             lines: [None, None],
-            candidates: Vec::new(),
             stuck: false,
         }
     }
 
     /// What its disk events are marked with.
-    #[must_use]
-    pub fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
     /// Whether the target may hold something of the image.
-    #[must_use]
-    pub fn is_comparable(&self) -> bool {
+    pub(crate) fn is_comparable(&self) -> bool {
         self.machine.is_comparable()
     }
 
-    /// Its highest epoch.
-    #[must_use]
-    pub fn epoch(&self) -> Epoch {
+    pub(crate) fn epoch(&self) -> Epoch {
         self.machine.epoch()
     }
 
     /// The connection from its upstream.
-    #[must_use]
-    pub fn upstream_conn(&self) -> Option<ConnId> {
+    pub(crate) fn upstream_conn(&self) -> Option<ConnId> {
         self.lines[0].map(|line| line.conn)
     }
 
-    /// Lets go of everything.
-    pub fn stop(self, core: &mut Core) {
-        let lines = self.lines.iter().flatten().map(|line| (line.conn, line.end));
-        for (conn, end) in lines.chain(self.candidates.iter().map(|(conn, ..)| (*conn, CALLED))) {
+    pub(crate) fn stop(self, core: &mut Core) {
+        for Line { conn, end, .. } in self.lines.into_iter().flatten() {
             core.close(conn, end);
         }
+    }
+
+    /// Whether this is one of its links.
+    pub(crate) fn has(&self, conn: ConnId) -> bool {
+        self.side_of(conn).is_some()
+    }
+
+    /// Where its upstream calls from, if that is a node.
+    pub(crate) fn upstream_address(&self) -> Option<IpAddr> {
+        self.machine.upstream_address()
     }
 
     fn side_of(&self, conn: ConnId) -> Option<Side> {
@@ -123,7 +118,7 @@ impl Run {
     }
 
     /// The call to the downstream was answered.
-    pub fn on_called(&mut self, conn: ConnId, accepted: bool, core: &mut Core) {
+    pub(crate) fn on_called(&mut self, conn: ConnId, accepted: bool, core: &mut Core) {
         if self.side_of(conn) != Some(Side::Downstream) {
             return core.close(conn, CALLER);
         }
@@ -139,24 +134,21 @@ impl Run {
         self.machine.on_lost(side, &LinkFault::Broken(why.to_owned()), now);
     }
 
-    /// A connection is gone.
-    pub fn on_closed(&mut self, conn: ConnId, why: &str, core: &mut Core) {
-        self.candidates.retain(|(candidate, ..)| *candidate != conn);
+    pub(crate) fn on_closed(&mut self, conn: ConnId, why: &str, core: &mut Core) {
         if let Some(side) = self.side_of(conn) {
             self.lose(side, why, core.now);
         }
     }
 
     /// A Hello with the numbers of its upstream from somebody who does not know the link key.
-    #[must_use]
-    pub fn false_hello(&self, nonce: [u8; 16], now: Time) -> Option<Vec<u8>> {
+    pub(crate) fn false_hello(&self, nonce: [u8; 16], now: Time) -> Option<Vec<u8>> {
         let mut terms = self.machine.upstream_terms()?.clone();
         terms.key = LinkKey([0xEE; 32]);
         Sender::new(terms, nonce, now).poll_control()
     }
 
     /// The header of a block came, its payload follows.
-    pub fn on_head(&mut self, conn: ConnId, head: &[u8; HEADER_LEN], core: &mut Core) {
+    pub(crate) fn on_head(&mut self, conn: ConnId, head: &[u8; HEADER_LEN], core: &mut Core) {
         if let Some(side) = self.side_of(conn) {
             self.announce(side, head, core);
         }
@@ -188,15 +180,15 @@ impl Run {
     }
 
     /// Some bytes of a payload came.
-    pub fn on_trickle(&mut self, conn: ConnId, core: &mut Core) {
+    pub(crate) fn on_trickle(&mut self, conn: ConnId, core: &mut Core) {
         if let Some(side) = self.side_of(conn) {
             self.machine.on_bytes(side, 1, core.now);
         }
     }
 
     /// A frame came complete. `told`: its header was brought before.
-    pub fn on_frame(&mut self, conn: ConnId, frame: Frame, told: bool, core: &mut Core) {
-        let Some(side) = self.side_of(conn) else { return self.on_stranger(conn, frame, core) };
+    pub(crate) fn on_frame(&mut self, conn: ConnId, frame: Frame, told: bool, core: &mut Core) {
+        let Some(side) = self.side_of(conn) else { return };
         if side == Side::Upstream {
             core.checker.on_upstream_frame(self.agent, core.network.conn(conn).hosts[CALLER]);
         }
@@ -228,70 +220,47 @@ impl Run {
         self.machine.on_control(side, &header, payload.to_vec(), now);
     }
 
-    /// A frame of a caller that is not the upstream.
-    fn on_stranger(&mut self, conn: ConnId, frame: Frame, core: &mut Core) {
-        let Frame::Whole(bytes) = frame else { return core.close(conn, CALLED) };
-        let head = bytes.split_first_chunk::<HEADER_LEN>();
-        let Some((header, payload)) = head.and_then(|(head, payload)| Some((Header::parse(head).ok()?, payload)))
-        else {
-            return core.close(conn, CALLED);
-        };
-        if let Some(at) = self.candidates.iter().position(|(candidate, ..)| *candidate == conn) {
-            let (_, mut candidate, since) = self.candidates.remove(at);
-            match candidate.on_frame(&header, payload, core.now) {
-                Ok(false) => self.candidates.push((conn, candidate, since)),
-                Ok(true) if self.machine.on_proven(candidate).is_ok() => {
-                    self.set_line(Side::Upstream, Some(Line { conn, end: CALLED, trusted: true }), core);
-                }
-                _ => core.close(conn, CALLED),
-            }
-            return;
-        }
+    /// A caller said this first.
+    pub(crate) fn on_hello(
+        &mut self,
+        header: &Header,
+        payload: &[u8],
+        core: &mut Core,
+    ) -> Result<Candidate, LinkFault> {
         let nonce = core.rng.bytes();
-        match self.machine.on_hello(&header, payload, nonce, core.now) {
-            Ok(mut candidate) => {
-                while let Some(bytes) = candidate.poll_control() {
-                    core.start(conn, CALLED, Frame::Whole(bytes));
-                }
-                if self.candidates.len() >= CANDIDATES {
-                    let (oldest, ..) = self.candidates.remove(0);
-                    core.close(oldest, CALLED);
-                }
-                self.candidates.push((conn, candidate, core.now));
-            }
-            Err(fault) => {
-                core.note(format_args!("agent {}: refuses a call: {fault}", self.agent));
-                core.start(conn, CALLED, Frame::Whole(refusal(header.deployment, &fault.to_string())));
-                core.close(conn, CALLED);
-            }
+        self.machine.on_hello(header, payload, nonce, core.now)
+    }
+
+    /// A caller has proven that it is the upstream.
+    pub(crate) fn on_proven(&mut self, conn: ConnId, candidate: Candidate, core: &mut Core) {
+        if self.machine.on_proven(candidate).is_ok() {
+            self.set_line(Side::Upstream, Some(Line { conn, end: CALLED, trusted: true }), core);
+        } else {
+            core.close(conn, CALLED);
         }
     }
 
     /// A frame that waited for the kernel is out.
-    pub fn on_out(&mut self, conn: ConnId, core: &mut Core) {
+    pub(crate) fn on_out(&mut self, conn: ConnId, core: &mut Core) {
         if let Some(side) = self.side_of(conn) {
             self.machine.on_transmitted(side, core.now);
         }
     }
 
     /// The disk has done something.
-    pub fn on_disk(&mut self, op: DiskOp, platter: &mut Platter, core: &mut Core) {
+    pub(crate) fn on_disk(&mut self, op: DiskOp, platter: &mut Platter, core: &mut Core) {
         if let Some(engine) = &mut self.engine {
             engine.on_disk(op, platter, core.now, &mut core.queue);
         }
     }
 
     /// Moves everything as far as it goes now.
-    pub fn advance(&mut self, platter: &mut Platter, core: &mut Core) {
+    pub(crate) fn advance(&mut self, platter: &mut Platter, core: &mut Core) {
         let now = core.now;
         self.carry_out(platter, core);
         while let Some(event) = self.engine.as_mut().and_then(Engine::poll) {
             self.machine.on_disk(event);
             self.carry_out(platter, core);
-        }
-        let late = |(_, _, since): &mut (ConnId, Candidate, Time)| now.since(*since) >= HANDSHAKE;
-        for (conn, ..) in self.candidates.extract_if(.., late) {
-            core.close(conn, CALLED);
         }
         self.machine.on_time(now);
         loop {
@@ -306,8 +275,7 @@ impl Run {
     }
 
     /// When [`Self::advance`] must be called at the latest.
-    #[must_use]
-    pub fn deadline(&self) -> Time {
+    pub(crate) fn deadline(&self) -> Time {
         self.machine.deadline()
     }
 
@@ -374,8 +342,8 @@ impl Run {
     }
 
     fn dial(&mut self, address: SocketAddr, core: &mut Core) {
-        let Some(other) = crate::agent::Agent::at(address.ip()) else { return };
-        let conn = core.connect(self.agent + 1, other + 1);
+        let Some(host) = host_at(address.ip()) else { return };
+        let conn = core.connect(self.agent + 1, host);
         self.set_line(Side::Downstream, Some(Line { conn, end: CALLER, trusted: false }), core);
     }
 

@@ -11,37 +11,32 @@ use slidecast_proto::run::TURN;
 use slidecast_proto::units::Time;
 use std::time::Duration;
 
-/// One node to be.
 #[derive(Clone, Debug)]
-pub struct NodePlan {
+pub(crate) struct NodePlan {
     /// The card of the server that it hangs on.
-    pub card: u32,
+    pub(crate) card: u32,
     /// The speed of its link as it reports it, in Mbit/s.
-    pub mbits: u32,
+    pub(crate) mbits: u32,
     /// The speed that its link has, in bytes per second.
-    pub rate: u64,
+    pub(crate) rate: u64,
     /// Half of the latency of its paths.
-    pub latency: Duration,
+    pub(crate) latency: Duration,
     /// The size of its ring in bytes.
-    pub ring: u64,
+    pub(crate) ring: u64,
     /// How many bytes it writes to a neighbour in one turn.
-    pub turn: u64,
-    /// Its disk.
-    pub disk: DiskPlan,
-    /// When it comes.
-    pub boot: Time,
+    pub(crate) turn: u64,
+    pub(crate) disk: DiskPlan,
+    pub(crate) boot: Time,
 }
 
 /// Something that goes wrong. Agents are named by their index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The process of an agent ends; another begins after a while, if at all.
     Kill(usize, Option<Duration>),
     /// The power of a node goes; it boots again after a while, if at all.
     PowerOff(usize, Option<Duration>),
-    /// An agent stands still.
     Hang(usize, Duration),
-    /// The server stands still.
     HangServer(Duration),
     /// The server is killed, and started again after a while; it may be told that it goes on.
     RestartServer(Duration, bool),
@@ -75,39 +70,35 @@ pub enum Fault {
     Stop,
 }
 
-/// A run to be.
 #[derive(Clone, Debug)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     /// What all of it was drawn from.
-    pub seed: u64,
-    /// The image.
-    pub image: ImagePlan,
-    /// The nodes.
-    pub nodes: Vec<NodePlan>,
+    pub(crate) seed: u64,
+    pub(crate) image: ImagePlan,
+    pub(crate) nodes: Vec<NodePlan>,
     /// The speed of each of the server's cards, in Mbit/s.
-    pub cards: Vec<u32>,
+    pub(crate) cards: Vec<u32>,
     /// What the server's host can send to one node, in bytes per second.
-    pub server_rate: u64,
+    pub(crate) server_rate: u64,
     /// What each of the server's cards can send to all of its nodes together, in bytes per second.
-    pub card_rates: Vec<u64>,
+    pub(crate) card_rates: Vec<u64>,
     /// How many nodes start it.
-    pub wait_for: u32,
+    pub(crate) wait_for: u32,
     /// How much is read back.
-    pub verify: Verify,
-    /// The network.
-    pub network: NetworkPlan,
+    pub(crate) verify: Verify,
+    pub(crate) network: NetworkPlan,
     /// What goes wrong, in the order of time.
-    pub faults: Vec<(Time, Fault)>,
+    pub(crate) faults: Vec<(Time, Fault)>,
     /// When the run must be over.
-    pub limit: Time,
+    pub(crate) limit: Time,
     /// Another deployment comes after this one.
-    pub again: bool,
+    pub(crate) again: bool,
     /// What the disks hold is not looked at.
-    pub fresh: bool,
+    pub(crate) fresh: bool,
     /// The node that has a slow link or disk, which is all that goes wrong: it must not hold up the others.
-    pub slow: Option<usize>,
+    pub(crate) slow: Option<usize>,
     /// A node that damages all that it sends from the start, which is all that goes wrong: it must be named.
-    pub culprit: Option<usize>,
+    pub(crate) culprit: Option<usize>,
 }
 
 const MS: Duration = Duration::from_millis(1);
@@ -125,16 +116,13 @@ fn draw_old(rng: &mut Rng) -> Old {
     }
 }
 
-/// A time in milliseconds.
-#[must_use]
-pub fn at_ms(ms: u64) -> Time {
+pub(crate) fn at_ms(ms: u64) -> Time {
     Time(1_000_000).after(Duration::from_millis(ms))
 }
 
 impl Scenario {
     /// The run of a seed.
-    #[must_use]
-    pub fn of_seed(seed: u64) -> Self {
+    pub(crate) fn of_seed(seed: u64) -> Self {
         let (mut rng, mut agents) = (Rng::new(seed, 1), Rng::new(seed, 4));
         let (mut held, mut shared) = (Rng::new(seed, 5), Rng::new(seed, 6));
         let fresh = held.chance(20);
@@ -256,7 +244,7 @@ impl Scenario {
     }
 
     /// Equal nodes behind one card and an image of some megabytes.
-    pub fn alike(&mut self, count: usize, rate: u64) {
+    pub(crate) fn alike(&mut self, count: usize, rate: u64) {
         let disk = DiskPlan {
             open: Duration::ZERO,
             write_rate: rate * 2,
@@ -359,8 +347,7 @@ impl Scenario {
     }
 
     /// Whether nothing goes wrong and all come in time.
-    #[must_use]
-    pub fn is_calm(&self) -> bool {
+    pub(crate) fn is_calm(&self) -> bool {
         let whole = self.nodes.iter().all(|node| node.disk.faults.is_empty() && node.boot <= at_ms(30));
         let harmless = self.faults.iter().all(|(_, fault)| matches!(fault, Fault::FalseHellos(..)));
         harmless && whole && self.image.rotten.is_none()

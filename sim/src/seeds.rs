@@ -8,8 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Runs one seed. A panic of a machine is a violation like any other.
-#[must_use]
-pub fn run_seed(seed: u64, shown: bool) -> Outcome {
+pub(crate) fn run_seed(seed: u64, shown: bool) -> Outcome {
     let run = || World::new(Scenario::of_seed(seed), shown).run();
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -20,26 +19,23 @@ pub fn run_seed(seed: u64, shown: bool) -> Outcome {
 
 /// What came of many seeds.
 #[derive(Debug, Default)]
-pub struct Summary {
-    /// How many were run.
-    pub runs: u64,
+pub(crate) struct Summary {
+    pub(crate) runs: u64,
     /// Events in all of them.
-    pub events: u64,
+    pub(crate) events: u64,
     /// Nodes that were done, and nodes that failed.
-    pub nodes: (usize, usize),
+    pub(crate) nodes: (usize, usize),
     /// Seeds in which something did not hold, and what.
-    pub failures: Vec<(u64, String)>,
+    pub(crate) failures: Vec<(u64, String)>,
 }
 
 /// Runs the seeds on all cores; stops after `most` failures.
-#[must_use]
-pub fn run_seeds(seeds: Range<u64>, most: usize) -> Summary {
+pub(crate) fn run_seeds(seeds: Range<u64>, most: usize) -> Summary {
     run_seeds_with(seeds, most, || ())
 }
 
 /// [`run_seeds`]; each thread does `first` before it begins.
-#[must_use]
-pub fn run_seeds_with(seeds: Range<u64>, most: usize, first: impl Fn() + Sync) -> Summary {
+pub(crate) fn run_seeds_with(seeds: Range<u64>, most: usize, first: impl Fn() + Sync) -> Summary {
     let summary = Mutex::new(Summary::default());
     let (next, full) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     let work = || {

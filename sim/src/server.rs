@@ -2,10 +2,9 @@
 //!
 //! Left out: discovery, strangers, screens, the report.
 
-use crate::agent::Agent;
 use crate::core::Core;
 use crate::feed::Feed;
-use crate::network::{CALLED, ConnId, Frame, SERVER};
+use crate::network::{CALLED, ConnId, Frame, SERVER, address_of};
 use crate::queue::Event;
 use slidecast_proto::approval::Caller;
 use slidecast_proto::control::{ToAgent, ToServer};
@@ -20,11 +19,9 @@ use std::time::Duration;
 /// The most that may wait for an agent that does not read, in bytes.
 const BACKLOG: u64 = 1 << 20;
 
-/// The server.
 #[derive(Debug)]
-pub struct Server {
-    /// The machine.
-    pub machine: Deployment,
+pub(crate) struct Server {
+    pub(crate) machine: Deployment,
     config: DeploymentConfig,
     /// What is kept in the state folder.
     saved: Option<Saved>,
@@ -38,11 +35,11 @@ pub struct Server {
     last_feed: u64,
     timer: Time,
     /// Since when all is over.
-    pub over: Option<Time>,
+    pub(crate) over: Option<Time>,
     /// Frames with blocks that feeds have sent.
-    pub blocks_sent: u64,
+    pub(crate) blocks_sent: u64,
     /// Bytes that feeds have sent.
-    pub egress: u64,
+    pub(crate) egress: u64,
 }
 
 /// A fleet that lends every agent to one deployment.
@@ -54,8 +51,7 @@ fn fleet_of(config: &DeploymentConfig, now: Time) -> Fleet {
 
 impl Server {
     /// A server that waits for its nodes.
-    #[must_use]
-    pub fn new(config: DeploymentConfig, now: Time) -> Self {
+    pub(crate) fn new(config: DeploymentConfig, now: Time) -> Self {
         Self {
             machine: Deployment::new(config.clone(), now),
             fleet: fleet_of(&config, now),
@@ -74,15 +70,9 @@ impl Server {
     }
 
     /// Another process begins another deployment.
-    pub fn begin_again(&mut self, config: DeploymentConfig, now: Time) {
+    pub(crate) fn begin_again(&mut self, config: DeploymentConfig, now: Time) {
         let Self { last_feed, blocks_sent, egress, .. } = *self;
         *self = Self { last_feed, blocks_sent, egress, ..Self::new(config, now) };
-    }
-
-    /// The newest connection of a node.
-    #[must_use]
-    pub fn conn_of(&self, node: NodeId) -> Option<ConnId> {
-        self.nodes.get(&node).copied()
     }
 
     fn feed_of(&mut self, conn: ConnId) -> Option<&mut Feed> {
@@ -90,7 +80,7 @@ impl Server {
     }
 
     /// A frame came. `card` is the card on which its sender hangs.
-    pub fn on_frame(&mut self, conn: ConnId, frame: Frame, card: CardId, core: &mut Core) {
+    pub(crate) fn on_frame(&mut self, conn: ConnId, frame: Frame, card: CardId, core: &mut Core) {
         if let Frame::Message(bytes) = &frame {
             match ToServer::parse(bytes) {
                 Ok(message) => self.on_message(conn, message, card, core),
@@ -112,7 +102,7 @@ impl Server {
                     return core.close(conn, CALLED);
                 }
                 let index = u32::from_le_bytes(*hello.boot.first_chunk().unwrap_or(&[0; 4])) as usize;
-                let address = Agent::address(index);
+                let address = address_of(index + 1);
                 let caller =
                     Caller { hello: hello.clone(), key: None, handshake: [0; 32], address, card: card.clone() };
                 let node = self.fleet.on_agent(caller, now);
@@ -141,7 +131,7 @@ impl Server {
     }
 
     /// A call of its own was answered.
-    pub fn on_called(&mut self, conn: ConnId, accepted: bool, core: &mut Core) {
+    pub(crate) fn on_called(&mut self, conn: ConnId, accepted: bool, core: &mut Core) {
         match self.feed_of(conn) {
             Some(feed) => {
                 feed.on_called(accepted, core);
@@ -153,8 +143,7 @@ impl Server {
         self.turn(core);
     }
 
-    /// A connection is gone.
-    pub fn on_closed(&mut self, conn: ConnId, why: &str, core: &mut Core) {
+    pub(crate) fn on_closed(&mut self, conn: ConnId, why: &str, core: &mut Core) {
         if let Some(standing) = self.links.remove(&conn) {
             core.close(conn, CALLED);
             self.gone(standing, why, core);
@@ -178,7 +167,7 @@ impl Server {
     }
 
     /// A frame that waited is out.
-    pub fn on_out(&mut self, conn: ConnId, core: &mut Core) {
+    pub(crate) fn on_out(&mut self, conn: ConnId, core: &mut Core) {
         if let Some(feed) = self.feed_of(conn) {
             feed.on_out(core);
             let serial = feed.serial();
@@ -187,7 +176,7 @@ impl Server {
     }
 
     /// A feed wanted to be woken.
-    pub fn on_feed_timer(&mut self, serial: u64, core: &mut Core) {
+    pub(crate) fn on_feed_timer(&mut self, serial: u64, core: &mut Core) {
         let Some(feed) = self.feeds.values_mut().find(|feed| feed.serial() == serial) else { return };
         feed.turn(core);
         self.on_feed(serial, core);
@@ -210,7 +199,7 @@ impl Server {
     }
 
     /// It wanted to be woken.
-    pub fn on_timer(&mut self, core: &mut Core) {
+    pub(crate) fn on_timer(&mut self, core: &mut Core) {
         if !self.down && self.timer <= core.now {
             self.timer = Time(u64::MAX);
             self.turn(core);
@@ -218,7 +207,7 @@ impl Server {
     }
 
     /// Its process is killed; it is started again after `span`.
-    pub fn crash(&mut self, span: Duration, told: bool, core: &mut Core) {
+    pub(crate) fn crash(&mut self, span: Duration, told: bool, core: &mut Core) {
         if self.down || !self.is_running() {
             return;
         }
@@ -234,8 +223,7 @@ impl Server {
         core.queue.push(core.now.after(span), Event::Restart(told));
     }
 
-    /// Its process begins again.
-    pub fn restart(&mut self, told: bool, core: &mut Core) {
+    pub(crate) fn restart(&mut self, told: bool, core: &mut Core) {
         core.note(format_args!("server: starts again"));
         self.down = false;
         self.timer = Time(u64::MAX);
@@ -253,8 +241,7 @@ impl Server {
         self.turn(core);
     }
 
-    /// The operator stops it.
-    pub fn stop(&mut self, core: &mut Core) {
+    pub(crate) fn stop(&mut self, core: &mut Core) {
         if self.down {
             return;
         }
@@ -263,7 +250,7 @@ impl Server {
     }
 
     /// One turn of the loop.
-    pub fn turn(&mut self, core: &mut Core) {
+    pub(crate) fn turn(&mut self, core: &mut Core) {
         if self.down {
             return;
         }
@@ -346,9 +333,7 @@ impl Server {
         }
     }
 
-    /// Whether the deployment began.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.machine.stage() == Stage::Running
     }
 }

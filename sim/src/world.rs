@@ -2,11 +2,11 @@
 
 mod again;
 
-use crate::agent::{Agent, LINK_PORT};
+use crate::agent::Agent;
 use crate::checker::Checker;
 use crate::core::Core;
 use crate::image::Image;
-use crate::network::{Arrival, CALLED, CALLER, ConnId, Frame, HostState, Network, SERVER};
+use crate::network::{Arrival, CALLER, ConnId, Frame, HostState, Network, SERVER};
 use crate::queue::{Event, Queue};
 use crate::rng::Rng;
 use crate::scenario::{Fault, Scenario, at_ms};
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The one deployment there is.
-pub const DEPLOYMENT: DeploymentId = DeploymentId([0x5D; 16]);
+pub(crate) const DEPLOYMENT: DeploymentId = DeploymentId([0x5D; 16]);
 /// Where one node is five times as slow as the others, which alone would take 32 s, they take no longer than this.
 const SLOW_LIMIT: Duration = Duration::from_secs(75);
 /// Of a part with more stored blocks than this, a sample is compared first.
@@ -29,32 +29,28 @@ const COMPARE_SAMPLE: usize = 16;
 /// How long agents have for their last orders.
 const LAST: Duration = Duration::from_secs(3);
 
-/// How a run went.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// What did not hold.
-    pub violation: Option<String>,
+pub(crate) struct Outcome {
+    pub(crate) violation: Option<String>,
     /// From the plan to the last node's end; nothing if it did not come to that.
-    pub took: Option<Duration>,
-    /// Events that happened.
-    pub events: u64,
+    pub(crate) took: Option<Duration>,
+    pub(crate) events: u64,
     /// Bytes sent by the server.
-    pub egress: u64,
+    pub(crate) egress: u64,
     /// Nodes that are done (or written), and nodes that failed.
-    pub nodes: (usize, usize),
+    pub(crate) nodes: (usize, usize),
     /// Chains there were, with those of catch-up passes.
-    pub chains: usize,
+    pub(crate) chains: usize,
     /// Agents that are done or written.
-    pub done: Vec<usize>,
+    pub(crate) done: Vec<usize>,
     /// Agents that were found to damage what they send.
-    pub corrupting: Vec<usize>,
+    pub(crate) corrupting: Vec<usize>,
     /// From the plan to the last end of those that are done.
-    pub last_done: Option<Duration>,
+    pub(crate) last_done: Option<Duration>,
 }
 
-/// The world.
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
     core: Core,
     server: Server,
     agents: Vec<Agent>,
@@ -67,8 +63,7 @@ pub struct World {
 
 impl World {
     /// The world of a scenario. With `shown` it tells what happens.
-    #[must_use]
-    pub fn new(scenario: Scenario, shown: bool) -> Self {
+    pub(crate) fn new(scenario: Scenario, shown: bool) -> Self {
         let now = at_ms(0);
         let image = Arc::new(Image::new(&scenario.image, scenario.seed));
         let host = |rate, latency, card: u32| HostState {
@@ -137,7 +132,7 @@ impl World {
     }
 
     /// Runs until all is over, the limit is reached, or something does not hold.
-    pub fn run(mut self) -> Outcome {
+    pub(crate) fn run(mut self) -> Outcome {
         let mut events = 0;
         self.server.turn(&mut self.core);
         while let Some((at, event)) = self.core.queue.pop() {
@@ -427,17 +422,5 @@ impl World {
         }
         core.note(format_args!("fault: {fault:?}"));
         crate::faults::inject(fault, core, server, agents);
-    }
-
-    /// The port of chain links.
-    #[must_use]
-    pub fn port() -> u16 {
-        LINK_PORT
-    }
-
-    /// The end that was called, for tests.
-    #[must_use]
-    pub fn called() -> usize {
-        CALLED
     }
 }

@@ -11,7 +11,6 @@ use slidecast_proto::visit::Task;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The second deployment.
 const SECOND: DeploymentId = DeploymentId([0x5E; 16]);
 /// How long the second deployment may take.
 const LIMIT: Duration = Duration::from_secs(600);
