@@ -18,10 +18,12 @@
 #   forged-bugs  bugs on purpose that forged peers must find in the real programs
 #   fuzz     every reader of bytes from outside, a minute each, and the property tests with many more cases;
 #            ./check.sh fuzz TARGET [--seconds N] [ARGUMENT OF libFuzzer]... runs one
+#   web      the pages of a standing server in Chromium, with axe-core and a real deployment: two minutes, and installs Chromium and
+#            Playwright; screenshots stay in target/web/
 #   hosts    mkimage.sh, the tiers static, unit and lab, and demo.sh --lab on Debian 13 and Ubuntu 24.04, in chroots (root):
 #            ./check.sh hosts [SUITE [COMMAND...]], see qemu-tests/hosts.sh
 #
-# Without arguments: all but bench, chaos, culprit, forged-bugs, fuzz and hosts. The last line is the total.
+# Without arguments: all but bench, chaos, culprit, forged-bugs, fuzz, web and hosts. The last line is the total.
 set -euo pipefail
 cd "$(dirname "$0")"
 . qemu-tests/need.sh
@@ -120,6 +122,18 @@ qemu() {
     build_static
     cargo build --quiet --workspace --bins
     SLIDECAST_AGENT=$(static_agent) cargo test --quiet --workspace --test machines
+}
+
+web() {
+    local venv=$target_dir/tools/web
+    need_tools "${LAB_TOOLS[@]}" chromium python3
+    python3 -c 'import ensurepip' 2>/dev/null || as_root apt-get -qq install -y python3-venv >/dev/null
+    build_static
+    cargo build --quiet --workspace --bins
+    [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+    # axe-core is in the second one.
+    "$venv/bin/pip" --quiet install playwright axe-playwright-python
+    SLIDECAST_AGENT=$(static_agent) "$target_dir/debug/slidecast-lab" web --python "$venv/bin/python" qemu-tests/web/pages.py "$target_dir/web"
 }
 
 fuzz_target() {
@@ -252,8 +266,8 @@ esac
 [ $# = 0 ] || tiers=("$@")
 for tier in "${tiers[@]}"; do
     case $tier in
-        fmt | clippy | doc | unit | sim | static | lab | qemu | fuzz) ;;
-        *) die "no tier is called $tier (fmt clippy doc unit sim static lab qemu bench chaos fuzz hosts)" ;;
+        fmt | clippy | doc | unit | sim | static | lab | qemu | fuzz | web) ;;
+        *) die "no tier is called $tier (fmt clippy doc unit sim static lab qemu bench chaos fuzz web hosts)" ;;
     esac
 done
 need_rust

@@ -27,6 +27,7 @@ pub mod run;
 pub mod slowest;
 pub mod target;
 pub mod tool;
+pub mod web;
 
 pub use compare::{Compared, compare, compare_data};
 pub use error::{LabError, Result};

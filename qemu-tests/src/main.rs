@@ -8,7 +8,7 @@ use slidecast_lab::chaos::{self, liar, misplace, proxy, stranger};
 use slidecast_lab::demo::Demo;
 use slidecast_lab::{
     Lab, LabError, NodeOptions, Result, TargetKind, disk, floods, forge, machine, noise, privilege, programs, pxe, run,
-    target,
+    target, web,
 };
 
 #[derive(Debug, Parser)]
@@ -151,6 +151,16 @@ enum Command {
         #[arg(long)]
         mbits: Option<u32>,
     },
+    /// Test the pages of `serve` in a browser, with four machines: runs a script beside the server
+    Web {
+        /// The script
+        script: PathBuf,
+        /// Where screenshots go
+        out: PathBuf,
+        /// The interpreter
+        #[arg(long, default_value = "python3")]
+        python: PathBuf,
+    },
     /// Remove what runs left behind that were killed
     Clean,
     /// Make the sample disk with a Debian system, in two states, and say where it is
@@ -274,6 +284,11 @@ fn obey(command: Command) -> Result<()> {
         Command::Hold { nodes, cards, mbits } => {
             privilege::enter()?;
             hold(nodes, cards, mbits)
+        }
+        Command::Web { script, out, python } => {
+            privilege::enter()?;
+            programs::server().and(programs::agent())?;
+            web::run(&python, &script, &out, &|line| println!("{line}"))
         }
         Command::Clean => {
             privilege::enter()?;

@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::role::hex;
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 
 /// The shortest and the longest password, in characters and bytes.
 const SHORTEST: usize = 10;
@@ -52,9 +52,9 @@ pub(super) fn fits(password: &str, kept: Option<&str>) -> bool {
 
 fn compute(password: &str, salt: &[u8], cost: Cost) -> Option<[u8; HASH]> {
     let params = Params::new(cost.memory, cost.passes, 1, Some(HASH)).ok()?;
-    let mut hash = [0; HASH];
+    let (mut hash, mut memory) = ([0; HASH], vec![Block::default(); params.block_count()]);
     let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    argon.hash_password_into(password.as_bytes(), salt, &mut hash).ok()?;
+    argon.hash_password_into_with_memory(password.as_bytes(), salt, &mut hash, &mut memory).ok()?;
     Some(hash)
 }
 

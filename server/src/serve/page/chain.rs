@@ -152,7 +152,8 @@ fn drawn(node: &Node) -> Markup {
             span.letter aria-hidden="true" { (node.letter()) }
             b { (node.title()) }
             span.word { (node.state) @if !node.connected { ", not heard" } }
-            @if kind == "busy" || kind == "good" { span.percent { (node.verified) " % verified" } }
+            @if kind == "busy" { span.percent { (node.durable) " % written" } span.word { (node.verified) " % verified" } }
+            @if kind == "good" { span.percent { (node.verified) " % verified" } }
             @if kind == "bad" { span.percent { (node.reason) } }
         }
     }

@@ -103,7 +103,7 @@ pub(super) async fn page(State(api): Shared, Path(id): Path<String>, uri: Uri, h
         div id="failures" data-live { (failures(&view)) }
         @if row.state == "active" && who.role >= Role::Operator { (stop_form(&row)) }
         h2 { "Log" }
-        (events(&history))
+        (events(&history, false))
     };
     Ok(whole(&who, "/deployments", &row.image, row.state == "active", body))
 }
@@ -122,7 +122,8 @@ fn figures(row: &DeploymentRow, view: &View) -> Markup {
             div { dt { "Rate" } dd { @if rate > 0.0 { (format!("{:.1}", rate / 1e6)) " MB/s" } @else { "–" } } }
             div { dt { "Sent by the server" } dd { (size(view.egress)) } }
             div { dt { "Written by all" } dd { (size(written)) } }
-            div { dt { "Image" } dd { (size(view.stored)) " sent, " (size(view.raw)) " on disk" } }
+            div { dt { "Image, packed" } dd { (size(view.stored)) } }
+            div { dt { "Image, on each disk" } dd { (size(view.raw)) } }
             div { dt { "Machines" } dd { (row.machines.len()) } }
         }
     }
@@ -137,8 +138,8 @@ fn failures(view: &View) -> Markup {
                 @for node in failed {
                     @let (who, what) = advice(&node.reason);
                     li {
-                        b { (node.title()) } ": " (node.reason)
-                        @if !node.detail.is_empty() { ". " (node.detail) }
+                        b { (node.title()) } " – " (node.reason)
+                        @if !node.detail.is_empty() { ": " (node.detail) }
                         p { b { (who) ":" } " " (what) "." }
                     }
                 }

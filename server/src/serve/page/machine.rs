@@ -40,13 +40,13 @@ pub(super) async fn page(State(api): Shared, Path(id): Path<String>, uri: Uri, h
             }
         }
         h2 { "What has happened" }
-        (events(&history))
+        (events(&history, true))
     };
     Ok(whole(&who, "/machines", &row.title(), true, body))
 }
 
-/// Events, the newest first.
-pub(super) fn events(history: &[EventRow]) -> Markup {
+/// Events, the newest first; with `link`, each leads to its deployment.
+pub(super) fn events(history: &[EventRow], link: bool) -> Markup {
     html! {
         ol.log id="log" data-live {
             @for event in history {
@@ -55,7 +55,7 @@ pub(super) fn events(history: &[EventRow]) -> Markup {
                     b { (kind(&event.kind)) }
                     @if !event.text.is_empty() { ": " (event.text) }
                     @if !event.who.is_empty() { " " span.faint { "by " (event.who) } }
-                    @if let Some(deployment) = &event.deployment {
+                    @if let Some(deployment) = event.deployment.as_ref().filter(|_| link) {
                         " " a href=(format!("/deployments/{deployment}")) aria-label=(format!("deployment of event {}", event.id)) { "deployment" }
                     }
                 }
