@@ -26,7 +26,10 @@ fn compare(path: &Path) {
         let line = said.lines().find_map(|line| line.strip_prefix(what)).unwrap_or_else(|| panic!("{what}: {said}"));
         line.trim().parse::<u64>().unwrap()
     };
-    assert_eq!(sum(&found), number("Free Clusters:") * number("Cluster size:"), "{said}");
+    // Version 1.2.2 (Ubuntu 24.04) looks for the allocation bitmap in the entry in front of it, and calls all clusters free.
+    if number("Bitmap size:") != 0 {
+        assert_eq!(sum(&found), number("Free Clusters:") * number("Cluster size:"), "{said}");
+    }
     scribble(path, &found);
     run("fsck.exfat", ["-n", path.to_str().unwrap()]);
 }
