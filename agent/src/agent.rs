@@ -12,7 +12,7 @@ use crate::dial::Server;
 use crate::disk::Stopping;
 use crate::error::AgentError;
 use crate::event_loop::{EventLoop, callers};
-use crate::inventory::{self, Roots};
+use crate::inventory::{self, Roots, Wait};
 use crate::logging::Line;
 use crate::machine::Machine;
 use crate::preparation::Preparation;
@@ -148,13 +148,14 @@ impl<'a> Agent<'a> {
         if self.held().is_some() {
             return Vec::new();
         }
-        disks(&own_selector(self.arguments.target.as_ref()), self.machine.is_some())
+        let own = own_selector(Wait::Briefly, self.arguments.target.as_ref());
+        disks(Wait::Briefly, &own, self.machine.is_some())
     }
 }
 
 /// The disks there are now; on a machine that is the agent's own, the one that it was booted from is held.
-pub(crate) fn disks(own: &Selector, machine: bool) -> Vec<Disk> {
-    let mut disks = inventory::disks(&Roots::default(), own.path().map(Path::new));
+pub(crate) fn disks(wait: Wait, own: &Selector, machine: bool) -> Vec<Disk> {
+    let mut disks = inventory::disks(&Roots::default(), wait, own.path().map(Path::new));
     if machine {
         crate::boot::hold_boot_medium(&mut disks);
     }
@@ -162,8 +163,9 @@ pub(crate) fn disks(own: &Selector, machine: bool) -> Vec<Disk> {
 }
 
 /// The agent's own `--target`, links in its path followed.
-pub(crate) fn own_selector(target: Option<&Target>) -> Selector {
-    target.map(|target| target.selector.clone()).unwrap_or_default().map_path(follow_links)
+pub(crate) fn own_selector(wait: Wait, target: Option<&Target>) -> Selector {
+    let selector = target.map(|target| target.selector.clone()).unwrap_or_default();
+    selector.map_path(|path| inventory::true_path(&Roots::default(), wait, path))
 }
 
 /// Whether this disk would be the target if there were no other.
@@ -175,5 +177,5 @@ fn could_be_target(disk: &Disk, prepare: &Prepare, own: &Selector) -> bool {
 
 /// Every name of a disk as the kernel's own.
 pub(crate) fn follow_links(path: &str) -> String {
-    inventory::true_path(&Roots::default(), path)
+    inventory::true_path(&Roots::default(), Wait::ForAll, path)
 }

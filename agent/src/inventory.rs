@@ -3,10 +3,13 @@
 //! Nothing is opened but small text files and loop devices (to ask what is behind them), so that looking never disturbs a disk
 //! or another agent on the machine. Where the kernel says nothing (an attribute that a driver lacks), the field stays empty.
 
+mod asking;
 mod held;
 mod loops;
 mod same;
 
+pub(crate) use asking::Wait;
+use asking::{Question, ask};
 use held::Users;
 use slidecast_proto::control::{Disk, Held};
 use std::fs::{self, Metadata};
@@ -43,10 +46,11 @@ pub(crate) struct Memory {
 
 /// The disks of the node in the order of their names; a regular file only when the agent's own `--target` names it.
 ///
-/// Empty when sysfs is not mounted.
+/// Empty when sysfs is not mounted. A loop device over a file that did not answer in time is held; a target that is such a file is
+/// left out.
 #[must_use]
-pub(crate) fn disks(roots: &Roots, own_target: Option<&Path>) -> Vec<Disk> {
-    let users = Users::read(roots);
+pub(crate) fn disks(roots: &Roots, wait: Wait, own_target: Option<&Path>) -> Vec<Disk> {
+    let users = Users::read(roots, wait);
     let block = roots.sys.join("block");
     let mut names: Vec<String> = fs::read_dir(&block)
         .into_iter()
@@ -57,17 +61,19 @@ pub(crate) fn disks(roots: &Roots, own_target: Option<&Path>) -> Vec<Disk> {
     names.sort_unstable();
     let disks = names.iter().filter_map(|name| disk(roots, &users, name)).collect();
     let mut disks = same::merge(disks, |one, other| same::is_one_loop(users.loops(), one, other));
-    disks.extend(own_target.and_then(|path| regular_file(&users, path)));
+    disks.extend(own_target.and_then(|path| regular_file(&users, wait, path)));
     disks
 }
 
 /// A path with all links followed, and for a device node of any name or place the kernel's own name of the device: so every name
-/// of a disk is the same disk.
+/// of a disk is the same disk. Without an answer in time it is the path itself.
 #[must_use]
-pub(crate) fn true_path(roots: &Roots, path: &str) -> String {
-    let real = fs::canonicalize(path).unwrap_or_else(|_| path.into());
-    let numbers = fs::metadata(&real).ok().and_then(|meta| kernel_numbers(&meta));
-    let real = numbers.and_then(|numbers| device_path(roots, &numbers)).unwrap_or(real);
+pub(crate) fn true_path(roots: &Roots, wait: Wait, path: &str) -> String {
+    let Some(answer) = ask(wait, &[Question { path: path.into(), behind: None }]).pop().flatten() else {
+        return path.to_owned();
+    };
+    let device = answer.meta.as_ref().and_then(kernel_numbers).and_then(|numbers| device_path(roots, &numbers));
+    let real = device.or(answer.real).unwrap_or_else(|| path.into());
     real.into_os_string().into_string().unwrap_or_else(|_| path.to_owned())
 }
 
@@ -127,8 +133,12 @@ fn disk(roots: &Roots, users: &Users, name: &str) -> Option<Disk> {
     })
 }
 
-fn regular_file(users: &Users, path: &Path) -> Option<Disk> {
-    let meta = fs::metadata(path).ok().filter(Metadata::is_file)?;
+fn regular_file(users: &Users, wait: Wait, path: &Path) -> Option<Disk> {
+    let answer = ask(wait, &[Question { path: path.into(), behind: None }]).pop()??;
+    let (real, meta) = answer.real.zip(answer.meta)?;
+    if !meta.is_file() {
+        return None;
+    }
     Some(Disk {
         path: path.to_string_lossy().into_owned(),
         model: String::new(),
@@ -141,7 +151,7 @@ fn regular_file(users: &Users, path: &Path) -> Option<Disk> {
         rotational: false,
         removable: false,
         read_only: meta.permissions().readonly(),
-        held: users.behind_loop(path, &meta).map_or(Held::No, Held::InUse),
+        held: users.behind_loop(&real, &meta).map_or(Held::No, Held::InUse),
         file: true,
         other_paths: Vec::new(),
     })
@@ -279,7 +289,7 @@ mod tests {
                 ("ro", "0\n"),
             ],
         );
-        let found = disks(&tree.roots, None);
+        let found = disks(&tree.roots, Wait::ForAll, None);
         let expected = Disk {
             path: tree.roots.dev.join("sda").to_str().unwrap().to_owned(),
             model: "ST1000DM003-1ER1".into(),
@@ -323,7 +333,7 @@ mod tests {
     fn virtual_disks_have_no_heads_whatever_they_claim() {
         let tree = Tree::new();
         tree.disk("vda", "pci0000:00/0000:00:02.0/virtio1", "254:0", &[("queue/rotational", "1"), ("serial", "S1")]);
-        let found = disks(&tree.roots, None);
+        let found = disks(&tree.roots, Wait::ForAll, None);
         assert!(!found[0].rotational);
         assert_eq!(found[0].serial, "S1");
     }
@@ -337,7 +347,7 @@ mod tests {
         tree.disk("loop0", "virtual", "7:0", &[]);
         tree.write("sys/block/loop0/size", "0\n");
         tree.disk("nvme0c0n1", "virtual/nvme-subsystem", "259:0", &[("hidden", "1\n")]);
-        assert_eq!(disks(&tree.roots, None), []);
+        assert_eq!(disks(&tree.roots, Wait::ForAll, None), []);
     }
 
     #[test]
@@ -345,12 +355,12 @@ mod tests {
         let tree = Tree::new();
         tree.write("disk.img", "twelve bytes");
         let path = tree.dir.path().join("disk.img");
-        assert_eq!(disks(&tree.roots, None), []);
-        let found = disks(&tree.roots, Some(&path));
+        assert_eq!(disks(&tree.roots, Wait::ForAll, None), []);
+        let found = disks(&tree.roots, Wait::ForAll, Some(&path));
         assert!(found[0].file && found[0].bytes == 12 && found[0].transport == "file" && found[0].held == Held::No);
-        assert_eq!(disks(&tree.roots, Some(&tree.dir.path().join("missing"))), []);
+        assert_eq!(disks(&tree.roots, Wait::ForAll, Some(&tree.dir.path().join("missing"))), []);
         tree.disk("loop0", "virtual", "7:0", &[("loop/backing_file", path.to_str().unwrap())]);
-        let found = disks(&tree.roots, Some(&path));
+        let found = disks(&tree.roots, Wait::ForAll, Some(&path));
         assert_eq!(found[1].held, Held::InUse("it is behind loop0".into()));
     }
 
@@ -365,8 +375,8 @@ mod tests {
         tree.write("some.img", "");
         symlink(tree.path("some.img"), tree.path("link")).unwrap();
         let real = fs::canonicalize(tree.path("some.img")).unwrap();
-        assert_eq!(true_path(&tree.roots, tree.path("link").to_str().unwrap()), real.to_str().unwrap());
-        assert_eq!(true_path(&tree.roots, "/no/such/disk"), "/no/such/disk");
+        assert_eq!(true_path(&tree.roots, Wait::ForAll, tree.path("link").to_str().unwrap()), real.to_str().unwrap());
+        assert_eq!(true_path(&tree.roots, Wait::ForAll, "/no/such/disk"), "/no/such/disk");
     }
 
     #[test]

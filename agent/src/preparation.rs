@@ -4,7 +4,7 @@
 use crate::agent::{disks, own_selector};
 use crate::cli::Target;
 use crate::disk::Stopping;
-use crate::inventory::{self, Roots};
+use crate::inventory::{self, Roots, Wait};
 use crate::run::{Resources, Run};
 use mio::Waker;
 use slidecast_net::clock::Clock;
@@ -113,8 +113,8 @@ impl Wanted {
         }
         let available = inventory::memory(&Roots::default()).available;
         let ring = if available == 0 { self.ring } else { self.ring.min(available / 4) };
-        let own = own_selector(self.target.as_ref());
-        let mut disks = disks(&own, self.machine);
+        let own = own_selector(Wait::ForAll, self.target.as_ref());
+        let mut disks = disks(Wait::ForAll, &own, self.machine);
         if let Some(picked) = &self.picked {
             disks.retain(|disk| disk.path == picked.path && disk.serial == picked.serial);
         }

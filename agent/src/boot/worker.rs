@@ -3,7 +3,7 @@
 use super::options::Options;
 use super::{ExitAction, LAST_WORDS, console, kmsg, modules, net};
 use crate::cli::{Arguments, Trust};
-use crate::inventory::{self, Roots};
+use crate::inventory::{self, Roots, Wait};
 use crate::status::Board;
 use crate::{agent, logging, machine};
 use slidecast_proto::control::{Disk, Held};
@@ -169,7 +169,7 @@ fn held(options: &Options) -> Option<String> {
 
 fn list_disks() {
     let roots = Roots::default();
-    let mut disks = inventory::disks(&roots, None);
+    let mut disks = inventory::disks(&roots, Wait::Briefly, None);
     super::hold_boot_medium(&mut disks);
     if disks.iter().all(|disk| matches!(disk.held, Held::BootMedium(_))) {
         log::warn!("this machine has no disk of its own, or no driver for it");

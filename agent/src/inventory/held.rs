@@ -1,6 +1,7 @@
 //! Other users of a disk: mounts, swap, mappings and RAID on it or on its partitions, and loop devices.
 
 use super::Roots;
+use super::asking::Wait;
 use super::loops::Loop;
 use super::same::gravest;
 use slidecast_proto::control::Held;
@@ -29,7 +30,7 @@ struct Mount {
 }
 
 impl Users {
-    pub(super) fn read(roots: &Roots) -> Self {
+    pub(super) fn read(roots: &Roots, wait: Wait) -> Self {
         let mounts = fs::read_to_string(roots.proc.join("self/mountinfo")).unwrap_or_default();
         let swaps = fs::read_to_string(roots.proc.join("swaps")).unwrap_or_default();
         let block = roots.sys.join("block");
@@ -40,7 +41,7 @@ impl Users {
                 .skip(1)
                 .filter_map(|line| kernel_name(line.split_whitespace().next()?, &roots.dev))
                 .collect(),
-            loops: Loop::all(roots),
+            loops: Loop::all(roots, wait),
             block,
         }
     }
@@ -50,6 +51,9 @@ impl Users {
         let mut found = vec![];
         self.look_whole(dir, name, DEPTH, &mut found);
         let this = self.loops.iter().find(|this| this.name == name);
+        if this.is_some_and(|this| !this.answers) {
+            found.push(Held::InUse("the file behind it does not answer".to_owned()));
+        }
         for other in this.into_iter().flat_map(|this| self.loops.iter().filter(|other| other.overlaps(this))) {
             if this.is_some_and(|this| !this.is_same_as(other)) {
                 found.push(Held::InUse(format!("some of its bytes are behind {}, too", other.name)));
@@ -67,10 +71,9 @@ impl Users {
         &mut self.loops
     }
 
-    /// The loop device that shows the file at `path`, for people.
+    /// The loop device that shows the file whose true path is `path`, for people.
     pub(super) fn behind_loop(&self, path: &Path, meta: &Metadata) -> Option<String> {
-        let path = fs::canonicalize(path).ok()?;
-        let found = self.loops.iter().find(|found| found.shows(&path, meta))?;
+        let found = self.loops.iter().find(|found| found.shows(path, meta))?;
         Some(format!("it is behind {}", found.name))
     }
 
@@ -169,7 +172,7 @@ mod tests {
     }
 
     fn held(tree: &Tree) -> [Held; 2] {
-        let found = disks(&tree.roots, None);
+        let found = disks(&tree.roots, Wait::ForAll, None);
         [found[0].held.clone(), found[1].held.clone()]
     }
 

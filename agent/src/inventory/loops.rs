@@ -4,9 +4,9 @@
 //! the same file. The kernel says both numbers for a loop device (`LOOP_GET_STATUS64`); where the device can't be asked, the path
 //! that sysfs gives is looked at.
 
+use super::asking::{Answer, Question, Wait, ask};
 use super::{Roots, dev_number, kernel_numbers, number};
-use crate::sys::blkdev;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,8 @@ pub(super) struct Loop {
     pub(super) name: String,
     /// The path behind it, as sysfs has it: relative to the root of whoever set it up, and perhaps gone since.
     path: PathBuf,
+    /// Whether the file behind it answered.
+    pub(super) answers: bool,
     file: Option<FileId>,
     /// `major:minor` of the device behind it, if it is one.
     device: Option<String>,
@@ -33,29 +35,42 @@ pub(super) struct Loop {
 
 impl Loop {
     /// The loop devices that are set up.
-    pub(super) fn all(roots: &Roots) -> Vec<Self> {
+    pub(super) fn all(roots: &Roots, wait: Wait) -> Vec<Self> {
         let names = super::held::children(&roots.sys.join("block"));
-        names.into_iter().filter(|name| name.starts_with("loop")).filter_map(|name| Self::read(roots, name)).collect()
+        let names = names.into_iter().filter(|name| name.starts_with("loop"));
+        let mut loops: Vec<Self> = names.filter_map(|name| Self::read(roots, name)).collect();
+        let question = |this: &Self| Question {
+            path: roots.dev.join(&this.name),
+            behind: Some((roots.sys.join("block").join(&this.name), this.path.clone())),
+        };
+        let questions: Vec<_> = loops.iter().map(question).collect();
+        for (this, answer) in loops.iter_mut().zip(ask(wait, &questions)) {
+            this.hear(answer);
+        }
+        loops
     }
 
+    /// What sysfs says of one, which nothing can keep waiting.
     fn read(roots: &Roots, name: String) -> Option<Self> {
         let dir = roots.sys.join("block").join(&name);
         let path = fs::read_to_string(dir.join("loop/backing_file")).ok()?;
         let path = PathBuf::from(path.trim_end_matches('\n'));
         let start = number(&dir.join("loop/offset")).unwrap_or(0);
         let bytes = number::<u64>(&dir.join("size")).unwrap_or(0).saturating_mul(512);
-        let asked = ask(&roots.dev.join(&name), &dir);
-        let (file, device) = match asked {
-            Some(status) => {
+        Some(Self { name, path, answers: false, file: None, device: None, start, bytes })
+    }
+
+    fn hear(&mut self, answer: Option<Answer>) {
+        self.answers = answer.is_some();
+        let Some(Answer { meta, status, .. }) = answer else { return };
+        (self.file, self.device) = match (status, meta) {
+            (Some(status), _) => {
                 let device = (status.rdevice != 0).then(|| dev_number(status.rdevice));
                 (Some(FileId { device: status.device, inode: status.inode }), device)
             }
-            None => match fs::metadata(&path) {
-                Ok(meta) => (Some(FileId::of(&meta)), kernel_numbers(&meta)),
-                Err(_) => (None, None),
-            },
+            (None, Some(meta)) => (Some(FileId::of(&meta)), kernel_numbers(&meta)),
+            (None, None) => (None, None),
         };
-        Some(Self { name, path, file, device, start, bytes })
     }
 
     /// Whether this is what it shows.
@@ -98,14 +113,6 @@ impl FileId {
     }
 }
 
-/// Asks a loop device, if its node is the device that sysfs describes.
-fn ask(node: &Path, dir: &Path) -> Option<blkdev::LoopStatus> {
-    let dev = fs::read_to_string(dir.join("dev")).ok()?;
-    let is_it = |meta: &Metadata| kernel_numbers(meta).as_deref() == Some(dev.trim());
-    fs::metadata(node).ok().filter(is_it)?;
-    blkdev::loop_status(&File::open(node).ok()?).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::disks;
@@ -136,7 +143,7 @@ mod tests {
         let tree = tree(&[("loop0", "a.img", 0)]);
         fs::hard_link(tree.path("a.img"), tree.path("other.img")).unwrap();
         fs::copy(tree.path("a.img"), tree.path("copy.img")).unwrap();
-        let held = |name: &str| disks(&tree.roots, Some(&tree.path(name))).pop().unwrap().held;
+        let held = |name: &str| disks(&tree.roots, Wait::ForAll, Some(&tree.path(name))).pop().unwrap().held;
         assert_eq!(held("other.img"), Held::InUse("it is behind loop0".into()));
         assert_eq!(held("copy.img"), Held::No);
     }
@@ -144,7 +151,7 @@ mod tests {
     #[test]
     fn two_loop_devices_over_one_file_are_one_disk() {
         let tree = tree(&[("loop0", "a.img", 0), ("loop1", "a.img", 0), ("loop2", "b.img", 0)]);
-        let found = disks(&tree.roots, None);
+        let found = disks(&tree.roots, Wait::ForAll, None);
         let at = |name: &str| tree.roots.dev.join(name).to_str().unwrap().to_owned();
         let paths: Vec<_> = found.iter().map(|disk| (disk.path.clone(), disk.other_paths.clone())).collect();
         assert_eq!(paths, [(at("loop0"), vec![at("loop1")]), (at("loop2"), vec![])]);
@@ -155,7 +162,7 @@ mod tests {
     fn what_holds_one_of_two_loop_devices_over_one_file_holds_both() {
         let tree = tree(&[("loop0", "a.img", 0), ("loop1", "a.img", 0)]);
         tree.write("proc/self/mountinfo", "29 27 7:1 / /mnt rw - ext4 /dev/loop1 rw\n");
-        let found = disks(&tree.roots, None);
+        let found = disks(&tree.roots, Wait::ForAll, None);
         assert_eq!((found.len(), &found[0].held), (1, &Held::Mounted("loop1 is mounted on /mnt".into())));
     }
 
@@ -163,7 +170,7 @@ mod tests {
     fn loop_devices_that_show_overlapping_bytes_hold_each_other_and_others_do_not() {
         // Each shows 1 MiB.
         let tree = tree(&[("loop0", "a.img", 0), ("loop1", "a.img", 512 << 10), ("loop2", "a.img", 2 << 20)]);
-        let found = disks(&tree.roots, None);
+        let found = disks(&tree.roots, Wait::ForAll, None);
         assert_eq!(found[0].held, Held::InUse("some of its bytes are behind loop1, too".into()));
         assert_eq!(found[1].held, Held::InUse("some of its bytes are behind loop0, too".into()));
         assert_eq!(found[2].held, Held::No);
@@ -176,12 +183,12 @@ mod tests {
         tree.write("sys/block/sda/sda1/partition", "1\n");
         tree.write("sys/block/sda/sda1/dev", "8:1\n");
         tree.disk("loop0", "virtual", "7:0", &[("loop/backing_file", "/dev/null")]);
-        let mut users = super::super::held::Users::read(&tree.roots);
+        let mut users = super::super::held::Users::read(&tree.roots, Wait::ForAll);
         users.loops_mut()[0].device = Some("8:1".into());
         let dir = tree.roots.sys.join("block/sda");
         assert_eq!(users.of(&dir, "sda"), Held::InUse("sda1 is behind loop0".into()));
         tree.write("proc/self/mountinfo", "29 27 7:0 / /mnt rw - ext4 /dev/loop0 rw\n");
-        let mut users = super::super::held::Users::read(&tree.roots);
+        let mut users = super::super::held::Users::read(&tree.roots, Wait::ForAll);
         users.loops_mut()[0].device = Some("8:1".into());
         assert_eq!(users.of(&dir, "sda"), Held::Mounted("loop0 is mounted on /mnt".into()));
     }

@@ -90,6 +90,7 @@ mod tests {
     use super::super::disks;
     use super::super::tests::Tree;
     use super::*;
+    use crate::inventory::Wait;
 
     const WWN: &str = "naa.600508b1001c4d41";
 
@@ -100,7 +101,7 @@ mod tests {
         for (name, dev, place, own) in [("sda", "8:0", place[0], one), ("sdb", "8:16", place[1], other)] {
             tree.disk(name, place, dev, &[&usual[..], own].concat());
         }
-        let mut found = disks(&tree.roots, None);
+        let mut found = disks(&tree.roots, Wait::ForAll, None);
         let dev = format!("{}/", tree.roots.dev.to_str().unwrap());
         for disk in &mut found {
             disk.path = disk.path.replace(&dev, "");
@@ -166,7 +167,7 @@ mod tests {
         tree.disk("sda", FC[0], "8:0", &names);
         tree.disk("sdb", FC[1], "8:16", &names);
         tree.write("sys/block/sdb/holders/dm-0/x", "");
-        let found = disks(&tree.roots, None);
+        let found = disks(&tree.roots, Wait::ForAll, None);
         assert_eq!((found.len(), &found[0].held), (1, &Held::InUse("sdb is part of dm-0".into())));
     }
 }

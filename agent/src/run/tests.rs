@@ -3,7 +3,7 @@
 use super::*;
 use crate::callers::{Callers, Calling};
 use crate::event_loop::{EventLoop, callers};
-use crate::inventory::{Roots, disks};
+use crate::inventory::{Roots, Wait, disks};
 use slidecast_image::create::{CreateOptions, create};
 use slidecast_image::{Image, Resolved, StoredRef};
 use slidecast_proto::control::{LinkClass, LinkSpec, LinkState};
@@ -113,7 +113,7 @@ fn try_prepare(
 ) -> Result<(Run, Ready), Refused> {
     let resources = Resources {
         node: NodeId(id),
-        disks: &disks(&Roots::default(), Some(Path::new(target))),
+        disks: &disks(&Roots::default(), Wait::ForAll, Some(Path::new(target))),
         own: &Selector::parse(target).unwrap(),
         ring,
         card: None,

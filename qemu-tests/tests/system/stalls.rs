@@ -62,6 +62,8 @@ fn slow_target() {
     nodes[0].target.path.clone_from(&disk.device);
     let mut deploy = lab.deploy(&fixtures.base, nodes.len(), &[]).unwrap();
     disk.hang();
+    // What the kernel knows of the file behind the loop device it asks again after a second.
+    std::thread::sleep(Duration::from_secs(2));
     let mut agents = start_agents(&lab, &nodes);
     agents[0].wait_for("calls this node", SOON).unwrap();
     // As long as a disk takes that has to spin up, and more than twice as long as a silent node is waited for.
