@@ -95,12 +95,15 @@ impl Packer {
     }
 }
 
+/// How the files of lzma begin, which have no magic: the usual properties, and a dictionary of whole 64 KiB. No image of partclone or table
+/// of a boot sector begins so.
+const LZMA: &[u8] = b"\x5D\0\0";
+
 /// Packers that are known and not read: what they are called, and how their files begin.
 const OTHERS: &[(&str, &[u8])] = &[
     ("the packing of lzop", b"\x89LZO\0\r\n\x1A\n"),
     ("the packing of lzip", b"LZIP"),
     ("the packing of lrzip", b"LRZI"),
-    ("the packing of lzma", b"\x5D\0\0"),
     ("the old frames of lz4", b"\x02\x21\x4C\x18"),
 ];
 
@@ -113,6 +116,11 @@ pub(super) fn unpacked(file: &Pieces) -> Result<Box<dyn Read + Send>, ImportFaul
     }
     match Packer::ALL.into_iter().find(|packer| packer.probe(&head)) {
         Some(packer) => packer.reader(file.reader()).map_err(stream),
+        None if head.starts_with(LZMA) => {
+            let decoder = liblzma::stream::Stream::new_lzma_decoder(XZ_MEMORY).map_err(|error| stream(error.into()))?;
+            let packed = BufReader::with_capacity(STEP, file.reader());
+            Ok(Box::new(liblzma::bufread::XzDecoder::new_stream(packed, decoder)))
+        }
         None => Ok(Box::new(BufReader::with_capacity(STEP, file.reader()))),
     }
 }

@@ -3,7 +3,7 @@
 //! They are read from the front to the end, packed or not, as `image create` reads a disk: nothing is unpacked into a file. What
 //! the map calls unused is unused in the image; the file system itself is not looked at.
 //!
-//! Memory: 32 bytes for each run of used blocks, at most 96 MiB, and what unpacks ([`packed`]).
+//! Memory: 16 bytes for each run of used blocks, at most 32 MiB, 16 for each gap, at most 16 MiB, and what unpacks ([`packed`]).
 
 mod data;
 mod header;

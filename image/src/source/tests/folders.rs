@@ -155,6 +155,7 @@ fn a_folder_of_clonezilla_gives_the_disk_with_every_packer_whole_and_split() {
         &[
             ("zstd", ".zst", "300K"),
             ("xz -0", ".xz", ""),
+            ("xz -0 --format=lzma", ".lzma", "300K"),
             ("bzip2", ".bz2", "300K"),
             ("lz4", ".lz4", ""),
             ("", ".uncomp", ""),
