@@ -6,25 +6,22 @@ mod serve;
 
 use crate::callers::Callers;
 use crate::cards;
-use crate::cli::{Arguments, Exit, Target, Trust};
-use crate::control::Control;
-use crate::dial::Server;
+use crate::cli::{Arguments, Exit, Trust};
 use crate::disk::Stopping;
+use crate::disks::{disks, own_selector};
 use crate::error::AgentError;
 use crate::event_loop::{EventLoop, callers};
 use crate::inventory::{self, Roots, Wait};
 use crate::logging::Line;
 use crate::machine::Machine;
 use crate::preparation::Preparation;
-use crate::run::random_bytes;
+use crate::random::random_bytes;
 use crate::status::Board;
 use callers::Strangers;
-use slidecast_proto::control::{Disk, Hello, Prepare};
+use slidecast_proto::control::{Disk, Hello};
 use slidecast_proto::noise::{PublicKey, SecretKey};
 use slidecast_proto::reason::Then;
-use slidecast_proto::selector::{Selector, choose};
 use slidecast_proto::visit::Leave;
-use std::path::Path;
 use std::sync::mpsc::Receiver;
 
 /// How an agent ended.
@@ -151,31 +148,4 @@ impl<'a> Agent<'a> {
         let own = own_selector(Wait::Briefly, self.arguments.target.as_ref());
         disks(Wait::Briefly, &own, self.machine.is_some())
     }
-}
-
-/// The disks there are now; on a machine that is the agent's own, the one that it was booted from is held.
-pub(crate) fn disks(wait: Wait, own: &Selector, machine: bool) -> Vec<Disk> {
-    let mut disks = inventory::disks(&Roots::default(), wait, own.path().map(Path::new));
-    if machine {
-        crate::boot::hold_boot_medium(&mut disks);
-    }
-    disks
-}
-
-/// The agent's own `--target`, links in its path followed.
-pub(crate) fn own_selector(wait: Wait, target: Option<&Target>) -> Selector {
-    let selector = target.map(|target| target.selector.clone()).unwrap_or_default();
-    selector.map_path(|path| inventory::true_path(&Roots::default(), wait, path))
-}
-
-/// Whether this disk would be the target if there were no other.
-fn could_be_target(disk: &Disk, prepare: &Prepare, own: &Selector) -> bool {
-    let server = Selector::parse(&prepare.selector).map(|selector| selector.map_path(follow_links));
-    let only = std::slice::from_ref(disk);
-    server.is_ok_and(|server| choose(only, &server, own, prepare.disk_bytes, prepare.sector).is_ok())
-}
-
-/// Every name of a disk as the kernel's own.
-pub(crate) fn follow_links(path: &str) -> String {
-    inventory::true_path(&Roots::default(), Wait::ForAll, path)
 }

@@ -20,6 +20,7 @@ mod control;
 mod dial;
 mod discover;
 mod disk;
+mod disks;
 mod error;
 mod event_loop;
 #[cfg(any(fuzzing, test))]
@@ -33,6 +34,7 @@ mod names;
 mod parts;
 mod preparation;
 pub mod program;
+mod random;
 mod ring;
 mod run;
 mod status;

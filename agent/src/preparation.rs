@@ -1,9 +1,9 @@
 //! Looks for the target and opens it on a thread of its own: a disk that has to spin up first answers after ten seconds, and the net
 //! thread must be heard meanwhile.
 
-use crate::agent::{disks, own_selector};
 use crate::cli::Target;
 use crate::disk::Stopping;
+use crate::disks::{disks, own_selector};
 use crate::inventory::{self, Roots, Wait};
 use crate::run::{Resources, Run};
 use mio::Waker;

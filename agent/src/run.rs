@@ -10,10 +10,10 @@ mod links;
 #[cfg(test)]
 mod tests;
 
-use crate::agent::follow_links;
 use crate::cli::Exit;
 use crate::conn::Conn;
 use crate::disk::{Engine, Stopping};
+use crate::disks::follow_links;
 use crate::event_loop::{DOWNSTREAM, UPSTREAM};
 use crate::parts::Parts;
 use crate::ring::{Ring, Span};
@@ -302,16 +302,4 @@ fn describe(disk: &Disk) -> String {
     let also = if others.is_empty() { String::new() } else { format!("(also {others})") };
     let words = what.into_iter().chain([size.as_str(), also.as_str()]).filter(|word| !word.is_empty());
     words.collect::<Vec<&str>>().join(" ")
-}
-
-/// Random bytes that were never used before; `None` if the system has none, which ends the link.
-pub(crate) fn random_bytes<const N: usize>() -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => Some(bytes),
-        Err(error) => {
-            log::error!("random bytes: {error}");
-            None
-        }
-    }
 }

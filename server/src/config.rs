@@ -4,7 +4,7 @@
 //! `codec = "zstd:9"`. What the file says is put on the command line as if it had been typed there, unless the same flag,
 //! or one that excludes it, really was; so values are checked in one place, and in the same words.
 
-use crate::failure::usage_line;
+use crate::failure::{Failure, usage_line};
 use clap::{ArgMatches, Command, parser::ValueSource};
 use std::error::Error;
 use std::ffi::OsString;
@@ -67,6 +67,12 @@ impl fmt::Display for ConfigError {
                 write!(f, "{}: {key:?} is neither text, number, true/false nor a list of them", path.display())
             }
         }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error)
     }
 }
 

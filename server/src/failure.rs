@@ -1,7 +1,6 @@
 //! How a command fails: an exit code and one clear line.
 
 use crate::approve::ApproveError;
-use crate::config::ConfigError;
 use crate::exit_code::ExitCode;
 use crate::key::KeyFileError;
 use slidecast_net::text::flatten;
@@ -27,12 +26,6 @@ impl Failure {
     /// The command was called in a way that makes no sense.
     pub fn usage(error: impl Error + 'static) -> Self {
         Self { code: ExitCode::Usage, error: Box::new(error) }
-    }
-}
-
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        Self::usage(error)
     }
 }
 

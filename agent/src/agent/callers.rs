@@ -2,7 +2,8 @@
 
 use super::Agent;
 use crate::callers::Calling;
-use crate::run::{Run, random_bytes};
+use crate::random::random_bytes;
+use crate::run::Run;
 use slidecast_proto::units::Time;
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,11 +1,12 @@
 //! Looking for a server: a few are tried at a time, and the first that proves itself is taken.
 
-use super::{Agent, Control, Server};
-use crate::control::Lost;
+use super::Agent;
+use crate::control::{Control, Lost};
+use crate::dial::Server;
 use crate::discover::{Search, TRIES, TRY_FOR};
 use crate::error::AgentError;
 use crate::event_loop::{CONTROL, DISCOVERY, TRIALS};
-use crate::run::random_bytes;
+use crate::random::random_bytes;
 use mio::Token;
 use mio::event::Event;
 use slidecast_proto::noise::SecretKey;

@@ -1,15 +1,17 @@
 //! The time with one server: the loop around [`Visit`], which decides.
 
-use super::{Agent, could_be_target};
+use super::Agent;
 use crate::boot::KernelLog;
 use crate::cli::Exit;
 use crate::control::{Control, Lost};
 use crate::dial::Server;
+use crate::disks::could_be_target;
 use crate::error::AgentError;
 use crate::event_loop::CONTROL;
 use crate::machine::Machine;
 use crate::preparation::{Preparation, Prepared, Wanted};
-use crate::run::{Run, random_bytes};
+use crate::random::random_bytes;
+use crate::run::Run;
 use crate::status::Board;
 use mio::event::Event;
 use slidecast_proto::approval::{Code, Share};

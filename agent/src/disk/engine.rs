@@ -1,6 +1,7 @@
 //! The engine's handle: it starts the threads, takes jobs, and gives events.
 
 use super::fault::Fault;
+use super::job::{BlockJob, EngineOptions};
 use super::layout::Layout;
 use super::look::{self, MIN_PACKED, Sample};
 use super::order::Controller;
@@ -11,16 +12,13 @@ use super::used::Used;
 use super::window::Window;
 use super::writer::Writer;
 use super::{behind, writer};
-use crate::ring::Span;
 use crate::target::{OpenTarget, TargetIo};
 use core::fmt;
-use core::time::Duration;
-use slidecast_image::codec::Codec;
 use slidecast_image::manifest::{ManifestHeader, Part};
 use slidecast_net::clock::Clock;
 use slidecast_proto::reason::{Free, Verify};
 use slidecast_proto::schedule::{Comparison, DiskFailure, Event, FlushWindow, HeadConfig, Schedule, ScheduleConfig};
-use slidecast_proto::units::{BlockNo, DeploymentId, Hash};
+use slidecast_proto::units::{BlockNo, Hash};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::thread;
@@ -28,94 +26,9 @@ use std::thread;
 /// Unpacked blocks that a disk with heads gathers, in bytes.
 const SORT_WINDOW: u64 = 32 << 20;
 
-/// Packed parts that are kept to read all again, at least: for about 300 GB of data in blocks of 1 MiB.
-const MIN_LEDGER: usize = 16 << 20;
-/// The same at most: for about 4.8 TB.
-const MAX_LEDGER: usize = 256 << 20;
-/// The least where all is read twice in any case.
-const LEDGER_TWICE: usize = 128 << 20;
-/// Packed parts may take this part of the memory that the node can spare.
-const LEDGER_SHARE: u64 = 16;
-
-/// How the engine is to work.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct EngineOptions {
-    /// Named in the mark.
-    pub(crate) deployment: DeploymentId,
-    /// What is read back.
-    pub(crate) verify: Verify,
-    /// What becomes of space that the image says nothing of.
-    pub(crate) free: Free,
-    /// Threads that unpack and write, at most.
-    pub(crate) writers: usize,
-    /// Threads that read back, at most.
-    pub(crate) readers: usize,
-    /// Threads that compare before the first write, at most; on a disk with heads there is one.
-    pub(crate) hashers: usize,
-    /// Flush after so many bytes ...
-    pub(crate) flush_bytes: u64,
-    /// ... or so long after the first unflushed write.
-    pub(crate) flush_after: Duration,
-    /// Drawn at random for each run: which blocks the last look takes, and what the probe of the disk writes.
-    pub(crate) seed: u64,
-    /// How much memory packed parts may take that are kept to read all again.
-    pub(crate) ledger_bytes: usize,
-}
-
-impl EngineOptions {
-    /// The usual values: as many writers as processors, up to four; a flush every 256 MiB or 2 s.
-    #[must_use]
-    pub(crate) fn new(deployment: DeploymentId, verify: Verify, free: Free) -> Self {
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            deployment,
-            verify,
-            free,
-            writers: processors.clamp(1, 4),
-            readers: if processors > 2 { 2 } else { 1 },
-            hashers: processors.clamp(1, 8),
-            flush_bytes: 256 << 20,
-            flush_after: Duration::from_secs(2),
-            seed: crate::run::random_bytes().map_or(0, u64::from_le_bytes),
-            ledger_bytes: if verify == Verify::Twice { LEDGER_TWICE } else { MIN_LEDGER },
-        }
-    }
-
-    /// The same on a node that has so much memory to spare: more of the manifest is kept where there is room.
-    #[must_use]
-    pub(crate) fn with_memory(self, available: u64) -> Self {
-        let share = usize::try_from(available / LEDGER_SHARE).unwrap_or(MAX_LEDGER).min(MAX_LEDGER);
-        Self { ledger_bytes: self.ledger_bytes.max(share), ..self }
-    }
-
-    /// Writers, readers, and those who compare. Large blocks leave room for fewer threads.
-    fn threads(&self, header: &ManifestHeader, rotational: bool) -> (usize, usize, usize) {
-        let large = header.block > 4 << 20;
-        let (writers, readers) =
-            if large { (self.writers.clamp(1, 2), 1) } else { (self.writers.max(1), self.readers.max(1)) };
-        let room = usize::try_from((16 << 20) / header.block.max(1)).unwrap_or(1).max(1);
-        let hashers = if rotational { 1 } else { self.hashers.clamp(1, room) };
-        (writers, readers, hashers)
-    }
-}
-
 /// How many blocks the sort window holds.
 fn trays(header: &ManifestHeader) -> usize {
     usize::try_from(SORT_WINDOW / u64::from(header.block.max(1))).map_or(2, |trays| trays.max(2))
-}
-
-/// A received block to be written.
-#[derive(Clone, Debug)]
-pub(crate) struct BlockJob {
-    pub(crate) block: BlockNo,
-    /// How the payload is packed.
-    pub(crate) codec: Codec,
-    /// How long the block is unpacked, in bytes.
-    pub(crate) raw_len: u32,
-    /// The payload, in the ring. Dropped as soon as it isn't needed.
-    pub(crate) payload: Span,
-    /// The part that the block is in.
-    pub(crate) part: Arc<Part>,
 }
 
 /// The disk engine of one deployment on one target. No call blocks; [`Self::poll`] has what came of it.

@@ -15,6 +15,7 @@
 //! | `mark` | what stands in sector 0 of a disk that is not complete |
 //! | `order` | the control thread: flushes, and the steps around the body that promise 5 rests on |
 //! | `writer`, `fill`, `runs` | from a block to its writes |
+//! | `job` | what the engine is given: options, blocks |
 //! | `used` | what `--free zero` must leave alone |
 //! | `behind` | signatures behind the image on a larger target |
 //! | `window` | for disks with heads: writes gathered and sorted |
@@ -34,6 +35,7 @@ mod behind;
 mod engine;
 mod fault;
 mod fill;
+mod job;
 mod layout;
 mod look;
 mod mark;
@@ -49,6 +51,7 @@ mod used;
 mod window;
 mod writer;
 
-pub(crate) use engine::{BlockJob, Engine, EngineOptions, Stopping};
+pub(crate) use engine::{Engine, Stopping};
+pub(crate) use job::{BlockJob, EngineOptions};
 pub(crate) use mark::Mark;
 pub(crate) use slidecast_proto::schedule::Event;

@@ -1,7 +1,7 @@
 //! What the threads of the engine share: the target, the schedule under its lock, and the ways to wait for it.
 
-use super::engine::{BlockJob, EngineOptions};
 use super::fault::{Fault, Object};
+use super::job::{BlockJob, EngineOptions};
 use super::layout::Layout;
 use super::look::Sample;
 use super::shadow::Shadow;

@@ -1,8 +1,8 @@
 //! Writers: unpack a block, check it against the manifest, write it to all its places.
 
-use super::engine::BlockJob;
 use super::fault::{Fault, Object};
 use super::fill::{self, Pattern};
+use super::job::BlockJob;
 use super::runs::{Run, gather, plan};
 use super::shared::Shared;
 use super::window::Sweep;

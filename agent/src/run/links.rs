@@ -1,8 +1,9 @@
 //! The two connections of a run: what comes in, what goes out, and the connection that is being made.
 
-use super::{Run, random_bytes};
+use super::Run;
 use crate::conn::{Arrival, Conn, Outgoing};
 use crate::event_loop::DOWNSTREAM;
+use crate::random::random_bytes;
 use mio::Registry;
 use slidecast_net::frames::ReadError;
 use slidecast_net::text::os_error_text;

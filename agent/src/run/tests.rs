@@ -186,7 +186,7 @@ fn serve(run: &mut Run, events: &mut EventLoop, take: &Receiver<Order>, tell: &S
         while let Some(calling) = callers.poll(now) {
             match calling {
                 Calling::Spoke { caller, header, payload, .. } => {
-                    match run.on_hello(&header, &payload, random_bytes().unwrap(), now) {
+                    match run.on_hello(&header, &payload, crate::random::random_bytes().unwrap(), now) {
                         Ok(candidate) => callers.answer(caller, candidate),
                         Err(fault) => callers.refuse(caller, header.deployment, &fault.to_string()),
                     }

@@ -6,9 +6,8 @@
 //! in order.
 
 use super::error::BootError;
-use super::event::BootEvent;
+use super::event::{BootEvent, Tell};
 use super::log_lines::{LogReader, Said};
-use super::server::Tell;
 use crate::shown::shown;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;

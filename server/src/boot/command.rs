@@ -1,8 +1,8 @@
 //! `slidecast boot-server`: machines boot until somebody stops it.
 
 use super::error::BootError;
-use super::event::BootEvent;
-use super::server::{BootServer, Options, Tell};
+use super::event::{BootEvent, Tell};
+use super::server::{BootServer, Options};
 use crate::cli::BootServer as Args;
 use crate::deploy::signals::Signals;
 use crate::exit_code::ExitCode;

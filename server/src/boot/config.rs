@@ -2,10 +2,29 @@
 
 use super::card::Card;
 use super::range::DhcpRange;
-use super::server::UefiStage;
+use clap::ValueEnum;
 use std::fmt::Write;
 use std::net::SocketAddrV4;
 use std::path::Path;
+
+/// What UEFI machines that boot by PXE load first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UefiStage {
+    /// iPXE, which then fetches kernel and initramfs over HTTP.
+    Ipxe,
+    /// Kernel and initramfs in one file over TFTP, without iPXE: slower, for firmware that iPXE can't use.
+    Uki,
+}
+
+impl UefiStage {
+    /// Its file on TFTP.
+    pub(super) fn file(self) -> &'static str {
+        match self {
+            Self::Ipxe => UEFI_STAGE,
+            Self::Uki => UKI,
+        }
+    }
+}
 
 /// First stages, as they are called on TFTP.
 pub(super) const BIOS_STAGE: &str = "undionly.kpxe";

@@ -3,6 +3,10 @@
 use slidecast_proto::quantity::Bytes;
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+/// Takes events; called from several threads.
+pub type Tell = Arc<dyn Fn(BootEvent) + Send + Sync>;
 
 /// The hardware address of a machine's network card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -32,10 +32,11 @@ mod uki;
 
 pub use booted::BootedMachines;
 pub use command::run;
+pub use config::UefiStage;
 pub use error::BootError;
-pub use event::{Architecture, BootEvent, Firmware, Mac, Protocol};
+pub use event::{Architecture, BootEvent, Firmware, Mac, Protocol, Tell};
 pub use range::{BootMode, DhcpRange};
-pub use server::{BootServer, Options, Tell, UefiStage};
+pub use server::{BootServer, Options};
 
 /// The port on which boot files are served over HTTP.
 pub const DEFAULT_HTTP_PORT: u16 = 7580;

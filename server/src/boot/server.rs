@@ -3,42 +3,19 @@
 use super::booted::BootedMachines;
 use super::card::Card;
 use super::child::{Dnsmasq, Order};
-use super::config::{Setup, UEFI_STAGE, UKI};
+use super::config::{Setup, UKI, UefiStage};
 use super::error::BootError;
-use super::event::{BootEvent, Protocol};
+use super::event::{BootEvent, Protocol, Tell};
 use super::files::{BootFiles, INITRAMFS, Installed, KERNEL};
 use super::http::{Content, HttpServer, mac_of};
 use super::range::DhcpRange;
 use super::router::Router;
 use super::stage::Stage;
 use super::{ports, script};
-use clap::ValueEnum;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// Whom events are told; called from several threads.
-pub type Tell = Arc<dyn Fn(BootEvent) + Send + Sync>;
-
-/// What UEFI machines that boot by PXE load first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum UefiStage {
-    /// iPXE, which then fetches kernel and initramfs over HTTP.
-    Ipxe,
-    /// Kernel and initramfs in one file over TFTP, without iPXE: slower, for firmware that iPXE can't use.
-    Uki,
-}
-
-impl UefiStage {
-    /// Its file on TFTP.
-    pub(super) fn file(self) -> &'static str {
-        match self {
-            Self::Ipxe => UEFI_STAGE,
-            Self::Uki => UKI,
-        }
-    }
-}
 
 /// How a boot server is to be.
 #[derive(Clone, Debug)]

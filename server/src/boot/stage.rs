@@ -1,9 +1,8 @@
 //! The private folder of a run: dnsmasq's configuration and leases, what it serves over TFTP, and the UKI of this run.
 
-use super::config::{BIOS_STAGE, UEFI_STAGE, UKI};
+use super::config::{BIOS_STAGE, UEFI_STAGE, UKI, UefiStage};
 use super::error::BootError;
 use super::files::{BootFiles, Installed, Opened};
-use super::server::UefiStage;
 use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};

@@ -7,7 +7,7 @@ use super::linklocal::{self, LinkLocal};
 use super::{Ip, Shared};
 use crate::boot::dhcp::{Destination, Dhcp, Event, Lease, Route, frame, in_order};
 use crate::boot::options::Static;
-use crate::run::random_bytes;
+use crate::random::random_bytes;
 use crate::sys::packet::Frames;
 use crate::sys::rtnetlink::{Address, RtNetlink};
 use nix::sys::socket::{setsockopt, sockopt};

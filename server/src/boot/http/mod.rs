@@ -10,9 +10,8 @@ mod request;
 
 use super::booted::BootedMachines;
 use super::error::BootError;
-use super::event::Mac;
+use super::event::{Mac, Tell};
 use super::files::Opened;
-use super::server::Tell;
 use callers::{Callers, Place};
 use nix::sys::socket::{Shutdown, shutdown};
 use std::collections::HashMap;
