@@ -4,18 +4,24 @@ use nix::sys::signal::Signal;
 use slidecast_lab::machine::{Card, Machine, Options, mac};
 use slidecast_lab::{Exit, Lab, Process};
 
+use crate::Takes::{All, One};
 use crate::Test;
 use crate::fixtures::{BOOT, Fixtures, SOON, all_done, finish};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("addresses::a_fixed_address_needs_no_dhcp", fixed),
-    ("addresses::a_lease_is_renewed_with_its_server", renewed),
-    ("addresses::a_lease_of_one_address_with_classless_routes_and_a_short_name_lead_to_a_server_elsewhere", elsewhere),
-    ("addresses::a_router_outside_of_a_lease_of_one_address_is_used_and_failed_names_are_explained", outside),
-    ("addresses::classless_routes_of_any_order_lead_to_a_server_elsewhere_and_a_missing_default_is_told", routes),
-    ("addresses::a_lease_of_two_addresses_finds_its_server_by_broadcast", two),
+    ("addresses::a_fixed_address_needs_no_dhcp", One, fixed),
+    ("addresses::a_lease_is_renewed_with_its_server", One, renewed),
+    (
+        "addresses::a_lease_of_one_address_with_classless_routes_and_a_short_name_lead_to_a_server_elsewhere",
+        One,
+        elsewhere,
+    ),
+    ("addresses::a_router_outside_of_a_lease_of_one_address_is_used_and_failed_names_are_explained", One, outside),
+    ("addresses::classless_routes_of_any_order_lead_to_a_server_elsewhere_and_a_missing_default_is_told", One, routes),
+    ("addresses::a_lease_of_two_addresses_finds_its_server_by_broadcast", One, two),
     (
         "addresses::without_dhcp_cards_take_link_local_addresses_and_all_goes_by_the_one_that_leads_to_the_server",
+        All,
         link_local,
     ),
 ];

@@ -6,14 +6,15 @@ use slidecast_lab::disk::debian;
 use slidecast_lab::machine::{Boot, BootFiles, Options};
 use slidecast_lab::{Lab, tool};
 
+use crate::Takes::One;
 use crate::Test;
 use crate::fixtures::{BOOT, Fixtures};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("boot_files::the_same_input_gives_the_same_bytes_and_the_manifest_says_which", same_bytes),
-    ("boot_files::the_drivers_of_ordinary_pcs_and_servers_are_in_and_it_all_stays_small", drivers),
-    ("boot_files::packed_modules_of_another_distribution_make_the_same_files", packed),
-    ("boot_files::the_agent_loads_packed_modules", loads_packed),
+    ("boot_files::the_same_input_gives_the_same_bytes_and_the_manifest_says_which", One, same_bytes),
+    ("boot_files::the_drivers_of_ordinary_pcs_and_servers_are_in_and_it_all_stays_small", One, drivers),
+    ("boot_files::packed_modules_of_another_distribution_make_the_same_files", One, packed),
+    ("boot_files::the_agent_loads_packed_modules", One, loads_packed),
 ];
 
 /// Wired cards and disks of ordinary PCs and servers.

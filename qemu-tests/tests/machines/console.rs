@@ -6,13 +6,14 @@ use serde_json::json;
 use slidecast_lab::machine::{BootFiles, Machine, Options};
 use slidecast_lab::{Exit, Lab, compare};
 
+use crate::Takes::One;
 use crate::Test;
 use crate::fixtures::{BOOT, Fixtures, LONG, SOON};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("console::somebody_at_the_keyboard_picks_a_disk_on_the_screen", keyboard),
-    ("console::after_the_third_panic_the_machine_holds_and_orphans_are_collected", panics),
-    ("console::without_leave_there_is_no_shell", no_shell),
+    ("console::somebody_at_the_keyboard_picks_a_disk_on_the_screen", One, keyboard),
+    ("console::after_the_third_panic_the_machine_holds_and_orphans_are_collected", One, panics),
+    ("console::without_leave_there_is_no_shell", One, no_shell),
 ];
 
 fn press(machine: &Machine, key: &str) {

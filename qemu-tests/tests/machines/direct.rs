@@ -3,13 +3,14 @@
 use slidecast_lab::Lab;
 use slidecast_lab::machine::{Card, Machine, Options};
 
+use crate::Takes::All;
 use crate::Test;
 use crate::fixtures::{BOOT, Fixtures, SOON, all_done, finish};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("direct::four_machines_form_one_chain_and_their_disks_equal_the_image", four_in_one_chain),
-    ("direct::machines_behind_two_cards_of_the_server_form_two_chains", two_cards),
-    ("direct::a_card_without_an_answer_does_not_keep_a_machine_from_the_other_one", dead_card),
+    ("direct::four_machines_form_one_chain_and_their_disks_equal_the_image", All, four_in_one_chain),
+    ("direct::machines_behind_two_cards_of_the_server_form_two_chains", All, two_cards),
+    ("direct::a_card_without_an_answer_does_not_keep_a_machine_from_the_other_one", All, dead_card),
 ];
 
 fn four_in_one_chain() {

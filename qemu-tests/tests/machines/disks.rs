@@ -3,14 +3,15 @@
 use slidecast_lab::machine::{Bus, Disk, Machine, Options};
 use slidecast_lab::{Exit, Lab, compare, target};
 
+use crate::Takes::{All, One};
 use crate::Test;
 use crate::fixtures::{BOOT, Fixtures, LONG, SOON, all_done, finish, slidecast};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("disks::nvme_sata_and_scsi_are_written_and_a_disk_of_large_sectors_is_refused", kinds),
-    ("disks::disks_of_large_sectors_get_the_image_of_such_a_disk", large_sectors),
-    ("disks::of_two_disks_none_is_taken_until_somebody_picks_one", two_disks),
-    ("disks::two_paths_to_one_disk_are_one_disk_and_both_are_named", two_paths),
+    ("disks::nvme_sata_and_scsi_are_written_and_a_disk_of_large_sectors_is_refused", All, kinds),
+    ("disks::disks_of_large_sectors_get_the_image_of_such_a_disk", All, large_sectors),
+    ("disks::of_two_disks_none_is_taken_until_somebody_picks_one", All, two_disks),
+    ("disks::two_paths_to_one_disk_are_one_disk_and_both_are_named", One, two_paths),
 ];
 
 fn kinds() {

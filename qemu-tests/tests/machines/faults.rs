@@ -7,20 +7,22 @@ use serde_json::json;
 use slidecast_lab::machine::{Boot, Bus, Machine, Options};
 use slidecast_lab::{Exit, Lab};
 
+use crate::Takes::All;
 use crate::Test;
 use crate::fixtures::{BOOT, Fixtures, LONG, SOON, all_done, finish};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("faults::a_disk_that_fails_to_flush_is_named_and_its_neighbours_are_done", failing_flush),
-    ("faults::what_the_kernel_says_of_a_disk_that_fails_is_on_both_sides_and_in_the_report", kernel_words),
-    ("faults::a_machine_whose_cable_is_cut_is_left_behind_and_the_others_are_done", cut_cable),
-    ("faults::a_machine_that_stood_still_is_let_in_again_and_done", stood_still),
+    ("faults::a_disk_that_fails_to_flush_is_named_and_its_neighbours_are_done", All, failing_flush),
+    ("faults::what_the_kernel_says_of_a_disk_that_fails_is_on_both_sides_and_in_the_report", All, kernel_words),
+    ("faults::a_machine_whose_cable_is_cut_is_left_behind_and_the_others_are_done", All, cut_cable),
+    ("faults::a_machine_that_stood_still_is_let_in_again_and_done", All, stood_still),
     (
         "faults::the_kernels_words_about_an_nvme_disk_that_answers_no_more_are_at_the_server_and_the_others_are_done",
+        All,
         stuck_nvme,
     ),
-    ("faults::a_slow_disk_is_done_all_the_same", slow_disk),
-    ("faults::after_a_power_cut_the_disk_does_not_boot_and_the_next_network_boot_finishes", power_cut),
+    ("faults::a_slow_disk_is_done_all_the_same", All, slow_disk),
+    ("faults::after_a_power_cut_the_disk_does_not_boot_and_the_next_network_boot_finishes", All, power_cut),
 ];
 
 /// Slow enough for something to happen in the middle.

@@ -3,11 +3,13 @@
 use slidecast_lab::machine::Options;
 use slidecast_lab::{Lab, compare};
 
+use crate::Takes::One;
 use crate::Test;
 use crate::fixtures::{BOOT, Fixtures, SOON};
 
 pub(crate) const TESTS: &[Test] = &[(
     "held::a_misspelt_word_on_the_kernel_command_line_keeps_the_disk_as_it_is_and_is_named_on_both_sides",
+    One,
     misspelt,
 )];
 

@@ -1,7 +1,7 @@
 //! System tests in virtual machines: from power-on to a disk that boots.
 //!
 //! `cargo test -p slidecast-lab --test machines [NAME]`, or `./check.sh qemu`, which builds the programs first and installs
-//! QEMU. One test at a time: a test has up to four machines, and an emulated machine takes a whole processor.
+//! QEMU. An emulated machine takes a whole processor: tests with one run two at a time, those with up to four one by one.
 
 #![expect(clippy::unwrap_used, reason = "these are tests, though not in functions marked as such")]
 
@@ -19,12 +19,34 @@ mod secure;
 mod stick;
 
 use std::process::ExitCode;
+use std::sync::{PoisonError, RwLock};
 
 use libtest_mimic::{Arguments, Trial};
 use slidecast_lab::{privilege, programs, run, slowest, tool};
 
 /// A test: its name says what is so.
-type Test = (&'static str, fn());
+type Test = (&'static str, Takes, fn());
+
+/// How much of the processors a test takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Takes {
+    /// One: it has one machine at a time.
+    One,
+    /// All.
+    All,
+}
+
+/// Held alone by a test that takes all processors.
+static PROCESSORS: RwLock<()> = RwLock::new(());
+
+fn in_turn(takes: Takes, test: impl FnOnce()) {
+    // The lock keeps nothing that a test that failed could have left half done.
+    let _turn = match takes {
+        Takes::One => (Some(PROCESSORS.read().unwrap_or_else(PoisonError::into_inner)), None),
+        Takes::All => (None, Some(PROCESSORS.write().unwrap_or_else(PoisonError::into_inner))),
+    };
+    test();
+}
 
 /// What the machines need of this one.
 const TOOLS: &[&str] = &["qemu-system-x86_64", "dnsmasq", "xorriso", "busybox"];
@@ -45,10 +67,10 @@ fn main() -> ExitCode {
         }
     }
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(1);
-    let trial = |&(name, run): &Test| {
+    arguments.test_threads.get_or_insert(2);
+    let trial = |&(name, takes, run): &Test| {
         let body = move || {
-            slowest::timed(name, run);
+            in_turn(takes, || slowest::timed(name, run));
             Ok(())
         };
         Trial::test(name, body).with_ignored_flag(!missing.is_empty())
@@ -66,7 +88,10 @@ fn main() -> ExitCode {
         restored::TESTS,
         secure::TESTS,
     ];
-    let code = libtest_mimic::run(&arguments, groups.into_iter().flatten().map(trial).collect()).exit_code();
+    let mut tests: Vec<&Test> = groups.into_iter().flatten().collect();
+    // None waits for its turn while a processor is idle.
+    tests.sort_by_key(|(_, takes, _)| *takes);
+    let code = libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit_code();
     eprintln!("{}", slowest::told());
     // What tests share is in a static, which is never dropped.
     run::remove_all();

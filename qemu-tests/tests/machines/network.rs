@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use slidecast_lab::machine::{Boot, Machine, Options};
 use slidecast_lab::{Lab, NodeOptions};
 
+use crate::Takes::{All, One};
 use crate::Test;
 use crate::fixtures::{BOOT, Fixtures, SOON, all_done, finish};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("network::machines_boot_beside_another_dhcp_server_that_knows_nothing_of_us", proxy),
-    ("network::a_bios_machine_goes_on_from_undionly_to_the_agent", undionly),
-    ("network::a_uefi_machine_boots_over_http_alone", http),
-    ("network::a_uefi_machine_boots_over_tftp_without_ipxe", tftp),
+    ("network::machines_boot_beside_another_dhcp_server_that_knows_nothing_of_us", All, proxy),
+    ("network::a_bios_machine_goes_on_from_undionly_to_the_agent", One, undionly),
+    ("network::a_uefi_machine_boots_over_http_alone", One, http),
+    ("network::a_uefi_machine_boots_over_tftp_without_ipxe", One, tftp),
 ];
 
 fn proxy() {

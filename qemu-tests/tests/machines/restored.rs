@@ -4,11 +4,12 @@ use slidecast_lab::disk::debian::{self, Flavour};
 use slidecast_lab::machine::{Boot, Disk, Machine, Options};
 use slidecast_lab::{Exit, Lab};
 
+use crate::Takes::All;
 use crate::Test;
 use crate::fixtures::{BOOT, Fixtures, LONG, slidecast};
 
 pub(crate) const TESTS: &[Test] =
-    &[("restored::bios_and_uefi_machines_boot_from_the_network_and_then_show_debians_login", login)];
+    &[("restored::bios_and_uefi_machines_boot_from_the_network_and_then_show_debians_login", All, login)];
 
 fn login() {
     let fixtures = Fixtures::get();

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use slidecast_lab::machine::{Boot, BootFiles, Firmware, Options};
 use slidecast_lab::{Lab, tool};
 
+use crate::Takes::One;
 use crate::Test;
 use crate::fixtures::{BOOT, Fixtures, all_done, finish};
 
 pub(crate) const TESTS: &[Test] =
-    &[("secure::a_signed_stick_starts_under_secure_boot_and_an_unsigned_one_does_not", signed)];
+    &[("secure::a_signed_stick_starts_under_secure_boot_and_an_unsigned_one_does_not", One, signed)];
 
 const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd";
 const KEY: &str = "/usr/share/ovmf/PkKek-1-snakeoil.key";

@@ -3,13 +3,14 @@
 use slidecast_lab::machine::{Disk, Machine, Options};
 use slidecast_lab::{Lab, compare};
 
+use crate::Takes::{All, One};
 use crate::Test;
 use crate::fixtures::{BOOT, Fixtures, SOON, all_done, finish};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("stick::the_same_stick_starts_a_machine_with_bios_and_one_with_uefi", both),
-    ("stick::the_same_file_is_a_cd_that_starts_both", cd),
-    ("stick::what_a_machine_was_booted_from_is_refused_whatever_is_asked_for", never_written),
+    ("stick::the_same_stick_starts_a_machine_with_bios_and_one_with_uefi", All, both),
+    ("stick::the_same_file_is_a_cd_that_starts_both", All, cd),
+    ("stick::what_a_machine_was_booted_from_is_refused_whatever_is_asked_for", One, never_written),
 ];
 
 fn both() {
