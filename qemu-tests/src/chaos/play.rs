@@ -92,8 +92,9 @@ pub fn play(case: &Case, seed: u64, able: &Able) -> Result<Outcome> {
         return Ok(Outcome::Skipped(why));
     }
     let mut random = case.random(seed);
-    for _ in 0..TRIES {
-        if let Some(outcome) = attempt(case, &mut random)? {
+    for number in 0..TRIES {
+        let usual = if number == 0 { without_fault } else { without_fault_again };
+        if let Some(outcome) = attempt(case, usual, &mut random)? {
             return Ok(outcome);
         }
     }
@@ -101,9 +102,9 @@ pub fn play(case: &Case, seed: u64, able: &Able) -> Result<Outcome> {
 }
 
 /// One try; gives nothing if the fault came too late.
-fn attempt(case: &Case, random: &mut Random) -> Result<Option<Outcome>> {
+fn attempt(case: &Case, usual: fn(Setting) -> Result<Usual>, random: &mut Random) -> Result<Option<Outcome>> {
     let setting = Setting::of(case, random);
-    let usual = without_fault(setting)?;
+    let usual = usual(setting)?;
     let mut rig = Rig::start(setting, Some((case, &usual)), random)?;
     let Strike::Struck(undone) = strike(&mut rig, case, random)? else { return Ok(None) };
     let ended = match finish(&mut rig, case.kind.limit()) {
@@ -140,21 +141,34 @@ fn seconds_on_the_line(bytes: u64, mbits: u32) -> f64 {
     bytes as f64 * 8.0 / (f64::from(mbits) * 1e6 * GOODPUT)
 }
 
-/// What a deployment comes to to which nothing happens: the quicker of two, measured once in this process.
+/// What deployments to which nothing happened came to.
+static KNOWN: Mutex<BTreeMap<Setting, Usual>> = Mutex::new(BTreeMap::new());
+
+/// What a deployment comes to when nothing happens to it: the quicker of two, measured once in this process. Its bytes are the fewest
+/// seen: links that have nothing to say for a while say so, and how often depends on the load of this machine.
 pub(super) fn without_fault(setting: Setting) -> Result<Usual> {
-    static KNOWN: Mutex<BTreeMap<Setting, Usual>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(usual) = known.get(&setting) {
         return Ok(*usual);
     }
-    let one = || -> Result<Usual> {
-        let mut rig = Rig::start(setting, None, &mut Random::new(0))?;
-        let ended = finish(&mut rig, Kind::Kill.limit())?;
-        let (seconds, wall) = (survivors_took(&rig, &ended), ended.wall.as_secs_f64());
-        Ok(Usual { seconds, wall, egress: ended.report.egress_bytes })
-    };
-    let (first, second) = (one()?, one()?);
-    let usual = if first.seconds <= second.seconds { first } else { second };
+    let (first, second) = (play_without_fault(setting)?, play_without_fault(setting)?);
+    let quicker = if first.seconds <= second.seconds { first } else { second };
+    let usual = Usual { egress: first.egress.min(second.egress), ..quicker };
     known.insert(setting, usual);
     Ok(usual)
+}
+
+/// Measures once more, after a fault that was to strike at the end came too late.
+fn without_fault_again(setting: Setting) -> Result<Usual> {
+    let mut usual = without_fault(setting)?;
+    usual.egress = usual.egress.min(play_without_fault(setting)?.egress);
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(setting, usual);
+    Ok(usual)
+}
+
+fn play_without_fault(setting: Setting) -> Result<Usual> {
+    let mut rig = Rig::start(setting, None, &mut Random::new(0))?;
+    let ended = finish(&mut rig, Kind::Kill.limit())?;
+    let (seconds, wall) = (survivors_took(&rig, &ended), ended.wall.as_secs_f64());
+    Ok(Usual { seconds, wall, egress: ended.report.egress_bytes })
 }

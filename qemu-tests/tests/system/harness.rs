@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Trial};
 use slidecast_lab::cgroup::Group;
@@ -29,16 +30,41 @@ pub(crate) enum Needs {
 /// A test: its name says what is so.
 pub(crate) type Test = (&'static str, Needs, fn());
 
-/// Runs what the arguments choose of `groups` and of the tests that `more` makes once the rights are there.
-pub(crate) fn main(groups: &[&[Test]], more: fn() -> Vec<Trial>) -> ExitCode {
+/// How many tests run at once: every test is a handful of processes already.
+const AT_ONCE: usize = 2;
+/// How many that do little but wait for minutes run beside them.
+const WAITING: usize = 4;
+
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+/// Runs a test when fewer than [`AT_ONCE`] others do. One that does little but wait runs without.
+pub(crate) fn in_turn<T>(test: impl FnOnce() -> T) -> T {
+    struct Turn;
+    impl Drop for Turn {
+        fn drop(&mut self) {
+            *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+            ENDED.notify_one();
+        }
+    }
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut running = ENDED.wait_while(running, |running| *running >= AT_ONCE).unwrap_or_else(PoisonError::into_inner);
+    *running += 1;
+    drop(running);
+    let _turn = Turn;
+    test()
+}
+
+/// Runs what the arguments choose of `groups` and of the tests that `more` makes once the rights are there: first those that do
+/// little but wait, then the others.
+pub(crate) fn main(groups: &[&[Test]], more: fn() -> (Vec<Trial>, Vec<Trial>)) -> ExitCode {
     let built = programs::server().and(programs::agent());
     if let Err(error) = built.map(drop).and_then(|()| privilege::enter()) {
         eprintln!("system tests: {error}");
         return ExitCode::FAILURE;
     }
     let mut arguments = Arguments::from_args();
-    // Every test is a handful of processes already.
-    arguments.test_threads.get_or_insert(2);
+    arguments.test_threads.get_or_insert(AT_ONCE + WAITING);
     let loops = target::loops_work();
     let cgroups = Group::new(&format!("slc-{}-probe", std::process::id())).is_some();
     slidecast_lab::cgroup::remove(&format!("slc-{}-probe", std::process::id()));
@@ -62,12 +88,14 @@ pub(crate) fn main(groups: &[&[Test]], more: fn() -> Vec<Trial>) -> ExitCode {
     };
     let trial = |&(name, needs, run): &Test| {
         Trial::test(name, move || {
-            slowest::timed(name, run);
+            in_turn(|| slowest::timed(name, run));
             Ok(())
         })
         .with_ignored_flag(!given(needs))
     };
-    let trials = groups.iter().flat_map(|group| group.iter()).map(trial).chain(more()).collect();
+    let (waiting, more) = more();
+    let tests = groups.iter().flat_map(|group| group.iter()).map(trial);
+    let trials = waiting.into_iter().chain(tests).chain(more).collect();
     let code = libtest_mimic::run(&arguments, trials).exit_code();
     eprintln!("{}", slowest::told());
     code
