@@ -4,18 +4,24 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{LabError, Result};
 use crate::tool;
 
-/// Writes the kernel inside of `vmlinuz` to `to`; gives `vmlinuz` itself where that cannot be done.
+/// Tells unpackings at the same time apart.
+static NUMBER: AtomicUsize = AtomicUsize::new(0);
+
+/// Writes the kernel inside of `vmlinuz` to `to`; gives `vmlinuz` itself where that cannot be done. `to` is there at once and whole:
+/// another test may look for it meanwhile.
 ///
 /// # Errors
 /// When the file cannot be read or the other one not be written.
 pub fn unpack(vmlinuz: &Path, to: &Path) -> Result<PathBuf> {
     let bytes = fs::read(vmlinuz).map_err(LabError::io("reading", vmlinuz))?;
     let Some(payload) = payload(&bytes) else { return Ok(vmlinuz.to_owned()) };
-    let packed = to.with_extension("packed");
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let (packed, part) = (to.with_extension(format!("{number}.packed")), to.with_extension(format!("{number}.part")));
     fs::write(&packed, payload).map_err(LabError::io("writing", &packed))?;
     let script = match payload {
         [0xfd, b'7', b'z', ..] => "xz -dc --single-stream",
@@ -24,10 +30,14 @@ pub fn unpack(vmlinuz: &Path, to: &Path) -> Result<PathBuf> {
         _ => return Ok(vmlinuz.to_owned()),
     };
     // The length of the kernel stands behind its packed form: tools take that for rubbish and say so, after the work.
-    let line = format!("{script} < '{}' > '{}' || true", packed.display(), to.display());
+    let line = format!("{script} < '{}' > '{}' || true", packed.display(), part.display());
     tool::run("sh", ["-c", &line])?;
-    let unpacked = fs::read(to).map_err(LabError::io("reading", to))?;
-    Ok(if unpacked.starts_with(b"\x7fELF") { to.to_owned() } else { vmlinuz.to_owned() })
+    let unpacked = fs::read(&part).map_err(LabError::io("reading", &part))?;
+    if !unpacked.starts_with(b"\x7fELF") {
+        return Ok(vmlinuz.to_owned());
+    }
+    fs::rename(&part, to).map_err(LabError::io("renaming", &part))?;
+    Ok(to.to_owned())
 }
 
 /// The packed kernel: the real-mode code's sectors, then `payload_offset` and `payload_length` (the kernel's
