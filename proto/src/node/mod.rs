@@ -1,8 +1,8 @@
 //! The machine of one node: what an agent does with orders, frames, its ring, its disk and the time.
 //!
-//! The caller owns sockets, payload bytes and the disk. It reports what happened (`on_*`), carries out all that
-//! [`Node::poll`] asks for before it brings the next frame, and writes what [`Node::poll_transmit`] gives for each neighbour. The machine never sees a payload: it deals in
-//! headers, entry numbers and block numbers.
+//! The caller owns sockets, payload bytes and the disk. It reports what happened (`on_*`), carries out all that [`Node::poll`] asks for
+//! before it brings the next frame, and writes what [`Node::poll_transmit`] gives for each neighbour. The machine never sees a payload:
+//! it deals in headers, entry numbers and block numbers.
 //!
 //! A node is made of owners, and only [`Node`] sees all of them:
 //!

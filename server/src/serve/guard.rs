@@ -1,5 +1,5 @@
-//! What every request passes before it is looked at: it comes from a page of this server or has a token, its body is here in time and not too long; and every answer tells the browser how
-//! little it may do with it.
+//! What every request passes before it is looked at: it comes from a page of this server or has a token, its body is here in time and
+//! not too long; and every answer tells the browser how little it may do with it.
 
 use super::access::same_origin;
 use super::http::Limits;

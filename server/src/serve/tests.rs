@@ -181,3 +181,18 @@ fn a_token_or_a_session_that_has_ended_is_nobody() {
     store.add_session("s", &anna, 1).unwrap();
     assert_eq!(store.of_session("s").unwrap(), None);
 }
+
+#[test]
+fn a_new_password_ends_all_sessions_but_the_one_it_was_given_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    store.invite("a", "anna", Role::Admin, i64::MAX, "").unwrap();
+    store.invite("b", "ben", Role::Viewer, i64::MAX, "").unwrap();
+    let (anna, ben) = (store.join("a", "", "p").unwrap(), store.join("b", "", "p").unwrap());
+    for (session, user) in [("here", &anna), ("elsewhere", &anna), ("ben's", &ben)] {
+        store.add_session(session, user, i64::MAX).unwrap();
+    }
+    store.set_password(&anna, "q", "here").unwrap();
+    let lives = ["here", "elsewhere", "ben's"].map(|session| store.of_session(session).unwrap().is_some());
+    assert_eq!((lives, store.user("anna").unwrap().unwrap().password), ([true, false, true], "q".to_owned()));
+}

@@ -3,7 +3,7 @@
 use super::sign::{chosen, new_password};
 use super::users::role_choice;
 use super::words::{exact, moment};
-use super::{Answer, Shared, done, page as whole, visitor};
+use super::{Answer, Shared, done, page as whole, session, visitor};
 use crate::serve::commands::blocking;
 use crate::serve::fields::Fields;
 use crate::serve::password;
@@ -94,7 +94,8 @@ pub(super) async fn password(State(api): Shared, uri: Uri, headers: HeaderMap, b
         return Err(Problem::bad("Nothing was changed: the old password is another one.").into());
     }
     let kept = blocking(move || password::hash(&new)).await?;
-    api.database.call(move |store| store.set_password(user.id, &kept, &who.name)).await?;
+    let session = session(&headers);
+    api.database.call(move |store| store.set_password(&user, &kept, &session)).await?;
     Ok(done("/settings"))
 }
 

@@ -107,13 +107,21 @@ impl Store {
         self.change_user(id, "UPDATE users SET role = ?2 WHERE id = ?1", Some(role.as_str()), "user-role", &text, who)
     }
 
-    /// Gives a user another password.
+    /// Gives a user another password. Of all sessions of that user only the one with the hash `session` goes on.
     ///
     /// # Errors
     /// [`StoreError`]: there is no such user.
-    pub fn set_password(&mut self, id: i64, password: &str, who: &str) -> Result<(), StoreError> {
-        let set = "UPDATE users SET password = ?2 WHERE id = ?1";
-        self.change_user(id, set, Some(password), "user-password", "{name}", who)
+    pub fn set_password(&mut self, user: &User, password: &str, session: &str) -> Result<(), StoreError> {
+        let failed = self.failed();
+        self.change(|change| {
+            let set = "UPDATE users SET password = ?2 WHERE id = ?1";
+            if change.execute(set, params![user.id, password]).map_err(&failed)? == 0 {
+                return Err(StoreError::NoUser { user: user.id });
+            }
+            let end = "DELETE FROM sessions WHERE user = ?1 AND hash != ?2";
+            change.execute(end, params![user.id, session]).map_err(&failed)?;
+            add_event(change, &user.name, "user-password", None, None, &user.name).map_err(&failed)
+        })
     }
 
     /// Removes a user, with all sessions.
