@@ -14,6 +14,7 @@ pub mod failure;
 pub mod feed;
 pub mod image;
 pub mod key;
+mod lock;
 pub mod nic;
 pub mod output;
 pub mod progress;

@@ -41,15 +41,17 @@ use database::Database;
 use front::Recorder;
 use http::{Limits, listen, serve_http};
 use live::Live;
+use nix::fcntl::Flock;
 use role::hash_of;
 use slidecast_proto::approval::Approval;
 use slidecast_proto::noise::SecretKey;
 use slidecast_proto::units::DeploymentId;
 use start::{Asking, Place, image_path, resolve};
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use store::{DeploymentRow, Store, Which};
 use stream::Bulletin;
@@ -66,6 +68,18 @@ pub enum ServeError {
     NotLoopback {
         /// The address asked for.
         address: SocketAddr,
+    },
+    /// Another server uses the state folder.
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The state folder can't be kept for this server.
+    Lock {
+        /// The file that is locked.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// The link for the first sign-in can't be kept.
     First {
@@ -92,6 +106,12 @@ impl fmt::Display for ServeError {
                 "--http {address}: HTTP is not encrypted here and tokens would travel in the clear; use 127.0.0.1 or [::1], \
                  and a reverse proxy with TLS for other machines"
             ),
+            Self::Busy { path } => write!(
+                f,
+                "--state {}: another `slidecast serve` uses this folder; stop that one, or give each its own",
+                path.display()
+            ),
+            Self::Lock { path, .. } => write!(f, "locking {}", path.display()),
             Self::First { path, .. } => write!(f, "writing the link for the first sign-in to {}", path.display()),
             Self::Listen { address, .. } => write!(f, "listening for HTTP on {address}"),
         }
@@ -101,7 +121,7 @@ impl fmt::Display for ServeError {
 impl std::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { source, .. } | Self::First { source, .. } => Some(source),
+            Self::Listen { source, .. } | Self::First { source, .. } | Self::Lock { source, .. } => Some(source),
             _ => None,
         }
     }
@@ -133,6 +153,8 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         return Err(Failure::usage(ServeError::Images { path: args.images.clone() }));
     }
     let state = key::state_folder(args.state.as_deref())?;
+    // Before anything is changed there.
+    let _alone = keep_alone(&state).map_err(Failure::not_done)?;
     let mut store = Store::open(&state).map_err(Failure::not_done)?;
     let first = first::link(&mut store, &state, args.http).map_err(Failure::not_done)?;
     let secret = secret_key(args, &state)?;
@@ -198,7 +220,7 @@ fn stop(handle: &Handle) {
     handle.tell(Command::Close);
 }
 
-fn secret_key(args: &Serve, state: &std::path::Path) -> Result<Option<SecretKey>, Failure> {
+fn secret_key(args: &Serve, state: &Path) -> Result<Option<SecretKey>, Failure> {
     if args.insecure {
         return Ok(None);
     }
@@ -210,6 +232,15 @@ fn secret_key(args: &Serve, state: &std::path::Path) -> Result<Option<SecretKey>
         complain(&format!("a new key was made in {}", state.display()));
     }
     Ok(Some(secret))
+}
+
+/// Keeps the state folder for this server: two would both go on with its deployments.
+fn keep_alone(state: &Path) -> Result<Flock<File>, ServeError> {
+    let path = state.join("serve.lock");
+    let failed = |source| ServeError::Lock { path: path.clone(), source };
+    std::fs::create_dir_all(state).map_err(failed)?;
+    let lock = crate::lock::take(&path).map_err(failed)?;
+    lock.ok_or_else(|| ServeError::Busy { path: state.to_owned() })
 }
 
 /// What a server that is started again goes on with.

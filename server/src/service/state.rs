@@ -8,7 +8,7 @@ mod contents;
 
 use super::writer::{Store, Writer};
 use contents::{Contents, NodeContents, micros};
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
 use slidecast_proto::approval::Boot;
 use slidecast_proto::control::{HOLD, Prepare};
@@ -204,12 +204,8 @@ impl StateFile {
         fs::create_dir_all(folder).map_err(io("creating", folder))?;
         let path = folder.join(format!("deploy-{name}.json"));
         let lock_path = folder.join(format!("deploy-{name}.lock"));
-        let lock = File::options().create(true).write(true).truncate(false).open(&lock_path);
-        let lock = Flock::lock(lock.map_err(io("opening", &lock_path))?, FlockArg::LockExclusiveNonblock);
-        let lock = lock.map_err(|(_, errno)| match errno {
-            nix::errno::Errno::EWOULDBLOCK => StateError::Busy { path: path.clone() },
-            errno => StateError::Io { operation: "locking", path: lock_path.clone(), source: errno.into() },
-        })?;
+        let lock = crate::lock::take(&lock_path).map_err(io("locking", &lock_path))?;
+        let lock = lock.ok_or_else(|| StateError::Busy { path: path.clone() })?;
         collect(folder, name, SystemTime::now());
         let deployment = DeploymentId([0; 16]);
         Ok(Self { path, name: name.to_owned(), _lock: lock, image, fingerprint, deployment, writer: None })

@@ -81,19 +81,45 @@ impl Drop for Server<'_> {
     }
 }
 
-fn start(sandbox: &Sandbox, http: u16) -> Child {
+fn serve(sandbox: &Sandbox, port: u16, http: u16) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slidecast"));
-    command.args(["serve", "--interface", "lo", "--port", &sandbox.port.to_string()]);
+    command.args(["serve", "--interface", "lo", "--port", &port.to_string()]);
     command.args(["--http", &format!("127.0.0.1:{http}"), "--images"]).arg(sandbox.path(""));
     command.arg("--state").arg(sandbox.path("state"));
     command.env_remove("XDG_CONFIG_HOME").env("HOME", sandbox.path(""));
-    let child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
+    command
+}
+
+fn start(sandbox: &Sandbox, http: u16) -> Child {
+    let child = serve(sandbox, sandbox.port, http).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
     let until = Instant::now() + Duration::from_secs(20);
     while TcpStream::connect(("127.0.0.1", http)).is_err() {
         assert!(Instant::now() < until, "the server does not listen");
         std::thread::sleep(Duration::from_millis(10));
     }
     child
+}
+
+#[test]
+fn a_second_server_on_one_state_folder_is_refused_and_changes_nothing() {
+    let sandbox = Sandbox::new();
+    let _server = Server::start(&sandbox);
+    let link = || std::fs::read_to_string(sandbox.path("state/first-sign-in")).unwrap();
+    let before = link();
+    // With ports of its own.
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut second = serve(&sandbox, free(), free()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while second.try_wait().unwrap().is_none() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // One that runs has not ended by itself.
+    let _ = second.kill();
+    let second = second.wait_with_output().unwrap();
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(second.status.code() == Some(1) && said.contains("another `slidecast serve` uses this folder"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert_eq!(link(), before);
 }
 
 #[test]
