@@ -11,9 +11,10 @@ use crate::table::{Bar, Table, mib};
 
 const TIB: u64 = 1 << 40;
 
-/// How a file system is made in a file of 16 TiB, or of as much as its program makes.
+/// How a file system is made in a file of 16 TiB, or of as much as its program makes. ext4 gets few inodes: partclone takes all of
+/// their tables as used, and those of the default are 240 GB.
 const VOLUMES: &[(&str, u64, &[&str])] = &[
-    ("ext4", 15, &["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1"]),
+    ("ext4", 15, &["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-N", "2000000"]),
     ("XFS", 16, &["mkfs.xfs", "-q", "-f"]),
     ("btrfs", 16, &["mkfs.btrfs", "-q", "-f"]),
     ("NTFS", 16, &["mkfs.ntfs", "-q", "-Q", "-F", "-c", "16384"]),
