@@ -44,6 +44,8 @@ BOOT_TOOLS=(dnsmasq /usr/lib/ipxe/undionly.kpxe /usr/lib/ipxe/snponly.efi curl)
 LOG_TOOLS=(fusermount3 qemu-storage-daemon)
 # For faults of the network and of disks.
 FAULT_TOOLS=(nft fusermount3 qemu-storage-daemon)
+# For what is made of the command line.
+SHELL_TOOLS=(zsh fish mandoc)
 # For disks in other formats.
 FORMAT_TOOLS=(qemu-img qemu-io img2simg gzip xz zstd bzip2 lz4 bmaptool partclone.restore)
 
@@ -71,7 +73,7 @@ doc() {
 
 unit() {
     need_rust
-    need_tools "${LAB_TOOLS[@]}" "${FORMAT_TOOLS[@]}" "${VOLUME_TOOLS[@]}" "${FS_TOOLS[@]}"
+    need_tools "${LAB_TOOLS[@]}" "${FORMAT_TOOLS[@]}" "${VOLUME_TOOLS[@]}" "${FS_TOOLS[@]}" "${SHELL_TOOLS[@]}"
     cargo test --quiet --workspace --no-fail-fast
 }
 

@@ -2,9 +2,11 @@
 
 mod examples;
 mod serve;
+mod shell;
 mod values;
 
 pub use serve::{Serve, TokenCommand, TokenNew};
+pub use shell::{Completions, Man, ShellName};
 
 use crate::approve::ApproveBy;
 use crate::boot::{BootMode, DEFAULT_HTTP_PORT, DhcpRange, UefiStage};
@@ -12,8 +14,8 @@ use crate::nic::CardSpeed;
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use examples::{
-    BOOT_EXAMPLES, CREATE_EXAMPLES, DEPLOY_EXAMPLES, EXAMPLES, EXPORT_EXAMPLES, IMAGE_EXAMPLES, INFO_EXAMPLES,
-    KEY_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES, VERIFY_EXAMPLES,
+    BOOT_EXAMPLES, COMPLETIONS_EXAMPLES, CREATE_EXAMPLES, DEPLOY_EXAMPLES, EXAMPLES, EXPORT_EXAMPLES, IMAGE_EXAMPLES,
+    INFO_EXAMPLES, KEY_EXAMPLES, MAN_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES, VERIFY_EXAMPLES,
 };
 use slidecast_image::codec::Packing;
 use slidecast_proto::discovery::DEFAULT_PORT;
@@ -58,6 +60,12 @@ pub enum Command {
     /// Let machines boot the agent from the network.
     #[command(after_help = BOOT_EXAMPLES)]
     BootServer(BootServer),
+    /// Print what makes a shell complete these commands and their flags.
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(Completions),
+    /// Write a manual page for each command into a folder.
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(Man),
 }
 
 /// `slidecast image ...`
@@ -433,7 +441,7 @@ mod tests {
             assert!(!examples.is_empty(), "{words:?}: {help}");
             let ours = |line: &&&str| line.trim().starts_with("slidecast ");
             for line in examples.iter().filter(ours) {
-                let example = line.split(" && ").next().unwrap_or(line);
+                let example = line.split(" && ").next().unwrap_or(line).split(" > ").next().unwrap_or(line);
                 assert!(Cli::try_parse_from(example.split_whitespace()).is_ok(), "{line}");
                 *seen += 1;
             }
@@ -451,6 +459,7 @@ mod tests {
         for line in [EXAMPLES, IMAGE_EXAMPLES, INFO_EXAMPLES, VERIFY_EXAMPLES, CREATE_EXAMPLES, EXPORT_EXAMPLES]
             .into_iter()
             .chain([KEY_EXAMPLES, DEPLOY_EXAMPLES, BOOT_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES])
+            .chain([COMPLETIONS_EXAMPLES, MAN_EXAMPLES])
             .flat_map(str::lines)
         {
             assert!(line.len() <= 100, "{line}");

@@ -21,6 +21,7 @@ pub mod progress;
 pub mod report;
 pub mod serve;
 pub mod service;
+pub mod shell;
 pub mod shown;
 pub mod view;
 
@@ -80,6 +81,15 @@ fn try_run(args: Vec<OsString>) -> Result<ExitCode, Failure> {
             Ok(ExitCode::Done)
         }
         Command::BootServer(args) => boot::run(&args),
+        Command::Completions(args) => {
+            // With standard output closed nobody wants to know.
+            let _ = std::io::stdout().lock().write_all(&shell::completions(args.shell));
+            Ok(ExitCode::Done)
+        }
+        Command::Man(args) => {
+            shell::write_manual(&args.dir).map_err(Failure::not_done)?;
+            Ok(ExitCode::Done)
+        }
     }
 }
 
@@ -185,7 +195,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
             commands_in(&error.to_string()).join(" ")
         };
-        assert_eq!(commands(&["slidecast"]), "image key deploy serve token boot-server");
+        assert_eq!(commands(&["slidecast"]), "image key deploy serve token boot-server completions man");
         assert_eq!(commands(&["slidecast", "image"]), "create info verify export");
         assert_eq!(commands(&["slidecast", "key"]), "new");
     }

@@ -92,3 +92,13 @@ pub(super) const TOKEN_EXAMPLES: &str = "\
 Examples:
   slidecast token new --role operator --days 90
   slidecast token new --role admin --state /var/lib/slidecast";
+
+pub(super) const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  slidecast completions bash > /etc/bash_completion.d/slidecast
+  slidecast completions zsh > /usr/local/share/zsh/site-functions/_slidecast
+  slidecast completions fish > ~/.config/fish/completions/slidecast.fish";
+
+pub(super) const MAN_EXAMPLES: &str = "\
+Examples:
+  slidecast man /usr/local/share/man/man1";
