@@ -1,6 +1,6 @@
 //! The report of a deployment (`--report`): one JSON object, a contract with programs. `docs/DEPLOY.md` explains it.
 
-use crate::shown::shown;
+use crate::shown::{shown, shown_detail};
 use crate::view::Facts;
 use serde::Serialize;
 use slidecast_proto::deployment::{Deployment, NodeRecord, Stage, Standing};
@@ -116,7 +116,7 @@ impl Report {
                 target: shown(node.target()),
                 state: state.as_str(),
                 reason: reason.as_str(),
-                detail: shown(detail),
+                detail: shown_detail(detail),
                 seconds: end.map_or(0.0, |end| seconds(fixed, Some(end.at))),
                 verified: end.map_or(Verified::No, |end| end.verified).as_str(),
                 blocks_written: end.map_or(0, |end| end.blocks.0),

@@ -25,6 +25,27 @@ pub fn shown(text: &str) -> String {
     out
 }
 
+/// What an agent, or this server, says of a failure, fit to show; the numbers that the standard library puts behind the words of the system,
+/// ` (os error N)`, tell people nothing.
+#[must_use]
+pub fn shown_detail(text: &str) -> String {
+    const NUMBER: &str = " (os error ";
+    let (mut plain, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once(NUMBER) {
+        plain += before;
+        rest = match after.split_once(')') {
+            Some((number, behind)) if !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()) => {
+                behind
+            }
+            _ => {
+                plain += NUMBER;
+                after
+            }
+        };
+    }
+    shown(&(plain + rest))
+}
+
 /// `1 chain`, `2 chains`.
 pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
@@ -50,6 +71,15 @@ mod tests {
     #[test]
     fn plain_text_of_any_script_stays_as_it_is() {
         assert_eq!(shown("Bürorechner 東京 \"x\" \\"), "Bürorechner 東京 \"x\" \\");
+    }
+
+    #[test]
+    fn a_detail_has_no_numbers_of_the_system_wherever_they_stand() {
+        let said =
+            "its control link broke: Connection reset by peer (os error 104), and node 3 says: no route (os error 113)";
+        let plain = "its control link broke: Connection reset by peer, and node 3 says: no route";
+        assert_eq!(shown_detail(said), plain);
+        assert_eq!(shown_detail("x (os error ), y (os error 5"), "x (os error ), y (os error 5");
     }
 
     #[test]

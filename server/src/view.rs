@@ -3,7 +3,7 @@
 //!
 //! Every text that came from an agent has been made fit to show.
 
-use crate::shown::shown;
+use crate::shown::{shown, shown_detail};
 use slidecast_proto::deployment::{Deployment, NodeRecord, Stage, Standing};
 use slidecast_proto::reason::{EndState, Phase, Reason, Verified};
 use slidecast_proto::units::{NodeId, Time};
@@ -240,7 +240,7 @@ impl Tracker {
             expected: None,
             state,
             reason,
-            detail: shown(detail),
+            detail: shown_detail(detail),
             target: shown(node.target()),
             describe: shown(describe),
             connected: node.connected,

@@ -3,6 +3,7 @@
 use super::database::Database;
 use super::live::Live;
 use super::store::Seen;
+use crate::failure::one_line;
 use crate::service::{Command, Event, Finished, Front, MachineView};
 use crate::shown::shown;
 use crate::view::{Snapshot, State};
@@ -124,7 +125,7 @@ impl Front for Recorder {
             Event::Line(None, text) | Event::TurnedAway(text) => log::warn!("{text}"),
             Event::Over(finished) => self.on_over(finished),
             Event::NotStarted(id, error) => {
-                let (id, detail) = (id.to_string(), format!("starting a thread: {error}"));
+                let (id, detail) = (id.to_string(), format!("starting a thread: {}", one_line(&error)));
                 self.live.lock().on_over(&id);
                 self.database.post("keeping the end of a deployment", move |store| store.end(&id, 1, None, &detail));
             }

@@ -40,7 +40,7 @@ pub(super) async fn list(api: &std::sync::Arc<Api>) -> Result<Vec<ImageRow>, Pro
     blocking(move || {
         let folder = &api.place.images;
         let entries = std::fs::read_dir(folder).map_err(|error| {
-            let detail = format!("reading the image folder {}: {error}", folder.display());
+            let detail = format!("reading the image folder {}: {}", folder.display(), one_line(&error));
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "images", detail)
         })?;
         let files =

@@ -2,6 +2,7 @@
 
 use mio::net::TcpStream;
 use slidecast_net::control::{Came, ControlError, ControlPipe};
+use slidecast_net::text::os_error_text;
 use slidecast_proto::approval::HeldId;
 use slidecast_proto::control::{ToAgent, ToServer};
 use slidecast_proto::door::Place;
@@ -45,7 +46,7 @@ impl From<ControlError> for Broken {
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(error) => write!(f, "its control link broke: {error}"),
+            Self::Io(error) => write!(f, "its control link broke: {}", os_error_text(error)),
             Self::Closed => f.write_str("it hung up"),
             Self::Channel(error) => error.fmt(f),
             Self::Malformed(error) => error.fmt(f),
