@@ -3,12 +3,17 @@
 use super::attempts::Attempts;
 use super::commands;
 use super::database::Database;
+use super::etag::tagged;
+use super::export;
 use super::guard::{guard, json as read_json};
 use super::http::Limits;
 use super::images::{Listed, list};
 use super::live::Live;
+use super::openapi;
 use super::problem::Problem;
 use super::role::Role;
+use super::routes::Body::{Empty, Json as Object, Text};
+use super::routes::{self, Parameter, Route, Verb, header as head, query};
 use super::start::Place;
 use super::store::{DeploymentRow, Which};
 use super::stream::{self, Bulletin};
@@ -24,6 +29,8 @@ use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
+/// The most deployments of a page.
+const MAX_DEPLOYMENTS: usize = 1000;
 /// The longest idempotency key, in bytes.
 const MAX_KEY: usize = 200;
 
@@ -42,17 +49,57 @@ pub(super) struct Api {
 pub(super) type Shared = State<Arc<Api>>;
 type Answer = Result<Response, Problem>;
 
+/// Every path of the API. A new one is a row here, and its objects are in `super::schema`.
+pub(super) fn routes() -> Vec<Route> {
+    use Role::{Admin, Operator, Viewer};
+    use Verb::{Get, Post};
+    let row = Route::new;
+    vec![
+        row(Get, "/v1/health", Viewer, "Whether the server answers", get(health))
+            .open()
+            .gives(&[(200, Object("Health"))]),
+        row(Get, "/v1/openapi.json", Viewer, "This document", get(openapi)).gives(&[(200, Text("application/json"))]),
+        row(Get, "/v1/machines", Viewer, "All machines, or a page of them", get(machines))
+            .parameters(&MACHINE_PAGES)
+            .gives(&[(200, Object("Machines"))]),
+        row(Post, "/v1/machines/{id}/accept", Admin, "Let a machine take part", post(accept)).gives(&[(204, Empty)]),
+        row(Post, "/v1/machines/{id}/forget", Admin, "Forget a machine", post(forget)).gives(&[(204, Empty)]),
+        row(Get, "/v1/images", Viewer, "The images in the image folder", get(images)).gives(&[(200, Object("Images"))]),
+        row(Get, "/v1/deployments", Viewer, "Deployments, the newest first", get(deployments))
+            .parameters(&DEPLOYMENT_PAGES)
+            .gives(&[(200, Object("Deployments"))]),
+        row(Post, "/v1/deployments", Operator, "Start a deployment", post(deploy))
+            .parameters(&KEYED)
+            .takes("DeploymentRequest")
+            .gives(&[(201, Object("Made")), (200, Object("Made"))]),
+        row(Get, "/v1/deployments/{id}", Viewer, "A deployment with its nodes", get(deployment))
+            .gives(&[(200, Object("Deployment"))]),
+        row(Post, "/v1/deployments/{id}/stop", Operator, "Stop a deployment", post(stop)).gives(&[(202, Empty)]),
+        row(Get, "/v1/events", Viewer, "What has happened: as a stream, a list, or a file of lines", get(events))
+            .parameters(&EVENT_PARAMETERS)
+            .gives(&[(200, Object("Events")), (200, Text("text/event-stream")), (200, Text("application/x-ndjson"))]),
+    ]
+}
+
+const MACHINE_PAGES: [Parameter; 2] = [
+    query("after", "integer", "the page begins after the machine with this number"),
+    query("limit", "integer", "the most machines of a page; all by default"),
+];
+const DEPLOYMENT_PAGES: [Parameter; 2] = [
+    query("after", "string", "the page begins after the deployment with this id, which is older"),
+    query("limit", "integer", "the most deployments of a page; 1000 by default and at most"),
+];
+const EVENT_PARAMETERS: [Parameter; 3] = [
+    query("after", "integer", "only events with a higher number; at most 1000 in a list"),
+    query("format", "string", "jsonl: every event after that number, as one file with an object on each line"),
+    head("Last-Event-ID", "integer", "the stream begins after the event with this number"),
+];
+const KEYED: [Parameter; 1] =
+    [head("Idempotency-Key", "string", "a second request with this key is answered with what the first one made")];
+
 pub(super) fn router(api: Arc<Api>, limits: Limits) -> Router {
-    Router::new()
-        .route("/v1/health", get(health))
-        .route("/v1/machines", get(machines))
-        .route("/v1/machines/{id}/accept", post(accept))
-        .route("/v1/machines/{id}/forget", post(forget))
-        .route("/v1/images", get(images))
-        .route("/v1/deployments", get(deployments).post(deploy))
-        .route("/v1/deployments/{id}", get(deployment))
-        .route("/v1/deployments/{id}/stop", post(stop))
-        .route("/v1/events", get(events))
+    routes::router(routes())
+        .layer(axum::middleware::from_fn(tagged))
         .merge(super::page::router())
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
@@ -62,13 +109,22 @@ pub(super) fn router(api: Arc<Api>, limits: Limits) -> Router {
         .with_state(api)
 }
 
+async fn openapi(State(api): Shared, headers: HeaderMap) -> Answer {
+    api.authorize(&headers, Role::Viewer).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], openapi::text()).into_response())
+}
+
 async fn health() -> Response {
     Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })).into_response()
 }
 
-async fn machines(State(api): Shared, headers: HeaderMap) -> Answer {
+async fn machines(State(api): Shared, Query(query): Query<HashMap<String, String>>, headers: HeaderMap) -> Answer {
     api.authorize(&headers, Role::Viewer).await?;
-    let machines = api.database.call(|store| store.machines()).await?;
+    let (after, limit) = (number(&query, "after")?.unwrap_or_default(), limit(&query, usize::MAX)?);
+    let mut machines = api.database.call(|store| store.machines()).await?;
+    machines.retain(|machine| machine.id > after);
+    let next = machines.get(limit).map(|_| machines[limit - 1].id);
+    machines.truncate(limit);
     let connected: HashSet<String> = api.live.lock().machines.values().flatten().cloned().collect();
     let all = machines.into_iter().map(|machine| {
         let is_connected = machine.hardware.iter().any(|mac| connected.contains(mac));
@@ -76,7 +132,7 @@ async fn machines(State(api): Shared, headers: HeaderMap) -> Answer {
         object["connected"] = is_connected.into();
         object
     });
-    Ok(Json(json!({ "machines": all.collect::<Vec<_>>() })).into_response())
+    Ok(Json(json!({ "machines": all.collect::<Vec<_>>(), "next": next })).into_response())
 }
 
 async fn accept(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
@@ -127,14 +183,36 @@ fn location(status: StatusCode, id: &str) -> Response {
     (status, [(header::LOCATION, path)], Json(json!({ "id": id }))).into_response()
 }
 
-async fn deployments(State(api): Shared, headers: HeaderMap) -> Answer {
+async fn deployments(State(api): Shared, Query(query): Query<HashMap<String, String>>, headers: HeaderMap) -> Answer {
     api.authorize(&headers, Role::Viewer).await?;
-    let rows = api.database.call(|store| store.deployments(Which::All)).await?;
-    let all: Vec<Value> = rows.into_iter().map(|row| summary(&row)).collect();
-    Ok(Json(json!({ "deployments": all })).into_response())
+    let (after, limit) = (query.get("after").cloned(), limit(&query, MAX_DEPLOYMENTS)?);
+    let rows = api.database.call(move |store| store.deployments(after.as_deref().map_or(Which::All, Which::Before)));
+    let mut rows = rows.await?;
+    let more = rows.len() > limit || rows.len() == MAX_DEPLOYMENTS;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| more).map(|row| row.id.clone());
+    let all: Vec<Value> = rows.iter().map(summary).collect();
+    Ok(Json(json!({ "deployments": all, "next": next })).into_response())
 }
 
-fn summary(row: &DeploymentRow) -> Value {
+/// The number in the query, if it has this key.
+fn number(query: &HashMap<String, String>, key: &str) -> Result<Option<i64>, Problem> {
+    let number = query.get(key).map(|text| text.parse());
+    number.transpose().map_err(|_| Problem::bad(format!("{key}: expected a number")))
+}
+
+/// How many rows a page may have.
+fn limit(query: &HashMap<String, String>, most: usize) -> Result<usize, Problem> {
+    match number(query, "limit")? {
+        None => Ok(most),
+        Some(limit) => match usize::try_from(limit) {
+            Ok(limit) if limit > 0 => Ok(limit.min(most)),
+            _ => Err(Problem::bad(format!("limit: {limit} is less than 1"))),
+        },
+    }
+}
+
+pub(super) fn summary(row: &DeploymentRow) -> Value {
     json!({
         "id": row.id,
         "image": row.image,
@@ -175,13 +253,18 @@ async fn stop(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) ->
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-/// As a list if that is asked for, else as a stream that goes on.
+/// As a list or a file if that is asked for, else as a stream that goes on.
 async fn events(State(api): Shared, Query(query): Query<HashMap<String, String>>, headers: HeaderMap) -> Answer {
     api.authorize(&headers, Role::Viewer).await?;
     let number = |name: &str, text: &str| {
         text.parse::<i64>().map_err(|_| Problem::bad(format!("{name}: expected the number of an event")))
     };
     let after = query.get("after").map(|after| number("after", after)).transpose()?;
+    match query.get("format").map(String::as_str) {
+        Some("jsonl") => return Ok(export::answer(api, after.unwrap_or_default())),
+        Some(format) => return Err(Problem::bad(format!("format: {format:?} is not known; expected jsonl"))),
+        None => {}
+    }
     let accepts = |kind: &str| {
         let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
         accept.is_some_and(|accept| accept.contains(kind))
@@ -192,5 +275,5 @@ async fn events(State(api): Shared, Query(query): Query<HashMap<String, String>>
     }
     let last = headers.get("last-event-id").map(|id| number("Last-Event-ID", id.to_str().unwrap_or_default()));
     // A browser that calls again says what it has had last; its address is still that of the first call.
-    Ok(stream::answer(api, last.transpose()?.or(after)))
+    Ok(stream::answer(api, last.transpose()?.or(after), headers))
 }

@@ -4,9 +4,10 @@
 //! readers; a reader that is slow gets the newest and misses what was in between.
 
 use super::api::Api;
+use super::role::Role;
 use crate::progress::progress_json;
 use axum::body::{Body, Bytes};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
 use serde_json::json;
@@ -92,54 +93,59 @@ fn progress(api: &Api, before: &Progress) -> Progress {
     Progress { deployments: deployments.collect(), machines }
 }
 
-/// The body of an answer that goes on.
-struct Lines(mpsc::Receiver<Bytes>);
+type Out = mpsc::Sender<Result<Bytes, Infallible>>;
 
-impl Stream for Lines {
-    type Item = Result<Bytes, Infallible>;
+/// The body of an answer that goes on.
+pub(super) struct Lines<E = Infallible>(pub(super) mpsc::Receiver<Result<Bytes, E>>);
+
+impl<E> Stream for Lines<E> {
+    type Item = Result<Bytes, E>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(context).map(|bytes| bytes.map(Ok))
+        self.0.poll_recv(context)
     }
 }
 
 /// Answers with all events after the one with this number, and those to come; without a number, with those to come.
-pub(super) fn answer(api: Arc<Api>, after: Option<i64>) -> Response {
+/// It ends when whoever sent `headers` may look no longer.
+pub(super) fn answer(api: Arc<Api>, after: Option<i64>, headers: HeaderMap) -> Response {
     // One text waits here, and what the connection takes at once: whoever is slower holds up only `tell`.
     let (out, lines) = mpsc::channel(1);
-    tokio::spawn(async move { tell(&api, after, &out).await });
+    tokio::spawn(async move { tell(&api, after, &headers, &out).await });
     let headers =
         [(header::CONTENT_TYPE, "text/event-stream"), (header::HeaderName::from_static("x-accel-buffering"), "no")];
     (headers, Body::from_stream(Lines(lines))).into_response()
 }
 
-/// Tells until nobody listens, or the database fails: then the reader calls again.
-async fn tell(api: &Api, after: Option<i64>, out: &mpsc::Sender<Bytes>) -> Option<()> {
+/// Tells until nobody listens, or the database fails: then the reader calls again. Sessions and tokens end with an event, or at a time;
+/// either is noticed before the next thing is told.
+async fn tell(api: &Api, after: Option<i64>, headers: &HeaderMap, out: &Out) -> Option<()> {
     let (mut newest, mut progress) = (api.database.newest(), api.bulletin.0.subscribe());
     let mut after = after.unwrap_or_else(|| *newest.borrow());
     let mut told = Arc::default();
-    out.send(Bytes::from_static(RETRY.as_bytes())).await.ok()?;
+    out.send(Ok(Bytes::from_static(RETRY.as_bytes()))).await.ok()?;
     loop {
         // Whatever comes from here on wakes this again.
         newest.borrow_and_update();
+        api.authorize(headers, Role::Viewer).await.ok()?;
         loop {
             let events = api.database.call(move |store| store.events(after)).await;
             let events = events.map_err(|error| log::error!("telling events: {error}")).ok()?;
             let Some(last) = events.last() else { break };
             after = last.id;
             let lines = events.iter().map(|event| format!("id: {}\ndata: {}\n\n", event.id, json!(event)));
-            out.send(lines.collect::<String>().into()).await.ok()?;
+            out.send(Ok(lines.collect::<String>().into())).await.ok()?;
         }
         let now = progress.borrow_and_update().clone();
         let text = now.since(&told);
         told = now;
         if !text.is_empty() {
-            out.send(text.into()).await.ok()?;
+            out.send(Ok(text.into())).await.ok()?;
         }
         tokio::select! {
             changed = newest.changed() => changed.ok()?,
             changed = progress.changed() => changed.ok()?,
-            () = tokio::time::sleep(QUIET) => out.send(Bytes::from_static(b": quiet\n\n")).await.ok()?,
+            () = tokio::time::sleep(QUIET) => out.send(Ok(Bytes::from_static(b": quiet\n\n"))).await.ok()?,
             () = out.closed() => return None,
         }
     }

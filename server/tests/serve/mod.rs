@@ -1,6 +1,7 @@
 //! `slidecast serve` as it is run: requests over HTTP, and agents that keep everything in memory.
 #![expect(clippy::unwrap_used, reason = "what fails in a test should stop it")]
 
+mod api;
 mod pages;
 mod stream;
 
@@ -228,7 +229,7 @@ fn a_request_that_is_wrong_gets_one_clear_answer() {
         assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{problem}");
     }
     assert_eq!(server.ask("GET", "/v1/health", "", "").0, 200);
-    assert_eq!(server.ask("GET", deployments, &viewer, "").1, json!({ "deployments": [] }));
+    assert_eq!(server.ask("GET", deployments, &viewer, "").1, json!({ "deployments": [], "next": null }));
     let (_, images) = server.ask("GET", "/v1/images", &viewer, "");
     assert_eq!(images["images"].as_array().unwrap().len(), 2);
 }

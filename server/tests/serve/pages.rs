@@ -2,7 +2,7 @@
 
 use super::{MAC, Server};
 use crate::support::{Agent, Sandbox};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::thread::spawn;
@@ -141,4 +141,41 @@ fn a_page_of_another_site_can_not_write_and_roles_and_sessions_bound_what_may_be
     }
     let shut = post(&server, "/sign-in", "", "name=ben&password=long+enough+2");
     assert!(shut.status == 429 && shut.head.contains("retry-after: "), "{}", shut.head);
+}
+
+#[test]
+fn a_stream_of_events_ends_with_its_session() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox);
+    let cookie = first(&sandbox, &server);
+    let sign_in = || post(&server, "/sign-in", "", "name=anna&password=long+enough+1").cookie();
+    let listen = |cookie: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.http)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        write!(stream, "GET /v1/events HTTP/1.1\r\nHost: here\r\nCookie: {cookie}\r\n\r\n").unwrap();
+        let (mut lines, mut text) = (BufReader::new(stream), String::new());
+        while !text.contains("retry: ") {
+            assert_ne!(lines.read_line(&mut text).unwrap(), 0, "{text}");
+        }
+        lines
+    };
+    // Everything up to the end; a stream that goes on says something every 15 s, and fails at its next read.
+    let rest = |mut lines: BufReader<TcpStream>| {
+        let mut text = String::new();
+        lines.read_to_string(&mut text).unwrap();
+        text
+    };
+    let (out, other) = (sign_in(), sign_in());
+    let (first_stream, second_stream, mut own) = (listen(&out), listen(&other), listen(&cookie));
+    assert_eq!(post(&server, "/sign-out", &out, "").status, 303);
+    assert!(!rest(first_stream).contains("signed-out"));
+    let changed = "old=long+enough+1&password=long+enough+3&again=long+enough+3";
+    assert_eq!(post(&server, "/settings/password", &cookie, changed).status, 303);
+    assert!(!rest(second_stream).contains("user-password"));
+    // The session in which the password was changed goes on.
+    let mut line = String::new();
+    while !line.contains("user-password") {
+        line.clear();
+        assert_ne!(own.read_line(&mut line).unwrap(), 0);
+    }
 }

@@ -121,6 +121,7 @@ impl Store {
             Which::All => ("1", ""),
             Which::Active => ("state = 'active'", ""),
             Which::One(id) => ("id = ?1", id),
+            Which::Before(id) => ("(created, rowid) < (SELECT created, rowid FROM deployments WHERE id = ?1)", id),
         };
         let select = format!(
             "SELECT id, image, wishes, state, stop, exit_code, report, detail, created, ended, started,

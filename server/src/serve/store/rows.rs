@@ -167,4 +167,6 @@ pub enum Which<'a> {
     Active,
     /// The one with this id.
     One(&'a str),
+    /// Those that were asked for before the one with this id.
+    Before(&'a str),
 }

@@ -176,7 +176,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn end_session(&mut self, hash: &str) -> Result<(), StoreError> {
-        self.connection.execute("DELETE FROM sessions WHERE hash = ?1", [hash]).map(drop).map_err(self.failed())
+        let failed = self.failed();
+        self.change(|change| {
+            let select = "SELECT name FROM sessions JOIN users ON users.id = user WHERE hash = ?1";
+            let name: Option<String> =
+                change.query_row(select, [hash], |row| row.get(0)).optional().map_err(&failed)?;
+            let Some(name) = name else { return Ok(()) };
+            change.execute("DELETE FROM sessions WHERE hash = ?1", [hash]).map_err(&failed)?;
+            // It also wakes the streams of that session, which end then.
+            add_event(change, &name, "signed-out", None, None, "").map_err(&failed)
+        })
     }
 
     /// Whose session this is.

@@ -1,0 +1,256 @@
+//! The objects of the API as JSON Schema. Tests compare each with the object that the program makes.
+
+use serde_json::{Map, Value, json};
+use slidecast_proto::reason::{Free, Then, Verify};
+
+/// A key: its name, the schema of its value, and what it says.
+type Key = (&'static str, Value, &'static str);
+
+fn text() -> Value {
+    json!({ "type": "string" })
+}
+
+fn number() -> Value {
+    json!({ "type": "integer" })
+}
+
+fn flag() -> Value {
+    json!({ "type": "boolean" })
+}
+
+/// A value of this type, or null.
+fn maybe(kind: &str) -> Value {
+    json!({ "type": [kind, "null"] })
+}
+
+fn list(items: Value) -> Value {
+    json!({ "type": "array", "items": items })
+}
+
+fn word(words: &[&str]) -> Value {
+    json!({ "type": "string", "enum": words })
+}
+
+fn of(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+/// An object whose keys are all there.
+fn object(keys: Vec<Key>) -> Value {
+    let required: Vec<_> = keys.iter().map(|(name, ..)| *name).collect();
+    let mut schema = loose(keys);
+    schema["required"] = required.into();
+    schema
+}
+
+/// An object whose keys may all be missing.
+fn loose(keys: Vec<Key>) -> Value {
+    let properties: Map<_, _> = keys
+        .into_iter()
+        .map(|(name, mut schema, about)| {
+            // Beside a reference nothing else is read by older tools.
+            if !about.is_empty() && schema.get("$ref").is_none() {
+                schema["description"] = about.into();
+            }
+            (name.to_owned(), schema)
+        })
+        .collect();
+    json!({ "type": "object", "properties": properties })
+}
+
+/// All of them, by name.
+pub(super) fn all() -> Map<String, Value> {
+    let schemas = [
+        ("Health", health()),
+        ("Machine", machine()),
+        ("Machines", object(vec![("machines", list(of("Machine")), ""), next("machine")])),
+        ("Image", object(vec![("name", text(), ""), ("file_bytes", number(), "")])),
+        ("Images", object(vec![("images", list(of("Image")), "")])),
+        ("DeploymentRequest", request()),
+        ("Made", object(vec![("id", text(), "of the deployment")])),
+        ("Deployment", deployment()),
+        ("Deployments", object(vec![("deployments", list(of("Deployment")), "the newest first"), next("deployment")])),
+        ("Event", event()),
+        ("Events", object(vec![("events", list(of("Event")), "the oldest first")])),
+        ("Problem", problem()),
+    ];
+    schemas.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+}
+
+fn next(what: &'static str) -> Key {
+    let schema = json!({ "type": ["integer", "string", "null"] });
+    let about = match what {
+        "machine" => "the number after which the next page begins; null on the last page",
+        _ => "the id after which the next page begins; null on the last page",
+    };
+    ("next", schema, about)
+}
+
+fn health() -> Value {
+    object(vec![("status", word(&["ok"]), ""), ("version", text(), "")])
+}
+
+fn machine() -> Value {
+    object(vec![
+        ("id", number(), ""),
+        ("name", text(), "the host name"),
+        ("state", word(&["new", "accepted"]), ""),
+        ("hardware", list(text()), "hardware addresses"),
+        ("address", text(), ""),
+        ("interface", text(), "of the server"),
+        ("disks", list(disk()), ""),
+        ("first_seen", number(), "seconds since 1970"),
+        ("last_seen", number(), "seconds since 1970"),
+        ("connected", flag(), ""),
+        ("deployment", maybe("string"), "the active one"),
+        ("holds", maybe("string"), "the image that it ended done with last"),
+        ("holds_since", maybe("integer"), "seconds since 1970"),
+    ])
+}
+
+fn disk() -> Value {
+    loose(vec![
+        ("path", text(), ""),
+        ("model", text(), ""),
+        ("serial", text(), ""),
+        ("bytes", number(), ""),
+        ("rotational", flag(), ""),
+    ])
+}
+
+fn request() -> Value {
+    let duration = || json!({ "type": ["string", "null"], "examples": ["10m"] });
+    let mut schema = loose(vec![
+        ("image", text(), "the name of a file in the image folder"),
+        ("machines", list(number()), "numbers of accepted machines, each once"),
+        ("wait_for", maybe("integer"), "how many must be ready to begin; all by default"),
+        ("target", text(), "as --target of deploy"),
+        ("verify", word(Verify::WORDS), "as --verify of deploy"),
+        ("free", word(Free::WORDS), "as --free of deploy"),
+        ("then", word(Then::WORDS), "as --then of deploy"),
+        ("fresh", flag(), "as --fresh of deploy"),
+        ("timeout", duration(), "as --timeout of deploy"),
+        ("join_window", duration(), "as --join-window of deploy"),
+    ]);
+    schema["required"] = json!(["image", "machines"]);
+    schema["additionalProperties"] = false.into();
+    schema
+}
+
+fn deployment() -> Value {
+    let mut schema = object(vec![
+        ("id", text(), ""),
+        ("image", text(), ""),
+        ("machines", list(number()), ""),
+        ("state", word(&["waiting", "running", "over"]), ""),
+        ("stop", flag(), "somebody wants it stopped"),
+        ("exit_code", maybe("integer"), "as that of deploy; null until it is over"),
+        ("detail", text(), "why it could not begin or go on"),
+        ("created", number(), "seconds since 1970"),
+        ("ended", maybe("integer"), "seconds since 1970"),
+    ]);
+    let about = "while it is active: the keys of the node and progress events of --progress json; when it is over: those of the report, \
+                 and the other keys of the report are there, too";
+    schema["properties"]["nodes"] = json!({ "type": "array", "items": { "type": "object" }, "description": about });
+    schema
+}
+
+fn event() -> Value {
+    object(vec![
+        ("id", number(), "later ones have higher numbers"),
+        ("at", number(), "seconds since 1970"),
+        ("kind", text(), "docs/API.md lists the kinds"),
+        ("deployment", maybe("string"), ""),
+        ("machine", maybe("integer"), ""),
+        ("text", text(), ""),
+        ("who", text(), "who ordered it; empty if nobody did"),
+    ])
+}
+
+fn problem() -> Value {
+    object(vec![
+        ("type", text(), "urn:slidecast: and a code; docs/API.md lists them"),
+        ("title", text(), ""),
+        ("status", number(), ""),
+        ("detail", text(), "what is wrong, for people"),
+    ])
+}
+
+/// Whether `value` is an object of the schema with this name, and has no other keys: what is not, in words.
+#[cfg(test)]
+pub(super) fn differs(name: &str, value: &Value) -> Option<String> {
+    let schemas = all();
+    let schema = &schemas[name];
+    let keys = |value: &Value| {
+        value.as_object().map(|object| object.keys().cloned().collect::<std::collections::BTreeSet<_>>())
+    };
+    let known = keys(&schema["properties"])?;
+    let here = keys(value).unwrap_or_default();
+    let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let missing: Vec<_> = required.filter(|key| !here.contains(*key)).collect();
+    let unknown: Vec<_> = here.difference(&known).collect();
+    let wrong: Vec<_> = here
+        .intersection(&known)
+        .filter(|key| {
+            let kinds = &schema["properties"][key.as_str()]["type"];
+            let kind = match &value[key.as_str()] {
+                Value::Null => "null",
+                Value::Bool(_) => "boolean",
+                Value::Number(_) => "integer",
+                Value::String(_) => "string",
+                Value::Array(_) => "array",
+                Value::Object(_) => "object",
+            };
+            !(kinds.is_null() || kinds == kind || kinds.as_array().is_some_and(|kinds| kinds.contains(&kind.into())))
+        })
+        .collect();
+    let fine = missing.is_empty() && unknown.is_empty() && wrong.is_empty();
+    (!fine).then(|| format!("{name}: missing {missing:?}, unknown {unknown:?}, of another type {wrong:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::api::summary;
+    use crate::serve::problem::Problem;
+    use crate::serve::store::{Seen, Store, Which};
+    use crate::serve::wishes::Request;
+    use axum::response::IntoResponse;
+
+    #[test]
+    fn what_the_program_makes_is_what_the_schemas_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        let seen = Seen {
+            name: "pc".to_owned(),
+            hardware: vec!["a".to_owned()],
+            address: "10.0.0.1".to_owned(),
+            interface: "eth0".to_owned(),
+            disks: json!([]),
+        };
+        let id = store.on_machine(&seen).unwrap();
+        store.accept(id, "anna").unwrap();
+        let request = json!({ "image": "a.slide", "machines": [id] });
+        let request: Request = serde_json::from_value(request).unwrap();
+        let request = json!(request);
+        store.add_deployment("1", "a.slide", &request.to_string(), &[id], None, "anna").unwrap();
+        let mut machine = json!(store.machines().unwrap()[0]);
+        machine["connected"] = true.into();
+        let row = store.deployments(Which::All).unwrap().remove(0);
+        let event = json!(store.events(0).unwrap()[0]);
+        let problem = Problem::bad("no").into_response().into_body();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let problem = runtime.block_on(axum::body::to_bytes(problem, usize::MAX)).unwrap();
+        let problem = serde_json::from_slice(&problem).unwrap();
+        for (name, value) in [
+            ("Machine", machine),
+            ("Deployment", summary(&row)),
+            ("DeploymentRequest", request),
+            ("Event", event),
+            ("Problem", problem),
+        ] {
+            assert_eq!(differs(name, &value), None, "{value}");
+        }
+        assert!(differs("Problem", &json!({ "type": 1 })).is_some());
+    }
+}
