@@ -11,6 +11,9 @@ use crate::table::{Bar, Table, mib};
 
 const TIB: u64 = 1 << 40;
 
+/// As large as a file of ext4 with blocks of 4 KiB can be (16 TiB less a block), in whole MiB.
+const LARGEST: u64 = 16 * TIB - (1 << 20);
+
 /// How a file system is made in a file of 16 TiB, or of as much as its program makes. ext4 gets few inodes: partclone takes all of
 /// their tables as used, and those of the default are 240 GB.
 const VOLUMES: &[(&str, u64, &[&str])] = &[
@@ -89,7 +92,7 @@ pub fn run(setup: &Setup, table: &mut Table) -> Result<()> {
 /// A file of `size` TiB with a file system.
 fn volume(setup: &Setup, size: u64, words: &[&str]) -> Result<Option<PathBuf>> {
     let path = setup.path("memory.img");
-    let file = File::create(&path).and_then(|file| file.set_len(size * TIB));
+    let file = File::create(&path).and_then(|file| file.set_len((size * TIB).min(LARGEST)));
     file.map_err(LabError::io("creating", &path))?;
     let made = tool::run(words[0], words[1..].iter().map(Path::new).chain([path.as_path()]));
     Ok(made.is_ok().then_some(path))
