@@ -18,9 +18,15 @@ pub struct Serve {
     /// Keep the database, this server's key and the state of deployments here [default: slidecast in the XDG state folder].
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
-    /// Where requests are taken. It must be an address of the loopback card, because HTTP is not encrypted.
+    /// Where requests are taken. At an address that is not of the loopback card they are encrypted (HTTPS).
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7540")]
     pub http: SocketAddr,
+    /// The certificate for HTTPS with those that lead to its authority, in PEM; read again when it changes [default: one that the server makes].
+    #[arg(long, value_name = "F", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate, in PEM.
+    #[arg(long, value_name = "F", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
     /// The port for discovery (UDP) and control links (TCP).
     #[arg(long, value_name = "P", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,

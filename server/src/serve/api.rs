@@ -9,6 +9,7 @@ use super::guard::{guard, json as read_json};
 use super::http::Limits;
 use super::images::{Listed, list};
 use super::live::Live;
+use super::metrics;
 use super::openapi;
 use super::problem::Problem;
 use super::role::Role;
@@ -17,6 +18,7 @@ use super::routes::{self, Parameter, Route, Verb, header as head, query};
 use super::start::Place;
 use super::store::{DeploymentRow, Which};
 use super::stream::{self, Bulletin};
+use super::tls::Tls;
 use crate::progress::node_json;
 use crate::service::Handle;
 use axum::Router;
@@ -44,6 +46,8 @@ pub(super) struct Api {
     pub(super) bulletin: Bulletin,
     pub(super) attempts: Mutex<Attempts>,
     pub(super) listed: Mutex<Listed>,
+    /// Without it requests come in the clear.
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 pub(super) type Shared = State<Arc<Api>>;
@@ -75,6 +79,8 @@ pub(super) fn routes() -> Vec<Route> {
         row(Get, "/v1/deployments/{id}", Viewer, "A deployment with its nodes", get(deployment))
             .gives(&[(200, Object("Deployment"))]),
         row(Post, "/v1/deployments/{id}/stop", Operator, "Stop a deployment", post(stop)).gives(&[(202, Empty)]),
+        row(Get, "/metrics", Viewer, "Numbers for Prometheus", get(metrics::answer))
+            .gives(&[(200, Text("text/plain"))]),
         row(Get, "/v1/events", Viewer, "What has happened: as a stream, a list, or a file of lines", get(events))
             .parameters(&EVENT_PARAMETERS)
             .gives(&[(200, Object("Events")), (200, Text("text/event-stream")), (200, Text("application/x-ndjson"))]),

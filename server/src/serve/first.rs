@@ -5,7 +5,6 @@ use super::role::{Role, hash_of, secret};
 use super::store::{Store, now};
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +17,8 @@ pub(super) fn file(state: &Path) -> PathBuf {
 }
 
 /// The secret part of the link; nothing if there are users. The link is also in a file that only its owner may read.
-pub(super) fn link(store: &mut Store, state: &Path, http: SocketAddr) -> Result<Option<String>, ServeError> {
+/// `base` is where pages are.
+pub(super) fn link(store: &mut Store, state: &Path, base: &str) -> Result<Option<String>, ServeError> {
     let path = file(state);
     let failed = |source: io::Error| ServeError::First { path: path.clone(), source };
     if !store.users().map_err(|error| failed(io::Error::other(error)))?.is_empty() {
@@ -31,6 +31,6 @@ pub(super) fn link(store: &mut Store, state: &Path, http: SocketAddr) -> Result<
     let mut file = open.write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(failed)?;
     // The file may have been there with other permissions.
     file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
-    writeln!(file, "http://{http}/welcome/{secret}").map_err(failed)?;
+    writeln!(file, "{base}/welcome/{secret}").map_err(failed)?;
     Ok(Some(secret))
 }

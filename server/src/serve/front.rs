@@ -82,6 +82,7 @@ impl Recorder {
             .iter()
             .filter(|node| matches!(node.state, State::Ended(_) | State::Refused) && ended.insert(node.id))
             .map(|node| {
+                self.live.lock().tally.on_node(node.state, node.reason);
                 let mac = self.live.lock().machines.get(&NodeId(node.id)).and_then(|macs| macs.first().cloned());
                 let words = match node.reason {
                     Reason::None => node.state.as_str().to_owned(),
@@ -100,7 +101,11 @@ impl Recorder {
     fn on_over(&mut self, finished: Box<Finished>) {
         let id = finished.id.to_string();
         self.keep_ends(&id, &finished.snapshot());
-        self.live.lock().on_over(&id);
+        {
+            let mut now = self.live.lock();
+            now.tally.on_over(&finished);
+            now.on_over(&id);
+        }
         self.started.remove(&id);
         self.ended.remove(&id);
         self.database.post("keeping the end of a deployment", move |store| {

@@ -115,7 +115,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", post(|body: String| async move { body }));
         let router = router.layer(axum::middleware::from_fn_with_state(limits, guard));
-        let server = tokio::spawn(serve(listener, router, limits));
+        let server = tokio::spawn(serve(listener, router, None, limits));
         let peer = tokio::task::spawn_blocking(move || {
             let mut stream = TcpStream::connect(address).unwrap();
             // A server that refuses a long body may hang up before all of it is written.

@@ -1,8 +1,11 @@
 //! HTTP, on a thread of its own: the listener, and how long it is patient with a slow peer.
 
 use super::api::{self, Api};
+use super::notify;
+use super::tls::Tls;
 use super::{ServeError, stream};
 use axum::Router;
+use axum::http::HeaderValue;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -12,12 +15,19 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// How long the end waits for requests that are being answered.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// The most bytes of a head, and of what is read ahead.
 const MAX_HEAD: usize = 64 << 10;
+/// The answer to a request in the clear on a port with TLS.
+const SAY_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+    This port speaks HTTPS: its address begins with https://\n";
 /// After a failure to accept, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -28,7 +38,7 @@ pub(super) struct Peer(pub(super) IpAddr);
 /// What one peer may take of the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// How long a head may take to arrive, and how long a connection may wait for the next one.
+    /// How long the handshake of TLS may take, then a head to arrive, and how long a connection may wait for the next one.
     pub(super) head: Duration,
     /// How long a body may take to arrive.
     pub(super) body: Duration,
@@ -67,8 +77,13 @@ pub(super) fn serve_http(listener: TcpListener, api: Api, limits: Limits) -> io:
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let api = Arc::new(api);
             tokio::spawn(stream::publish(api.clone()));
+            tokio::spawn(notify::stay_alive(api.database.clone()));
+            let tls = api.tls.clone();
+            if let Some(tls) = tls.clone() {
+                tokio::spawn(tls.watch());
+            }
             tokio::select! {
-                served = serve(listener, api::router(api, limits), limits) => served,
+                served = serve(listener, api::router(api, limits), tls, limits) => served,
                 _ = ended => Ok(()),
             }
         };
@@ -89,7 +104,12 @@ impl Drop for Http {
 }
 
 /// Answers every connection with `router`, for ever.
-pub(super) async fn serve(listener: tokio::net::TcpListener, router: Router, limits: Limits) -> io::Result<()> {
+pub(super) async fn serve(
+    listener: tokio::net::TcpListener,
+    router: Router,
+    tls: Option<Arc<Tls>>,
+    limits: Limits,
+) -> io::Result<()> {
     let free = Arc::new(Semaphore::new(limits.connections));
     loop {
         let place = free.clone().acquire_owned().await.map_err(io::Error::other)?;
@@ -101,10 +121,10 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, router: Router, lim
                 continue;
             }
         };
-        let router = router.clone();
+        let (router, tls) = (router.clone(), tls.clone());
         tokio::spawn(async move {
             // A peer that breaks off, or is too slow, is no fault of the server.
-            if let Err(error) = answer(stream, Peer(peer.ip()), router, limits).await {
+            if let Err(error) = answer(stream, Peer(peer.ip()), router, tls, limits).await {
                 log::debug!("HTTP with {peer}: {error}");
             }
             drop(place);
@@ -112,17 +132,50 @@ pub(super) async fn serve(listener: tokio::net::TcpListener, router: Router, lim
     }
 }
 
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
 async fn answer(
-    stream: tokio::net::TcpStream,
+    stream: TcpStream,
     peer: Peer,
     router: Router,
+    tls: Option<Arc<Tls>>,
     limits: Limits,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(), Failed> {
     let unread = u32::try_from(limits.unread.as_millis())?;
     nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::TcpUserTimeout, &unread)?;
+    let Some(tls) = tls else { return talk(stream, peer, false, router, limits).await };
+    let stream = tokio::time::timeout(limits.head, handshake(stream, &tls)).await??;
+    talk(stream, peer, true, router, limits).await
+}
+
+/// The handshake of TLS. A browser that was given an address with `http://` is told so.
+async fn handshake(stream: TcpStream, tls: &Tls) -> io::Result<TlsStream<TcpStream>> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    if first[0].is_ascii_alphabetic() {
+        // What is not read would make the system break the connection off before the answer is there.
+        let _ = stream.try_read(&mut [0; 8192]);
+        // It fits into the buffer of a new connection.
+        stream.try_write(SAY_HTTPS)?;
+        return Err(io::Error::other("a request in the clear"));
+    }
+    TlsAcceptor::from(tls.config()).accept(stream).await
+}
+
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    encrypted: bool,
+    router: Router,
+    limits: Limits,
+) -> Result<(), Failed> {
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        if encrypted {
+            // As a reverse proxy with TLS would say it: cookies are for encrypted connections only.
+            request.headers_mut().insert("x-forwarded-proto", HeaderValue::from_static("https"));
+        }
         service.call(request)
     });
     let mut builder = http1::Builder::new();

@@ -1,5 +1,6 @@
 //! What is there now and in no database: connected machines and the newest snapshot of each deployment.
 
+use super::metrics::Tally;
 use crate::service::Start;
 use crate::view::{Facts, Snapshot};
 use slidecast_proto::units::NodeId;
@@ -15,6 +16,8 @@ pub(super) struct Now {
     pub(super) snapshots: HashMap<String, Box<Snapshot>>,
     /// What does not change of the deployments that are not over.
     pub(super) facts: HashMap<String, Arc<Facts>>,
+    /// What has been counted for `/metrics`.
+    pub(super) tally: Tally,
     /// Counts changes of `machines`.
     pub(super) changes: u64,
 }

@@ -18,6 +18,8 @@ mod guard;
 mod http;
 mod images;
 mod live;
+mod metrics;
+mod notify;
 mod openapi;
 mod page;
 mod password;
@@ -30,6 +32,7 @@ pub mod store;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod wishes;
 
 use crate::cli::{Serve, TokenNew};
@@ -57,9 +60,11 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use store::{DeploymentRow, Store, Which};
 use stream::Bulletin;
+pub(crate) use tls::fingerprint;
+use tls::{Files, Tls};
 
 /// Why the server could not start.
 #[derive(Debug)]
@@ -69,11 +74,8 @@ pub enum ServeError {
         /// The folder.
         path: PathBuf,
     },
-    /// HTTP is not encrypted and must stay on this machine.
-    NotLoopback {
-        /// The address asked for.
-        address: SocketAddr,
-    },
+    /// There is no certificate to encrypt with.
+    Tls(Box<dyn std::error::Error + Send + Sync>),
     /// Another server uses the state folder.
     Busy {
         /// The folder.
@@ -106,11 +108,7 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Images { path } => write!(f, "--images {}: this is no folder", path.display()),
-            Self::NotLoopback { address } => write!(
-                f,
-                "--http {address}: HTTP is not encrypted here and tokens would travel in the clear; use 127.0.0.1 or [::1], \
-                 and a reverse proxy with TLS for other machines"
-            ),
+            Self::Tls(error) => error.fmt(f),
             Self::Busy { path } => write!(
                 f,
                 "--state {}: another `slidecast serve` uses this folder; stop that one, or give each its own",
@@ -127,6 +125,7 @@ impl std::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Listen { source, .. } | Self::First { source, .. } | Self::Lock { source, .. } => Some(source),
+            Self::Tls(error) => error.source(),
             _ => None,
         }
     }
@@ -151,9 +150,6 @@ pub fn new_token(args: &TokenNew) -> Result<String, Failure> {
 /// It could not start.
 pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
     let nics = Nics::of_this_machine(&args.interface, &args.card_speed).map_err(Failure::usage)?;
-    if !args.http.ip().is_loopback() {
-        return Err(Failure::usage(ServeError::NotLoopback { address: args.http }));
-    }
     if !args.images.is_dir() {
         return Err(Failure::usage(ServeError::Images { path: args.images.clone() }));
     }
@@ -161,7 +157,8 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
     // Before anything is changed there.
     let _alone = keep_alone(&state).map_err(Failure::not_done)?;
     let mut store = Store::open(&state).map_err(Failure::not_done)?;
-    let first = first::link(&mut store, &state, args.http).map_err(Failure::not_done)?;
+    let tls = encryption(args, &state).map_err(Failure::not_done)?;
+    let first = first::link(&mut store, &state, &base(args.http, tls.is_some())).map_err(Failure::not_done)?;
     let secret = secret_key(args, &state)?;
     let sockets = Sockets::listen(args.port)?;
     let http = listen(args.http).map_err(Failure::not_done)?;
@@ -202,14 +199,19 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         bulletin: Bulletin::default(),
         attempts: Mutex::default(),
         listed: Mutex::default(),
+        tls: tls.clone(),
     };
+    if let Some(tls) = &tls {
+        complain(&format!("certificate, SHA-256 fingerprint: {}", tls.fingerprint()));
+    }
     if let Some(link) = first {
-        complain(&format!("first sign-in, works once: http://{}/welcome/{link}", args.http));
+        complain(&format!("first sign-in, works once: {}/welcome/{link}", base(args.http, tls.is_some())));
     }
     let server = serve_http(http, api, Limits::default()).map_err(starting())?;
     let signals = Signals::take().map_err(ServiceError::system("taking over signals"))?;
     signals.watch(move || stop(&handle)).map_err(starting())?;
-    complain(&format!("serving http://{}", args.http));
+    complain(&format!("serving {}://{}", scheme(tls.is_some()), args.http));
+    notify::tell(notify::READY);
     let ended = service.run(&mut Recorder::new(database, live)).map_err(ServiceError::system("waiting for events"));
     drop(server);
     // What was accepted is in the database before the program ends.
@@ -222,7 +224,29 @@ fn stop(handle: &Handle) {
     if let Err(error) = Signals::end_at_once(0) {
         log::warn!("a second signal will not end the program at once: {error}");
     }
+    notify::tell(notify::STOPPING);
     handle.tell(Command::Close);
+}
+
+/// What requests are encrypted with: nothing on the loopback card, unless a certificate is given.
+fn encryption(args: &Serve, state: &Path) -> Result<Option<Arc<Tls>>, ServeError> {
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Tls::of_files(Files { certificate: certificate.clone(), key: key.clone() })?,
+        _ if args.http.ip().is_loopback() => return Ok(None),
+        _ => Tls::own(state, args.http.ip())?,
+    };
+    Ok(Some(Arc::new(tls)))
+}
+
+fn scheme(encrypted: bool) -> &'static str {
+    if encrypted { "https" } else { "http" }
+}
+
+/// Where a browser finds the pages: under the name of this machine if they are at all of its addresses.
+fn base(http: SocketAddr, encrypted: bool) -> String {
+    let named = tls::host_name().filter(|_| http.ip().is_unspecified());
+    let place = named.map_or_else(|| http.to_string(), |name| format!("{name}:{}", http.port()));
+    format!("{}://{place}", scheme(encrypted))
 }
 
 fn secret_key(args: &Serve, state: &Path) -> Result<Option<SecretKey>, Failure> {

@@ -3,6 +3,7 @@
 
 mod api;
 mod pages;
+mod remote;
 mod stream;
 
 use crate::support::{Agent, Sandbox};
@@ -83,9 +84,13 @@ impl Drop for Server<'_> {
 }
 
 fn serve(sandbox: &Sandbox, port: u16, http: u16) -> Command {
+    serve_at(sandbox, port, &format!("127.0.0.1:{http}"))
+}
+
+fn serve_at(sandbox: &Sandbox, port: u16, http: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slidecast"));
     command.args(["serve", "--interface", "lo", "--port", &port.to_string()]);
-    command.args(["--http", &format!("127.0.0.1:{http}"), "--images"]).arg(sandbox.path(""));
+    command.args(["--http", http, "--images"]).arg(sandbox.path(""));
     command.arg("--state").arg(sandbox.path("state"));
     command.env_remove("XDG_CONFIG_HOME").env("HOME", sandbox.path(""));
     command
@@ -235,16 +240,18 @@ fn a_request_that_is_wrong_gets_one_clear_answer() {
 }
 
 #[test]
-fn http_is_not_offered_to_other_machines() {
+fn a_certificate_without_its_key_and_one_that_is_none_are_refused() {
     let sandbox = Sandbox::new();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slidecast"));
-    command
-        .args(["serve", "--http", "0.0.0.0:0", "--images"])
-        .arg(sandbox.path(""))
-        .arg("--state")
-        .arg(sandbox.path("s"));
-    let output = command.env_remove("XDG_CONFIG_HOME").env("HOME", sandbox.path("")).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("not encrypted") && said.lines().count() == 1, "{said}");
+    std::fs::write(sandbox.path("no.crt"), "no certificate").unwrap();
+    let path = sandbox.path("no.crt");
+    let said = |flags: &[&str]| {
+        let output = serve(&sandbox, sandbox.port, 0).args(flags).arg("--tls-cert").arg(&path).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        (output.status.code(), said)
+    };
+    let (code, text) = said(&[]);
+    assert!(code == Some(2) && text.contains("--tls-key"), "{text}");
+    let (code, text) = said(&["--tls-key", path.to_str().unwrap()]);
+    assert!(code == Some(1) && text.contains("no.crt as PEM"), "{text}");
 }

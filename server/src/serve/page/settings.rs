@@ -37,6 +37,7 @@ pub(super) async fn page(State(api): Shared, uri: Uri, headers: HeaderMap) -> An
             dt { "Images" } dd.mono { (api.place.images.display()) }
             dt { "State" } dd.mono { (api.place.state.display()) }
             dt { "Port for machines" } dd { (api.place.port) }
+            dt { "Certificate" } dd.mono { @if let Some(tls) = &api.tls { "SHA-256 " (tls.fingerprint()) } @else { "none: pages are for this machine alone" } }
             dt { "Server key" } dd.mono { @if let Some(key) = &api.place.key { (key) } @else { "none (--insecure)" } }
         }
     };
