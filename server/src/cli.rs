@@ -1,10 +1,12 @@
 //! The command line. What is listed here is a contract: scripts call it.
 
 mod examples;
+mod remote;
 mod serve;
 mod shell;
 mod values;
 
+pub use remote::{RemoteCommand, RemoteDeploy, RemoteImages, RemoteMachines, RemoteServer, RemoteWatch};
 pub use serve::{Serve, TokenCommand, TokenNew};
 pub use shell::{Completions, Man, ShellName};
 
@@ -15,7 +17,7 @@ use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser}
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use examples::{
     BOOT_EXAMPLES, COMPLETIONS_EXAMPLES, CREATE_EXAMPLES, DEPLOY_EXAMPLES, EXAMPLES, EXPORT_EXAMPLES, IMAGE_EXAMPLES,
-    INFO_EXAMPLES, KEY_EXAMPLES, MAN_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES, VERIFY_EXAMPLES,
+    INFO_EXAMPLES, KEY_EXAMPLES, MAN_EXAMPLES, REMOTE_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES, VERIFY_EXAMPLES,
 };
 use slidecast_image::codec::Packing;
 use slidecast_proto::discovery::DEFAULT_PORT;
@@ -57,6 +59,9 @@ pub enum Command {
     /// Make tokens for the API of `serve`.
     #[command(subcommand, after_help = TOKEN_EXAMPLES)]
     Token(TokenCommand),
+    /// Operate a server that runs elsewhere, through its API.
+    #[command(subcommand, after_help = REMOTE_EXAMPLES)]
+    Remote(RemoteCommand),
     /// Let machines boot the agent from the network.
     #[command(after_help = BOOT_EXAMPLES)]
     BootServer(BootServer),
@@ -298,6 +303,7 @@ pub enum ProgressStyle {
 
 #[cfg(test)]
 mod tests {
+    use super::examples::REMOTE_DEPLOY_EXAMPLES;
     use super::*;
     use clap::CommandFactory;
 
@@ -459,7 +465,7 @@ mod tests {
         for line in [EXAMPLES, IMAGE_EXAMPLES, INFO_EXAMPLES, VERIFY_EXAMPLES, CREATE_EXAMPLES, EXPORT_EXAMPLES]
             .into_iter()
             .chain([KEY_EXAMPLES, DEPLOY_EXAMPLES, BOOT_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES])
-            .chain([COMPLETIONS_EXAMPLES, MAN_EXAMPLES])
+            .chain([COMPLETIONS_EXAMPLES, MAN_EXAMPLES, REMOTE_DEPLOY_EXAMPLES, REMOTE_EXAMPLES])
             .flat_map(str::lines)
         {
             assert!(line.len() <= 100, "{line}");

@@ -18,6 +18,7 @@ mod lock;
 pub mod nic;
 pub mod output;
 pub mod progress;
+pub mod remote;
 pub mod report;
 pub mod serve;
 pub mod service;
@@ -80,6 +81,7 @@ fn try_run(args: Vec<OsString>) -> Result<ExitCode, Failure> {
             say(&serve::new_token(&args)?);
             Ok(ExitCode::Done)
         }
+        Command::Remote(command) => remote::run(&command),
         Command::BootServer(args) => boot::run(&args),
         Command::Completions(args) => {
             // With standard output closed nobody wants to know.
@@ -195,7 +197,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
             commands_in(&error.to_string()).join(" ")
         };
-        assert_eq!(commands(&["slidecast"]), "image key deploy serve token boot-server completions man");
+        assert_eq!(commands(&["slidecast"]), "image key deploy serve token remote boot-server completions man");
         assert_eq!(commands(&["slidecast", "image"]), "create info verify export");
         assert_eq!(commands(&["slidecast", "key"]), "new");
     }

@@ -83,6 +83,8 @@ pub(super) const SERVE_EXAMPLES: &str = "\
 Examples:
   slidecast serve --images /srv/images
   slidecast serve --images /srv/images --interface eth1 --state /var/lib/slidecast
+  slidecast serve --images /srv/images --http 0.0.0.0:7540
+  slidecast serve --images /srv/images --http 0.0.0.0:443 --tls-cert site.crt --tls-key site.key
 
 It runs until a signal ends it. Deployments that run go on when it is started again.
 
@@ -102,3 +104,18 @@ Examples:
 pub(super) const MAN_EXAMPLES: &str = "\
 Examples:
   slidecast man /usr/local/share/man/man1";
+
+pub(super) const REMOTE_EXAMPLES: &str = "\
+Examples:
+  slidecast remote machines --server https://deploy.example --token-file token
+  slidecast remote watch --server http://127.0.0.1:7540 --token-file token --json
+
+Exit codes: 0 done, 1 the server can't be reached or refuses, 2 wrong usage.";
+
+pub(super) const REMOTE_DEPLOY_EXAMPLES: &str = "\
+Examples:
+  slidecast remote deploy a.slide --machine 1 --server https://host.example --token-file t
+  slidecast remote deploy a.slide --machine 4 --fresh --server http://[::1]:7540 --token-file t
+
+Who ends this command leaves the deployment running. Exit codes: as those of deploy; 1 also if
+the server can't be reached or refuses.";
