@@ -4,6 +4,8 @@
 //! `parts` has neither swap nor extended partitions, of the boot records of logical partitions only the first is there, and the backup GPT lacks some
 //! of its entries: so everything is made out of the text of sfdisk, the backup of sgdisk and the boot sector, and swap anew.
 
+mod lvm;
+
 use super::folder::{Folder, put_image, swap_header};
 use super::parted::PartedDisk;
 use super::pieces::Pieces;
@@ -33,7 +35,8 @@ pub(super) fn open(folder: &Folder, opening: &Opening<'_>) -> Result<Box<dyn Dis
     let refused = |fault| ImageError::Import { path: folder.path.clone(), format: NAME, fault };
     let name = folder.one_of(&disks(folder), opening.disk).map_err(refused)?;
     let saved = Saved::read(folder, name)?;
-    let files: Vec<_> = saved.files().into_iter().filter(|name| folder.has(name)).collect();
+    let files = saved.files().into_iter().filter(|name| folder.has(name));
+    let files: Vec<_> = files.chain(lvm::files(folder).cloned()).collect();
     let table = &saved.table;
     let files = Pieces::of(&folder.paths(&files))?;
     let mut disk = PartedDisk::new(&folder.path, NAME, (table.disk_bytes, table.sector), files);
@@ -119,30 +122,20 @@ impl Saved {
         let refused = |fault| ImageError::Import { path: folder.path.clone(), format: NAME, fault };
         if let Some((base, names)) = pieces_of(folder, device).map_err(refused)? {
             let pieces = Pieces::of(&folder.paths(&names))?;
-            return put_image(disk, place, pieces, base.contains(".dd-"));
+            return put_image(disk, place, pieces, is_plain(&base, device));
         }
-        let is_listed = |list: &str| -> Result<bool, ImageError> {
-            let device = format!("/dev/{device}");
-            Ok(folder.text(list)?.split_whitespace().any(|word| word == device))
-        };
-        let remedy = "restore it with Clonezilla, and image the disk";
-        if is_listed("lvm_vg_dev.list")? {
-            return Err(refused(ImportFault::Unsupported { what: "an LVM volume group (lvm_vg_dev.list)", remedy }));
+        if lvm::put_group(folder, disk, &place, device)? {
+            return Ok(());
         }
-        if is_listed("luks-dev.list")? {
-            return Err(refused(ImportFault::Unsupported { what: "an opened LUKS container (luks-dev.list)", remedy }));
+        if is_opened(folder, device)? {
+            let what = "an opened LUKS container (luks-dev.list)";
+            let remedy = "restore it with Clonezilla, and image the disk";
+            return Err(refused(ImportFault::Unsupported { what, remedy }));
         }
-        let swap = folder.text(&format!("swappt-{device}.info"))?;
-        if !swap.is_empty() {
-            let value = |key: &str| {
-                let line = swap.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='));
-                line.unwrap_or_default().trim().trim_matches('"').to_owned()
-            };
-            if let Some(header) = swap_header(place.end - place.start, &value("UUID"), &value("LABEL")) {
-                disk.put(place.start, header);
-                disk.describe(place, "swap");
-                return Ok(());
-            }
+        if let Some(header) = saved_swap(folder, device, place.end - place.start)? {
+            disk.put(place.start, header);
+            disk.describe(place, "swap");
+            return Ok(());
         }
         if self.parts.iter().any(|part| part == device) {
             let why = "has no image in the folder";
@@ -154,6 +147,22 @@ impl Saved {
     }
 }
 
+/// The header of a swap area of `bytes` bytes, if the folder has one for the device.
+fn saved_swap(folder: &Folder, device: &str, bytes: u64) -> Result<Option<Vec<u8>>, ImageError> {
+    let swap = folder.text(&format!("swappt-{device}.info"))?;
+    let value = |key: &str| {
+        let line = swap.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_default().trim().trim_matches('"').to_owned()
+    };
+    Ok(if swap.is_empty() { None } else { swap_header(bytes, &value("UUID"), &value("LABEL")) })
+}
+
+/// Whether a LUKS container was opened on a device: then what is inside was saved, and could only be encrypted anew with its key.
+fn is_opened(folder: &Folder, device: &str) -> Result<bool, ImageError> {
+    let device = format!("/dev/{device}");
+    Ok(folder.text("luks-dev.list")?.split_whitespace().any(|word| word == device))
+}
+
 /// The size of the disk in bytes that the text of parted states in sectors.
 fn size_by_parted(text: &str, sector: u32) -> Option<u64> {
     let line = text.lines().find(|line| line.starts_with("Disk /"))?;
@@ -161,12 +170,18 @@ fn size_by_parted(text: &str, sector: u32) -> Option<u64> {
     sectors.checked_mul(sector.into())
 }
 
+/// Whether the image `base` of a device is its plain bytes.
+fn is_plain(base: &str, device: &str) -> bool {
+    base.strip_prefix(device).is_some_and(|kind| kind.starts_with(".dd-"))
+}
+
 /// The name of the image of a partition without the end of its first piece, and the names of all pieces; `None` if there is no image.
 fn pieces_of(folder: &Folder, device: &str) -> Result<Option<(String, Vec<String>)>, ImportFault> {
     let prefix = format!("{device}.");
     let mut found: Option<(String, Vec<String>)> = None;
-    for name in folder.names.iter().filter(|name| name.starts_with(&prefix)) {
-        let Some(base) = image_of(name) else { continue };
+    for name in &folder.names {
+        let Some(rest) = name.strip_prefix(&prefix).and_then(image_of) else { continue };
+        let base = &name[..prefix.len() + rest.len()];
         match &mut found {
             Some((known, names)) if known == base => names.push(name.clone()),
             Some((known, _)) => {
@@ -196,10 +211,11 @@ fn pieces_of(folder: &Folder, device: &str) -> Result<Option<(String, Vec<String
     Ok(Some((base, names)))
 }
 
-/// The part of the name of a file that all pieces of an image share; `None` if it is none of an image.
+/// The part of the name of a file, behind the name of its device, that all pieces of an image share; `None` if it is none of an image.
 fn image_of(name: &str) -> Option<&str> {
-    let at = ["-ptcl-img", ".dd-img", "-img"].iter().find_map(|mark| Some(name.find(mark)? + mark.len()))?;
-    let rest = &name[at..];
+    let at = ["-ptcl-img", "-img"].iter().find_map(|mark| Some(name.find(mark)? + mark.len()))?;
+    // Names of logical volumes may have dots, but that of a file system has none.
+    let (_, rest) = name.split_at_checked(at).filter(|(kind, _)| !kind.contains('.'))?;
     let mut ends = rest.split('.').skip(1);
     let mut base = at;
     let mut end = ends.next();
@@ -238,15 +254,16 @@ mod tests {
     #[test]
     fn names_of_images_are_told_from_others_and_from_their_pieces() {
         for (name, base) in [
-            ("sda1.ext4-ptcl-img.gz.aa", Some("sda1.ext4-ptcl-img.gz")),
-            ("sda1.ext4-ptcl-img.xz", Some("sda1.ext4-ptcl-img.xz")),
-            ("sda1.ext4-ptcl-img.zst.abc", Some("sda1.ext4-ptcl-img.zst")),
-            ("sda1.ext4-ptcl-img.aa", Some("sda1.ext4-ptcl-img")),
-            ("sda1.dd-img", Some("sda1.dd-img")),
-            ("sda1.ntfs-img.aa", Some("sda1.ntfs-img")),
-            ("sda1.ext4-ptcl-img.gz.md5", None),
-            ("sda1.ext4-ptcl-imgs", None),
-            ("sda1.info", None),
+            ("ext4-ptcl-img.gz.aa", Some("ext4-ptcl-img.gz")),
+            ("ext4-ptcl-img.xz", Some("ext4-ptcl-img.xz")),
+            ("ext4-ptcl-img.zst.abc", Some("ext4-ptcl-img.zst")),
+            ("ext4-ptcl-img.aa", Some("ext4-ptcl-img")),
+            ("dd-img", Some("dd-img")),
+            ("ntfs-img.aa", Some("ntfs-img")),
+            ("ext4-ptcl-img.gz.md5", None),
+            ("ext4-ptcl-imgs", None),
+            ("old.ext4-ptcl-img.gz", None),
+            ("info", None),
         ] {
             assert_eq!(image_of(name), base, "{name}");
         }

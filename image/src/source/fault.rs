@@ -46,6 +46,13 @@ pub enum ImportFault {
         /// Why it is not read.
         why: &'static str,
     },
+    /// The volume group that a text is of cannot be made anew.
+    Group {
+        /// Its name.
+        name: String,
+        /// Why.
+        why: String,
+    },
     /// A snapshot that the file does not have.
     NoSnapshot {
         /// The name that was asked for.
@@ -110,6 +117,12 @@ impl fmt::Display for ImportFault {
             Self::Damaged { what, offset } => write!(f, "its {what} at {offset} cannot be right: it is damaged"),
             Self::Unsupported { what, remedy } => write!(f, "it has {what}, which is not read; {remedy}"),
             Self::Named { what, name, why } => write!(f, "its {what} {name:?} {why}"),
+            Self::Group { name, why } => {
+                write!(
+                    f,
+                    "the volume group {name:?} in it cannot be made anew: {why}; restore it with Clonezilla, and image the disk"
+                )
+            }
             Self::NoSnapshot { asked, has } if has.is_empty() => {
                 write!(f, "it has no snapshot {asked:?}, nor any other")
             }

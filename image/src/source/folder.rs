@@ -121,30 +121,53 @@ pub(super) fn put_image(
     pieces: Pieces,
     is_plain: bool,
 ) -> Result<(), ImageError> {
-    let path = pieces.path().to_owned();
-    let refused = |fault| ImageError::Import { path: path.clone(), format: "partition image", fault };
-    let mut head = Vec::new();
-    let input = packed::unpacked(&pieces).map_err(refused)?;
-    input.take(32).read_to_end(&mut head).map_err(|error| refused(ImportFault::Stream { error }))?;
-    if let Some((what, _)) = OTHERS.iter().find(|(_, magic)| head.starts_with(magic)) {
-        let remedy = "restore it with the program that made it, and image the disk";
-        return Err(refused(ImportFault::Unsupported { what, remedy }));
-    }
-    let bytes = place.end - place.start;
-    if partclone::probe(&head, &[]) {
-        let refused = |fault| ImageError::Import { path: path.clone(), format: partclone::NAME, fault };
-        let image = partclone::Image::open(pieces).map_err(refused)?;
-        if image.bytes() > bytes {
-            return Err(refused(ImportFault::Partition { asked: None, bytes: image.bytes(), fits: Vec::new() }));
-        }
-        image.put_into(disk, place);
-        return Ok(());
-    }
-    if !is_plain {
-        return Err(refused(ImportFault::Damaged { what: "header", offset: 0 }));
-    }
-    disk.put_volume(place, "raw", Box::new(Plain { pieces, used: 0..bytes }));
+    VolumeImage::open(pieces, place.end - place.start, is_plain)?.put_into(disk, place);
     Ok(())
+}
+
+/// The image of a partition or of a logical volume.
+pub(super) struct VolumeImage {
+    /// What is in it.
+    pub(super) what: String,
+    pub(super) volume: Box<dyn Volume>,
+    /// Bytes that belong somewhere in it, and that the image does not hold.
+    pub(super) last_sector: Option<(u64, Vec<u8>)>,
+}
+
+impl VolumeImage {
+    /// Opens the image in `pieces`, which must be of no more than `bytes` bytes.
+    pub(super) fn open(pieces: Pieces, bytes: u64, is_plain: bool) -> Result<Self, ImageError> {
+        let path = pieces.path().to_owned();
+        let refused = |fault| ImageError::Import { path: path.clone(), format: "partition image", fault };
+        let mut head = Vec::new();
+        let input = packed::unpacked(&pieces).map_err(refused)?;
+        input.take(32).read_to_end(&mut head).map_err(|error| refused(ImportFault::Stream { error }))?;
+        if let Some((what, _)) = OTHERS.iter().find(|(_, magic)| head.starts_with(magic)) {
+            let remedy = "restore it with the program that made it, and image the disk";
+            return Err(refused(ImportFault::Unsupported { what, remedy }));
+        }
+        if partclone::probe(&head, &[]) {
+            let refused = |fault| ImageError::Import { path: path.clone(), format: partclone::NAME, fault };
+            let image = partclone::Image::open(pieces).map_err(refused)?;
+            if image.bytes() > bytes {
+                return Err(refused(ImportFault::Partition { asked: None, bytes: image.bytes(), fits: Vec::new() }));
+            }
+            return Ok(image.into_volume());
+        }
+        if !is_plain {
+            return Err(refused(ImportFault::Damaged { what: "header", offset: 0 }));
+        }
+        let volume = Box::new(Plain { pieces, used: 0..bytes });
+        Ok(Self { what: "raw".to_owned(), volume, last_sector: None })
+    }
+
+    /// Puts it into the partition `place` of a disk, which has room for it.
+    pub(super) fn put_into(self, disk: &mut PartedDisk, place: Range<u64>) {
+        if let Some((at, bytes)) = self.last_sector {
+            disk.put(place.start + at, bytes);
+        }
+        disk.put_volume(place, &self.what, self.volume);
+    }
 }
 
 /// The bytes of a partition.

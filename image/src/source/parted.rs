@@ -9,9 +9,11 @@
 use super::pieces::Pieces;
 use super::{Content, DiskSource, ImportFault, ReadAt};
 use crate::error::ImageError;
+use crate::signatures::joined;
 use crate::used::Unused;
 use core::fmt::Debug;
 use core::ops::Range;
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -42,7 +44,7 @@ pub(super) trait Forward: Send {
 
 /// Some of the disk.
 #[derive(Debug)]
-pub(super) enum Part {
+enum Part {
     /// These bytes.
     Bytes(Vec<u8>),
     /// A partition, or as much of it as the volume has.
@@ -59,6 +61,8 @@ pub(super) struct PartedDisk {
     parts: Vec<(Range<u64>, Part)>,
     contents: Vec<Content>,
     unused: Vec<Range<u64>>,
+    /// Where nothing is to be left of what was there before.
+    blank: Vec<Range<u64>>,
     /// Files besides those of the volumes.
     files: Pieces,
     pub(super) notes: Vec<String>,
@@ -83,6 +87,7 @@ impl PartedDisk {
             parts: Vec::new(),
             contents: Vec::new(),
             unused: Vec::new(),
+            blank: Vec::new(),
             files,
             notes: Vec::new(),
             open: Mutex::default(),
@@ -97,9 +102,19 @@ impl PartedDisk {
 
     /// Puts a volume into the partition `place` with the content `what`, which the caller has found to fit.
     pub(super) fn put_volume(&mut self, place: Range<u64>, what: &str, volume: Box<dyn Volume>) {
-        let end = volume.used().last().map_or(0, |run| run.end);
-        self.insert(place.start, end, Part::Volume(volume));
+        self.put_inner_volume(place.start, volume);
         self.describe(place, what);
+    }
+
+    /// Puts a volume somewhere inside a partition that is described otherwise.
+    pub(super) fn put_inner_volume(&mut self, at: u64, volume: Box<dyn Volume>) {
+        let end = volume.used().last().map_or(0, |run| run.end);
+        self.insert(at, end, Part::Volume(volume));
+    }
+
+    /// Says that what is unused of `range` has to become zeros.
+    pub(super) fn blank(&mut self, range: Range<u64>) {
+        self.blank.push(range);
     }
 
     /// Says that what lies in the partition `place` is known, and that all that is not put there is unused.
@@ -135,7 +150,7 @@ impl PartedDisk {
             }
         }
         unused.push(at..self.bytes.max(at));
-        self.unused = unused.into_ranges();
+        self.unused = without(&unused.into_ranges(), &joined(core::mem::take(&mut self.blank)));
         self.contents.sort_by_key(|content| content.range.start);
         Box::new(self)
     }
@@ -149,9 +164,11 @@ impl PartedDisk {
     /// Reads used bytes of the volume `index`.
     fn read_volume(&self, index: usize, volume: &dyn Volume, at: u64, bytes: &mut [u8]) -> Result<(), ImportFault> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut forward = match open.take() {
-            Some((which, forward)) if which == index && forward.at() <= at => forward,
-            _ => volume.forward()?,
+        // What is not gone on with is closed before something else is opened.
+        let begun = open.take().filter(|(which, forward)| *which == index && forward.at() <= at);
+        let mut forward = match begun {
+            Some((_, forward)) => forward,
+            None => volume.forward()?,
         };
         forward.read(at, bytes)?;
         *open = Some((index, forward));
@@ -159,8 +176,23 @@ impl PartedDisk {
     }
 }
 
-/// The runs that reach into `range`.
-fn within(runs: &[Range<u64>], range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+/// What of `ranges` is in none of `others`; both sorted and apart.
+fn without(ranges: &[Range<u64>], others: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut left = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let mut at = range.start;
+        for other in within(others, range.clone()) {
+            left.push(at..other.start);
+            at = other.end;
+        }
+        left.push(at..range.end);
+    }
+    left.retain(|range| !range.is_empty());
+    left
+}
+
+/// The runs that reach into `range`, as far as they do.
+pub(super) fn within(runs: &[Range<u64>], range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     let first = runs.partition_point(|run| run.end <= range.start);
     let inside = runs[first..].iter().take_while(move |run| run.start < range.end);
     inside.map(move |run| run.start.max(range.start)..run.end.min(range.end))
@@ -239,7 +271,10 @@ impl DiskSource for PartedDisk {
             Part::Volume(volume) => Some(volume.pieces()),
             Part::Bytes(_) => None,
         });
-        core::iter::once(&self.files).chain(volumes).flat_map(Pieces::paths).map(Path::to_owned).collect()
+        // Several parts may be of one file.
+        let mut known = HashSet::new();
+        let all = core::iter::once(&self.files).chain(volumes).flat_map(Pieces::paths);
+        all.filter(|path| known.insert(*path)).map(Path::to_owned).collect()
     }
 
     fn change(&self) -> io::Result<Option<&'static str>> {

@@ -80,6 +80,7 @@ fn difference(one: &[u8], other: &[u8]) -> String {
 mod beside;
 mod damage;
 mod folders;
+mod lvm;
 mod packed;
 mod partclone;
 mod qemu;

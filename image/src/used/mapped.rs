@@ -31,6 +31,11 @@ impl Piece {
         areas.iter().all(ends_well).then_some(Self { bytes, stripe, areas })
     }
 
+    /// The one place where all of it lies; `None` if it is striped.
+    pub(super) fn linear_place(&self) -> Option<Range<u64>> {
+        if let [at] = self.areas.as_slice() { Some(*at..at + self.bytes) } else { None }
+    }
+
     /// How many of the first `bytes` bytes lie in area number `area`.
     fn in_area(&self, area: u64, bytes: u64) -> u64 {
         let row_bytes = self.stripe * self.areas.len() as u64;

@@ -46,6 +46,7 @@ pub(crate) use ext_sums::crc32c;
 pub(crate) use f2fs::sum as f2fs_sum;
 #[cfg(any(fuzzing, test))]
 pub(crate) use lvm::sum as lvm_sum;
+pub(crate) use lvm::{RebuiltVolume, rebuild as rebuild_lvm};
 #[cfg(any(fuzzing, test))]
 pub(crate) use md::sum as md_sum;
 pub(crate) use scan::is_anything;

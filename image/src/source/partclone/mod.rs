@@ -10,6 +10,7 @@ mod header;
 mod map;
 mod sums;
 
+use super::folder::VolumeImage;
 use super::parted::{Forward, PartedDisk, Volume};
 use super::pieces::Pieces;
 use super::tables::{SavedPartition, SavedTable};
@@ -142,13 +143,15 @@ impl Image {
         Ok(AsRead { at: 0, end: self.map.runs().last().map_or(0, |run| run.end), data: self.forward()? })
     }
 
+    /// The file system, to be put into something that has room for it.
+    pub(super) fn into_volume(mut self) -> VolumeImage {
+        let last_sector = self.last_sector.take();
+        VolumeImage { what: self.header.file_system.clone(), volume: Box::new(self), last_sector }
+    }
+
     /// Puts the file system into the partition `place` of a disk, which has room for it.
-    pub(super) fn put_into(mut self, disk: &mut PartedDisk, place: Range<u64>) {
-        if let Some((at, bytes)) = self.last_sector.take() {
-            disk.put(place.start + at, bytes);
-        }
-        let what = self.header.file_system.clone();
-        disk.put_volume(place, &what, Box::new(self));
+    fn put_into(self, disk: &mut PartedDisk, place: Range<u64>) {
+        self.into_volume().put_into(disk, place);
     }
 
     fn data(&self, input: Box<dyn Read + Send>) -> Result<data::Data, ImportFault> {

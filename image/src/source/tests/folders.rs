@@ -224,7 +224,7 @@ fn a_folder_of_clonezilla_that_lacks_something_is_refused_with_the_name_of_it() 
     refused("lzop");
     std::fs::remove_file(at("sda6.ntfs-ptcl-img.lzo")).unwrap();
     write(&folder, "lvm_vg_dev.list", b"vg /dev/sda6 abc\n");
-    refused("LVM");
+    refused("volume group");
     std::fs::remove_file(at("lvm_vg_dev.list")).unwrap();
     // A partition that was never meant to be saved is left out.
     write(&folder, "parts", b"sda1 sda2\n");

@@ -5,19 +5,19 @@ use crate::used::volume::{Kept, Volume};
 use core::ops::Range;
 
 /// A label is in one of the first four sectors of 512 bytes, whatever the sector of the disk.
-const SECTOR: usize = 512;
+pub(super) const SECTOR: usize = 512;
 const SECTORS: usize = 4;
-const ID: &[u8] = b"LABELONE";
-const TYPE: &[u8] = b"LVM2 001";
-const AREA_MAGIC: &[u8] = b" LVM2 x[5A%r0N*>";
+pub(super) const ID: &[u8] = b"LABELONE";
+pub(super) const TYPE: &[u8] = b"LVM2 001";
+pub(super) const AREA_MAGIC: &[u8] = b" LVM2 x[5A%r0N*>";
 /// The header of a metadata area; behind it the ring of texts begins.
-const AREA_HEADER: u64 = 512;
+pub(super) const AREA_HEADER: u64 = 512;
 /// Of a place of a text: it is kept on other disks only.
 const IGNORED: u32 = 1;
 /// The newest extension of the header of a physical volume.
-const EXTENSION: u32 = 2;
+pub(super) const EXTENSION: u32 = 2;
 /// Twice what `pvcreate` makes room for by default.
-const MAX_TEXT: u64 = 2 << 20;
+pub(super) const MAX_TEXT: u64 = 2 << 20;
 const START_OF_SUMS: u32 = 0xF597_A6CF;
 const CORRUPT: Kept = Kept::Corrupt("LVM2 label");
 const AREA_CORRUPT: Kept = Kept::Corrupt("LVM2 metadata area");

@@ -1,12 +1,14 @@
 //! LVM2 physical volumes: extents that no logical volume has are unused, and what is inside of a logical volume is looked
 //! into where its bytes lie on this physical volume as they are (linear and striped volumes).
 //!
-//! `label.rs` reads the label and the metadata areas, `text.rs` the text in them, `group.rs` what the text says of extents.
+//! `label.rs` reads the label and the metadata areas, `text.rs` the text in them, `group.rs` what the text says of extents;
+//! `rebuild.rs` writes a label and a metadata area for a group that was saved as text.
 //! Formats: `lib/format_text/layout.h`, `lib/label/label.h` and `import_vsn1.c` of LVM2, checked with volume groups that
 //! LVM 2.03.16 made.
 
 mod group;
 mod label;
+mod rebuild;
 mod text;
 
 use super::inside::Inside;
@@ -16,6 +18,7 @@ use group::Group;
 use label::Label;
 #[cfg(any(fuzzing, test))]
 pub(crate) use label::sum;
+pub(crate) use rebuild::{RebuiltVolume, rebuild};
 
 pub(super) const NAME: &str = "LVM2";
 
