@@ -48,6 +48,8 @@ FAULT_TOOLS=(nft fusermount3 qemu-storage-daemon)
 SHELL_TOOLS=(zsh fish mandoc)
 # For disks in other formats.
 FORMAT_TOOLS=(qemu-img qemu-io img2simg gzip xz zstd bzip2 lz4 bmaptool partclone.restore)
+# For what reads network block devices.
+NBD_TOOLS=(nbdinfo nbdcopy)
 
 fmt() {
     need_rust
@@ -73,7 +75,7 @@ doc() {
 
 unit() {
     need_rust
-    need_tools "${LAB_TOOLS[@]}" "${FORMAT_TOOLS[@]}" "${VOLUME_TOOLS[@]}" "${FS_TOOLS[@]}" "${SHELL_TOOLS[@]}"
+    need_tools "${LAB_TOOLS[@]}" "${FORMAT_TOOLS[@]}" "${NBD_TOOLS[@]}" "${VOLUME_TOOLS[@]}" "${FS_TOOLS[@]}" "${SHELL_TOOLS[@]}"
     cargo test --quiet --workspace --no-fail-fast
 }
 

@@ -60,6 +60,7 @@ package_of() {
         qemu-img | qemu-io) echo qemu-utils ;;
         img2simg) echo android-sdk-libsparse-utils ;;
         bmaptool) echo bmap-tools ;;
+        nbdinfo | nbdcopy) echo libnbd-bin ;;
         partclone.*) echo partclone ;;
         qemu-system-x86_64) echo qemu-system-x86 ;;
         */pxe-virtio.rom) echo ipxe-qemu ;;

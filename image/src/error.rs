@@ -185,6 +185,15 @@ pub enum ImageError {
         /// The rule that is broken.
         what: &'static str,
     },
+    /// Two images that cannot be compared.
+    Incomparable {
+        /// The newer one.
+        path: PathBuf,
+        /// The older one.
+        other: PathBuf,
+        /// In what they differ.
+        what: &'static str,
+    },
     /// A disk that is not the parent's some time later.
     Unlike {
         /// The source.
@@ -346,6 +355,9 @@ impl fmt::Display for ImageError {
             Self::Chain { path, what } => write!(f, "{}: layer and parent differ in {what}", path.display()),
             Self::Source { path, bytes, sector, what } => {
                 write!(f, "{} ({bytes} bytes, sectors of {sector}): {what}", path.display())
+            }
+            Self::Incomparable { path, other, what } => {
+                write!(f, "{} and {} cannot be compared: they differ in {what}", path.display(), other.display())
             }
             Self::Unlike { path, what, source, parent } => {
                 let path = path.display();

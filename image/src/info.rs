@@ -72,7 +72,14 @@ pub struct ImageInfo {
 /// # Errors
 /// [`ImageError`] naming the file and what is wrong with it.
 pub fn info(path: &Path) -> Result<ImageInfo, ImageError> {
-    let image = Image::open(path)?;
+    info_of(&Image::open(path)?)
+}
+
+/// Resolves `image` and says what it is.
+///
+/// # Errors
+/// [`ImageError`] naming the file and what is wrong with it.
+pub fn info_of(image: &Image) -> Result<ImageInfo, ImageError> {
     let resolved = image.resolve()?;
     let header = resolved.header();
     let report = image.report()?;
@@ -87,7 +94,7 @@ pub fn info(path: &Path) -> Result<ImageInfo, ImageError> {
         ratio: ratio(layer.raw_bytes, layer.stored_bytes),
     });
     Ok(ImageInfo {
-        image: path.display().to_string(),
+        image: image.newest().core.path.display().to_string(),
         layer: header.layer.to_string(),
         root: resolved.root().to_string(),
         disk_bytes: header.disk_bytes,
@@ -113,7 +120,7 @@ fn ratio(raw: u64, stored: u64) -> f64 {
 }
 
 /// A number of bytes with three digits and a unit.
-struct Size(u64);
+pub(crate) struct Size(pub(crate) u64);
 
 impl fmt::Display for Size {
     #[expect(clippy::cast_precision_loss, reason = "three digits for people")]
@@ -141,7 +148,7 @@ impl fmt::Display for Ratio {
 }
 
 /// A text from a file in one line: characters that act on a terminal, line ends above all, are shown as escapes.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let acts = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     text.chars().map(|c| if acts(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }

@@ -4,11 +4,14 @@
 //! [`manifest`]: the numbered blocks of the disk, each with every place it belongs to.
 #![forbid(unsafe_code)]
 
+mod backup_table;
 mod be;
 mod chain;
 pub mod codec;
 mod container;
 pub mod create;
+pub mod diff;
+pub mod disk;
 pub mod error;
 pub mod export;
 mod extent;
@@ -22,6 +25,7 @@ mod le;
 pub mod manifest;
 mod part;
 mod passing;
+pub mod recent;
 mod report;
 mod resolve;
 mod resolved;
@@ -41,8 +45,8 @@ mod work;
 pub use chain::{Image, LayerInfo};
 pub use create::{CreateOptions, CreateProgress, CreateReport, create, create_from, create_layers};
 pub use error::ImageError;
-pub use export::{ExportOptions, ExportProgress, ExportReport, export};
-pub use info::{ImageInfo, LayerRow, info};
+pub use export::{ExportOptions, ExportProgress, ExportReport, export, export_image};
+pub use info::{ImageInfo, LayerRow, info, info_of};
 pub use report::PartitionInfo;
 pub use resolved::{Resolved, StoredRef};
-pub use verify::{VerifyProgress, VerifyReport, verify, verify_quick};
+pub use verify::{VerifyProgress, VerifyReport, verify, verify_image, verify_quick};

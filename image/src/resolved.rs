@@ -383,6 +383,11 @@ impl Resolved {
         &*self.layers[usize::from(layer)].bytes
     }
 
+    /// The number of the newest layer.
+    pub(crate) fn newest(&self) -> u16 {
+        u16::try_from(self.layers.len().saturating_sub(1)).unwrap_or(u16::MAX)
+    }
+
     /// The path of a layer. The layer must exist.
     #[must_use]
     pub fn path(&self, layer: u16) -> &Path {

@@ -55,10 +55,17 @@ pub fn verify_quick(path: &Path) -> Result<VerifyReport, ImageError> {
 /// # Errors
 /// [`ImageError`] naming the file and what is wrong with it.
 pub fn verify(path: &Path, progress: impl Fn(VerifyProgress)) -> Result<VerifyReport, ImageError> {
-    let image = Image::open(path)?;
+    verify_image(&Image::open(path)?, progress)
+}
+
+/// Checks everything of `image`, as [`verify`] does of the image at a path.
+///
+/// # Errors
+/// [`ImageError`] naming the file and what is wrong with it.
+pub fn verify_image(image: &Image, progress: impl Fn(VerifyProgress)) -> Result<VerifyReport, ImageError> {
     let resolved = image.resolve()?;
-    check_sections(&image)?;
-    let report = report(&image, &resolved);
+    check_sections(image)?;
+    let report = report(image, &resolved);
     let runs = partly_live(&resolved);
     let blocks: Vec<(usize, u32)> = image
         .chain()

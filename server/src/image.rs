@@ -3,6 +3,8 @@
 use crate::cli::{Create, Export, ImageCommand, Info, ReadBack, VerifyImage};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::layers;
+use crate::nbd;
 use crate::say;
 use crate::shown::{count, shown};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -28,18 +30,22 @@ pub fn run(command: ImageCommand) -> Result<ExitCode, Failure> {
         ImageCommand::Info(args) => run_info(&args),
         ImageCommand::Verify(args) => run_verify(&args),
         ImageCommand::Export(args) => run_export(args),
+        ImageCommand::Nbd(args) => nbd::run(&args),
+        ImageCommand::Diff(args) => layers::diff(&args),
+        ImageCommand::Flatten(args) => layers::flatten(args),
+        ImageCommand::Rebase(args) => layers::rebase(args),
     }
 }
 
 /// A progress line on standard error; where that is no terminal, none.
-fn bar(what: &str) -> ProgressBar {
+pub(crate) fn bar(what: &str) -> ProgressBar {
     const TEMPLATE: &str = "{msg} [{wide_bar}] {percent:>3} %  {bytes_per_sec}  {eta} left";
     let style = ProgressStyle::with_template(TEMPLATE).expect("the template is fixed and good").progress_chars("=> ");
     ProgressBar::new(0).with_style(style).with_message(what.to_owned())
 }
 
 /// Moves the line; images may grow while one looks.
-fn advance(bar: &ProgressBar, done: u64, all: u64) {
+pub(crate) fn advance(bar: &ProgressBar, done: u64, all: u64) {
     if bar.length() != Some(all) {
         bar.set_length(all);
     }
@@ -89,7 +95,7 @@ fn run_create(args: Create) -> Result<ExitCode, Failure> {
 }
 
 /// What became of one layer.
-fn tell(output: &Path, made: &CreateReport) {
+pub(crate) fn tell(output: &Path, made: &CreateReport) {
     for note in &made.notes {
         crate::complain(&format!("note: {}", shown(note)));
     }

@@ -14,7 +14,9 @@ pub mod failure;
 pub mod feed;
 pub mod image;
 pub mod key;
+pub mod layers;
 mod lock;
+pub mod nbd;
 pub mod nic;
 pub mod output;
 pub mod progress;
@@ -198,7 +200,7 @@ mod tests {
             commands_in(&error.to_string()).join(" ")
         };
         assert_eq!(commands(&["slidecast"]), "image key deploy serve token remote boot-server completions man");
-        assert_eq!(commands(&["slidecast", "image"]), "create info verify export");
+        assert_eq!(commands(&["slidecast", "image"]), "create info verify export nbd diff flatten rebase");
         assert_eq!(commands(&["slidecast", "key"]), "new");
     }
 }

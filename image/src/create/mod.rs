@@ -104,7 +104,7 @@ fn create_on(
 ) -> Result<CreateReport, ImageError> {
     check_output(&options.output, &source.files())?;
     check_sizes(options)?;
-    let parent = options.parent.as_deref().map(Image::open).transpose()?;
+    let parent = options.parent.as_deref().map(|path| Image::open_in(options.store, path)).transpose()?;
     let parent_resolved = parent.as_ref().map(Image::resolve).transpose()?;
     let mut notes = Vec::new();
     let sector = sector_of(&Padded::to(source, DEFAULT_SECTOR), options, parent.as_ref(), &mut notes)?;

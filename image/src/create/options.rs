@@ -2,6 +2,7 @@
 
 use super::DEFAULT_DEDUP_RUN;
 use crate::codec::Packing;
+use crate::store::{LayerStore, LocalFiles};
 use slidecast_proto::units::Hash;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,8 @@ pub struct CreateOptions {
     pub output: PathBuf,
     /// The layer to build on.
     pub parent: Option<PathBuf>,
+    /// Where layers lie.
+    pub store: &'static (dyn LayerStore + Sync),
     /// The block size in bytes; a child keeps its parent's.
     pub block: Option<u32>,
     /// The grain in bytes; a child keeps its parent's.
@@ -46,6 +49,7 @@ impl CreateOptions {
             source: source.to_owned(),
             output: output.to_owned(),
             parent: None,
+            store: &LocalFiles,
             block: None,
             grain: None,
             codec: Packing::default(),

@@ -1,9 +1,9 @@
 //! Writing out to a regular file.
 
 use super::{Disk, ExportProgress, ExportReport, device, on_disk, to_len, write_blocks, write_pattern};
+use crate::backup_table::BackupTable;
 use crate::chain::Image;
 use crate::error::{ImageError, Operation};
-use crate::fit::{Geometry, HEAD_BYTES, Outcome, fit, tail_area};
 use crate::manifest::Content;
 use crate::passing::PassingFile;
 use crate::resolved::Resolved;
@@ -120,24 +120,15 @@ fn write(
     })
 }
 
-/// Makes the backup GPT that the image leaves out.
+/// Writes the backup GPT that the image leaves out.
 fn fit_table(file: &File, path: &Path, sector: u32, bytes: u64) -> Result<Option<String>, ImageError> {
-    let geometry = Geometry::new(sector, bytes, bytes);
-    let geometry = geometry.map_err(|error| ImageError::Table { path: path.into(), error })?;
-    let tail = tail_area(bytes, sector);
-    let head_end = if tail.is_empty() { bytes } else { HEAD_BYTES.min(tail.start) };
-    let read = |range: Range<u64>| {
+    let backup = BackupTable::of_disk(path, sector, bytes, |range| {
         let mut bytes = vec![0; to_len(range.end - range.start)];
         let done = file.read_exact_at(&mut bytes, range.start);
         done.map(|()| bytes).map_err(ImageError::io(Operation::Read, path, range.start))
-    };
-    let (mut head, mut back) = (read(0..head_end)?, read(tail.clone())?);
-    let outcome = fit(&mut head, &mut back, geometry);
-    if let Outcome::Fitted(area) = &outcome {
-        let from = to_len(area.start - if back.is_empty() { 0 } else { tail.start });
-        let backup = if back.is_empty() { &head[from..] } else { &back[from..] };
-        let written = file.write_all_at(backup, area.start);
-        written.map_err(ImageError::io(Operation::Write, path, area.start))?;
+    })?;
+    if let Some((at, bytes)) = backup.at {
+        file.write_all_at(&bytes, at).map_err(ImageError::io(Operation::Write, path, at))?;
     }
-    Ok(outcome.warning())
+    Ok(backup.warning)
 }

@@ -76,9 +76,20 @@ trait Disk: Sync {
 /// # Errors
 /// [`ImageError`] saying what could not be read or written, or differed when it was read back.
 pub fn export(options: &ExportOptions, progress: impl Fn(ExportProgress)) -> Result<ExportReport, ImageError> {
-    let ExportOptions { image, to, verify } = options;
+    export_image(&Image::open(&options.image)?, options, progress)
+}
+
+/// Writes the disk of `image` out, as [`export`] does of the image that `options` name.
+///
+/// # Errors
+/// [`ImageError`] saying what could not be read or written, or differed when it was read back.
+pub fn export_image(
+    image: &Image,
+    options: &ExportOptions,
+    progress: impl Fn(ExportProgress),
+) -> Result<ExportReport, ImageError> {
+    let ExportOptions { to, verify, .. } = options;
     let refused = |what| ImageError::Output { path: to.clone(), what };
-    let image = Image::open(image)?;
     let lies_on = backing_file(to);
     if image.layers().any(|layer| {
         is_same_file(&layer.path, to) || lies_on.as_deref().is_some_and(|file| is_same_file(&layer.path, file))
@@ -86,12 +97,12 @@ pub fn export(options: &ExportOptions, progress: impl Fn(ExportProgress)) -> Res
         return Err(refused("it is a layer of the image"));
     }
     match std::fs::metadata(to).map(|metadata| metadata.file_type()) {
-        Ok(kind) if kind.is_block_device() => device::export(&image, to, verify.unwrap_or(true), progress),
+        Ok(kind) if kind.is_block_device() => device::export(image, to, verify.unwrap_or(true), progress),
         Ok(kind) if !kind.is_file() => Err(refused("it is neither a file nor a block device")),
         Err(_) if names_a_device(to) => Err(refused("there is no such device")),
         Ok(_) if looks_like_a_key(to) => Err(refused("it looks like a key file, which would be lost")),
         Ok(_) if format::is_layer(to) => Err(refused("it is an image, which would be lost: remove it first")),
-        _ => file::export(&image, to, verify.unwrap_or(false), progress),
+        _ => file::export(image, to, verify.unwrap_or(false), progress),
     }
 }
 

@@ -1,0 +1,29 @@
+//! The examples that `--help` shows for commands that look into images, compare and move them.
+
+pub(super) const NBD_EXAMPLES: &str = "\
+Examples:
+  slidecast image nbd monday.slide --listen 127.0.0.1:10809
+  slidecast image nbd monday.slide --listen unix:/run/monday.sock
+
+Then, for instance:
+  qemu-img convert -O qcow2 nbd://127.0.0.1:10809/disk monday.qcow2
+  qemu-system-x86_64 -m 2G -drive file=nbd://127.0.0.1:10809/disk,format=raw,snapshot=on
+  nbdfuse /mnt/disk nbd://127.0.0.1:10809/disk
+
+It runs until a signal ends it. Nobody can write, and everybody who reaches the address can read.
+
+Exit codes: 0 ended by a signal, 1 the image is not good or the address is in use, 2 wrong usage.";
+
+pub(super) const DIFF_EXAMPLES: &str = "\
+Examples:
+  slidecast image diff monday.slide tuesday.slide
+  slidecast image diff monday.slide tuesday.slide --json";
+
+pub(super) const FLATTEN_EXAMPLES: &str = "\
+Examples:
+  slidecast image flatten friday.slide -o week.slide
+  slidecast image flatten friday.slide -o week.slide --codec zstd:12";
+
+pub(super) const REBASE_EXAMPLES: &str = "\
+Examples:
+  slidecast image rebase friday.slide --parent new-base.slide -o friday-on-new.slide";
