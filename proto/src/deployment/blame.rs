@@ -3,7 +3,7 @@
 //! A damaged frame says something about a link and about the end that sent it, nothing about the node that found the damage.
 //! So damage is counted per sender and witness. A sender with two witnesses is guilty, and so is one whose only witness
 //! receives well from another neighbour; the server does if the proof of another head came whole. A node that complains of several
-//! living neighbours is the one that is moved. Links that break are counted by rate: what broke longer ago than [`RECENT`] is
+//! living neighbours is the one that is moved. Links that break are counted by rate: what broke longer ago than [`BREAK_WINDOW`] is
 //! forgotten. Nothing here fails a node that lives on the word of one neighbour: what keeps breaking gets a pass of its own, in
 //! which the server is the neighbour.
 
@@ -13,21 +13,21 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Two breaks of one link within this time belong together, and so do complaints of one node.
-const TOGETHER: Duration = Duration::from_secs(60);
+const SAME_CAUSE_WINDOW: Duration = Duration::from_secs(60);
 /// Breaks of a node's upstream link are counted over this time ...
-const RECENT: Duration = Duration::from_secs(30);
+const BREAK_WINDOW: Duration = Duration::from_secs(30);
 /// ... and so many may be mended with other nodes' help.
-const RELINKS: usize = 5;
+const MAX_RELINKS: usize = 5;
 /// Damage that a witness saw is remembered for so long.
-const MEMORY: Duration = Duration::from_secs(600);
+const DAMAGE_MEMORY: Duration = Duration::from_secs(600);
 /// So many words of a witness on damaged blocks weigh as much as a link that broke of damage.
-const WORDS: u32 = 3;
+const MIN_COMPLAINTS: u32 = 3;
 /// The other end's word on a break may come so much later.
-const AGREE: Duration = Duration::from_secs(2);
+const CONFIRM_WINDOW: Duration = Duration::from_secs(2);
 /// A witness that took so many bytes from another neighbour without damage receives well.
-const WELL: u64 = 1 << 20;
+const MIN_UNDAMAGED_BYTES: u64 = 1 << 20;
 /// The most breaks that are remembered.
-const MOST_BREAKS: usize = 1024;
+const MAX_BREAKS: usize = 1024;
 
 /// What broke a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ struct Seen {
 
 impl Seen {
     fn is_sure(&self) -> bool {
-        self.broke > 0 || self.words >= WORDS
+        self.broke > 0 || self.words >= MIN_COMPLAINTS
     }
 }
 
@@ -154,9 +154,9 @@ impl Blame {
     pub(super) fn on_break(&mut self, broke: Break, alone: bool, server_hears: bool) -> Remedy {
         let Break { at: now, upper, lower, teller, cause } = broke;
         if !bug::is(Bug::RelinksNeverForgotten) {
-            self.breaks.retain(|(old, _)| now.since(old.at) < TOGETHER);
+            self.breaks.retain(|(old, _)| now.since(old.at) < SAME_CAUSE_WINDOW);
         }
-        if self.breaks.len() >= MOST_BREAKS {
+        if self.breaks.len() >= MAX_BREAKS {
             self.breaks.pop_front();
         }
         self.breaks.push_back((broke, false));
@@ -168,9 +168,9 @@ impl Blame {
                 return Remedy::Convict(guilty);
             }
         }
-        let recent = |old: &Break| now.since(old.at) < RECENT || bug::is(Bug::RelinksNeverForgotten);
+        let recent = |old: &Break| now.since(old.at) < BREAK_WINDOW || bug::is(Bug::RelinksNeverForgotten);
         let tries = self.breaks.iter().filter(|(old, _)| old.lower == lower && recent(old)).count();
-        if tries > RELINKS {
+        if tries > MAX_RELINKS {
             let known = self.is_guilty(lower) || self.complainers.contains(&lower);
             if known || alone || upper == NodeId::SERVER || self.is_alone(lower) {
                 return Remedy::GiveUp;
@@ -210,7 +210,8 @@ impl Blame {
 
     /// The other end of a link that broke a moment ago says so, too.
     pub(super) fn agree(&mut self, teller: NodeId, peer: NodeId, now: Time) {
-        let of_both = |old: &Break| old.is_between(teller, peer) && old.teller == peer && now.since(old.at) < AGREE;
+        let of_both =
+            |old: &Break| old.is_between(teller, peer) && old.teller == peer && now.since(old.at) < CONFIRM_WINDOW;
         if let Some((_, agreed)) = self.breaks.iter_mut().rev().find(|(old, _)| of_both(old)) {
             *agreed = true;
         }
@@ -233,7 +234,7 @@ impl Blame {
     pub(super) fn on_received(&mut self, witness: NodeId, bytes: u64, has_all: bool) -> Option<NodeId> {
         let probe = self.probes.iter_mut().find(|probe| probe.witness == witness)?;
         let before = *probe.before.get_or_insert(bytes);
-        if !(has_all && probe.lacks) && bytes.saturating_sub(before) < WELL {
+        if !(has_all && probe.lacks) && bytes.saturating_sub(before) < MIN_UNDAMAGED_BYTES {
             return None;
         }
         let sender = probe.sender;
@@ -250,7 +251,7 @@ impl Blame {
     }
 
     fn see(&mut self, sender: NodeId, witness: NodeId, now: Time) -> &mut Seen {
-        self.seen.retain(|_, seen| now.since(seen.at) < MEMORY);
+        self.seen.retain(|_, seen| now.since(seen.at) < DAMAGE_MEMORY);
         // It does not receive well from whoever serves it now.
         self.probes.retain(|probe| probe.witness != witness || probe.sender == sender);
         let seen = self.seen.entry((sender, witness)).or_insert(Seen { at: now, broke: 0, words: 0 });
@@ -260,7 +261,7 @@ impl Blame {
 
     /// Whether two neighbours found what `sender` sends damaged. One that complains of everybody is no witness.
     fn convict(&mut self, sender: NodeId, now: Time) -> Option<NodeId> {
-        let fresh = |seen: &Seen| now.since(seen.at) < MEMORY;
+        let fresh = |seen: &Seen| now.since(seen.at) < DAMAGE_MEMORY;
         let credible = |witness: &NodeId| !self.complainers.contains(witness) && !self.is_guilty(*witness);
         let seen = self.seen.iter().filter(|((of, witness), seen)| *of == sender && fresh(seen) && credible(witness));
         let seen: Vec<(NodeId, Seen)> = seen.map(|((_, witness), seen)| (*witness, *seen)).collect();

@@ -11,7 +11,7 @@ use crate::units::{NodeId, Time};
 use core::time::Duration;
 
 /// A disk that compares fewer bytes a second than this is not waited for.
-const SLOWEST: u64 = 100_000_000;
+const MIN_COMPARE_RATE: u64 = 100_000_000;
 
 impl Deployment {
     /// Whether a node that is ready, or was until now, may hold something of the image.
@@ -31,7 +31,7 @@ impl Deployment {
     /// How long a chain that begins to compare may take.
     pub(super) fn compares_until(&self, now: Time) -> Time {
         let bytes = u64::from(self.config.blocks) * u64::from(self.config.prepare.block);
-        now.after(MIN_COMPARING + Duration::from_secs(bytes / SLOWEST))
+        now.after(MIN_COMPARING + Duration::from_secs(bytes / MIN_COMPARE_RATE))
     }
 
     /// A late node compares before it is taken into a chain.

@@ -2,7 +2,7 @@
 
 use super::presence::Presence;
 use super::roster::Member;
-use super::timers::{HEARTBEAT, SILENT, Timer};
+use super::timers::{HEARTBEAT, SILENCE_TIMEOUT, Timer};
 use super::{Deployment, DeploymentEvent, FeedEvent, NodeRecord, Outcome, Stage, Standing};
 use crate::control::{Abort, BadBlock, Ended, Hello, Progress, Ready, Refused, ToAgent, ToServer, Welcome};
 use crate::plan::CardId;
@@ -254,10 +254,11 @@ impl Deployment {
             let connected: Vec<NodeId> = self.nodes().filter(|node| node.connected).map(|node| node.id).collect();
             self.orders.extend(connected.into_iter().map(|id| (id, ToAgent::Heartbeat)));
         }
-        let is_silent = |node: &NodeRecord<'_>| node.connected && now.since(node.member.presence.heard()) >= SILENT;
+        let is_silent =
+            |node: &NodeRecord<'_>| node.connected && now.since(node.member.presence.heard()) >= SILENCE_TIMEOUT;
         let silent: Vec<NodeId> = self.nodes().filter(is_silent).map(|node| node.id).collect();
         for id in silent {
-            self.on_gone(id, &format!("silent for {} s", SILENT.as_secs()), now);
+            self.on_gone(id, &format!("silent for {} s", SILENCE_TIMEOUT.as_secs()), now);
         }
         if self.stage == Stage::Waiting && self.timers.is_due(Timer::Start, now) {
             let ready = self.ready().len();

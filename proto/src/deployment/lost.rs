@@ -1,13 +1,16 @@
 //! Lost nodes: which node is dead, which is given up although it responds, and how its chain closes around it.
 //!
 //! A node is dead when nothing is heard of it and a neighbour says so too, or when its control link has been gone for
-//! [`GRACE`]. Silence of [`SUSPECT`] is enough for that if its kernel is silent too; an agent that may only be stopped or starved
-//! has until its neighbour ends the link. What is done about a link that broke between two living nodes is in `mend.rs`.
+//! [`RECONNECT_TIMEOUT`]. Silence of [`SUSPECT_AFTER`] is enough for that if its kernel is silent too; an agent that may only be
+//! stopped or starved has until its neighbour ends the link. What is done about a link that broke between two living nodes is in
+//! `mend.rs`.
 
 use super::ledger::Meter;
 use super::presence::Suspicion;
 use super::repairs::Entry;
-use super::timers::{BLAMED, DEAD_QUIET, DEAF, GRACE, STALL, STALL_MORE, SUSPECT};
+use super::timers::{
+    COMPLAINT_WINDOW, DEAD_AFTER, DEAF_AFTER, RECONNECT_TIMEOUT, STALL_EXTENSION, STALL_TIMEOUT, SUSPECT_AFTER,
+};
 use super::topology::{Arrival, Rank};
 use super::{Deployment, DeploymentEvent, NodeRecord, Outcome, RepairKind, Standing};
 use crate::control::{LinkEvent, LinkState, Side};
@@ -18,7 +21,7 @@ use core::time::Duration;
 impl Deployment {
     /// Whether nothing is heard of a node over its own control link.
     pub(super) fn is_quiet(&self, id: NodeId, now: Time) -> bool {
-        self.is_quiet_for(id, SUSPECT, now).unwrap_or(true)
+        self.is_quiet_for(id, SUSPECT_AFTER, now).unwrap_or(true)
     }
 
     /// Whether nothing has been heard of a node for `span`, or its control link is gone.
@@ -36,9 +39,9 @@ impl Deployment {
             (LinkState::Down, _) if newest => self.on_link_down(id, event, now),
             (LinkState::Down, _) => self.on_old_link_down(id, event, now),
             (LinkState::Suspect, _) if event.reason == Reason::LinkCorrupt => self.on_damage_told(id, event, now),
-            (LinkState::Suspect, _) if newest && event.reason == Reason::TimedOut && silence < DEAF => {
+            (LinkState::Suspect, _) if newest && event.reason == Reason::TimedOut && silence < DEAF_AFTER => {
                 let said = format!("node {id} says: {}", event.detail);
-                self.roster.change(event.peer, |peer| peer.presence.suspect(SUSPECT, said));
+                self.roster.change(event.peer, |peer| peer.presence.suspect(SUSPECT_AFTER, said));
             }
             _ => {}
         }
@@ -49,7 +52,7 @@ impl Deployment {
         let node = self.node(id).filter(|node| node.chain().is_some());
         let blamed = node.and_then(|node| node.member.presence.contact()?.blamed.clone());
         if let Some((at, said)) = blamed
-            && now.since(at) < BLAMED
+            && now.since(at) < COMPLAINT_WINDOW
             && !self.attention.is_dazed(now)
         {
             self.lose(id, &format!("{detail}, and {said}"), now);
@@ -74,11 +77,11 @@ impl Deployment {
         let lost: Vec<NodeId> = self
             .nodes()
             .filter(|node| node.chain().is_some() || node.is_running())
-            .filter(|node| node.member.presence.gone().is_some_and(|at| now.since(at) >= GRACE))
+            .filter(|node| node.member.presence.gone().is_some_and(|at| now.since(at) >= RECONNECT_TIMEOUT))
             .map(|node| node.id)
             .collect();
         for id in lost {
-            self.lose(id, &format!("its control link has been gone for {} s", GRACE.as_secs()), now);
+            self.lose(id, &format!("its control link has been gone for {} s", RECONNECT_TIMEOUT.as_secs()), now);
         }
     }
 
@@ -86,7 +89,7 @@ impl Deployment {
     /// others get more time.
     pub(super) fn fail_stalled(&mut self, now: Time) {
         let stalls = |node: &NodeRecord<'_>| {
-            let still = node.is_running() && node.connected && now.since(node.account.moved_on) >= STALL;
+            let still = node.is_running() && node.connected && now.since(node.account.moved_on) >= STALL_TIMEOUT;
             still && !self.may_stall(node)
         };
         let stalled: Vec<NodeRecord<'_>> = self.nodes().filter(stalls).collect();
@@ -107,14 +110,14 @@ impl Deployment {
         let excused: Vec<NodeId> = excused.iter().map(|node| node.id).collect();
         let below: Vec<NodeId> = below.into_iter().map(|node| node.id).collect();
         for (id, waits) in to_blame {
-            let detail = format!("no progress for {} s although it responds: {waits}", STALL.as_secs());
+            let detail = format!("no progress for {} s although it responds: {waits}", STALL_TIMEOUT.as_secs());
             self.fail(id, Reason::TimedOut, detail, now);
         }
         for id in excused {
             self.ledger.restart_stall_clock(id, now);
         }
         for id in below {
-            self.ledger.change(id, |account| account.moved_on = account.moved_on.after(STALL_MORE));
+            self.ledger.change(id, |account| account.moved_on = account.moved_on.after(STALL_EXTENSION));
         }
     }
 
@@ -129,18 +132,18 @@ impl Deployment {
         self.lose_one(id, detail, now);
         let said = format!("nor with its neighbour, node {id}");
         for other in around {
-            let dead = self.is_quiet_for(other, DEAD_QUIET, now) == Some(true);
+            let dead = self.is_quiet_for(other, DEAD_AFTER, now) == Some(true);
             if self.topology.seat(other).chain().is_none() {
                 continue;
             }
             let Some(node) = self.roster.get_mut(other) else { continue };
             if dead {
                 self.lose(other, &format!("no contact with it, {said}"), now);
-            } else if now.since(node.presence.heard()) >= DEAF
+            } else if now.since(node.presence.heard()) >= DEAF_AFTER
                 && node.presence.contact().is_some_and(|contact| contact.suspected.is_none())
             {
                 // Between two dead nodes no live neighbour is left to report it.
-                node.presence.suspect(DEAD_QUIET, said.clone());
+                node.presence.suspect(DEAD_AFTER, said.clone());
             }
         }
     }

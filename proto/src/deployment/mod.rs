@@ -54,7 +54,7 @@ use roster::{Member, Roster};
 use stalls::Attention;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use timers::{HEARTBEAT, PASS_PAUSE, Timer, Timers};
+use timers::{HEARTBEAT, MIN_PASS_INTERVAL, Timer, Timers};
 use topology::{Chain, Topology};
 
 /// What a deployment is told at the start.
@@ -176,7 +176,7 @@ impl Deployment {
         let ledger = Ledger::new(config.blocks);
         let mut timers = Timers::default();
         timers.set(Timer::Heartbeat, now.after(HEARTBEAT));
-        timers.set(Timer::NextPass, now.after(PASS_PAUSE));
+        timers.set(Timer::NextPass, now.after(MIN_PASS_INTERVAL));
         if let Some(timeout) = config.timeout {
             timers.set(Timer::Start, now.after(timeout));
         }

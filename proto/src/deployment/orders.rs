@@ -3,7 +3,7 @@
 use super::repairs::Entry;
 use super::resume::Resumption;
 use super::roster::Member;
-use super::timers::{PASS_PAUSE, Timer};
+use super::timers::{MIN_PASS_INTERVAL, Timer};
 use super::topology::{Closed, FeedChange, Gap, NewChain, Phase, Rank, TakenIn, number};
 use super::{Deployment, DeploymentEvent, Place, RepairKind, Stage, Standing};
 use crate::bug::{self, Bug};
@@ -182,7 +182,7 @@ impl Deployment {
     /// Forms a chain of the next pass, for nodes that lack `blocks`.
     pub(super) fn next_pass(&mut self, card: CardId, nodes: Vec<NodeId>, blocks: BlockSet, now: Time) -> usize {
         self.topology.raise_pass(1);
-        self.timers.set(Timer::NextPass, now.after(PASS_PAUSE));
+        self.timers.set(Timer::NextPass, now.after(MIN_PASS_INTERVAL));
         let pass = self.topology.pass();
         self.form(NewChain { card, nodes, blocks, pass, phase: Phase::Flowing }, now)
     }

@@ -4,7 +4,7 @@
 //! nobody up. When the core of a pass has all it could get, those who still lack something form the next one: survivors of
 //! the main pass first, then the late and those that came back, the slow last.
 
-use super::timers::{LINGER, Timer};
+use super::timers::{FOLLOWER_LINGER, Timer};
 use super::topology::{Arrival, Chain, Rank, number};
 use super::{Deployment, DeploymentEvent, NodeRecord, RepairKind, Standing};
 use crate::bug::{self, Bug};
@@ -95,7 +95,7 @@ impl Deployment {
             let settled = |node: NodeRecord<'_>| self.is_settled(&node, state.pass());
             let core = self.records(state.core()).all(settled);
             let all = core && self.records(state.nodes()).all(settled);
-            self.topology.settle(chain, core, if all { Duration::ZERO } else { LINGER }, now);
+            self.topology.settle(chain, core, if all { Duration::ZERO } else { FOLLOWER_LINGER }, now);
             let state = self.topology.chain(chain);
             if !state.is_through() {
                 continue;

@@ -10,11 +10,11 @@ use crate::units::{NodeId, Time};
 use std::net::IpAddr;
 
 /// Records of agents without a place, beyond twice the number that is waited for: to be refused, but by name.
-const SPARE: usize = 256;
+const MAX_SPARE_RECORDS: usize = 256;
 /// Of these, records of agents that are gone, which are kept for the report.
-const GONE: usize = 64;
+const MAX_GONE_RECORDS: usize = 64;
 /// Agents that are there and have not found a target, from one address.
-const PER_ADDRESS: usize = 32;
+const MAX_PER_ADDRESS: usize = 32;
 
 /// Why an agent gets no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum NoRoom {
 impl core::fmt::Display for NoRoom {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Address => write!(f, "{PER_ADDRESS} agents without a target call from its address already"),
+            Self::Address => write!(f, "{MAX_PER_ADDRESS} agents without a target call from its address already"),
             Self::Full => f.write_str("too many nodes have come already"),
         }
     }
@@ -78,11 +78,11 @@ impl Deployment {
         let earlier: Vec<NodeId> = self.nodes().filter(same).map(|node| node.id).collect();
         earlier.into_iter().for_each(|id| self.forget(id));
         let unready = |from: IpAddr| self.nodes().filter(|node| node.is_unready() && node.address == from).count();
-        if !address.is_loopback() && unready(address) >= PER_ADDRESS {
+        if !address.is_loopback() && unready(address) >= MAX_PER_ADDRESS {
             return Err(NoRoom::Address);
         }
         let idle = self.nodes().filter(|node| node.is_idle()).count();
-        if idle < self.config.wait_for as usize * 2 + SPARE {
+        if idle < self.config.wait_for as usize * 2 + MAX_SPARE_RECORDS {
             return Ok(());
         }
         let gone = self.nodes().filter(|node| node.is_left_over()).min_by_key(|node| node.member.presence.gone());
@@ -113,7 +113,7 @@ impl Deployment {
             .map(|node| (node.member.presence.gone(), node.id))
             .collect();
         left.sort_unstable();
-        let surplus = left.len().saturating_sub(GONE);
+        let surplus = left.len().saturating_sub(MAX_GONE_RECORDS);
         left.into_iter().take(surplus).for_each(|(_, id)| self.forget(id));
     }
 

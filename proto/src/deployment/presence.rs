@@ -1,6 +1,6 @@
 //! Whether a node is there: one state, with what is known in it.
 
-use super::timers::{HEARD_AGAIN, SUSPECT};
+use super::timers::{SUSPECT_AFTER, TCP_RECOVERY};
 use crate::units::Time;
 use core::time::Duration;
 
@@ -185,7 +185,7 @@ impl Presence {
     /// It counts as lost. Gives the first sign of that: its silence, or the end of its control link.
     pub(super) fn lose(&mut self, now: Time) -> Time {
         let (heard, since) = (self.heard(), self.gone().unwrap_or(now));
-        let again = self.is_connected().then(|| heard.after(HEARD_AGAIN));
+        let again = self.is_connected().then(|| heard.after(TCP_RECOVERY));
         match self {
             Self::Here(_) | Self::Gone { .. } | Self::Lost { .. } => *self = Self::Lost { since, heard, again },
             Self::Called { contact, gone, .. } => {
@@ -194,7 +194,7 @@ impl Presence {
             }
             Self::Expected { .. } => {}
         }
-        if now.since(heard) >= SUSPECT { heard } else { since }
+        if now.since(heard) >= SUSPECT_AFTER { heard } else { since }
     }
 
     /// It did not come back after the server was started again.
@@ -233,7 +233,7 @@ mod tests {
         let (mut silent, mut closed) = (Presence::new(Time(0)), Presence::new(Time(0)));
         let now = Time(0).after(SECOND * 2);
         assert_eq!(silent.lose(now), Time(0), "its silence was the first sign");
-        assert_eq!(silent.heard_again_until(), Some(Time(0).after(HEARD_AGAIN)));
+        assert_eq!(silent.heard_again_until(), Some(Time(0).after(TCP_RECOVERY)));
         assert!(closed.on_gone(now) && !closed.on_gone(now));
         closed.lose(now);
         assert_eq!(closed.heard_again_until(), None);

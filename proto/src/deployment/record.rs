@@ -2,7 +2,7 @@
 
 use super::ledger::Account;
 use super::roster::Member;
-use super::timers::{HEARD, MUTE};
+use super::timers::{HEARD_WINDOW, REPORT_TIMEOUT};
 use super::topology::{Rank, Seat};
 use super::{Outcome, Place, Standing};
 use crate::control::{Hello, Progress};
@@ -157,8 +157,8 @@ impl<'a> NodeRecord<'a> {
 
     /// It is heard, and has not said for a while how far it is, though it should every second.
     pub(super) fn is_mute(&self, now: Time) -> bool {
-        let heard = now.since(self.member.presence.heard()) < HEARD;
-        self.is_to_report() && self.connected && heard && now.since(self.account.reported) >= MUTE
+        let heard = now.since(self.member.presence.heard()) < HEARD_WINDOW;
+        self.is_to_report() && self.connected && heard && now.since(self.account.reported) >= REPORT_TIMEOUT
     }
 
     /// Its ring is full because of its disk.

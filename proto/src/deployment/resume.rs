@@ -10,7 +10,7 @@ use super::presence::Presence;
 use super::roster::Member;
 use super::saved::{Saved, SavedNode};
 use super::stalls::Attention;
-use super::timers::{GATHER, PASS_PAUSE, SAY, Timer};
+use super::timers::{FIRST_REPORT_TIMEOUT, GATHER_TIMEOUT, MIN_PASS_INTERVAL, Timer};
 use super::topology::{NewChain, Phase, Rank};
 use super::{Deployment, DeploymentEvent, NodeRecord, Stage, Standing};
 use crate::bug::{self, Bug};
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 
 /// How far above the pass that was kept the next one is numbered. A pass can begin before its number is kept where keeping takes
 /// longer than half a second; agents would not obey another one with a number that they know. There are at most four in a second.
-const UNKEPT: u32 = 64;
+const MAX_UNKEPT_PASSES: u32 = 64;
 
 /// Whether the deployment is one that another run of the server began.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Deployment {
         let fixed = Time(now.0.saturating_sub(u64::try_from(saved.elapsed.as_micros()).unwrap_or(u64::MAX)));
         (self.stage, self.fixed, self.unsaved) = (Stage::Running, Some(fixed), true);
         self.topology.raise_pass(saved.pass);
-        self.timers.set(Timer::Gather, now.after(GATHER));
+        self.timers.set(Timer::Gather, now.after(GATHER_TIMEOUT));
         self.timers.set(Timer::Return, now.after(HOLD));
         let mut chains: BTreeMap<u16, (CardId, BTreeMap<u16, NodeId>)> = BTreeMap::new();
         for known in saved.nodes {
@@ -164,9 +164,9 @@ impl Deployment {
         // Slow ones follow, as before.
         let here = |node: &NodeRecord<'_>| node.is_running() && node.connected && !node.moved;
         let nodes: Vec<_> = self.nodes().filter(here).filter_map(|node| self.plan_node(node.id)).collect();
-        let above = if bug::is(Bug::ResumedPassNotRaised) { 0 } else { UNKEPT };
+        let above = if bug::is(Bug::ResumedPassNotRaised) { 0 } else { MAX_UNKEPT_PASSES };
         self.topology.raise_pass(above);
-        self.timers.set(Timer::NextPass, now.after(PASS_PAUSE));
+        self.timers.set(Timer::NextPass, now.after(MIN_PASS_INTERVAL));
         let (pass, phase) = (self.topology.pass(), Phase::Flowing);
         for PlannedChain { card, nodes } in plan(&self.config.cards, &nodes, &self.config.limits).chains {
             let blocks = BlockSet::full(self.config.blocks);
@@ -179,8 +179,7 @@ impl Deployment {
         if matches!(self.stage, Stage::Over { .. }) {
             return;
         }
-        let is_empty =
-            |node: &NodeRecord<'_>| matches!(node.member.presence, Presence::Called { at, .. } if now >= at.after(SAY));
+        let is_empty = |node: &NodeRecord<'_>| matches!(node.member.presence, Presence::Called { at, .. } if now >= at.after(FIRST_REPORT_TIMEOUT));
         let empty: Vec<NodeId> = self.nodes().filter(is_empty).map(|node| node.id).collect();
         for id in empty {
             let Some(node) = self.roster.get_mut(id) else { continue };

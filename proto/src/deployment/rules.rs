@@ -1,6 +1,6 @@
 //! What follows from what is new, and in which order.
 
-use super::timers::{COMING, Timer};
+use super::timers::{INVITE_TIMEOUT, Timer};
 use super::topology::Rank;
 use super::{Deployment, DeploymentEvent, NodeRecord, Stage, Standing};
 use crate::reason::Reason;
@@ -60,7 +60,7 @@ impl Deployment {
     /// Whether the deployment goes on because of this node: it works, it is just coming, or it may be heard again.
     fn holds_open(&self, node: &NodeRecord<'_>, now: Time) -> bool {
         let looks = node.connected && *node.standing == Standing::Preparing;
-        let is_coming = looks && now.since(node.account.moved_on) < COMING;
+        let is_coming = looks && now.since(node.account.moved_on) < INVITE_TIMEOUT;
         let may_be_heard = node.member.presence.heard_again_until().is_some_and(|until| now < until);
         node.is_running() || is_coming || may_be_heard || self.is_awaited(node, now)
     }

@@ -2,7 +2,7 @@
 //!
 //! A chain goes at the pace of its slowest part, and that part shows: above it rings are full, below it they are empty. A node
 //! whose ring is full because of its disk has a slow disk. Where a full ring meets an empty one, the link between the two is
-//! slow. What is that slow for 10 s, at less than [`SLOW`] times what the chain could do without it, is moved behind
+//! slow. What is that slow for 10 s, at less than [`SLOW_RATIO`] times what the chain could do without it, is moved behind
 //! the tail, once, where it holds nobody up. One that takes nothing is moved again in a pass of those that were moved.
 //!
 //! A chain that compares has no pace; there the first node that gets nothing although it waits for its upstream is moved.
@@ -10,7 +10,7 @@
 //! What its neighbours see of a node outweighs what it says of itself: it received nothing if its upstream sent it nothing, and
 //! one that reports nothing is slow whatever it does.
 
-use super::ledger::{LEAST, MOSTLY, NOTHING, Pace, WINDOW};
+use super::ledger::{MIN_REPORT_SPAN, MIN_WAIT_SHARE, NOTHING, Pace, WINDOW};
 use super::repairs::Entry;
 use super::topology::{Phase, Rank};
 use super::{Deployment, NodeRecord, RepairKind};
@@ -18,19 +18,19 @@ use crate::units::{NodeId, Time};
 use core::time::Duration;
 
 /// How long a node must pace its chain, after the window in which that was seen, before it is moved.
-const PATIENCE: Duration = Duration::from_secs(8);
+const MIN_SLOW_TIME: Duration = Duration::from_secs(8);
 /// The least time between two moves in a chain.
-const REST: Duration = Duration::from_secs(10);
+const MIN_MOVE_INTERVAL: Duration = Duration::from_secs(10);
 /// A node that accepts no data at all is moved after this time ...
-const PATIENCE_STUCK: Duration = Duration::from_secs(2);
+const MIN_STUCK_TIME: Duration = Duration::from_secs(2);
 /// ... and so long after the last move.
-const REST_STUCK: Duration = Duration::from_secs(5);
+const MIN_STUCK_MOVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Slower than this part of what the chain could do is slow.
-const SLOW: f64 = 0.7;
+const SLOW_RATIO: f64 = 0.7;
 /// Of a chain at most this part is moved for a low rate, and always one: if more are slow, the chain is that slow.
-const FEW: f64 = 0.3;
+const MAX_MOVED_SHARE: f64 = 0.3;
 /// What TCP carries of a link's speed, in bytes per second for each Mbit/s.
-const GOODPUT: f64 = 0.95 * 125_000.0;
+const TCP_BYTES_PER_MBIT: f64 = 0.95 * 125_000.0;
 
 /// What a chain remembers of who was slow.
 #[derive(Debug, Default)]
@@ -105,7 +105,8 @@ impl Deployment {
             }
             let Some(slow) = slow else { continue };
             let since = self.ledger.account(slow.node).and_then(|account| account.meter.slow);
-            let (patience, rest) = if slow.stuck { (PATIENCE_STUCK, REST_STUCK) } else { (PATIENCE, REST) };
+            let (patience, rest) =
+                if slow.stuck { (MIN_STUCK_TIME, MIN_STUCK_MOVE_INTERVAL) } else { (MIN_SLOW_TIME, MIN_MOVE_INTERVAL) };
             let ripe = since.is_some_and(|since| now.since(since) >= patience);
             let rested = self.ledger.paces_mut(chain).moved.is_none_or(|moved| now.since(moved) >= rest);
             if ripe && rested {
@@ -165,7 +166,8 @@ impl Deployment {
         let state = self.topology.chain(chain);
         let core: Vec<NodeRecord<'_>> = self.records(state.core()).collect();
         let seen = core.iter().map(|node| node.account.meter.best).fold(0.0, f64::max);
-        let declared = core.iter().map(|node| f64::from(node.mbits()) * GOODPUT).filter(|rate| *rate > 0.0).collect();
+        let declared =
+            core.iter().map(|node| f64::from(node.mbits()) * TCP_BYTES_PER_MBIT).filter(|rate| *rate > 0.0).collect();
         let declared = median(declared);
         let could = declared.map_or(seen, |declared| seen.min(declared));
         let mut above: Option<Pace> = None;
@@ -184,23 +186,23 @@ impl Deployment {
             if node.moved && pace.received > NOTHING {
                 continue;
             }
-            if !node.moved && node.is_receiving() && pace.disk >= MOSTLY && pace.received < SLOW * could {
+            if !node.moved && node.is_receiving() && pace.disk >= MIN_WAIT_SHARE && pace.received < SLOW_RATIO * could {
                 return self.slow_disk(node, pace, &core, could);
             }
             let held_up = match at {
-                0 => self.ledger.paces(chain).is_some_and(|paces| paces.feed >= MOSTLY),
-                _ => upper.is_some_and(|upper| upper.downstream >= MOSTLY),
+                0 => self.ledger.paces(chain).is_some_and(|paces| paces.feed >= MIN_WAIT_SHARE),
+                _ => upper.is_some_and(|upper| upper.downstream >= MIN_WAIT_SHARE),
             };
             // The head may never have been faster; then what its card says counts, with more doubt.
-            let claim = if at == 0 { SLOW * declared.unwrap_or(0.0) } else { 0.0 };
-            let claimed = claim > could && pace.received >= SLOW * could && pace.received > NOTHING;
+            let claim = if at == 0 { SLOW_RATIO * declared.unwrap_or(0.0) } else { 0.0 };
+            let claimed = claim > could && pace.received >= SLOW_RATIO * could && pace.received > NOTHING;
             let could = could.max(claim);
             // A tail has nobody to wait for.
             let tail = state.nodes().last() == Some(&node.id);
             let waits = pace.upstream + if tail { pace.downstream } else { 0.0 };
             // Nothing is too little whatever was seen before, also for a node that only relays.
-            let slow = (node.is_receiving() && pace.received < SLOW * could) || pace.received <= NOTHING;
-            if held_up && waits >= MOSTLY && slow {
+            let slow = (node.is_receiving() && pace.received < SLOW_RATIO * could) || pace.received <= NOTHING;
+            if held_up && waits >= MIN_WAIT_SHARE && slow {
                 let upper = at.checked_sub(1).map_or(NodeId::SERVER, |at| core[at].id);
                 let slow = self.slow_link(node, upper, pace, &core, chain, could);
                 return slow.map(|slow| Slow { claimed: claimed && slow.above.is_some(), ..slow });
@@ -212,7 +214,7 @@ impl Deployment {
     fn slow_disk(&self, node: &NodeRecord<'_>, pace: Pace, core: &[NodeRecord<'_>], could: f64) -> Option<Slow> {
         let others = core.iter().filter(|other| other.id != node.id);
         let others = median(others.filter_map(|other| other.account.meter.disk_rate()).collect());
-        if others.is_some_and(|others| pace.written >= SLOW * others) && pace.received > NOTHING {
+        if others.is_some_and(|others| pace.written >= SLOW_RATIO * others) && pace.received > NOTHING {
             return None;
         }
         let by_link = if pace.received > 0.0 { pace.written * could / pace.received } else { f64::MAX };
@@ -265,7 +267,7 @@ impl Deployment {
     /// Whether so many nodes are slow that the chain is that slow.
     fn are_many(&self, chain: usize, slow: &Slow) -> bool {
         let (count, all) = self.count_slow(chain, slow);
-        let few = f64::from(u32::try_from(all).unwrap_or(u32::MAX)) * FEW;
+        let few = f64::from(u32::try_from(all).unwrap_or(u32::MAX)) * MAX_MOVED_SHARE;
         count > 1 && f64::from(u32::try_from(count).unwrap_or(u32::MAX)) > few
     }
 
@@ -305,14 +307,14 @@ impl Deployment {
     /// again.
     fn end_trial(&mut self, chain: usize, now: Time) {
         let Some(Trial { node: id, rate, since }) = self.ledger.paces_mut(chain).trial else { return };
-        if now.since(since) < WINDOW + LEAST {
+        if now.since(since) < WINDOW + MIN_REPORT_SPAN {
             return;
         }
         let state = self.topology.chain(chain);
         let Some(pace) = state.head().and_then(|head| self.ledger.account(head)?.meter.pace()) else { return };
         let follows = state.followers().contains(&id);
         self.ledger.paces_mut(chain).trial = None;
-        if pace.received * SLOW > rate || !follows {
+        if pace.received * SLOW_RATIO > rate || !follows {
             return;
         }
         let Some(node) = self.roster.get(id) else { return };
@@ -328,7 +330,7 @@ impl Deployment {
     fn count_slow(&self, chain: usize, slow: &Slow) -> (usize, usize) {
         let nodes: Vec<NodeRecord<'_>> = self.records(self.topology.chain(chain).nodes()).collect();
         let is_slow = |node: &&NodeRecord<'_>| {
-            let disk = node.account.meter.disk_rate().is_some_and(|disk| disk < SLOW * slow.could);
+            let disk = node.account.meter.disk_rate().is_some_and(|disk| disk < SLOW_RATIO * slow.could);
             node.id == slow.node || (node.moved && !self.blame.is_guilty(node.id)) || disk
         };
         (nodes.iter().filter(is_slow).count(), nodes.iter().filter(|node| node.seat.rank() != Rank::Behind).count())

@@ -3,7 +3,7 @@
 //! The silence of nodes in that time means nothing. They may have said a lot that was not read yet. After 4 s they give the silent server up and
 //! call again, so a control link that is found closed means nothing either, until they had the time to call.
 
-use super::timers::{GRACE, STALLED, Timer};
+use super::timers::{MIN_SERVER_STALL, RECONNECT_TIMEOUT, Timer};
 use super::{Deployment, NodeRecord};
 use crate::units::Time;
 use core::time::Duration;
@@ -23,14 +23,14 @@ impl Attention {
 
     /// Whether a stall ended so short a time ago that nodes may not have called again.
     pub(super) fn is_dazed(&self, now: Time) -> bool {
-        self.awake.is_some_and(|awake| now.since(awake) < GRACE)
+        self.awake.is_some_and(|awake| now.since(awake) < RECONNECT_TIMEOUT)
     }
 
     /// Looks at the clock; gives the length of the stall that ended just now.
     fn look_up(&mut self, now: Time) -> Option<Duration> {
         let pause = now.since(self.looked);
         self.looked = now;
-        (pause >= STALLED).then(|| {
+        (pause >= MIN_SERVER_STALL).then(|| {
             self.awake = Some(now);
             pause
         })

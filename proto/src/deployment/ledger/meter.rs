@@ -10,11 +10,11 @@ pub(in crate::deployment) const WINDOW: Duration = Duration::from_secs(3);
 /// Beats and words, but no blocks, in bytes per second.
 pub(in crate::deployment) const NOTHING: f64 = 8192.0;
 /// Waiting for one thing for this part of the time is waiting for that thing.
-pub(in crate::deployment) const MOSTLY: f64 = 0.8;
+pub(in crate::deployment) const MIN_WAIT_SHARE: f64 = 0.8;
 /// The shortest span between two reports that makes a rate.
-pub(in crate::deployment) const LEAST: Duration = Duration::from_millis(900);
+pub(in crate::deployment) const MIN_REPORT_SPAN: Duration = Duration::from_millis(900);
 /// How much the disk's past counts, from one report to the next.
-const MEMORY: f64 = 0.9;
+const DISK_RATE_DECAY: f64 = 0.9;
 
 /// One report.
 #[derive(Clone, Copy, Debug)]
@@ -71,13 +71,13 @@ impl Meter {
         };
         if let Some(last) = self.samples.back() {
             let span = now.since(last.at);
-            if span >= LEAST {
+            if span >= MIN_REPORT_SPAN {
                 self.best = self.best.max(float(sample.received.saturating_sub(last.received)) / span.as_secs_f64());
             }
             let written = float(sample.written.saturating_sub(last.written));
             if written > 0.0 {
                 let busy = f64::from(sample.disk.max(1)) / 1000.0;
-                self.disk = (self.disk.0 * MEMORY + written, self.disk.1 * MEMORY + busy);
+                self.disk = (self.disk.0 * DISK_RATE_DECAY + written, self.disk.1 * DISK_RATE_DECAY + busy);
             }
         }
         self.samples.push_back(sample);
@@ -100,7 +100,7 @@ impl Meter {
     pub(in crate::deployment) fn pace(&self) -> Option<Pace> {
         let (first, last) = (self.samples.front()?, self.samples.back()?);
         let span = last.at.since(first.at);
-        if span + LEAST < WINDOW {
+        if span + MIN_REPORT_SPAN < WINDOW {
             return None;
         }
         let seconds = span.as_secs_f64();
@@ -121,7 +121,7 @@ impl Meter {
 
     /// Whether nothing came of late although the node waited for its upstream.
     pub(in crate::deployment) fn is_starved(&self) -> bool {
-        self.pace().is_some_and(|pace| pace.received <= NOTHING && pace.upstream >= MOSTLY)
+        self.pace().is_some_and(|pace| pace.received <= NOTHING && pace.upstream >= MIN_WAIT_SHARE)
     }
 
     /// What the disk could write, in bytes per second, if it was ever seen to write.

@@ -3,7 +3,7 @@
 
 mod meter;
 
-pub(super) use meter::{LEAST, MOSTLY, Meter, NOTHING, Pace, WINDOW};
+pub(super) use meter::{MIN_REPORT_SPAN, MIN_WAIT_SHARE, Meter, NOTHING, Pace, WINDOW};
 
 use super::slow::Paces;
 use crate::control::Progress;
