@@ -498,3 +498,16 @@ fn a_node_that_is_just_coming_is_waited_for() {
     world.later(6);
     assert_eq!(world.machine.exit_code(), Some(0), "but not for ever");
 }
+
+#[test]
+fn agents_hear_that_the_server_lives_until_their_last_orders_are_out() {
+    let (mut world, _) = World::running();
+    world.machine.on_stop(world.now);
+    assert!(matches!(world.machine.stage(), Stage::Over { .. }));
+    world.orders();
+    world.now = world.machine.deadline();
+    world.machine.on_time(world.now);
+    assert!(world.machine.deadline() > world.now, "whoever waits for it can sleep");
+    let orders: Vec<_> = std::iter::from_fn(|| world.machine.poll_order()).map(|(_, order)| order).collect();
+    assert_eq!(orders, [ToAgent::Heartbeat, ToAgent::Heartbeat, ToAgent::Heartbeat]);
+}
