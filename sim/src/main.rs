@@ -27,6 +27,7 @@ mod run;
 mod scenario;
 mod seeds;
 mod server;
+mod state;
 mod world;
 
 fn main() -> std::process::ExitCode {

@@ -15,6 +15,8 @@ pub(crate) enum Event {
     Opened(usize, u64),
     /// The server wanted to be woken.
     Server,
+    /// The server's state folder has written a state.
+    Written,
     /// The server is started again; the flag says whether it is told to go on.
     Restart(bool),
     /// A feed wanted to be woken.

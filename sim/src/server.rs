@@ -1,4 +1,4 @@
-//! The server: what `server/src/service/` does around the fleet and one deployment, in virtual time.
+//! The server: the control links, feeds and the state folder around the fleet and one deployment, in virtual time.
 //!
 //! Left out: discovery, strangers, screens, the report.
 
@@ -6,11 +6,12 @@ use crate::core::Core;
 use crate::feed::Feed;
 use crate::network::{CALLED, ConnId, Frame, SERVER, address_of};
 use crate::queue::Event;
+use crate::state::StateFolder;
 use slidecast_proto::approval::Caller;
 use slidecast_proto::control::{ToAgent, ToServer};
-use slidecast_proto::deployment::{Deployment, DeploymentConfig, DeploymentEvent, FeedEvent, Saved, Stage};
-use slidecast_proto::feed::FeedOrder;
+use slidecast_proto::deployment::{Deployment, DeploymentConfig, FeedEvent, Stage};
 use slidecast_proto::fleet::{Fleet, FleetEvent, Wanted};
+use slidecast_proto::hosting::{Hosted, HostedAct};
 use slidecast_proto::plan::CardId;
 use slidecast_proto::units::{NodeId, Time};
 use std::collections::BTreeMap;
@@ -21,18 +22,17 @@ const BACKLOG: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Server {
-    pub(crate) machine: Deployment,
+    hosted: Hosted,
     config: DeploymentConfig,
-    /// What is kept in the state folder.
-    saved: Option<Saved>,
+    folder: StateFolder,
     /// Its process does not run.
     down: bool,
     /// Who is at the other end of each control link.
     links: BTreeMap<ConnId, Option<NodeId>>,
     nodes: BTreeMap<NodeId, ConnId>,
     fleet: Fleet,
-    feeds: BTreeMap<u16, Feed>,
-    last_feed: u64,
+    /// The feeds by serial number.
+    feeds: BTreeMap<u64, Feed>,
     timer: Time,
     /// Since when all is over.
     pub(crate) over: Option<Time>,
@@ -51,17 +51,16 @@ fn fleet_of(config: &DeploymentConfig, now: Time) -> Fleet {
 
 impl Server {
     /// A server that waits for its nodes.
-    pub(crate) fn new(config: DeploymentConfig, now: Time) -> Self {
+    pub(crate) fn new(config: DeploymentConfig, seed: u64, now: Time) -> Self {
         Self {
-            machine: Deployment::new(config.clone(), now),
+            hosted: Hosted::new(config.clone(), now),
             fleet: fleet_of(&config, now),
             config,
-            saved: None,
+            folder: StateFolder::new(seed),
             down: false,
             links: BTreeMap::new(),
             nodes: BTreeMap::new(),
             feeds: BTreeMap::new(),
-            last_feed: 0,
             timer: Time(u64::MAX),
             over: None,
             blocks_sent: 0,
@@ -70,9 +69,18 @@ impl Server {
     }
 
     /// Another process begins another deployment.
-    pub(crate) fn begin_again(&mut self, config: DeploymentConfig, now: Time) {
-        let Self { last_feed, blocks_sent, egress, .. } = *self;
-        *self = Self { last_feed, blocks_sent, egress, ..Self::new(config, now) };
+    pub(crate) fn begin_again(&mut self, config: DeploymentConfig, seed: u64, now: Time) {
+        let Self { blocks_sent, egress, .. } = *self;
+        *self = Self { blocks_sent, egress, ..Self::new(config, seed, now) };
+    }
+
+    /// What is known of the deployment.
+    pub(crate) fn machine(&self) -> &Deployment {
+        self.hosted.deployment()
+    }
+
+    fn machine_mut(&mut self) -> &mut Deployment {
+        self.hosted.deployment_mut()
     }
 
     fn feed_of(&mut self, conn: ConnId) -> Option<&mut Feed> {
@@ -111,7 +119,7 @@ impl Server {
                         core.checker.fail(format!("agent {index} is not lent to the only deployment: {event:?}"));
                     }
                 }
-                self.machine.on_agent(node, hello, card, address, now);
+                self.machine_mut().on_agent(node, hello, card, address, now);
                 core.note(format_args!("server: agent {index} is node {node}"));
                 core.checker.on_node(node, index);
                 self.links.insert(conn, Some(node));
@@ -124,7 +132,7 @@ impl Server {
                 if let ToServer::Ended(ended) = &message {
                     core.note(format_args!("server: node {node} has ended: {} {}", ended.state, ended.reason));
                 }
-                self.machine.on_message(node, message, now);
+                self.machine_mut().on_message(node, message, now);
             }
             _ => {}
         }
@@ -162,7 +170,7 @@ impl Server {
             core.note(format_args!("server: the control link of node {node} is gone: {why}"));
             self.nodes.remove(&node);
             self.fleet.on_gone(node);
-            self.machine.on_gone(node, why, core.now);
+            self.machine_mut().on_gone(node, why, core.now);
         }
     }
 
@@ -177,24 +185,24 @@ impl Server {
 
     /// A feed wanted to be woken.
     pub(crate) fn on_feed_timer(&mut self, serial: u64, core: &mut Core) {
-        let Some(feed) = self.feeds.values_mut().find(|feed| feed.serial() == serial) else { return };
+        let Some(feed) = self.feeds.get_mut(&serial) else { return };
         feed.turn(core);
         self.on_feed(serial, core);
         self.turn(core);
     }
 
-    /// Tells the deployment what happened on a feed, unless that was replaced.
+    /// Tells the deployment what happened on a feed.
     fn on_feed(&mut self, serial: u64, core: &mut Core) {
         loop {
-            let Some((chain, feed)) = self.feeds.iter_mut().find(|(_, feed)| feed.serial() == serial) else { return };
-            let (chain, (blocks, bytes)) = (*chain, feed.take_sent());
+            let Some(feed) = self.feeds.get_mut(&serial) else { return };
+            let (blocks, bytes) = feed.take_sent();
             self.blocks_sent += blocks;
             self.egress += bytes;
             let Some(event) = feed.poll_event() else { return };
             if let FeedEvent::Down { detail: why, .. } = &event {
-                core.note(format_args!("server: the feed of chain {chain} is down: {why}"));
+                core.note(format_args!("server: feed {serial} is down: {why}"));
             }
-            self.machine.on_feed(chain, event, core.now);
+            self.hosted.on_feed(serial, event, core.now);
         }
     }
 
@@ -220,23 +228,25 @@ impl Server {
         self.links.clear();
         self.nodes.clear();
         self.feeds.clear();
+        self.folder.on_killed();
         core.queue.push(core.now.after(span), Event::Restart(told));
     }
 
     pub(crate) fn restart(&mut self, told: bool, core: &mut Core) {
         core.note(format_args!("server: starts again"));
+        core.checker.on_restart();
         self.down = false;
         self.timer = Time(u64::MAX);
         core.network.hosts[SERVER].listening = true;
         self.config.secret = core.rng.bytes();
-        self.machine = Deployment::new(self.config.clone(), core.now);
+        self.hosted = Hosted::new(self.config.clone(), core.now);
         self.fleet = fleet_of(&self.config, core.now);
-        if let Some(saved) = self.saved.take() {
+        if let Some(saved) = self.folder.take() {
             self.fleet.reserve(saved.last_id);
             for node in &saved.nodes {
                 self.fleet.expect_back(node.id, node.boot, None, self.config.prepare.deployment);
             }
-            self.machine.expect_back(saved, told, core.now);
+            self.machine_mut().expect_back(*saved, told, core.now);
         }
         self.turn(core);
     }
@@ -245,8 +255,17 @@ impl Server {
         if self.down {
             return;
         }
-        self.machine.on_stop(core.now);
+        self.machine_mut().on_stop(core.now);
         self.turn(core);
+    }
+
+    /// The state folder has written something.
+    pub(crate) fn on_written(&mut self, core: &mut Core) {
+        if let Some((number, next)) = self.folder.on_written() {
+            next.into_iter().for_each(|after| core.wake(core.now.after(after), Event::Written));
+            self.hosted.on_kept(number);
+            self.turn(core);
+        }
     }
 
     /// One turn of the loop.
@@ -254,23 +273,13 @@ impl Server {
         if self.down {
             return;
         }
-        if self.over.is_none() && core.now >= self.machine.deadline() {
-            self.machine.on_time(core.now);
+        if self.over.is_none() {
+            self.hosted.on_time(core.now);
         }
-        loop {
-            // What another process would need is kept before an order goes out.
-            if self.machine.take_unsaved() {
-                self.saved = self.machine.saved(core.now);
-            }
-            if let Some((node, order)) = self.machine.poll_order() {
-                self.send(node, &order, core);
-            } else if let Some(event) = self.machine.poll_event() {
-                self.on_event(event, core);
-            } else {
-                break;
-            }
+        while let Some(act) = self.hosted.poll(core.now) {
+            self.carry_out(act, core);
         }
-        let deadline = self.machine.deadline();
+        let deadline = self.hosted.deadline();
         if self.over.is_none() && deadline < self.timer {
             self.timer = deadline;
             core.wake(deadline, Event::Server);
@@ -278,7 +287,7 @@ impl Server {
     }
 
     fn send(&mut self, node: NodeId, order: &ToAgent, core: &mut Core) {
-        core.checker.on_order(node, order, &self.machine);
+        core.checker.on_order(node, order, self.hosted.deployment());
         let Some(conn) = self.nodes.get(&node).copied() else { return };
         if core.network.backlog(conn, CALLED) > BACKLOG {
             self.links.remove(&conn);
@@ -288,42 +297,35 @@ impl Server {
         core.start(conn, CALLED, Frame::Message(order.encode()));
     }
 
-    fn on_event(&mut self, event: DeploymentEvent, core: &mut Core) {
-        match event {
-            DeploymentEvent::NodeChanged(_) => {}
-            DeploymentEvent::Replaced { old: node, .. } | DeploymentEvent::Forgotten { node, .. } => {
-                if self.machine.node(node).is_none() {
+    fn carry_out(&mut self, act: HostedAct, core: &mut Core) {
+        match act {
+            HostedAct::Send(node, order) => self.send(node, &order, core),
+            HostedAct::Keep { number, saved, .. } => {
+                let written = self.folder.keep(number, saved);
+                written.into_iter().for_each(|after| core.wake(core.now.after(after), Event::Written));
+            }
+            HostedAct::StartFeed { serial, chain, order } => {
+                let (head, blocks) = (order.terms.to, order.blocks.count());
+                core.note(format_args!("server: feed {serial} of chain {chain}: node {head}, {blocks} blocks"));
+                self.feeds.insert(serial, Feed::start(serial, *order, core));
+            }
+            HostedAct::StopFeed(serial) => self.feeds.remove(&serial).into_iter().for_each(|feed| feed.stop(core)),
+            HostedAct::CheckBlock(block) => {
+                let bad = core.image.rotten == Some(block.0);
+                self.hosted.on_checked(block, bad.then_some("a rotten block"), core.now);
+            }
+            HostedAct::Replaced { old: node, .. } | HostedAct::Forgotten(node) => {
+                if self.machine().node(node).is_none() {
                     self.fleet.forget(node);
                 }
             }
-            DeploymentEvent::Note(text) => core.note(format_args!("server: {text}")),
-            DeploymentEvent::Resumed => core.note(format_args!("server: goes on")),
-            DeploymentEvent::PlanFixed(plan) => core.note(format_args!("server: the plan is fixed: {:?}", plan.chains)),
-            DeploymentEvent::StartFeed { chain, terms, address, blocks } => {
-                core.note(format_args!("server: chain {chain} is fed: node {}, {} blocks", terms.to, blocks.count()));
-                self.last_feed += 1;
-                let order = FeedOrder { terms, address, blocks };
-                if let Some(old) = self.feeds.remove(&chain) {
-                    old.stop(core);
-                }
-                self.feeds.insert(chain, Feed::start(self.last_feed, order, core));
-            }
-            DeploymentEvent::StopFeed { chain } => {
-                if let Some(feed) = self.feeds.remove(&chain) {
-                    feed.stop(core);
-                }
-            }
-            DeploymentEvent::CheckBlock(block) => {
-                let bad = core.image.rotten == Some(block.0);
-                self.machine.on_block_checked(bad.then_some("a rotten block"), core.now);
-            }
-            DeploymentEvent::Over => {
-                core.note(format_args!("server: all is over: {:?}", self.machine.stage()));
-                std::mem::take(&mut self.feeds).into_values().for_each(|feed| feed.stop(core));
+            HostedAct::Note(text) => core.note(format_args!("server: {text}")),
+            HostedAct::Resumed => core.note(format_args!("server: goes on")),
+            HostedAct::PlanFixed(plan) => core.note(format_args!("server: the plan is fixed: {:?}", plan.chains)),
+            HostedAct::NodeChanged(_) | HostedAct::RemoveState => {}
+            HostedAct::Over => {
+                core.note(format_args!("server: all is over: {:?}", self.machine().stage()));
                 self.over = Some(core.now);
-                while let Some((node, order)) = self.machine.poll_order() {
-                    self.send(node, &order, core);
-                }
                 self.nodes.clear();
                 for conn in std::mem::take(&mut self.links).into_keys() {
                     core.network.shut(conn, CALLED, core.now, &mut core.queue, &mut core.rng);
@@ -334,6 +336,6 @@ impl Server {
     }
 
     pub(crate) fn is_running(&self) -> bool {
-        self.machine.stage() == Stage::Running
+        self.machine().stage() == Stage::Running
     }
 }

@@ -58,7 +58,37 @@ pub(crate) struct World {
     config: DeploymentConfig,
     /// It is the second deployment.
     second: bool,
-    faults_due: usize,
+}
+
+/// What the server is told at the start.
+fn config_of(scenario: &Scenario, image: &Image) -> DeploymentConfig {
+    DeploymentConfig {
+        prepare: Prepare {
+            deployment: DEPLOYMENT,
+            root: image.root(),
+            image: "x.slide".to_owned(),
+            disk_bytes: 1 << 30,
+            sector: 512,
+            block: image.block_bytes(),
+            grain: 4096,
+            selector: String::new(),
+            verify: scenario.verify,
+            free: Free::Keep,
+            then: Then::Hold,
+            fresh: scenario.fresh,
+        },
+        blocks: image.blocks(),
+        secret: [7; 32],
+        wait_for: scenario.wait_for,
+        timeout: Some(Duration::from_secs(120)),
+        join_window: None,
+        cards: (0u32..)
+            .zip(&scenario.cards)
+            .map(|(no, mbits)| PlanCard { card: CardId(format!("eth{no}")), mbits: *mbits })
+            .collect(),
+        limits: PlanLimits::default(),
+        version: "0".to_owned(),
+    }
 }
 
 impl World {
@@ -90,33 +120,7 @@ impl World {
         }
         let agents = scenario.nodes.iter().enumerate();
         let agents = agents.map(|(index, plan)| Agent::new(index, plan, &image)).collect();
-        let config = DeploymentConfig {
-            prepare: Prepare {
-                deployment: DEPLOYMENT,
-                root: image.root(),
-                image: "x.slide".to_owned(),
-                disk_bytes: 1 << 30,
-                sector: 512,
-                block: image.block_bytes(),
-                grain: 4096,
-                selector: String::new(),
-                verify: scenario.verify,
-                free: Free::Keep,
-                then: Then::Hold,
-                fresh: scenario.fresh,
-            },
-            blocks,
-            secret: [7; 32],
-            wait_for: scenario.wait_for,
-            timeout: Some(Duration::from_secs(120)),
-            join_window: None,
-            cards: (0u32..)
-                .zip(&scenario.cards)
-                .map(|(no, mbits)| PlanCard { card: CardId(format!("eth{no}")), mbits: *mbits })
-                .collect(),
-            limits: PlanLimits::default(),
-            version: "0".to_owned(),
-        };
+        let config = config_of(&scenario, &image);
         let core = Core {
             now,
             queue,
@@ -127,8 +131,8 @@ impl World {
             shown,
             strangers: BTreeMap::new(),
         };
-        let server = Server::new(config.clone(), now);
-        Self { core, server, agents, faults_due: 0, scenario, config, second: false }
+        let server = Server::new(config.clone(), scenario.seed, now);
+        Self { core, server, agents, scenario, config, second: false }
     }
 
     /// Runs until all is over, the limit is reached, or something does not hold.
@@ -149,7 +153,7 @@ impl World {
                 self.second = true;
             }
             if at >= self.scenario.limit {
-                let stage = self.server.machine.stage();
+                let stage = self.server.machine().stage();
                 self.core.checker.fail(format!("it is not over after {:?}: {stage:?}", at.since(at_ms(0))));
                 break;
             }
@@ -161,7 +165,7 @@ impl World {
 
     /// A deployment is over: looks at what came of it.
     fn check_end(&mut self) {
-        let machine = &self.server.machine;
+        let machine = self.server.machine();
         if let (Stage::Over { .. }, Some(over)) = (machine.stage(), self.server.over) {
             self.core.checker.on_over(machine, self.scenario.verify, over);
             self.core.checker.on_verdicts(machine, self.scenario.culprit.filter(|_| !self.second));
@@ -179,7 +183,7 @@ impl World {
 
     fn end(mut self, events: u64) -> Outcome {
         self.check_end();
-        let machine = &self.server.machine;
+        let machine = self.server.machine();
         let (fixed, over) = machine.times();
         let ends = machine.nodes().filter_map(|node| node.outcome());
         let last_done = ends.filter(|end| end.reason == Reason::None).map(|end| end.at).max();
@@ -203,7 +207,7 @@ impl World {
         if !self.scenario.is_calm() {
             return;
         }
-        let machine = &self.server.machine;
+        let machine = self.server.machine();
         if machine.exit_code() != Some(0) {
             let code = machine.exit_code();
             return self.core.checker.fail(format!("nothing went wrong, and the exit code is {code:?}"));
@@ -230,7 +234,7 @@ impl World {
     /// One slow node is moved out of the way: the others take what they would have taken, and the time until it was found.
     fn check_slow(&mut self) {
         let Some(slow) = self.scenario.slow else { return };
-        let machine = &self.server.machine;
+        let machine = self.server.machine();
         let (fixed, _) = machine.times();
         for node in machine.nodes() {
             let Some(agent) = self.core.checker.agent_of(node.id).filter(|agent| *agent != slow) else { continue };
@@ -262,7 +266,7 @@ impl World {
                 .filter(|block| agents.iter().any(|agent| lacks(*agent, *block)))
                 .count()
         };
-        self.server.machine.chains().map(|chain| sent(chain) as u64).sum()
+        self.server.machine().chains().map(|chain| sent(chain) as u64).sum()
     }
 
     fn still(&self, host: usize) -> Option<Time> {
@@ -274,7 +278,7 @@ impl World {
         // What stands still does nothing until it goes on.
         let host = match event {
             Event::Agent(agent) | Event::Opened(agent, _) | Event::Disk(agent, ..) => Some(agent + 1),
-            Event::Server | Event::Feed(_) => Some(SERVER),
+            Event::Server | Event::Written | Event::Feed(_) => Some(SERVER),
             Event::Called { conn, .. } => Some(self.core.network.conn(conn).hosts[CALLER]),
             Event::Reset(conn, end) => Some(self.core.network.conn(conn).hosts[end]),
             _ => None,
@@ -283,14 +287,29 @@ impl World {
             return self.core.queue.push(until, event);
         }
         let Self { core, server, agents, .. } = self;
-        let now = core.now;
         match event {
             Event::Boot(agent) => agents[agent].boot(core),
             Event::Agent(agent) => agents[agent].on_timer(core),
             Event::Opened(agent, run) => agents[agent].on_opened(run, core),
+            Event::Disk(agent, run, op) => agents[agent].on_disk(run, op, core),
             Event::Server => server.on_timer(core),
+            Event::Written => server.on_written(core),
             Event::Restart(told) => server.restart(told, core),
             Event::Feed(serial) => server.on_feed_timer(serial, core),
+            Event::Fault(index) => {
+                let (_, fault) = self.scenario.faults[index];
+                self.inject(fault);
+            }
+            Event::Resume(host) => self.resume(host),
+            event => self.on_network(event),
+        }
+    }
+
+    /// Something happened on a connection.
+    fn on_network(&mut self, event: Event) {
+        let Self { core, server, agents, .. } = self;
+        let now = core.now;
+        match event {
             Event::Syn(conn) => core.network.on_syn(conn, now, &mut core.queue),
             Event::Called { conn, accepted } if core.strangers.contains_key(&conn) => {
                 core.network.on_called(conn, accepted);
@@ -307,7 +326,8 @@ impl World {
                 }
             }
             Event::Wire(conn, dir) => {
-                if core.network.on_wire(conn, dir, now, &mut core.queue, &mut core.rng) {
+                let out = core.network.on_wire(conn, dir, now, &mut core.queue, &mut core.rng);
+                if out {
                     self.out(conn, dir);
                 }
             }
@@ -332,18 +352,8 @@ impl World {
                     self.out(conn, dir);
                 }
             }
-            Event::Reset(conn, end) => {
-                if core.network.is_open(conn, end) {
-                    self.closed(conn, end, "connection reset");
-                }
-            }
-            Event::Disk(agent, run, op) => agents[agent].on_disk(run, op, core),
-            Event::Fault(index) => {
-                let (_, fault) = self.scenario.faults[index];
-                self.faults_due = index + 1;
-                self.inject(fault);
-            }
-            Event::Resume(host) => self.resume(host),
+            Event::Reset(conn, end) if core.network.is_open(conn, end) => self.closed(conn, end, "connection reset"),
+            _ => {}
         }
     }
 

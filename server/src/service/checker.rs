@@ -2,20 +2,16 @@
 
 use crate::failure::one_line;
 use slidecast_image::Resolved;
+use slidecast_proto::hosting::MAX_CHECKS;
 use slidecast_proto::units::BlockNo;
-use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
-
-/// The most blocks that wait to be checked.
-const WAITING: usize = 64;
 
 /// A thread that checks blocks one after the other.
 #[derive(Debug)]
 pub(super) struct Checker {
     blocks: SyncSender<BlockNo>,
-    asked: HashSet<BlockNo>,
 }
 
 impl Checker {
@@ -24,24 +20,19 @@ impl Checker {
         image: Arc<Resolved>,
         tell: impl Fn(BlockNo, Option<String>) + Send + 'static,
     ) -> io::Result<Self> {
-        let (blocks, asked) = sync_channel::<BlockNo>(WAITING);
+        let (blocks, asked) = sync_channel::<BlockNo>(MAX_CHECKS);
         std::thread::Builder::new().name("slidecast-check".to_owned()).spawn(move || {
             while let Ok(block) = asked.recv() {
                 tell(block, image.check_block(block).err().map(|error| one_line(&error)));
             }
         })?;
-        Ok(Self { blocks, asked: HashSet::new() })
+        Ok(Self { blocks })
     }
 
-    /// Has `block` checked, unless it is waiting for that already or too many are: whoever complained complains again.
-    pub(super) fn ask(&mut self, block: BlockNo) {
-        if self.asked.insert(block) && self.blocks.try_send(block).is_err() {
-            self.asked.remove(&block);
+    /// Has `block` checked. The machine asks for no more than the queue holds, so this does not wait.
+    pub(super) fn ask(&self, block: BlockNo) {
+        if let Err(error) = self.blocks.try_send(block) {
+            log::warn!("block {block} is not checked: {error}");
         }
-    }
-
-    /// `block` was checked.
-    pub(super) fn done(&mut self, block: BlockNo) {
-        self.asked.remove(&block);
     }
 }

@@ -47,7 +47,7 @@ impl Service {
             Err(no_place) => return self.send_away(token, address, &no_place.to_string(), now),
         };
         if let Some(running) = destination.and_then(|id| self.running.get_mut(&id))
-            && let Err(full) = running.machine.make_room(&caller.hello, address)
+            && let Err(full) = running.machine_mut().make_room(&caller.hello, address)
         {
             return self.send_away(token, address, &full.to_string(), now);
         }
@@ -105,12 +105,12 @@ impl Service {
     fn lend(&mut self, node: NodeId, deployment: DeploymentId, now: Time) {
         let Some(agent) = self.fleet.agent(node) else { return };
         let (Some(running), Some(here)) = (self.running.get_mut(&deployment), agent.here.clone()) else { return };
-        if let Err(full) = running.machine.make_room(&here.hello, here.address) {
+        if let Err(full) = running.machine_mut().make_room(&here.hello, here.address) {
             log::warn!("deployment {deployment} does not take agent {node}: {full}");
             return self.fleet.give_back(node);
         }
         running.changed = true;
-        running.machine.on_agent(node, here.hello, here.card, here.address, now);
+        running.machine_mut().on_agent(node, here.hello, here.card, here.address, now);
         self.tell_of_machine(node);
     }
 

@@ -228,8 +228,8 @@ impl Service {
             }
             Command::Stop(id) => {
                 let Some(running) = self.running.get_mut(&id) else { return };
-                self.events.push_back(Event::Stopping(id, running.machine.stage()));
-                running.machine.on_stop(now);
+                self.events.push_back(Event::Stopping(id, running.machine().stage()));
+                running.machine_mut().on_stop(now);
             }
             Command::Heard(heard) => {
                 let lines = self.gate.on_heard(&heard, now);
@@ -263,8 +263,7 @@ impl Service {
         if self.port.on_time(now) {
             self.accept(now);
         }
-        let runs = Runs { fleet: &self.fleet, gate: &self.gate };
-        self.running.values_mut().for_each(|running| running.on_time(&runs, now));
+        self.running.values_mut().for_each(|running| running.on_time(now));
         self.fleet.on_time(now);
         if self.closing.is_none() {
             let Self { gate, fleet, running, .. } = self;
@@ -305,7 +304,7 @@ impl Service {
                 let Some(running) = self.running.get_mut(&id) else { break };
                 let Some(act) = running.poll(&runs, now) else { break };
                 // The same run may have called again meanwhile.
-                let is_gone = |node| running.machine.node(node).is_none();
+                let is_gone = |node| running.machine().node(node).is_none();
                 match act {
                     Act::Send(node, order) => self.send(node, &order, now),
                     Act::Line(line) => self.events.push_back(Event::Line(Some(id), line)),
@@ -342,7 +341,7 @@ impl Service {
 pub(super) fn is_here(fleet: &Fleet, running: &BTreeMap<DeploymentId, Running>, boot: &Boot) -> bool {
     let Some(agent) = fleet.by_boot(boot) else { return false };
     match agent.loan.and_then(|id| running.get(&id)) {
-        Some(running) => running.machine.node(agent.id).is_some_and(|node| node.connected),
+        Some(running) => running.machine().node(agent.id).is_some_and(|node| node.connected),
         None => agent.here.is_some(),
     }
 }

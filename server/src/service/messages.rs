@@ -64,7 +64,7 @@ impl Service {
         match self.fleet.loan(node).and_then(|id| self.running.get_mut(&id)) {
             Some(running) => {
                 running.changed = true;
-                running.machine.on_gone(node, why, now);
+                running.machine_mut().on_gone(node, why, now);
             }
             None => log::debug!("idle agent {node}: {why}"),
         }
@@ -114,7 +114,7 @@ impl Service {
             (Some(running), ToServer::Log(line)) => running.on_log(node, &line, now),
             (Some(running), message) => {
                 running.changed = true;
-                running.machine.on_message(node, message, now);
+                running.machine_mut().on_message(node, message, now);
             }
             (None, message) => {
                 if let ToServer::Log(line) = message {

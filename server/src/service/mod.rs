@@ -13,7 +13,6 @@ mod entry;
 mod event;
 mod event_loop;
 mod gate;
-mod holding;
 mod link;
 mod log_limit;
 mod messages;

@@ -262,15 +262,16 @@ impl StateFile {
         }
     }
 
-    /// Has the file replaced. With `sync` it is to survive a power cut. Gives a number for [`Self::is_kept`].
+    /// Has the file replaced by the state with this number. With `sync` it is to survive a power cut.
     pub(super) fn keep(
         &mut self,
+        number: u64,
         saved: &Saved,
         key_of: impl Fn(&Boot) -> Option<PublicKey>,
         was_typed: impl Fn(&Boot) -> bool,
         egress: u64,
         sync: bool,
-    ) -> Option<u64> {
+    ) {
         let contents = Contents {
             version: VERSION,
             image: self.image.clone(),
@@ -287,12 +288,14 @@ impl StateFile {
                 .map(|node| NodeContents::of(node, key_of(&node.boot), was_typed(&node.boot)))
                 .collect(),
         };
-        self.writer.as_ref().map(|writer| writer.keep(contents, sync))
+        if let Some(writer) = &self.writer {
+            writer.keep(number, contents, sync);
+        }
     }
 
-    /// Whether the state with this number, or a newer one, is kept.
-    pub(super) fn is_kept(&self, number: u64) -> bool {
-        self.writer.as_ref().is_none_or(|writer| writer.is_kept(number))
+    /// The number of the newest state that is kept; the highest of all where none can be.
+    pub(super) fn kept(&self) -> u64 {
+        self.writer.as_ref().map_or(u64::MAX, Writer::kept)
     }
 
     /// The deployment is over. The file is gone when this is dropped.

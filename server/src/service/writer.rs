@@ -16,7 +16,7 @@ pub(super) trait Store<T>: Send + 'static {
 /// What is to be done next.
 #[derive(Debug)]
 enum Task<T> {
-    Replace { contents: T, sync: bool, serial: u64 },
+    Replace { contents: T, sync: bool, number: u64 },
     Remove,
 }
 
@@ -24,6 +24,7 @@ enum Task<T> {
 struct Inner<T> {
     /// The newest task alone: what it replaces was never looked at.
     next: Option<Task<T>>,
+    /// The number of the newest state that was given, and of the newest that is kept.
     given: u64,
     done: u64,
     end: bool,
@@ -59,20 +60,18 @@ impl<T: Send + 'static> Writer<T> {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Has `contents` kept instead of whatever waits to be; gives a number for [`Self::is_kept`].
-    pub(super) fn keep(&self, contents: T, sync: bool) -> u64 {
+    /// Has `contents` kept instead of whatever waits to be, as the state with this number.
+    pub(super) fn keep(&self, number: u64, contents: T, sync: bool) {
         let mut inner = self.shared.lock();
         let sync = sync || matches!(inner.next, Some(Task::Replace { sync: true, .. }));
-        inner.given += 1;
-        let serial = inner.given;
-        inner.next = Some(Task::Replace { contents, sync, serial });
+        inner.given = number;
+        inner.next = Some(Task::Replace { contents, sync, number });
         self.shared.changed.notify_all();
-        serial
     }
 
-    /// Whether a state at least as new as this one is kept, or could not be.
-    pub(super) fn is_kept(&self, serial: u64) -> bool {
-        self.shared.lock().done >= serial
+    /// The number of the newest state that is kept, or could not be.
+    pub(super) fn kept(&self) -> u64 {
+        self.shared.lock().done
     }
 
     /// Has what is kept removed.
@@ -101,8 +100,8 @@ fn work<T>(shared: &Shared<T>, mut store: impl Store<T>, tell: impl Fn()) {
         let Some(task) = inner.next.take() else { return };
         let given = inner.given;
         drop(inner);
-        let (result, serial) = match task {
-            Task::Replace { contents, sync, serial } => (store.replace(&contents, sync), serial),
+        let (result, number) = match task {
+            Task::Replace { contents, sync, number } => (store.replace(&contents, sync), number),
             Task::Remove => (store.remove(), given),
         };
         // Told once: the deployment matters more.
@@ -111,7 +110,7 @@ fn work<T>(shared: &Shared<T>, mut store: impl Store<T>, tell: impl Fn()) {
         {
             log::warn!("keeping the state of the deployment: {error}; it can't be resumed if the server ends");
         }
-        shared.lock().done = serial;
+        shared.lock().done = number;
         tell();
     }
 }
@@ -145,19 +144,19 @@ mod tests {
         let ((begun, has_begun), (let_go, go)) = (channel(), channel());
         let (told, is_told) = channel();
         let writer = Writer::start(Slow { begun, go }, move || told.send(()).unwrap()).unwrap();
-        let first = writer.keep(1, true);
+        writer.keep(1, 1, true);
         assert_eq!(has_begun.recv(), Ok(Some((1, true))));
-        let second = writer.keep(2, true);
-        let third = writer.keep(3, false);
-        assert!(!writer.is_kept(first), "and still the calls came back");
+        writer.keep(2, 2, true);
+        writer.keep(3, 3, false);
+        assert_eq!(writer.kept(), 0, "and still the calls came back");
         let_go.send(()).unwrap();
         is_told.recv().unwrap();
-        assert!(writer.is_kept(first) && !writer.is_kept(second));
+        assert_eq!(writer.kept(), 1);
         assert_eq!(has_begun.recv(), Ok(Some((3, true))), "the newest, and as safe as the one before it was to be");
         let_go.send(()).unwrap();
         is_told.recv().unwrap();
-        assert!(writer.is_kept(second) && writer.is_kept(third));
-        writer.keep(4, false);
+        assert_eq!(writer.kept(), 3);
+        writer.keep(4, 4, false);
         writer.remove();
         let_go.send(()).unwrap();
         drop(writer);

@@ -66,8 +66,8 @@ fn saved() -> Saved {
 }
 
 fn wait_until_kept(state_file: &mut StateFile) {
-    let number = state_file.keep(&saved(), |_| None, |_| false, 78, false).unwrap();
-    while !state_file.is_kept(number) {
+    state_file.keep(2, &saved(), |_| None, |_| false, 78, false);
+    while state_file.kept() < 2 {
         std::thread::yield_now();
     }
 }
@@ -76,6 +76,7 @@ fn wait_until_kept(state_file: &mut StateFile) {
 fn leave(folder: &Path) -> Keys {
     let keys = Keys::from([([3; 16], Some(PublicKey([5; 32]))), ([4; 16], None)]);
     open(folder, fingerprint()).unwrap().keep(
+        1,
         &saved(),
         |boot| keys.get(boot).copied().flatten(),
         |boot| *boot == [4; 16],
@@ -95,7 +96,7 @@ fn what_is_kept_comes_back_and_is_gone_at_the_end() {
     assert_eq!((found.keys, found.approved), (keys.clone(), vec![[4; 16]]));
     state_file.remove();
     assert!(matches!(state_file.find(false, SystemTime::now()), Ok(Found::Unfinished(_))), "not before it is ours");
-    state_file.keep(&saved(), |boot| keys.get(boot).copied().flatten(), |_| false, 78, false);
+    state_file.keep(1, &saved(), |boot| keys.get(boot).copied().flatten(), |_| false, 78, false);
     wait_until_kept(&mut state_file);
     state_file.remove();
     drop(state_file);

@@ -5,9 +5,9 @@
 //! by the agents, which report what they have, and by passes that are numbered far above those that were kept. Letting agents go
 //! can't be made good, as they do not come back: that waits longer, and nobody stands still meanwhile.
 
-use slidecast_proto::units::Time;
+use crate::units::Time;
+use core::time::Duration;
 use std::collections::VecDeque;
-use std::time::Duration;
 
 /// How long a deed may wait that a node may be waiting for.
 const SHORT: Duration = Duration::from_millis(500);
@@ -30,6 +30,8 @@ pub(super) enum Wait {
 pub(super) struct Holding<D> {
     /// The number of the newest state.
     newest: Option<u64>,
+    /// States up to this number are kept, or could not be.
+    kept: u64,
     /// Until then new deeds wait for it.
     until: Option<Time>,
     short: VecDeque<D>,
@@ -39,20 +41,25 @@ pub(super) struct Holding<D> {
 
 impl<D> Default for Holding<D> {
     fn default() -> Self {
-        Self { newest: None, until: None, short: VecDeque::new(), long: VecDeque::new() }
+        Self { newest: None, kept: 0, until: None, short: VecDeque::new(), long: VecDeque::new() }
     }
 }
 
 impl<D> Holding<D> {
-    /// The state with this number is being kept; none: there is no place for it.
+    /// The state with this number is being kept; none: there is nothing to keep yet.
     pub(super) fn on_keep(&mut self, number: Option<u64>, now: Time) {
         self.newest = number;
         self.until = number.map(|_| now.after(SHORT));
     }
 
+    /// States up to this number are kept.
+    pub(super) fn on_kept(&mut self, number: u64) {
+        self.kept = self.kept.max(number);
+    }
+
     /// Takes a deed; gives it back if it may be done now.
-    pub(super) fn enter(&mut self, deed: D, wait: Wait, is_kept: impl Fn(u64) -> bool, now: Time) -> Option<D> {
-        let unkept = self.newest.filter(|newest| !is_kept(*newest));
+    pub(super) fn enter(&mut self, deed: D, wait: Wait, now: Time) -> Option<D> {
+        let unkept = self.newest.filter(|newest| *newest > self.kept);
         let first = self.short.is_empty() && self.long.is_empty();
         match (wait, unkept) {
             (Wait::Not, _) => Some(deed),
@@ -73,13 +80,14 @@ impl<D> Holding<D> {
     }
 
     /// The next deed that need not wait any longer, in the order in which they came.
-    pub(super) fn poll(&mut self, is_kept: impl Fn(u64) -> bool, now: Time) -> Option<D> {
-        let kept = self.newest.is_none_or(&is_kept);
+    pub(super) fn poll(&mut self, now: Time) -> Option<D> {
+        let kept_number = self.kept;
+        let kept = self.newest.is_none_or(|newest| newest <= kept_number);
         self.until.take_if(|until| *until <= now || kept);
         if !self.short.is_empty() {
             return if self.until.is_none() { self.short.pop_front() } else { None };
         }
-        let due = |(number, until, _): &(u64, Time, D)| *until <= now || kept || is_kept(*number);
+        let due = |(number, until, _): &(u64, Time, D)| *until <= now || kept || *number <= kept_number;
         self.long.front().is_some_and(due).then(|| self.long.pop_front())?.map(|(_, _, deed)| deed)
     }
 
@@ -107,47 +115,48 @@ mod tests {
     #[test]
     fn deeds_wait_for_the_state_half_a_second_and_keep_their_order() {
         let mut holding = Holding::default();
-        let (no, yes) = (|_| false, |_| true);
-        assert_eq!(holding.enter("before", Wait::Short, no, at(0)), Some("before"));
+        assert_eq!(holding.enter("before", Wait::Short, at(0)), Some("before"));
         holding.on_keep(Some(1), at(0));
-        assert_eq!(holding.enter("a", Wait::Short, no, at(0)), None);
-        assert_eq!(holding.enter("heartbeat", Wait::Not, no, at(0)), Some("heartbeat"));
-        assert_eq!(holding.enter("b", Wait::Short, no, at(400)), None);
-        assert_eq!((holding.poll(no, at(499)), holding.deadline()), (None, Some(at(500))));
-        assert_eq!(holding.poll(no, at(500)), Some("a"));
-        assert_eq!(holding.enter("c", Wait::Short, no, at(500)), None, "b is first");
-        assert_eq!([holding.poll(no, at(500)), holding.poll(no, at(500))], [Some("b"), Some("c")]);
+        assert_eq!(holding.enter("a", Wait::Short, at(0)), None);
+        assert_eq!(holding.enter("heartbeat", Wait::Not, at(0)), Some("heartbeat"));
+        assert_eq!(holding.enter("b", Wait::Short, at(400)), None);
+        assert_eq!((holding.poll(at(499)), holding.deadline()), (None, Some(at(500))));
+        assert_eq!(holding.poll(at(500)), Some("a"));
+        assert_eq!(holding.enter("c", Wait::Short, at(500)), None, "b is first");
+        assert_eq!([holding.poll(at(500)), holding.poll(at(500))], [Some("b"), Some("c")]);
         holding.on_keep(Some(2), at(600));
-        assert_eq!(holding.enter("d", Wait::Short, no, at(600)), None);
-        assert_eq!(holding.poll(yes, at(601)), Some("d"));
+        assert_eq!(holding.enter("d", Wait::Short, at(600)), None);
+        holding.on_kept(2);
+        assert_eq!(holding.poll(at(601)), Some("d"));
         assert_eq!(holding.deadline(), None);
     }
 
     #[test]
     fn agents_are_let_go_when_it_is_kept_that_they_are_done_and_others_do_not_wait_for_that() {
         let mut holding = Holding::default();
-        let (no, yes) = (|_| false, |_| true);
         holding.on_keep(Some(1), at(0));
-        assert_eq!(holding.enter("join", Wait::Short, no, at(0)), None);
-        assert_eq!(holding.enter("finish", Wait::Long, no, at(0)), None);
-        assert_eq!(holding.poll(no, at(500)), Some("join"));
-        assert_eq!(holding.poll(no, at(500)), None);
-        assert_eq!(holding.enter("another join", Wait::Short, no, at(600)), Some("another join"));
+        assert_eq!(holding.enter("join", Wait::Short, at(0)), None);
+        assert_eq!(holding.enter("finish", Wait::Long, at(0)), None);
+        assert_eq!(holding.poll(at(500)), Some("join"));
+        assert_eq!(holding.poll(at(500)), None);
+        assert_eq!(holding.enter("another join", Wait::Short, at(600)), Some("another join"));
         holding.on_keep(Some(2), at(700));
-        assert_eq!(holding.enter("over", Wait::Long, no, at(700)), None);
-        let first = |number| number < 2;
-        assert_eq!([holding.poll(first, at(800)), holding.poll(first, at(800))], [Some("finish"), None]);
-        assert_eq!(holding.poll(yes, at(900)), Some("over"));
+        assert_eq!(holding.enter("over", Wait::Long, at(700)), None);
+        holding.on_kept(1);
+        assert_eq!([holding.poll(at(800)), holding.poll(at(800))], [Some("finish"), None]);
+        holding.on_kept(2);
+        assert_eq!(holding.poll(at(900)), Some("over"));
         holding.on_keep(Some(3), at(1000));
-        assert_eq!(holding.enter("finish", Wait::Long, no, at(1000)), None);
-        assert_eq!(holding.poll(no, at(31_000)), Some("finish"), "not for ever");
+        assert_eq!(holding.enter("finish", Wait::Long, at(1000)), None);
+        assert_eq!(holding.poll(at(31_000)), Some("finish"), "not for ever");
     }
 
     #[test]
     fn without_a_place_for_the_state_nothing_waits() {
         let mut holding = Holding::default();
-        holding.on_keep(None, at(0));
-        assert_eq!(holding.enter("join", Wait::Short, |_| true, at(0)), Some("join"));
-        assert_eq!(holding.enter("finish", Wait::Long, |_| true, at(0)), Some("finish"));
+        holding.on_kept(u64::MAX);
+        holding.on_keep(Some(1), at(0));
+        assert_eq!(holding.enter("join", Wait::Short, at(0)), Some("join"));
+        assert_eq!(holding.enter("finish", Wait::Long, at(0)), Some("finish"));
     }
 }
