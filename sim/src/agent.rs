@@ -5,15 +5,13 @@
 use crate::core::Core;
 use crate::disk::Platter;
 use crate::image::Image;
+use crate::listener::Listener;
 use crate::network::{CALLED, CALLER, ConnId, Frame, HostNo, SERVER, address_of};
 use crate::queue::{DiskOp, Event};
 use crate::quirks::{self, Quirks};
 use crate::run::Run;
 use crate::scenario::NodePlan;
-use slidecast_proto::callers::{Callers, Heard};
 use slidecast_proto::control::{Card, HOLD, Hello, Join, Prepare, Ready, ToAgent, ToServer};
-use slidecast_proto::frame::{HEADER_LEN, Header};
-use slidecast_proto::link::refusal;
 use slidecast_proto::plan::CardId;
 use slidecast_proto::run::RunConfig;
 use slidecast_proto::units::{DeploymentId, Time};
@@ -58,8 +56,7 @@ pub(crate) struct Agent {
     search_at: Time,
     /// The target is being opened for this order.
     opening: Option<(u64, Prepare)>,
-    /// Callers that have proven nothing.
-    callers: Callers<ConnId>,
+    listener: Listener,
     pub(crate) platter: Platter,
     /// What is wrong with it.
     pub(crate) quirks: Quirks,
@@ -87,7 +84,7 @@ impl Agent {
             visit: None,
             search_at: Time(0),
             opening: None,
-            callers: Callers::default(),
+            listener: Listener::new(index),
             platter: Platter::new(image, plan.disk.clone()),
             quirks: Quirks::default(),
             joins: Vec::new(),
@@ -158,7 +155,7 @@ impl Agent {
         self.alive = false;
         self.runs += 1;
         (self.control, self.visit, self.opening, self.search_at) = (None, None, None, Time(0));
-        self.callers = Callers::default();
+        self.listener = Listener::new(self.index);
         self.joins.clear();
         self.past.clear();
         self.timer = NEVER;
@@ -190,7 +187,7 @@ impl Agent {
         } else if let Some(run) = self.run_mut() {
             run.on_closed(conn, why, core);
         }
-        self.forget_caller(conn);
+        self.listener.on_closed(conn);
         self.advance(core);
     }
 
@@ -205,70 +202,13 @@ impl Agent {
             }
         } else if let Some(run) = self.run_mut().filter(|run| run.has(conn)) {
             run.on_frame(conn, frame, told, core);
-        } else if self.on_call(conn, &frame, core).is_none() {
-            core.close(conn, CALLED);
-        }
-        self.advance(core);
-    }
-
-    /// A frame of somebody who is not the upstream. Gives nothing if the caller is to be hung up on.
-    fn on_call(&mut self, conn: ConnId, frame: &Frame, core: &mut Core) -> Option<()> {
-        let known = self.callers.iter().position(|caller| *caller == conn);
-        let at = match known {
-            Some(at) => at,
-            None => {
-                let address = address_of(core.network.conn(conn).hosts[CALLER]);
-                let expected = self.run().and_then(Run::upstream_address).unwrap_or(address_of(SERVER));
-                let gone = self.callers.admit(address, Some(expected)).ok()?;
-                gone.into_iter().for_each(|gone| core.close(gone, CALLED));
-                self.callers.enter(conn, address, core.now)
-            }
-        };
-        let parsed = match frame {
-            Frame::Whole(bytes) => bytes.split_first_chunk::<HEADER_LEN>(),
-            _ => None,
-        };
-        let parsed = parsed.and_then(|(head, payload)| Some((Header::parse(head).ok()?, payload)));
-        let heard = match &parsed {
-            Some((header, payload)) => self.callers.on_frame(at, header, payload, core.now),
-            None => self.callers.put_out(at, "no frame of a link".to_owned()),
-        };
-        match (heard, parsed) {
-            (Heard::First, Some((header, payload))) => {
-                let run = self.visit.as_mut().and_then(Visit::task_mut);
-                let answer = run.map(|run| run.on_hello(&header, payload, core)).ok_or("no deployment here".to_owned());
-                match answer.and_then(|answer| answer.map_err(|fault| fault.to_string())) {
-                    Ok(candidate) => {
-                        let bytes = self.callers.answer(at, candidate)?;
-                        core.start(conn, CALLED, Frame::Whole(bytes));
-                    }
-                    Err(why) => {
-                        core.note(format_args!("agent {}: refuses a call: {why}", self.index));
-                        core.start(conn, CALLED, Frame::Whole(refusal(header.deployment, &why)));
-                        self.callers.remove(at);
-                        return None;
-                    }
-                }
-            }
-            (Heard::Proven(conn, candidate), _) => self.run_mut()?.on_proven(conn, *candidate, core),
-            (Heard::Stranger(..), _) => return None,
-            (Heard::Nothing | Heard::First, _) => {}
-        }
-        Some(())
-    }
-
-    fn forget_caller(&mut self, conn: ConnId) {
-        let at = self.callers.iter().position(|caller| *caller == conn);
-        at.and_then(|at| self.callers.remove(at));
-    }
-
-    /// Hangs up on callers that take too long.
-    fn put_out_late(&mut self, core: &mut Core) {
-        for at in (0..self.callers.count()).rev() {
-            if let Heard::Stranger(conn, _) = self.callers.on_time(at, core.now) {
+        } else {
+            let run = self.visit.as_mut().and_then(Visit::task_mut);
+            if self.listener.on_frame(conn, &frame, run, core).is_none() {
                 core.close(conn, CALLED);
             }
         }
+        self.advance(core);
     }
 
     /// The header of a block came.
@@ -464,7 +404,7 @@ impl Agent {
             return;
         }
         let now = core.now;
-        self.put_out_late(core);
+        self.listener.on_time(core);
         if let Some(Err(quiet)) = self.control.as_ref().map(|control| control.clock.check(control.open, now)) {
             self.on_lost(&quiet.to_string(), core);
         }
@@ -507,9 +447,8 @@ impl Agent {
         if let Some(run) = self.run() {
             deadline = deadline.min(run.deadline());
         }
-        deadline = self.callers.deadlines().map(|(_, at)| at).fold(deadline, Time::min);
         // A turn takes its time, too: a loop that always has something to do must not stop the clock.
-        let deadline = deadline.max(core.now.after(Duration::from_micros(50)));
+        let deadline = self.listener.first(deadline).max(core.now.after(Duration::from_micros(50)));
         if deadline < self.timer {
             self.timer = deadline;
             core.wake(deadline, Event::Agent(self.index));

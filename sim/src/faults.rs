@@ -3,6 +3,7 @@
 use crate::agent::Agent;
 use crate::checker::Checker;
 use crate::core::{Core, Mood};
+use crate::damage::{Corruption, Damage};
 use crate::disk::DiskFault;
 use crate::network::{CALLED, CALLER, ConnId, Frame, SERVER};
 use crate::queue::Event;
@@ -41,84 +42,89 @@ pub(crate) fn excuse_disks(scenario: &Scenario, checker: &mut Checker) {
     }
 }
 
-/// Does a fault to the world.
+/// A path or a machine that is away for less than this is not lost.
+const SHORT: Duration = Duration::from_millis(900);
+
+/// How a fault excuses the end of a node.
+struct Excuse {
+    /// Of this agent; nothing for all.
+    agent: Option<usize>,
+    reasons: &'static [Reason],
+    /// For so long after the fault; nothing for ever.
+    within: Option<Duration>,
+}
+
+/// What a fault excuses.
+fn excuse_of(fault: Fault) -> Option<Excuse> {
+    let (agent, reasons, within): (_, &'static [Reason], _) = match fault {
+        Fault::Kill(agent, _) | Fault::PowerOff(agent, _) => (Some(agent), &[Reason::NodeLost], None),
+        Fault::Hang(agent, span) if span >= SHORT => (Some(agent), &[Reason::NodeLost], Some(span)),
+        Fault::ResetControl(agent) => (Some(agent), &[Reason::NodeLost], Some(Duration::from_secs(1))),
+        // Until it calls again, a neighbour's complaint is believed.
+        Fault::HalfOpenControl(agent) => (Some(agent), &[Reason::NodeLost], Some(Duration::from_secs(5))),
+        Fault::Cut(host, other, span) if (host == SERVER || other == SERVER) && span >= SHORT => {
+            (Some(host.max(other) - 1), &[Reason::NodeLost, Reason::ServerLost], Some(span))
+        }
+        Fault::Damage(_, Damage::Content) => (None, &[Reason::ImageCorrupt], None),
+        // Nothing that it says on a chain link arrives, so it can't be served either.
+        Fault::Corrupt(agent, Corruption { all: true, .. }) => {
+            (Some(agent), &[Reason::LinkCorrupt, Reason::UpstreamLost, Reason::DownstreamLost, Reason::TimedOut], None)
+        }
+        Fault::Mute(agent) | Fault::Stuck(agent) => (Some(agent), &[Reason::TimedOut], None),
+        Fault::FalseDown(agent) => (Some(agent), &[Reason::UpstreamLost, Reason::TimedOut], None),
+        Fault::Stop => (None, &[Reason::Aborted], None),
+        _ => return None,
+    };
+    Some(Excuse { agent, reasons, within })
+}
+
+/// Does a fault to the world, and lets the checker know what it excuses.
 pub(crate) fn inject(fault: Fault, core: &mut Core, server: &mut Server, agents: &mut [Agent]) {
     let now = core.now;
+    if perform(fault, core, server, agents).is_none() {
+        return;
+    }
+    if let Some(Excuse { agent, reasons, within }) = excuse_of(fault) {
+        let until = within.map(|span| now.after(span));
+        let all = agent.map_or(0..agents.len(), |agent| agent..agent + 1);
+        all.for_each(|agent| core.checker.excuse(agent, reasons, until));
+    }
+    if let Fault::Kill(agent, Some(span)) | Fault::PowerOff(agent, Some(span)) = fault {
+        core.checker.whole_again(agent, now.after(span));
+    }
+}
+
+/// Gives nothing if there was nothing that it could be done to.
+fn perform(fault: Fault, core: &mut Core, server: &mut Server, agents: &mut [Agent]) -> Option<()> {
+    let now = core.now;
+    let upstream = |agent: usize| agents[agent].run().and_then(Run::upstream_conn);
     match fault {
         Fault::Kill(agent, back) | Fault::PowerOff(agent, back) => {
-            if !agents[agent].is_alive() {
-                return;
-            }
-            agents[agent].die(core, matches!(fault, Fault::PowerOff(..)));
-            core.checker.excuse(agent, &[Reason::NodeLost], None);
-            if let Some(span) = back {
-                core.queue.push(now.after(span), Event::Boot(agent));
-                core.checker.whole_again(agent, now.after(span));
-            }
+            let agent_there = Some(&mut agents[agent]).filter(|agent| agent.is_alive())?;
+            agent_there.die(core, matches!(fault, Fault::PowerOff(..)));
+            back.into_iter().for_each(|span| core.queue.push(now.after(span), Event::Boot(agent)));
         }
-        Fault::Hang(agent, span) => {
-            let until = now.after(span);
-            hold(core, agent + 1, span);
-            if span >= Duration::from_millis(900) {
-                core.checker.excuse(agent, &[Reason::NodeLost], Some(until));
-            }
-        }
+        Fault::Hang(agent, span) => hold(core, agent + 1, span),
         Fault::HangServer(span) => hold(core, SERVER, span),
         Fault::RestartServer(span, told) => server.crash(span, told, core),
-        Fault::ResetUpstream(agent) => {
-            if let Some(conn) = upstream(agents, agent) {
-                reset(conn, core);
-            }
-        }
-        Fault::ResetControl(agent) => {
-            if let Some(conn) = agents[agent].control_conn() {
-                reset(conn, core);
-                core.checker.excuse(agent, &[Reason::NodeLost], Some(now.after(Duration::from_secs(1))));
-            }
-        }
-        Fault::HalfOpen(agent, way) => {
-            if let Some(conn) = upstream(agents, agent) {
-                lose(conn, way, core);
-            }
-        }
-        Fault::HalfOpenControl(agent) => {
-            if let Some(conn) = agents[agent].control_conn() {
-                lose(conn, 2, core);
-                // Until it calls again, a neighbour's complaint is believed.
-                core.checker.excuse(agent, &[Reason::NodeLost], Some(now.after(Duration::from_secs(5))));
-            }
-        }
-        Fault::Cut(host, other, span) => {
-            if host == other {
-                return;
-            }
-            let until = now.after(span);
-            core.network.cut(host, other, until);
-            if (host == SERVER || other == SERVER) && span >= Duration::from_millis(900) {
-                let agent = host.max(other) - 1;
-                core.checker.excuse(agent, &[Reason::NodeLost, Reason::ServerLost], Some(until));
-            }
-        }
+        Fault::ResetUpstream(agent) => reset(upstream(agent)?, core),
+        Fault::ResetControl(agent) => reset(agents[agent].control_conn()?, core),
+        Fault::HalfOpen(agent, way) => lose(upstream(agent)?, way, core),
+        Fault::HalfOpenControl(agent) => lose(agents[agent].control_conn()?, 2, core),
+        Fault::Cut(host, other, _) if host == other => return None,
+        Fault::Cut(host, other, span) => core.network.cut(host, other, now.after(span)),
         Fault::Damage(agent, damage) => {
-            if let Some(conn) = upstream(agents, agent) {
-                if damage == crate::damage::Damage::Content {
-                    (0..agents.len()).for_each(|agent| core.checker.excuse(agent, &[Reason::ImageCorrupt], None));
-                }
-                core.checker.on_single_damage();
-                core.network.damage(conn, CALLER, damage);
-            }
+            core.network.damage(upstream(agent)?, CALLER, damage);
+            core.checker.on_single_damage();
         }
         Fault::DamageUp(agent) => {
-            if let Some(conn) = upstream(agents, agent) {
-                core.checker.on_single_damage();
-                core.network.damage(conn, CALLED, crate::damage::Damage::Control);
-            }
+            core.network.damage(upstream(agent)?, CALLED, Damage::Control);
+            core.checker.on_single_damage();
         }
         Fault::FalseHellos(agent, count, mood) => {
             for _ in 0..count {
                 let nonce = core.rng.bytes();
-                let run = agents[agent].run();
-                let Some(hello) = run.and_then(|run| run.false_hello(nonce, now)) else { return };
+                let hello = agents[agent].run()?.false_hello(nonce, now)?;
                 let conn = core.connect(SERVER, agent + 1);
                 core.strangers.insert(conn, (hello, mood));
             }
@@ -126,32 +132,14 @@ pub(crate) fn inject(fault: Fault, core: &mut Core, server: &mut Server, agents:
         Fault::Corrupt(agent, corruption) => {
             core.network.hosts[agent + 1].corrupts = Some(corruption);
             core.checker.suspect(agent);
-            if corruption.all {
-                // Nothing that it says on a chain link arrives, so it can't be served either.
-                let reasons = [Reason::LinkCorrupt, Reason::UpstreamLost, Reason::DownstreamLost, Reason::TimedOut];
-                core.checker.excuse(agent, &reasons, None);
-            }
         }
-        Fault::Mute(agent) => {
-            agents[agent].quirks.mute = true;
-            core.checker.excuse(agent, &[Reason::TimedOut], None);
-        }
-        Fault::Stuck(agent) => {
-            agents[agent].quirks.stuck = true;
-            core.checker.excuse(agent, &[Reason::TimedOut], None);
-        }
-        Fault::FalseDown(agent) => {
-            agents[agent].quirks.false_downs = 12;
-            core.checker.excuse(agent, &[Reason::UpstreamLost, Reason::TimedOut], None);
-        }
+        Fault::Mute(agent) => agents[agent].quirks.mute = true,
+        Fault::Stuck(agent) => agents[agent].quirks.stuck = true,
+        Fault::FalseDown(agent) => agents[agent].quirks.false_downs = 12,
         Fault::StaleOrder(agent) => agents[agent].stale_order(core),
-        Fault::Stop => {
-            for agent in 0..agents.len() {
-                core.checker.excuse(agent, &[Reason::Aborted], None);
-            }
-            server.stop(core);
-        }
+        Fault::Stop => server.stop(core),
     }
+    Some(())
 }
 
 /// The call of a stranger was answered: it says its Hello, and acts on its mood.
@@ -166,10 +154,6 @@ pub(crate) fn stranger_called(conn: ConnId, accepted: bool, core: &mut Core) {
         Mood::Closes => core.close(conn, CALLER),
         Mood::Garbage => drop(core.start(conn, CALLER, Frame::Whole(hello))),
     }
-}
-
-fn upstream(agents: &[Agent], agent: usize) -> Option<ConnId> {
-    agents[agent].run().and_then(Run::upstream_conn)
 }
 
 fn hold(core: &mut Core, host: usize, span: Duration) {

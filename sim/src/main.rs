@@ -19,6 +19,7 @@ mod growth;
 #[cfg(test)]
 mod guilty;
 mod image;
+mod listener;
 mod network;
 mod queue;
 mod quirks;

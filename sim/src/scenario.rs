@@ -120,61 +120,126 @@ pub(crate) fn at_ms(ms: u64) -> Time {
     Time(1_000_000).after(Duration::from_millis(ms))
 }
 
+/// What a fault is made of, whichever it is.
+struct Chance {
+    agent: usize,
+    /// When a node is there again, if at all.
+    back: Option<Duration>,
+    short: Duration,
+    /// How many hosts there are, with the server.
+    hosts: u64,
+}
+
+/// Draws a fault; one that gives nothing is a fault of the agent's disk.
+type DrawFault = fn(&mut Rng, &Chance) -> Option<Fault>;
+
+/// The faults that are drawn, each with its weight.
+const FAULTS: &[(u64, DrawFault)] = &[
+    (3, |_, of| Some(Fault::Kill(of.agent, of.back))),
+    (3, |_, of| Some(Fault::PowerOff(of.agent, of.back))),
+    (1, |rng, of| Some(Fault::Hang(of.agent, MS * rng.between_u32(100, 9000)))),
+    (1, |rng, _| {
+        Some(match rng.chance(50) {
+            true => Fault::RestartServer(MS * rng.between_u32(20, 9000), rng.chance(50)),
+            false => Fault::HangServer(MS * rng.between_u32(50, 6000)),
+        })
+    }),
+    (2, |_, of| Some(Fault::ResetUpstream(of.agent))),
+    (1, |_, of| Some(Fault::ResetControl(of.agent))),
+    (2, |rng, of| Some(Fault::HalfOpen(of.agent, rng.pick(&[0, 1, 2])))),
+    (1, |_, of| Some(Fault::HalfOpenControl(of.agent))),
+    (1, |rng, of| {
+        let other = usize::try_from(rng.below(of.hosts)).unwrap_or(0);
+        let span = if rng.chance(50) { of.short } else { MS * rng.between_u32(900, 9000) };
+        Some(Fault::Cut(of.agent + 1, other, span))
+    }),
+    (2, |rng, of| {
+        let damage = [Damage::Block, Damage::Content, Damage::Control, Damage::Head, Damage::Part];
+        Some(Fault::Damage(of.agent, rng.pick(&damage)))
+    }),
+    (1, |_, of| Some(Fault::DamageUp(of.agent))),
+    (1, |_, of| Some(Fault::StaleOrder(of.agent))),
+    (1, |rng, _| rng.chance(20).then_some(Fault::Stop)),
+    (2, |_, _| None),
+    (1, |rng, of| Some(Fault::Corrupt(of.agent, Corruption { permille: rng.pick(&[1000, 200, 30]), all: false }))),
+    (1, |rng, of| Some(Fault::Corrupt(of.agent, Corruption { permille: rng.pick(&[1000, 200, 30]), all: true }))),
+    (1, |_, of| Some(Fault::Mute(of.agent))),
+    (1, |_, of| Some(Fault::Stuck(of.agent))),
+    (1, |_, of| Some(Fault::FalseDown(of.agent))),
+];
+
+/// What chance is drawn from. Each part has a stream of its own, so that a new one leaves what the others draw as it is.
+struct Draw {
+    rng: Rng,
+    agents: Rng,
+    held: Rng,
+    shared: Rng,
+}
+
+fn draw_image(rng: &mut Rng) -> ImagePlan {
+    let blocks = rng.between_u32(1, 60);
+    let rotten = rng.chance(2).then(|| rng.between_u32(0, blocks - 1));
+    ImagePlan {
+        blocks,
+        block: 64 << 10,
+        per_part: rng.between_u32(1, 24),
+        fill_every: rng.pick(&[0, 0, 2, 3, 7]),
+        stored: rng.pick(&[1..4096, 4096..65_536, 65_535..65_536, 30_000..65_536].each_ref()).clone(),
+        part_bytes: usize::try_from(rng.between(8, 4096)).unwrap_or(8),
+        rotten,
+    }
+}
+
+/// Nodes behind `cards` cards of the server. The slowest of all decides how long it takes: some 0.1 to 10 s.
+fn draw_nodes(draw: &mut Draw, count: usize, rate: u64, cards: u32, block: u32) -> Vec<NodePlan> {
+    let Draw { rng, agents, held, .. } = draw;
+    let even = rng.chance(50);
+    let late = rng.chance(20);
+    let node = |at| {
+        let slow = if even { 1 } else { rng.between(1, 4) };
+        let disk = DiskPlan {
+            open: if agents.chance(20) { MS * agents.between_u32(0, 6000) } else { Duration::ZERO },
+            write_rate: rate * rng.pick(&[1, 2, 10]) / if even { 1 } else { rng.between(1, 4) },
+            read_rate: rate * rng.pick(&[2, 10]),
+            flush: MS * rng.between_u32(0, 30),
+            rotational: rng.chance(20),
+            old: draw_old(held),
+            faults: Vec::new(),
+        };
+        let boot = if late && at > 0 && rng.chance(40) { rng.between(0, 6000) } else { rng.between(0, 30) };
+        NodePlan {
+            card: rng.between_u32(0, cards - 1),
+            mbits: rng.pick(&[0, 1000, 1000, 100]),
+            rate: rate / slow,
+            latency: Duration::from_micros(rng.between(10, 3000)),
+            ring: u64::from(block) * rng.between(2, 16),
+            turn: agents.pick(&[TURN, TURN, 100_000, 1]),
+            disk,
+            boot: at_ms(boot),
+        }
+    };
+    (0..count).map(node).collect()
+}
+
 impl Scenario {
     /// The run of a seed.
     pub(crate) fn of_seed(seed: u64) -> Self {
-        let (mut rng, mut agents) = (Rng::new(seed, 1), Rng::new(seed, 4));
-        let (mut held, mut shared) = (Rng::new(seed, 5), Rng::new(seed, 6));
-        let fresh = held.chance(20);
-        let count = usize::try_from(match rng.below(10) {
+        let [rng, agents, held, shared] = [1, 4, 5, 6].map(|stream| Rng::new(seed, stream));
+        let mut draw = Draw { rng, agents, held, shared };
+        let fresh = draw.held.chance(20);
+        let count = usize::try_from(match draw.rng.below(10) {
             0 => 1,
-            1..=5 => rng.between(2, 5),
-            _ => rng.between(3, 12),
+            1..=5 => draw.rng.between(2, 5),
+            _ => draw.rng.between(3, 12),
         })
         .unwrap_or(1);
-        let blocks = rng.between_u32(1, 60);
-        let block = 64 << 10;
-        let rotten = rng.chance(2).then(|| rng.between_u32(0, blocks - 1));
-        let image = ImagePlan {
-            blocks,
-            block,
-            per_part: rng.between_u32(1, 24),
-            fill_every: rng.pick(&[0, 0, 2, 3, 7]),
-            stored: rng.pick(&[1..4096, 4096..65_536, 65_535..65_536, 30_000..65_536].each_ref()).clone(),
-            part_bytes: usize::try_from(rng.between(8, 4096)).unwrap_or(8),
-            rotten,
-        };
-        // The slowest of all decides how long it takes: some 0.1 to 10 s.
-        let rate = rng.pick(&[300_000, 1_000_000, 4_000_000, 40_000_000]);
-        let cards = rng.pick(&[1, 1, 1, 2]);
-        let verify = rng.pick(&[Verify::Full, Verify::Full, Verify::Full, Verify::Twice, Verify::Head, Verify::None]);
-        let even = rng.chance(50);
-        let late = rng.chance(20);
-        let nodes: Vec<NodePlan> = (0..count)
-            .map(|at| {
-                let slow = if even { 1 } else { rng.between(1, 4) };
-                let disk = DiskPlan {
-                    open: if agents.chance(20) { MS * agents.between_u32(0, 6000) } else { Duration::ZERO },
-                    write_rate: rate * rng.pick(&[1, 2, 10]) / if even { 1 } else { rng.between(1, 4) },
-                    read_rate: rate * rng.pick(&[2, 10]),
-                    flush: MS * rng.between_u32(0, 30),
-                    rotational: rng.chance(20),
-                    old: draw_old(&mut held),
-                    faults: Vec::new(),
-                };
-                let boot = if late && at > 0 && rng.chance(40) { rng.between(0, 6000) } else { rng.between(0, 30) };
-                NodePlan {
-                    card: rng.between_u32(0, cards - 1),
-                    mbits: rng.pick(&[0, 1000, 1000, 100]),
-                    rate: rate / slow,
-                    latency: Duration::from_micros(rng.between(10, 3000)),
-                    ring: u64::from(block) * rng.between(2, 16),
-                    turn: agents.pick(&[TURN, TURN, 100_000, 1]),
-                    disk,
-                    boot: at_ms(boot),
-                }
-            })
-            .collect();
+        let image = draw_image(&mut draw.rng);
+        let rate = draw.rng.pick(&[300_000, 1_000_000, 4_000_000, 40_000_000]);
+        let cards = draw.rng.pick(&[1, 1, 1, 2]);
+        let verify =
+            draw.rng.pick(&[Verify::Full, Verify::Full, Verify::Full, Verify::Twice, Verify::Head, Verify::None]);
+        let nodes = draw_nodes(&mut draw, count, rate, cards, image.block);
+        let Draw { mut rng, mut agents, mut shared, .. } = draw;
         let network = NetworkPlan {
             window: rng.pick(&[1, 100_000, 400_000]),
             unsent: rng.pick(&[0, 20_000, 524_288]),
@@ -285,54 +350,17 @@ impl Scenario {
             let at = at_ms(rng.between(1, span_ms));
             let back = rng.chance(50).then(|| MS * rng.between_u32(10, 8000));
             let short = MS * rng.between_u32(10, 900);
-            let fault = match rng.below(27) {
-                0..=2 => Fault::Kill(agent, back),
-                3..=5 => Fault::PowerOff(agent, back),
-                6 => Fault::Hang(agent, MS * rng.between_u32(100, 9000)),
-                7 if rng.chance(50) => Fault::RestartServer(MS * rng.between_u32(20, 9000), rng.chance(50)),
-                7 => Fault::HangServer(MS * rng.between_u32(50, 6000)),
-                8 | 9 => Fault::ResetUpstream(agent),
-                10 => Fault::ResetControl(agent),
-                11 | 12 => Fault::HalfOpen(agent, rng.pick(&[0, 1, 2])),
-                13 => Fault::HalfOpenControl(agent),
-                14 => {
-                    let other = usize::try_from(rng.below(self.nodes.len() as u64 + 1)).unwrap_or(0);
-                    Fault::Cut(agent + 1, other, if rng.chance(50) { short } else { MS * rng.between_u32(900, 9000) })
-                }
-                15 | 16 => {
-                    let damage = [Damage::Block, Damage::Content, Damage::Control, Damage::Head, Damage::Part];
-                    Fault::Damage(agent, rng.pick(&damage))
-                }
-                17 => Fault::DamageUp(agent),
-                18 => Fault::StaleOrder(agent),
-                22 => Fault::Corrupt(agent, Corruption { permille: rng.pick(&[1000, 200, 30]), all: false }),
-                23 => Fault::Corrupt(agent, Corruption { permille: rng.pick(&[1000, 200, 30]), all: true }),
-                24 => Fault::Mute(agent),
-                25 => Fault::Stuck(agent),
-                26 => Fault::FalseDown(agent),
-                19 if rng.chance(20) => Fault::Stop,
-                _ => {
-                    let blocks = self.image.blocks;
-                    let fault = match rng.below(7) {
-                        0 => DiskFault::Write(rng.between_u32(1, blocks)),
-                        1 => DiskFault::Flush(rng.between_u32(1, 3)),
-                        2 => DiskFault::Read(rng.between_u32(1, blocks)),
-                        3 => DiskFault::Lost(rng.between_u32(1, blocks)),
-                        4 => DiskFault::Rotten(rng.between_u32(0, blocks - 1)),
-                        5 => DiskFault::Misdirected(rng.between_u32(1, blocks)),
-                        _ => DiskFault::Stuck(rng.between_u32(1, blocks), MS * rng.between_u32(100, 9000)),
-                    };
-                    if matches!(fault, DiskFault::Misdirected(_)) {
-                        // So slow that blocks are read back while others are still written.
-                        let bytes = u64::from(blocks) * u64::from(self.image.block);
-                        self.nodes[agent].disk.write_rate = (bytes / 6).max(1);
-                        self.nodes[agent].disk.rotational = false;
-                    }
-                    self.nodes[agent].disk.faults.push(fault);
-                    continue;
-                }
-            };
-            self.faults.push((at, fault));
+            let mut ticket = rng.below(FAULTS.iter().map(|(weight, _)| weight).sum());
+            let drawn = FAULTS.iter().find(|(weight, _)| {
+                let is_it = ticket < *weight;
+                ticket = ticket.saturating_sub(*weight);
+                is_it
+            });
+            let hosts = self.nodes.len() as u64 + 1;
+            match drawn.and_then(|(_, draw)| draw(rng, &Chance { agent, back, short, hosts })) {
+                Some(fault) => self.faults.push((at, fault)),
+                None => self.draw_disk_fault(agent, rng),
+            }
         }
         // Strangers come to a third of the runs, those without any other fault included: what they do must show nowhere.
         if rng.chance(33) {
@@ -344,6 +372,27 @@ impl Scenario {
             }
         }
         self.faults.sort_by_key(|(at, _)| *at);
+    }
+
+    fn draw_disk_fault(&mut self, agent: usize, rng: &mut Rng) {
+        let blocks = self.image.blocks;
+        let fault = match rng.below(7) {
+            0 => DiskFault::Write(rng.between_u32(1, blocks)),
+            1 => DiskFault::Flush(rng.between_u32(1, 3)),
+            2 => DiskFault::Read(rng.between_u32(1, blocks)),
+            3 => DiskFault::Lost(rng.between_u32(1, blocks)),
+            4 => DiskFault::Rotten(rng.between_u32(0, blocks - 1)),
+            5 => DiskFault::Misdirected(rng.between_u32(1, blocks)),
+            _ => DiskFault::Stuck(rng.between_u32(1, blocks), MS * rng.between_u32(100, 9000)),
+        };
+        let disk = &mut self.nodes[agent].disk;
+        if matches!(fault, DiskFault::Misdirected(_)) {
+            // So slow that blocks are read back while others are still written.
+            let bytes = u64::from(blocks) * u64::from(self.image.block);
+            disk.write_rate = (bytes / 6).max(1);
+            disk.rotational = false;
+        }
+        disk.faults.push(fault);
     }
 
     /// Whether nothing goes wrong and all come in time.
