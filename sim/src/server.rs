@@ -10,10 +10,10 @@ use crate::state::StateFolder;
 use slidecast_proto::approval::Caller;
 use slidecast_proto::control::{ToAgent, ToServer};
 use slidecast_proto::deployment::{Deployment, DeploymentConfig, FeedEvent, Stage};
-use slidecast_proto::fleet::{Fleet, FleetEvent, Wanted};
-use slidecast_proto::hosting::{Hosted, HostedAct};
+use slidecast_proto::fleet::Wanted;
+use slidecast_proto::hosting::{Host, HostAct, Hosted, HostedAct};
 use slidecast_proto::plan::CardId;
-use slidecast_proto::units::{NodeId, Time};
+use slidecast_proto::units::{DeploymentId, NodeId, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const BACKLOG: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Server {
-    hosted: Hosted,
+    host: Host,
     config: DeploymentConfig,
     folder: StateFolder,
     /// Its process does not run.
@@ -30,7 +30,6 @@ pub(crate) struct Server {
     /// Who is at the other end of each control link.
     links: BTreeMap<ConnId, Option<NodeId>>,
     nodes: BTreeMap<NodeId, ConnId>,
-    fleet: Fleet,
     /// The feeds by serial number.
     feeds: BTreeMap<u64, Feed>,
     timer: Time,
@@ -42,19 +41,18 @@ pub(crate) struct Server {
     pub(crate) egress: u64,
 }
 
-/// A fleet that lends every agent to one deployment.
-fn fleet_of(config: &DeploymentConfig, now: Time) -> Fleet {
-    let mut fleet = Fleet::new(config.version.clone(), now);
-    fleet.open(config.prepare.deployment, Wanted::Everyone);
-    fleet
+/// One deployment that gets every agent.
+fn host_of(config: &DeploymentConfig, now: Time) -> Host {
+    let mut host = Host::new(config.version.clone(), now);
+    host.open(config.prepare.deployment, Hosted::new(config.clone(), now), Wanted::Everyone);
+    host
 }
 
 impl Server {
     /// A server that waits for its nodes.
     pub(crate) fn new(config: DeploymentConfig, seed: u64, now: Time) -> Self {
         Self {
-            hosted: Hosted::new(config.clone(), now),
-            fleet: fleet_of(&config, now),
+            host: host_of(&config, now),
             config,
             folder: StateFolder::new(seed),
             down: false,
@@ -76,11 +74,20 @@ impl Server {
 
     /// What is known of the deployment.
     pub(crate) fn machine(&self) -> &Deployment {
-        self.hosted.deployment()
+        self.hosted().deployment()
     }
 
-    fn machine_mut(&mut self) -> &mut Deployment {
-        self.hosted.deployment_mut()
+    fn hosted(&self) -> &Hosted {
+        self.host.get(self.id()).expect("there is one deployment, until the server is another one")
+    }
+
+    fn hosted_mut(&mut self) -> &mut Hosted {
+        let id = self.id();
+        self.host.get_mut(id).expect("there is one deployment, until the server is another one")
+    }
+
+    fn id(&self) -> DeploymentId {
+        self.config.prepare.deployment
     }
 
     fn feed_of(&mut self, conn: ConnId) -> Option<&mut Feed> {
@@ -111,15 +118,11 @@ impl Server {
                 }
                 let index = u32::from_le_bytes(*hello.boot.first_chunk().unwrap_or(&[0; 4])) as usize;
                 let address = address_of(index + 1);
-                let caller =
-                    Caller { hello: hello.clone(), key: None, handshake: [0; 32], address, card: card.clone() };
-                let node = self.fleet.on_agent(caller, now);
-                while let Some(event) = self.fleet.poll_event() {
-                    if event != (FleetEvent::Lent { node, deployment: self.config.prepare.deployment }) {
-                        core.checker.fail(format!("agent {index} is not lent to the only deployment: {event:?}"));
-                    }
-                }
-                self.machine_mut().on_agent(node, hello, card, address, now);
+                let caller = Caller { hello, key: None, handshake: [0; 32], address, card };
+                let node = match self.host.on_agent(caller, now) {
+                    Ok(node) => node,
+                    Err(refused) => return core.checker.fail(format!("agent {index} is refused: {refused}")),
+                };
                 core.note(format_args!("server: agent {index} is node {node}"));
                 core.checker.on_node(node, index);
                 self.links.insert(conn, Some(node));
@@ -132,7 +135,7 @@ impl Server {
                 if let ToServer::Ended(ended) = &message {
                     core.note(format_args!("server: node {node} has ended: {} {}", ended.state, ended.reason));
                 }
-                self.machine_mut().on_message(node, message, now);
+                self.host.on_message(node, message, now);
             }
             _ => {}
         }
@@ -169,8 +172,15 @@ impl Server {
         if let Some(node) = node {
             core.note(format_args!("server: the control link of node {node} is gone: {why}"));
             self.nodes.remove(&node);
-            self.fleet.on_gone(node);
-            self.machine_mut().on_gone(node, why, core.now);
+            self.host.on_gone(node, why, core.now);
+        }
+    }
+
+    /// Hangs up on an agent that takes part in nothing any more.
+    fn part(&mut self, node: NodeId, core: &mut Core) {
+        if let Some(conn) = self.nodes.remove(&node) {
+            self.links.remove(&conn);
+            core.network.shut(conn, CALLED, core.now, &mut core.queue, &mut core.rng);
         }
     }
 
@@ -202,7 +212,7 @@ impl Server {
             if let FeedEvent::Down { detail: why, .. } = &event {
                 core.note(format_args!("server: feed {serial} is down: {why}"));
             }
-            self.hosted.on_feed(serial, event, core.now);
+            self.hosted_mut().on_feed(serial, event, core.now);
         }
     }
 
@@ -239,15 +249,14 @@ impl Server {
         self.timer = Time(u64::MAX);
         core.network.hosts[SERVER].listening = true;
         self.config.secret = core.rng.bytes();
-        self.hosted = Hosted::new(self.config.clone(), core.now);
-        self.fleet = fleet_of(&self.config, core.now);
+        let id = self.id();
+        let mut hosted = Hosted::new(self.config.clone(), core.now);
+        self.host = Host::new(self.config.version.clone(), core.now);
         if let Some(saved) = self.folder.take() {
-            self.fleet.reserve(saved.last_id);
-            for node in &saved.nodes {
-                self.fleet.expect_back(node.id, node.boot, None, self.config.prepare.deployment);
-            }
-            self.machine_mut().expect_back(*saved, told, core.now);
+            self.host.expect_back(id, saved.last_id, saved.nodes.iter().map(|node| (node.id, node.boot, None)));
+            hosted.deployment_mut().expect_back(*saved, told, core.now);
         }
+        self.host.open(id, hosted, Wanted::Everyone);
         self.turn(core);
     }
 
@@ -255,7 +264,7 @@ impl Server {
         if self.down {
             return;
         }
-        self.machine_mut().on_stop(core.now);
+        self.hosted_mut().deployment_mut().on_stop(core.now);
         self.turn(core);
     }
 
@@ -263,7 +272,7 @@ impl Server {
     pub(crate) fn on_written(&mut self, core: &mut Core) {
         if let Some((number, next)) = self.folder.on_written() {
             next.into_iter().for_each(|after| core.wake(core.now.after(after), Event::Written));
-            self.hosted.on_kept(number);
+            self.hosted_mut().on_kept(number);
             self.turn(core);
         }
     }
@@ -274,12 +283,18 @@ impl Server {
             return;
         }
         if self.over.is_none() {
-            self.hosted.on_time(core.now);
+            self.host.on_time(core.now);
         }
-        while let Some(act) = self.hosted.poll(core.now) {
-            self.carry_out(act, core);
+        while let Some(act) = self.host.poll(core.now) {
+            match act {
+                HostAct::Send(node, order) => self.send(node, &order, core),
+                HostAct::Of(_, act) => self.carry_out(act, core),
+                HostAct::Part(node) | HostAct::Silent(node) => self.part(node, core),
+                HostAct::NotTaken(_, node, full) => core.checker.fail(format!("node {node} is not taken: {full}")),
+                HostAct::Machine(_) => {}
+            }
         }
-        let deadline = self.hosted.deadline();
+        let deadline = self.host.deadline().unwrap_or(Time(u64::MAX));
         if self.over.is_none() && deadline < self.timer {
             self.timer = deadline;
             core.wake(deadline, Event::Server);
@@ -287,7 +302,7 @@ impl Server {
     }
 
     fn send(&mut self, node: NodeId, order: &ToAgent, core: &mut Core) {
-        core.checker.on_order(node, order, self.hosted.deployment());
+        core.checker.on_order(node, order, self.machine());
         let Some(conn) = self.nodes.get(&node).copied() else { return };
         if core.network.backlog(conn, CALLED) > BACKLOG {
             self.links.remove(&conn);
@@ -299,7 +314,6 @@ impl Server {
 
     fn carry_out(&mut self, act: HostedAct, core: &mut Core) {
         match act {
-            HostedAct::Send(node, order) => self.send(node, &order, core),
             HostedAct::Keep { number, saved, .. } => {
                 let written = self.folder.keep(number, saved);
                 written.into_iter().for_each(|after| core.wake(core.now.after(after), Event::Written));
@@ -312,17 +326,13 @@ impl Server {
             HostedAct::StopFeed(serial) => self.feeds.remove(&serial).into_iter().for_each(|feed| feed.stop(core)),
             HostedAct::CheckBlock(block) => {
                 let bad = core.image.rotten == Some(block.0);
-                self.hosted.on_checked(block, bad.then_some("a rotten block"), core.now);
-            }
-            HostedAct::Replaced { old: node, .. } | HostedAct::Forgotten(node) => {
-                if self.machine().node(node).is_none() {
-                    self.fleet.forget(node);
-                }
+                self.hosted_mut().on_checked(block, bad.then_some("a rotten block"), core.now);
             }
             HostedAct::Note(text) => core.note(format_args!("server: {text}")),
             HostedAct::Resumed => core.note(format_args!("server: goes on")),
             HostedAct::PlanFixed(plan) => core.note(format_args!("server: the plan is fixed: {:?}", plan.chains)),
-            HostedAct::NodeChanged(_) | HostedAct::RemoveState => {}
+            HostedAct::NodeChanged(_) | HostedAct::RemoveState | HostedAct::Replaced { .. } => {}
+            HostedAct::Send(..) | HostedAct::Forgotten(_) => {}
             HostedAct::Over => {
                 core.note(format_args!("server: all is over: {:?}", self.machine().stage()));
                 self.over = Some(core.now);

@@ -1,17 +1,37 @@
 //! One node of one deployment, without sockets, disk and image: what its server does, and in which order.
 
-use super::*;
-use crate::control::{Hello, LinkClass, Prepare, Ready, ToServer};
+use super::hosted::KEEP_EVERY;
+use super::{Host, HostAct, Hosted, HostedAct, MAX_CHECKS};
+use crate::approval::Caller;
+use crate::control::{Hello, LinkClass, Prepare, Ready, ToAgent, ToServer};
+use crate::deployment::{DeploymentConfig, DeploymentEvent};
+use crate::feed::{FeedEvent, FeedOrder};
+use crate::fleet::Wanted;
 use crate::link::Terms;
 use crate::plan::{CardId, PlanCard, PlanLimits};
 use crate::reason::{Free, Then, Verify};
 use crate::set::BlockSet;
-use crate::units::{DeploymentId, Epoch, Hash, LinkKey};
+use crate::units::{BlockNo, DeploymentId, Epoch, Hash, LinkKey, NodeId, Time};
+use core::time::Duration;
 use std::net::{IpAddr, Ipv4Addr};
 
 const DEPLOYMENT: DeploymentId = DeploymentId([5; 16]);
 const NODE: NodeId = NodeId(1);
 const NOW: Time = Time(1);
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+
+fn hello(boot: u8) -> Hello {
+    Hello {
+        agent_version: "0".into(),
+        hostname: "host".into(),
+        boot: [boot; 16],
+        ram_bytes: 1 << 30,
+        cards: Vec::new(),
+        disks: Vec::new(),
+        link_port: 4000,
+        target: String::new(),
+    }
+}
 
 fn config() -> DeploymentConfig {
     DeploymentConfig {
@@ -43,18 +63,7 @@ fn config() -> DeploymentConfig {
 /// A deployment for which its one node is ready.
 fn ready() -> Hosted {
     let mut hosted = Hosted::new(config(), NOW);
-    let hello = Hello {
-        agent_version: "0".into(),
-        hostname: "host".into(),
-        boot: [1; 16],
-        ram_bytes: 1 << 30,
-        cards: Vec::new(),
-        disks: Vec::new(),
-        link_port: 4000,
-        target: String::new(),
-    };
-    let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-    hosted.deployment_mut().on_agent(NODE, hello, CardId("eth0".into()), address, NOW);
+    hosted.deployment_mut().on_agent(NODE, hello(1), CardId("eth0".into()), ADDRESS, NOW);
     let ready = Ready {
         deployment: DEPLOYMENT,
         target: "/dev/sda".into(),
@@ -159,4 +168,73 @@ fn a_block_is_checked_once_at_a_time_and_only_so_many_wait() {
     (0..100).for_each(|block| hosted.on_event(DeploymentEvent::CheckBlock(BlockNo(block))));
     assert!(matches!(hosted.poll(NOW), Some(HostedAct::CheckBlock(BlockNo(7)))));
     assert!(hosted.poll(NOW).is_none());
+}
+
+fn caller(boot: u8) -> Caller {
+    let card = CardId("eth0".into());
+    Caller { hello: hello(boot), key: None, handshake: [0; 32], address: ADDRESS, card }
+}
+
+fn orders(host: &mut Host, now: Time) -> Vec<(NodeId, ToAgent)> {
+    let order = |act| if let HostAct::Send(node, order) = act { Some((node, order)) } else { None };
+    std::iter::from_fn(|| host.poll(now)).filter_map(order).collect()
+}
+
+#[test]
+fn an_agent_that_no_deployment_wants_is_idle_and_goes_to_the_first_that_does() {
+    let mut host = Host::new("0".into(), NOW);
+    let node = host.on_agent(caller(1), NOW).unwrap();
+    assert!(matches!(orders(&mut host, NOW)[..], [(first, ToAgent::Welcome(_))] if first == node));
+    assert!(host.is_here(&[1; 16]) && host.of_agent(node).is_none());
+    assert!(!host.on_message(node, ToServer::Heartbeat, NOW), "no deployment hears it");
+    host.open(DEPLOYMENT, Hosted::new(config(), NOW), Wanted::Everyone);
+    assert!(matches!(orders(&mut host, NOW)[..], [(_, ToAgent::Welcome(_)), (_, ToAgent::Prepare(_))]));
+    assert_eq!(host.of_agent(node), Some(DEPLOYMENT));
+    assert!(host.on_message(node, ToServer::Heartbeat, NOW));
+}
+
+#[test]
+fn an_agent_that_goes_is_not_here_and_its_deployment_waits_for_it() {
+    let mut host = Host::new("0".into(), NOW);
+    host.open(DEPLOYMENT, Hosted::new(config(), NOW), Wanted::Everyone);
+    let node = host.on_agent(caller(1), NOW).unwrap();
+    orders(&mut host, NOW);
+    host.on_gone(node, "it hung up", NOW);
+    assert!(!host.is_here(&[1; 16]));
+    let back = host.on_agent(caller(1), NOW).unwrap();
+    assert!(host.is_here(&[1; 16]));
+    let known = host.get(DEPLOYMENT).unwrap().deployment().node(back).is_some();
+    assert!(known && host.of_agent(back) == Some(DEPLOYMENT));
+}
+
+#[test]
+fn an_idle_agent_that_is_silent_is_gone_and_its_link_is_closed() {
+    let mut host = Host::new("0".into(), NOW);
+    let node = host.on_agent(caller(1), NOW).unwrap();
+    let mut now = NOW;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        now = now.after(Duration::from_millis(500));
+        host.on_time(now);
+        silent.extend(std::iter::from_fn(|| host.poll(now)).filter(|act| matches!(act, HostAct::Silent(_))));
+    }
+    assert!(matches!(silent[..], [HostAct::Silent(of)] if of == node));
+    assert!(!host.is_here(&[1; 16]));
+}
+
+#[test]
+fn a_deployment_that_is_over_gives_its_agents_back_only_when_it_is_closed() {
+    let mut host = Host::new("0".into(), NOW);
+    host.open(DEPLOYMENT, Hosted::new(config(), NOW), Wanted::Everyone);
+    let node = host.on_agent(caller(1), NOW).unwrap();
+    orders(&mut host, NOW);
+    let hosted = host.get_mut(DEPLOYMENT).unwrap();
+    hosted.on_kept(u64::MAX);
+    hosted.deployment_mut().on_stop(NOW);
+    let is_over = |act: &HostAct| matches!(act, HostAct::Of(DEPLOYMENT, HostedAct::Over));
+    assert!(std::iter::from_fn(|| host.poll(NOW)).any(|act| is_over(&act)));
+    assert!(host.take(DEPLOYMENT).is_some() && host.fleet().loan(node) == Some(DEPLOYMENT));
+    host.close(DEPLOYMENT);
+    assert!(matches!(host.poll(NOW), Some(HostAct::Machine(idle)) if idle == node));
+    assert_eq!(host.fleet().loan(node), None);
 }

@@ -1,15 +1,14 @@
-//! How an agent comes in: its hello, approval, and the fleet, which lends it to a deployment or lets it wait.
+//! How an agent comes in: its hello, approval, and the machine of fleet and deployments, which gives it its place.
 
 use super::event::{Event, MachineView};
-use super::event_loop::{Service, is_here};
+use super::event_loop::Service;
 use super::gate::{Admitted, GateDeed};
 use super::link::Standing;
 use mio::Token;
 use slidecast_proto::approval::Caller;
 use slidecast_proto::control::Hello;
-use slidecast_proto::fleet::FleetEvent;
 use slidecast_proto::plan::CardId;
-use slidecast_proto::units::{DeploymentId, NodeId, Time};
+use slidecast_proto::units::{NodeId, Time};
 use std::net::IpAddr;
 
 impl Service {
@@ -17,12 +16,12 @@ impl Service {
         let Some(link) = self.port.link(token) else { return };
         let (key, address, card) = (link.peer_key(), link.address, CardId(link.card.clone()));
         let Some(handshake) = link.handshake_hash() else { return };
-        if self.fleet.has_other_key(&hello.boot, key) {
+        if self.host.fleet().has_other_key(&hello.boot, key) {
             return self.send_away(token, address, "it claims to be a run of an agent that has another key", now);
         }
         let caller = Caller { hello, key, handshake, address, card };
-        let Self { gate, fleet, running, .. } = self;
-        match gate.on_hello(token, caller, &|boot| is_here(fleet, running, boot), now) {
+        let Self { gate, host, .. } = self;
+        match gate.on_hello(token, caller, &|boot| host.is_here(boot), now) {
             Admitted::In(caller) => self.enter(token, *caller, now),
             Admitted::Away => self.send_away(token, address, "too many agents wait for approval", now),
             Admitted::Waits(id) => {
@@ -42,23 +41,18 @@ impl Service {
     /// An agent that may take part.
     fn enter(&mut self, token: Token, caller: Caller, now: Time) {
         let address = caller.address;
-        let destination = match self.fleet.destination(&caller) {
-            Ok(destination) => destination,
-            Err(no_place) => return self.send_away(token, address, &no_place.to_string(), now),
-        };
-        if let Some(running) = destination.and_then(|id| self.running.get_mut(&id))
-            && let Err(full) = running.machine_mut().make_room(&caller.hello, address)
-        {
-            return self.send_away(token, address, &full.to_string(), now);
+        if self.port.link(token).is_none() {
+            return;
         }
-        let Some(link) = self.port.link(token) else { return };
-        let node = self.fleet.on_agent(caller, now);
-        link.standing = Standing::Node(node);
+        let node = match self.host.on_agent(caller, now) {
+            Ok(node) => node,
+            Err(refused) => return self.send_away(token, address, &refused.to_string(), now),
+        };
+        self.port.link(token).into_iter().for_each(|link| link.standing = Standing::Node(node));
         if let Some(old) = self.nodes.insert(node, token) {
             // The same run called again: the older link is dead, whether it knows or not.
             self.port.drop_link(old);
         }
-        self.carry_fleet(now);
     }
 
     /// Does what the approval of agents asks for.
@@ -84,39 +78,12 @@ impl Service {
         }
     }
 
-    /// Does what the fleet asks for.
-    pub(super) fn carry_fleet(&mut self, now: Time) {
-        while let Some(event) = self.fleet.poll_event() {
-            match event {
-                FleetEvent::Lent { node, deployment } => self.lend(node, deployment, now),
-                FleetEvent::Idle(node) => self.tell_of_machine(node),
-                FleetEvent::Silent(node) => {
-                    let token = self.nodes.get(&node).copied();
-                    token.into_iter().for_each(|token| self.port.drop_link(token));
-                    self.on_gone(node, "silent", now);
-                }
-            }
-        }
-        while let Some((node, order)) = self.fleet.poll_order() {
-            self.send(node, &order, now);
-        }
-    }
-
-    fn lend(&mut self, node: NodeId, deployment: DeploymentId, now: Time) {
-        let Some(agent) = self.fleet.agent(node) else { return };
-        let (Some(running), Some(here)) = (self.running.get_mut(&deployment), agent.here.clone()) else { return };
-        if let Err(full) = running.machine_mut().make_room(&here.hello, here.address) {
-            log::warn!("deployment {deployment} does not take agent {node}: {full}");
-            return self.fleet.give_back(node);
-        }
-        running.changed = true;
-        running.machine_mut().on_agent(node, here.hello, here.card, here.address, now);
-        self.tell_of_machine(node);
-    }
-
-    fn tell_of_machine(&mut self, node: NodeId) {
-        let Some(agent) = self.fleet.agent(node) else { return };
+    /// An agent is there, idle or lent.
+    pub(super) fn tell_of_machine(&mut self, node: NodeId) {
+        let Some(agent) = self.host.fleet().agent(node) else { return };
         let Some(here) = agent.here.clone() else { return };
+        let running = agent.loan.and_then(|id| self.running.get_mut(&id));
+        running.into_iter().for_each(|running| running.changed = true);
         let view = MachineView {
             node,
             hello: here.hello,

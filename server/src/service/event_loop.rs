@@ -6,7 +6,7 @@ use super::command::{Command, Handle, News, Start, Teller};
 use super::event::{Closed, Event, Front};
 use super::gate::Gate;
 use super::port::{DISCOVERY, LISTENER, Port, WAKE};
-use super::running::{Act, Known, Running};
+use super::running::{Known, Running};
 use super::sockets::{ServiceError, Sockets};
 use crate::clock::Clock;
 use crate::nic::Nics;
@@ -16,6 +16,7 @@ use slidecast_proto::approval::{Approval, Boot};
 use slidecast_proto::control::{Abort, ToAgent};
 use slidecast_proto::discovery::{Offer, Responder};
 use slidecast_proto::fleet::Fleet;
+use slidecast_proto::hosting::{Host, HostAct, Hosted, HostedAct};
 use slidecast_proto::noise::{PublicKey, SecretKey};
 use slidecast_proto::reason::Reason;
 use slidecast_proto::units::{DeploymentId, NodeId, Time};
@@ -53,7 +54,8 @@ pub struct Service {
     pub(super) id: DeploymentId,
     pub(super) clock: Clock,
     pub(super) port: Port,
-    pub(super) fleet: Fleet,
+    /// The fleet and the machines of all deployments.
+    pub(super) host: Host,
     /// Who waits for approval.
     pub(super) gate: Gate,
     pub(super) running: BTreeMap<DeploymentId, Running>,
@@ -103,7 +105,7 @@ impl Service {
             id,
             clock,
             port,
-            fleet: Fleet::new(env!("CARGO_PKG_VERSION").to_owned(), began),
+            host: Host::new(env!("CARGO_PKG_VERSION").to_owned(), began),
             gate: Gate::new(approval, began),
             running: BTreeMap::new(),
             nodes: HashMap::new(),
@@ -140,14 +142,13 @@ impl Service {
             let approved: Vec<_> = unfinished.approved.iter().map(|boot| (*boot, key(boot))).collect();
             (unfinished.saved.last_id, nodes, approved)
         });
-        let running = Running::start(start, self.clock, &self.teller)?;
+        let (running, hosted) = Running::start(start, self.clock, &self.teller)?;
         if let Some((last_id, nodes, approved)) = back {
-            self.fleet.reserve(last_id);
-            nodes.into_iter().for_each(|(node, boot, key)| self.fleet.expect_back(node, boot, key, id));
+            self.host.expect_back(id, last_id, nodes);
             approved.into_iter().for_each(|(boot, key)| self.gate.expect_back(boot, key));
         }
         self.running.insert(id, running);
-        self.fleet.open(id, wanted);
+        self.host.open(id, hosted, wanted);
         Ok(())
     }
 
@@ -177,13 +178,13 @@ impl Service {
 
     fn closed(mut self) -> Closed {
         let unapproved = self.gate.unapproved();
-        Closed { unapproved: unapproved.into_iter().map(|machine| (self.fleet.new_id(), machine)).collect() }
+        Closed { unapproved: unapproved.into_iter().map(|machine| (self.host.new_id(), machine)).collect() }
     }
 
     /// How long there is nothing to do unless something happens.
     fn patience(&self, now: Time) -> Duration {
         let waiting = self.gate.deadline().filter(|_| self.closing.is_none());
-        let ports = [self.port.deadline(), self.fleet.deadline(), waiting];
+        let ports = [self.port.deadline(), self.host.deadline(), waiting];
         let end = self.closing.map(|closing| closing.after(LAST_WORDS));
         let deadlines = ports.into_iter().flatten().chain(end).chain(self.running.values().map(Running::deadline));
         self.clock.until(deadlines.fold(now.after(MAX_WAIT), Time::min))
@@ -204,13 +205,14 @@ impl Service {
             match news {
                 News::Command(command) => self.on_command(command, now),
                 News::Feed(id, serial, event) => {
-                    if let Some(running) = self.running.get_mut(&id) {
-                        running.on_feed(serial, event, now);
+                    if let Some((running, hosted)) = self.deployment(id) {
+                        running.on_feed(serial, event, hosted, now);
                     }
                 }
                 News::Checked(id, block, fault) => {
-                    if let Some(running) = self.running.get_mut(&id) {
-                        running.on_checked(block, fault.as_deref(), now);
+                    if let Some((running, hosted)) = self.deployment(id) {
+                        running.changed = true;
+                        hosted.on_checked(block, fault.as_deref(), now);
                     }
                 }
                 News::Kept => {}
@@ -227,9 +229,9 @@ impl Service {
                 }
             }
             Command::Stop(id) => {
-                let Some(running) = self.running.get_mut(&id) else { return };
-                self.events.push_back(Event::Stopping(id, running.machine().stage()));
-                running.machine_mut().on_stop(now);
+                let Some(hosted) = self.host.get_mut(id) else { return };
+                self.events.push_back(Event::Stopping(id, hosted.deployment().stage()));
+                hosted.deployment_mut().on_stop(now);
             }
             Command::Heard(heard) => {
                 let lines = self.gate.on_heard(&heard, now);
@@ -251,6 +253,7 @@ impl Service {
         self.gate.all().into_iter().for_each(|token| self.send_on(token, &abort, now));
         self.nodes.clear();
         self.running.clear();
+        self.host.clear();
         self.port.part_all(now);
     }
 
@@ -263,11 +266,10 @@ impl Service {
         if self.port.on_time(now) {
             self.accept(now);
         }
-        self.running.values_mut().for_each(|running| running.on_time(now));
-        self.fleet.on_time(now);
+        self.host.on_time(now);
         if self.closing.is_none() {
-            let Self { gate, fleet, running, .. } = self;
-            gate.on_time(&|boot| is_here(fleet, running, boot), now);
+            let Self { gate, host, .. } = self;
+            gate.on_time(&|boot| host.is_here(boot), now);
         }
     }
 
@@ -275,14 +277,13 @@ impl Service {
     fn settle(&mut self, front: &mut dyn Front, now: Time) {
         loop {
             self.carry_gate(now);
-            self.carry_fleet(now);
             let ended = self.carry_out(now);
             self.flush(front, now);
             if ended.is_empty() || self.closing.is_some() {
                 return;
             }
             // Only now: where all ends with a deployment, its agents are not told that they are idle.
-            ended.into_iter().for_each(|id| self.fleet.close(id));
+            ended.into_iter().for_each(|id| self.host.close(id));
         }
     }
 
@@ -294,54 +295,61 @@ impl Service {
         }
     }
 
-    /// Does what the deployments want; gives those that are over.
+    /// A deployment that runs, and its machine.
+    fn deployment(&mut self, id: DeploymentId) -> Option<(&mut Running, &mut Hosted)> {
+        self.running.get_mut(&id).zip(self.host.get_mut(id))
+    }
+
+    /// Does what the fleet and the deployments want; gives the deployments that are over.
     fn carry_out(&mut self, now: Time) -> Vec<DeploymentId> {
+        for (id, running) in &self.running {
+            self.host.get_mut(*id).into_iter().for_each(|hosted| hosted.on_kept(running.kept()));
+        }
         let mut ended = Vec::new();
-        let all: Vec<DeploymentId> = self.running.keys().copied().collect();
-        for id in all {
-            loop {
-                let runs = Runs { fleet: &self.fleet, gate: &self.gate };
-                let Some(running) = self.running.get_mut(&id) else { break };
-                let Some(act) = running.poll(&runs, now) else { break };
-                // The same run may have called again meanwhile.
-                let is_gone = |node| running.machine().node(node).is_none();
-                match act {
-                    Act::Send(node, order) => self.send(node, &order, now),
-                    Act::Line(line) => self.events.push_back(Event::Line(Some(id), line)),
-                    Act::HasImage(macs) => self.events.push_back(Event::HasImage(id, macs)),
-                    Act::Forget(node) if is_gone(node) => {
-                        self.fleet.forget(node);
-                        let token = self.nodes.remove(&node);
-                        token.into_iter().for_each(|token| self.port.part(token, now));
-                    }
-                    Act::Replaced(old) if is_gone(old) => self.fleet.forget(old),
-                    Act::Forget(_) | Act::Replaced(_) => {}
-                    Act::Over => {
-                        let finished = self.running.remove(&id).map(Running::finish);
-                        self.events.extend(finished.map(|finished| Event::Over(Box::new(finished))));
-                        ended.push(id);
-                    }
+        while let Some(act) = self.host.poll(now) {
+            match act {
+                HostAct::Send(node, order) => self.send(node, &order, now),
+                HostAct::Machine(node) => self.tell_of_machine(node),
+                HostAct::Part(node) => {
+                    let token = self.nodes.remove(&node);
+                    token.into_iter().for_each(|token| self.port.part(token, now));
                 }
+                HostAct::Silent(node) => {
+                    let token = self.nodes.remove(&node);
+                    token.into_iter().for_each(|token| self.port.drop_link(token));
+                    self.events.push_back(Event::MachineGone(node));
+                }
+                HostAct::NotTaken(id, node, full) => log::warn!("deployment {id} does not take agent {node}: {full}"),
+                HostAct::Of(id, HostedAct::Over) => {
+                    let finished = self.running.remove(&id).zip(self.host.take(id));
+                    let finished = finished.map(|(running, hosted)| running.finish(hosted));
+                    self.events.extend(finished.map(|finished| Event::Over(Box::new(finished))));
+                    ended.push(id);
+                }
+                HostAct::Of(id, act) => self.carry_out_of(id, act, now),
             }
         }
         ended
     }
 
+    fn carry_out_of(&mut self, id: DeploymentId, act: HostedAct, now: Time) {
+        let Self { running, host, gate, events, .. } = self;
+        let Some(running) = running.get_mut(&id) else { return };
+        if let HostedAct::Keep { number, saved, sync } = act {
+            return running.keep(number, &saved, sync, &Runs { fleet: host.fleet(), gate });
+        }
+        if let Some(hosted) = host.get_mut(id) {
+            running.carry_out(act, hosted, events, now);
+        }
+    }
+
     fn show(&mut self, now: Time) {
         let unapproved = self.gate.count();
         for (id, running) in &mut self.running {
-            if let Some(snapshot) = running.show(now) {
+            let machine = self.host.get(*id).map(Hosted::deployment);
+            if let Some(snapshot) = machine.and_then(|machine| running.show(machine, now)) {
                 self.events.push_back(Event::Snapshot(*id, Box::new(Snapshot { unapproved, ..snapshot })));
             }
         }
-    }
-}
-
-/// Whether this run of an agent is in and connected.
-pub(super) fn is_here(fleet: &Fleet, running: &BTreeMap<DeploymentId, Running>, boot: &Boot) -> bool {
-    let Some(agent) = fleet.by_boot(boot) else { return false };
-    match agent.loan.and_then(|id| running.get(&id)) {
-        Some(running) => running.machine().node(agent.id).is_some_and(|node| node.connected),
-        None => agent.here.is_some(),
     }
 }

@@ -61,14 +61,11 @@ impl Service {
     /// The control link of an agent is gone.
     pub(super) fn on_gone(&mut self, node: NodeId, why: &str, now: Time) {
         self.nodes.remove(&node);
-        match self.fleet.loan(node).and_then(|id| self.running.get_mut(&id)) {
-            Some(running) => {
-                running.changed = true;
-                running.machine_mut().on_gone(node, why, now);
-            }
+        match self.host.of_agent(node).and_then(|id| self.running.get_mut(&id)) {
+            Some(running) => running.changed = true,
             None => log::debug!("idle agent {node}: {why}"),
         }
-        self.fleet.on_gone(node);
+        self.host.on_gone(node, why, now);
         self.events.push_back(Event::MachineGone(node));
     }
 
@@ -109,20 +106,15 @@ impl Service {
     }
 
     fn on_node_message(&mut self, node: NodeId, message: ToServer, now: Time) {
-        let running = self.fleet.loan(node).and_then(|id| self.running.get_mut(&id));
-        match (running, message) {
-            (Some(running), ToServer::Log(line)) => running.on_log(node, &line, now),
-            (Some(running), message) => {
-                running.changed = true;
-                running.machine_mut().on_message(node, message, now);
-            }
-            (None, message) => {
-                if let ToServer::Log(line) = message {
-                    log::debug!("idle agent {node}: {}", shown(&line.text));
-                }
-                self.fleet.on_message(node, now);
-            }
+        let Self { host, running, events, .. } = self;
+        let running = host.of_agent(node).and_then(|id| running.get_mut(&id));
+        match (running, &message) {
+            (Some(running), ToServer::Log(line)) => return running.on_log(node, line, events, now),
+            (Some(running), _) => running.changed = true,
+            (None, ToServer::Log(line)) => log::debug!("idle agent {node}: {}", shown(&line.text)),
+            (None, _) => {}
         }
+        host.on_message(node, message, now);
     }
 
     pub(super) fn send(&mut self, node: NodeId, order: &ToAgent, now: Time) {
