@@ -1,7 +1,6 @@
 //! One connection from the server to the head of a chain: the [`Feed`] machine's frames over a socket.
 
 use super::outgoing::{Outgoing, WriteError};
-use super::readahead::Readahead;
 use super::source::FromImage;
 use crate::failure::one_line;
 use mio::net::TcpStream;
@@ -96,7 +95,6 @@ pub(crate) struct Connection {
     socket: TcpStream,
     source: FromImage,
     todo: BlockSet,
-    readahead: Readahead,
     incoming: FrameReader<Vec<u8>>,
     outgoing: Outgoing,
 }
@@ -112,7 +110,6 @@ impl Connection {
             socket,
             source,
             todo: order.blocks.clone(),
-            readahead: Readahead::new(),
             incoming: FrameReader::new(MAX_PAYLOAD),
             outgoing: Outgoing::default(),
         })
@@ -182,7 +179,7 @@ impl Connection {
                 self.outgoing.push_bytes(bytes, false);
             }
             Some(FeedTransmit::Block(header, block, stored)) => {
-                self.readahead.sent(self.source.image(), &self.todo, block, stored.stored_len);
+                self.source.sent(&self.todo, block, stored.stored_len);
                 self.outgoing.push_bytes(header.into(), true);
                 self.outgoing.push_payload(block, &stored);
             }
