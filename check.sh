@@ -20,10 +20,11 @@
 #            ./check.sh fuzz TARGET [--seconds N] [ARGUMENT OF libFuzzer]... runs one
 #   web      the pages of a standing server in Chromium, with axe-core and a real deployment: two minutes, and installs Chromium and
 #            Playwright; screenshots stay in target/web/
+#   package  the Debian package of ./package.sh in a clean system: installed, started, upgraded, removed, purged (root)
 #   hosts    mkimage.sh, the tiers static, unit and lab, and demo.sh --lab on Debian 13 and Ubuntu 24.04, in chroots (root):
 #            ./check.sh hosts [SUITE [COMMAND...]], see qemu-tests/hosts.sh
 #
-# Without arguments: all but bench, chaos, culprit, forged-bugs, fuzz, web and hosts. The last line is the total.
+# Without arguments: all but bench, chaos, culprit, forged-bugs, fuzz, web, package and hosts. The last line is the total.
 set -euo pipefail
 cd "$(dirname "$0")"
 . qemu-tests/need.sh
@@ -138,6 +139,13 @@ web() {
     # axe-core is in the second one.
     "$venv/bin/pip" --quiet install playwright axe-playwright-python
     SLIDECAST_AGENT=$(static_agent) "$target_dir/debug/slidecast-lab" web --python "$venv/bin/python" qemu-tests/web/pages.py "$target_dir/web"
+}
+
+package() {
+    local old new
+    old=$(./package.sh --out "$target_dir/package" --version 0.0.1)
+    new=$(./package.sh --out "$target_dir/package")
+    qemu-tests/package.sh "$old" "$new"
 }
 
 fuzz_target() {
@@ -270,8 +278,8 @@ esac
 [ $# = 0 ] || tiers=("$@")
 for tier in "${tiers[@]}"; do
     case $tier in
-        fmt | clippy | doc | unit | sim | static | lab | qemu | fuzz | web) ;;
-        *) die "no tier is called $tier (fmt clippy doc unit sim static lab qemu bench chaos fuzz web hosts)" ;;
+        fmt | clippy | doc | unit | sim | static | lab | qemu | fuzz | web | package) ;;
+        *) die "no tier is called $tier (fmt clippy doc unit sim static lab qemu bench chaos fuzz web package hosts)" ;;
     esac
 done
 need_rust
