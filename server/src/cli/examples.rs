@@ -117,5 +117,5 @@ Examples:
   slidecast remote deploy a.slide --machine 1 --server https://host.example --token-file t
   slidecast remote deploy a.slide --machine 4 --fresh --server http://[::1]:7540 --token-file t
 
-Who ends this command leaves the deployment running. Exit codes: as those of deploy; 1 also if
+The deployment goes on if this command is ended. Exit codes: as those of deploy; 1 also if
 the server can't be reached or refuses.";

@@ -22,6 +22,11 @@ pub(crate) fn parse_fingerprint(text: &str) -> Result<String, String> {
     trust::parse_fingerprint(text)
 }
 
+/// Servers are known by the authorities that this system trusts.
+pub(crate) fn trust_of_system() -> Result<rustls::ClientConfig, RemoteError> {
+    trust::config(None, None)
+}
+
 /// Runs the command.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use super::database::Database;
 use super::etag::tagged;
 use super::export;
 use super::guard::{guard, json as read_json};
+use super::hooks;
 use super::http::Limits;
 use super::images::{Listed, list};
 use super::live::Live;
@@ -79,6 +80,12 @@ pub(super) fn routes() -> Vec<Route> {
         row(Get, "/v1/deployments/{id}", Viewer, "A deployment with its nodes", get(deployment))
             .gives(&[(200, Object("Deployment"))]),
         row(Post, "/v1/deployments/{id}/stop", Operator, "Stop a deployment", post(stop)).gives(&[(202, Empty)]),
+        row(Get, "/v1/webhooks", Admin, "All webhooks, and how far each has been told", get(hooks::list))
+            .gives(&[(200, Object("Webhooks"))]),
+        row(Post, "/v1/webhooks", Admin, "Make a webhook", post(hooks::add))
+            .takes("WebhookRequest")
+            .gives(&[(201, Object("WebhookMade"))]),
+        row(Post, "/v1/webhooks/{id}/remove", Admin, "Remove a webhook", post(hooks::remove)).gives(&[(204, Empty)]),
         row(Get, "/metrics", Viewer, "Numbers for Prometheus", get(metrics::answer))
             .gives(&[(200, Text("text/plain"))]),
         row(Get, "/v1/events", Viewer, "What has happened: as a stream, a list, or a file of lines", get(events))

@@ -3,6 +3,7 @@
 use super::api::{self, Api};
 use super::notify;
 use super::tls::Tls;
+use super::webhook;
 use super::{ServeError, stream};
 use axum::Router;
 use axum::http::HeaderValue;
@@ -77,6 +78,7 @@ pub(super) fn serve_http(listener: TcpListener, api: Api, limits: Limits) -> io:
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let api = Arc::new(api);
             tokio::spawn(stream::publish(api.clone()));
+            tokio::spawn(webhook::deliver(api.clone()));
             tokio::spawn(notify::stay_alive(api.database.clone()));
             let tls = api.tls.clone();
             if let Some(tls) = tls.clone() {

@@ -15,8 +15,10 @@ mod fields;
 mod first;
 mod front;
 mod guard;
+mod hooks;
 mod http;
 mod images;
+mod limits;
 mod live;
 mod metrics;
 mod notify;
@@ -33,6 +35,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod webhook;
 mod wishes;
 
 use crate::cli::{Serve, TokenNew};
@@ -153,6 +156,7 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
     if !args.images.is_dir() {
         return Err(Failure::usage(ServeError::Images { path: args.images.clone() }));
     }
+    limits::raise_open_files();
     let state = key::state_folder(args.state.as_deref())?;
     // Before anything is changed there.
     let _alone = keep_alone(&state).map_err(Failure::not_done)?;

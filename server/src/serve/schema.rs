@@ -72,6 +72,10 @@ pub(super) fn all() -> Map<String, Value> {
         ("Deployments", object(vec![("deployments", list(of("Deployment")), "the newest first"), next("deployment")])),
         ("Event", event()),
         ("Events", object(vec![("events", list(of("Event")), "the oldest first")])),
+        ("Webhook", webhook()),
+        ("Webhooks", object(vec![("webhooks", list(of("Webhook")), "")])),
+        ("WebhookRequest", webhook_request()),
+        ("WebhookMade", object(vec![("id", number(), ""), ("secret", text(), "not shown again")])),
         ("Problem", problem()),
     ];
     schemas.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
@@ -167,6 +171,27 @@ fn event() -> Value {
     ])
 }
 
+fn webhook() -> Value {
+    object(vec![
+        ("id", number(), ""),
+        ("url", text(), ""),
+        ("kinds", list(text()), "of events; all if there are none"),
+        ("taken", number(), "the last event that was taken"),
+        ("failures", number(), "how often in a row the next one was not taken"),
+        ("next_try", number(), "seconds since 1970"),
+        ("problem", text(), "why it was not taken; empty if all is well"),
+        ("created", number(), "seconds since 1970"),
+    ])
+}
+
+fn webhook_request() -> Value {
+    let mut schema =
+        loose(vec![("url", text(), "http or https"), ("kinds", list(text()), "of events; all by default")]);
+    schema["required"] = json!(["url"]);
+    schema["additionalProperties"] = false.into();
+    schema
+}
+
 fn problem() -> Value {
     object(vec![
         ("type", text(), "urn:slidecast: and a code; docs/API.md lists them"),
@@ -238,6 +263,8 @@ mod tests {
         machine["connected"] = true.into();
         let row = store.deployments(Which::All).unwrap().remove(0);
         let event = json!(store.events(0).unwrap()[0]);
+        store.add_webhook("http://a/", &[], "secret", "anna").unwrap();
+        let webhook = json!(store.webhooks().unwrap()[0]);
         let problem = Problem::bad("no").into_response().into_body();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let problem = runtime.block_on(axum::body::to_bytes(problem, usize::MAX)).unwrap();
@@ -247,6 +274,7 @@ mod tests {
             ("Deployment", summary(&row)),
             ("DeploymentRequest", request),
             ("Event", event),
+            ("Webhook", webhook),
             ("Problem", problem),
         ] {
             assert_eq!(differs(name, &value), None, "{value}");

@@ -7,8 +7,10 @@ mod deployments;
 mod events;
 mod rows;
 mod users;
+mod webhooks;
 
 pub(super) use users::token_name;
+pub use webhooks::WebhookRow;
 
 pub use rows::{About, DeploymentRow, EventRow, Machine, Seen, Token, User, Which, Who};
 
@@ -152,6 +154,7 @@ impl Store {
         for step in [SCHEMA].iter().chain(&UPGRADES).skip(version as usize) {
             change.execute_batch(step).map_err(failed)?;
         }
+        change.execute_batch(webhooks::TABLE).map_err(failed)?;
         change.commit().map_err(failed)?;
         Ok(Self { path, connection })
     }

@@ -5,6 +5,7 @@ mod api;
 mod pages;
 mod remote;
 mod stream;
+mod webhooks;
 
 use crate::support::{Agent, Sandbox};
 use serde_json::{Value, json};

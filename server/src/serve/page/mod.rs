@@ -11,6 +11,7 @@ mod settings;
 mod sign;
 mod start;
 mod users;
+mod webhooks;
 mod words;
 
 use super::access::session_of;
@@ -54,6 +55,8 @@ pub(super) fn router() -> Router<Arc<Api>> {
         .route("/settings/password", post(settings::password))
         .route("/settings/tokens", post(settings::new_token))
         .route("/settings/tokens/remove", post(settings::remove_token))
+        .route("/settings/webhooks", post(webhooks::add))
+        .route("/settings/webhooks/remove", post(webhooks::remove))
 }
 
 /// A file that is part of the program. Browsers ask again after a new version.

@@ -2,6 +2,7 @@
 
 use super::sign::{chosen, new_password};
 use super::users::role_choice;
+use super::webhooks;
 use super::words::{exact, moment};
 use super::{Answer, Shared, done, page as whole, session, visitor};
 use crate::serve::commands::blocking;
@@ -21,6 +22,7 @@ pub(super) async fn page(State(api): Shared, uri: Uri, headers: HeaderMap) -> An
     let who = visitor(&api, &headers, &uri, Role::Viewer).await?;
     let admin = who.role >= Role::Admin;
     let tokens = if admin { api.database.call(|store| store.tokens()).await? } else { Vec::new() };
+    let hooks = if admin { api.database.call(|store| store.webhooks()).await? } else { Vec::new() };
     let body = html! {
         div.head { h1 { "Settings" } }
         h2 { "Your password" }
@@ -30,7 +32,7 @@ pub(super) async fn page(State(api): Shared, uri: Uri, headers: HeaderMap) -> An
             (new_password())
             button type="submit" { "Change" }
         }
-        @if admin { (token_list(&tokens)) }
+        @if admin { (token_list(&tokens)) (webhooks::list(&hooks)) }
         h2 { "This server" }
         dl.facts {
             dt { "Version" } dd { (env!("CARGO_PKG_VERSION")) }

@@ -1,7 +1,7 @@
 //! What has happened: rows that are only added.
 
 use super::{About, EventRow, Store, StoreError, now};
-use rusqlite::{Connection, OptionalExtension, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 /// The most events that one call gives.
 const MAX_EVENTS: u32 = 1000;
@@ -70,19 +70,22 @@ impl Store {
         let failed = self.failed();
         let select = format!("SELECT id, at, kind, deployment, machine, text, who FROM events WHERE {which} LIMIT ?2");
         let mut query = self.connection.prepare_cached(&select).map_err(&failed)?;
-        let rows = query.query_map(values, |row| {
-            Ok(EventRow {
-                id: row.get(0)?,
-                at: row.get(1)?,
-                kind: row.get(2)?,
-                deployment: row.get(3)?,
-                machine: row.get(4)?,
-                text: row.get(5)?,
-                who: row.get(6)?,
-            })
-        });
+        let rows = query.query_map(values, event);
         rows.and_then(Iterator::collect).map_err(&failed)
     }
+}
+
+/// An event of a row with its columns in their order.
+pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<EventRow> {
+    Ok(EventRow {
+        id: row.get(0)?,
+        at: row.get(1)?,
+        kind: row.get(2)?,
+        deployment: row.get(3)?,
+        machine: row.get(4)?,
+        text: row.get(5)?,
+        who: row.get(6)?,
+    })
 }
 
 pub(super) fn add_event(

@@ -1,0 +1,200 @@
+//! Webhooks: other programs are told of events by a POST to an address of theirs.
+//!
+//! Each webhook has a place in the events of the database, the last one that was taken; so nothing is lost over a restart, and what is
+//! told comes in order. An event that is not taken is told again, after a while that doubles up to an hour, and later ones wait for it.
+
+use super::api::Api;
+use super::store::{EventRow, WebhookRow, now};
+use crate::failure::one_line;
+use crate::remote::trust_of_system;
+use axum::body::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http1;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use ring::hmac;
+use rustls::pki_types::ServerName;
+use serde_json::json;
+use std::error::Error;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// How long a receiver may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the first retry waits, in seconds; each next one twice as long.
+const FIRST_RETRY: i64 = 5;
+/// The longest wait, in seconds.
+const LONGEST_RETRY: i64 = 3600;
+/// How often it is looked for retries that are due.
+const LOOK: Duration = Duration::from_secs(5);
+
+type Failed = Box<dyn Error + Send + Sync>;
+
+/// Where a webhook goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    tls: bool,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+/// Understands the address of a webhook.
+pub(super) fn parse(url: &str) -> Result<Address, &'static str> {
+    const EXPECTED: &str = "expected an address such as https://host.example/path";
+    let uri: hyper::Uri = url.parse().map_err(|_| EXPECTED)?;
+    let tls = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return Err(EXPECTED),
+    };
+    let authority = uri.authority().ok_or(EXPECTED)?;
+    if authority.as_str().contains('@') {
+        return Err("a name or password in the address is not sent; leave it out");
+    }
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    Ok(Address { tls, host, port, path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned() })
+}
+
+/// What proves that a body comes from this server and when: HMAC-SHA256 with the webhook's secret over the time, a full stop and the body.
+fn signature(secret: &str, at: i64, body: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let tag = hmac::sign(&key, format!("{at}.{body}").as_bytes());
+    let mut text = format!("t={at},v1=");
+    for byte in tag.as_ref() {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// How long to wait after this many failures in a row, in seconds.
+fn wait(failures: i64) -> i64 {
+    let doublings = u32::try_from(failures.clamp(1, 32) - 1).unwrap_or_default();
+    FIRST_RETRY.saturating_mul(1 << doublings).min(LONGEST_RETRY)
+}
+
+/// Tells all webhooks of events, for ever.
+pub(super) async fn deliver(api: Arc<Api>) {
+    let mut newest = api.database.newest();
+    loop {
+        newest.borrow_and_update();
+        // Again at once, as long as something was told.
+        while round(&api).await {}
+        tokio::select! {
+            changed = newest.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Tells each webhook that is due of one event. Gives whether any has taken one.
+async fn round(api: &Arc<Api>) -> bool {
+    let due = match api.database.call(|store| store.webhooks_due(now())).await {
+        Ok(due) => due,
+        Err(error) => {
+            log::error!("looking for webhooks: {}", one_line(&error));
+            return false;
+        }
+    };
+    let mut work = JoinSet::new();
+    for (hook, event) in due {
+        let api = api.clone();
+        work.spawn(async move {
+            let told = tell(&hook, &event).await;
+            let problem = told.as_ref().err().map(|error| error.to_string());
+            let failures = hook.failures + 1;
+            let next = now() + wait(failures);
+            if let Some(problem) = &problem {
+                log::warn!("webhook {}: {problem}; the next try is in {} s", hook.id, wait(failures));
+            }
+            let kept = api.database.call(move |store| match problem {
+                None => store.on_webhook_taken(hook.id, event.id),
+                Some(problem) => store.on_webhook_failed(hook.id, next, &problem),
+            });
+            kept.await.is_ok() && told.is_ok()
+        });
+    }
+    let mut any = false;
+    while let Some(taken) = work.join_next().await {
+        any |= taken.unwrap_or(false);
+    }
+    any
+}
+
+async fn tell(hook: &WebhookRow, event: &EventRow) -> Result<(), Failed> {
+    match tokio::time::timeout(PATIENCE, send(hook, event)).await {
+        Ok(told) => told,
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs()).into()),
+    }
+}
+
+async fn send(hook: &WebhookRow, event: &EventRow) -> Result<(), Failed> {
+    let address = parse(&hook.url)?;
+    let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| one_line(&error))?;
+    if !address.tls {
+        return post(stream, &address, hook, event).await;
+    }
+    let config = trust_of_system().map_err(|error| one_line(&error))?;
+    let name = ServerName::try_from(address.host.clone())?;
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    post(stream.map_err(|error| one_line(&error))?, &address, hook, event).await
+}
+
+async fn post(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: &Address,
+    hook: &WebhookRow,
+    event: &EventRow,
+) -> Result<(), Failed> {
+    let (body, at) = (json!(event).to_string(), now());
+    let request = Request::post(&address.path)
+        .header(header::HOST, format!("{}:{}", address.host, address.port))
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::USER_AGENT, concat!("slidecast/", env!("CARGO_PKG_VERSION")))
+        .header("x-slidecast-event", &event.kind)
+        .header("x-slidecast-delivery", format!("{}-{}", hook.id, event.id))
+        .header("x-slidecast-signature", signature(&hook.secret, at, &body))
+        .body(Full::new(Bytes::from(body)))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let moved = tokio::spawn(connection);
+    let response = sender.send_request(request).await;
+    // Nobody reads the rest of the answer.
+    moved.abort();
+    match response?.status() {
+        status if status.is_success() => Ok(()),
+        status => Err(format!("the receiver answered {status}").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_http_or_https_and_has_no_password() {
+        let address = parse("https://a.example/x?y=1").unwrap();
+        assert_eq!((address.tls, address.port, &*address.path), (true, 443, "/x?y=1"));
+        assert_eq!(parse("http://[::1]:8080").unwrap().host, "::1");
+        for wrong in ["a.example", "ftp://a", "/x", "https://u:p@a.example/"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_signature_is_that_of_rfc_4231_over_time_and_body() {
+        // Checked with: printf '1700000000.{"id":1}' | openssl dgst -sha256 -hmac secret
+        let signed = signature("secret", 1_700_000_000, "{\"id\":1}");
+        assert_eq!(signed, "t=1700000000,v1=3dd1b9aef568d75f6790a84bd2e5dfa1f44409eef3cbdbd3f10b837376100c11");
+    }
+
+    #[test]
+    fn retries_wait_twice_as_long_each_time_and_an_hour_at_most() {
+        assert_eq!([1, 2, 3, 10, 11, 1000].map(wait), [5, 10, 20, 2560, 3600, 3600]);
+    }
+}
