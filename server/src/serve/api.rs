@@ -52,14 +52,14 @@ pub(super) struct Api {
 }
 
 pub(super) type Shared = State<Arc<Api>>;
-type Answer = Result<Response, Problem>;
+pub(super) type Answer = Result<Response, Problem>;
 
 /// Every path of the API. A new one is a row here, and its objects are in `super::schema`.
 pub(super) fn routes() -> Vec<Route> {
     use Role::{Admin, Operator, Viewer};
     use Verb::{Get, Post};
     let row = Route::new;
-    vec![
+    let mut all = vec![
         row(Get, "/v1/health", Viewer, "Whether the server answers", get(health))
             .open()
             .gives(&[(200, Object("Health"))]),
@@ -79,6 +79,14 @@ pub(super) fn routes() -> Vec<Route> {
             .gives(&[(201, Object("Made")), (200, Object("Made"))]),
         row(Get, "/v1/deployments/{id}", Viewer, "A deployment with its nodes", get(deployment))
             .gives(&[(200, Object("Deployment"))]),
+        row(
+            Post,
+            "/v1/deployments/{id}/confirm",
+            Operator,
+            "Agree to a deployment as the second person",
+            post(confirm),
+        )
+        .gives(&[(204, Empty)]),
         row(Post, "/v1/deployments/{id}/stop", Operator, "Stop a deployment", post(stop)).gives(&[(202, Empty)]),
         row(Get, "/v1/webhooks", Admin, "All webhooks, and how far each has been told", get(hooks::list))
             .gives(&[(200, Object("Webhooks"))]),
@@ -91,7 +99,9 @@ pub(super) fn routes() -> Vec<Route> {
         row(Get, "/v1/events", Viewer, "What has happened: as a stream, a list, or a file of lines", get(events))
             .parameters(&EVENT_PARAMETERS)
             .gives(&[(200, Object("Events")), (200, Text("text/event-stream")), (200, Text("application/x-ndjson"))]),
-    ]
+    ];
+    all.extend(super::groups::routes());
+    all
 }
 
 const MACHINE_PAGES: [Parameter; 2] = [
@@ -162,7 +172,7 @@ async fn forget(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) 
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-fn machine_number(id: &str) -> Result<i64, Problem> {
+pub(super) fn machine_number(id: &str) -> Result<i64, Problem> {
     id.parse().map_err(|_| Problem::not_found(format!("there is no machine {id:?}")))
 }
 
@@ -236,14 +246,15 @@ pub(super) fn summary(row: &DeploymentRow) -> Value {
         "detail": row.detail,
         "created": row.created,
         "ended": row.ended,
+        "asked_by": row.asked_by,
+        "needs_second": row.needs_second,
+        "confirmed_by": row.confirmed_by,
     })
 }
 
 async fn deployment(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
     api.authorize(&headers, Role::Viewer).await?;
-    let asked = id.clone();
-    let mut rows = api.database.call(move |store| store.deployments(Which::One(&asked))).await?;
-    let row = rows.pop().ok_or_else(|| Problem::not_found(format!("there is no deployment {id:?}")))?;
+    let row = commands::find(&api, &id).await?;
     let mut object = summary(&row);
     match &row.report {
         Some(Value::Object(report)) => {
@@ -258,6 +269,12 @@ async fn deployment(State(api): Shared, Path(id): Path<String>, headers: HeaderM
         }
     }
     Ok(Json(object).into_response())
+}
+
+async fn confirm(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let who = api.authorize(&headers, Role::Operator).await?;
+    commands::confirm(&api, &id, &who).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn stop(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {

@@ -1,9 +1,10 @@
 //! What people and programs order, whichever way it comes.
 
 use super::api::Api;
+use super::parse_id;
 use super::problem::Problem;
-use super::start::{Asking, image_path, resolve};
-use super::store::{StoreError, Which, Who};
+use super::start::{image_path, resolve, start_of};
+use super::store::{DeploymentRow, NewDeployment, Stopped, StoreError, Which, Who};
 use super::wishes::Request;
 use crate::service::Command;
 use axum::http::StatusCode;
@@ -34,61 +35,99 @@ pub(super) async fn known(api: &Api, key: Option<String>) -> Result<Option<Strin
     api.database.call(move |store| store.by_idempotency_key(&key)).await
 }
 
-/// Keeps and starts a deployment.
-pub(super) async fn deploy(api: &Arc<Api>, request: Request, key: Option<String>, who: &Who) -> Result<Made, Problem> {
-    let wishes = request.wishes()?;
+/// Keeps a deployment, and starts it unless it waits for somebody.
+pub(super) async fn deploy(
+    api: &Arc<Api>,
+    mut request: Request,
+    key: Option<String>,
+    who: &Who,
+) -> Result<Made, Problem> {
+    if let Some(group) = request.group.clone() {
+        let machines = api.database.call(move |store| store.machines_of_group(&group)).await?;
+        request.take_group(machines)?;
+    }
+    request.wishes()?;
     let (images, name) = (api.place.images.clone(), request.image.clone());
-    let image = blocking(move || resolve(&image_path(&images, &name)?)).await?;
+    blocking(move || resolve(&image_path(&images, &name)?)).await?;
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|error| Problem::system(format!("drawing random bytes: {error}")))?;
-    let id = DeploymentId(id);
-    let (row, row_key, text, who) = (request.clone(), key.clone(), id.to_string(), who.name.clone());
+    let id = DeploymentId(id).to_string();
+    let (row_key, text, who) = (key.clone(), id.clone(), who.clone());
     let kept = api.database.call(move |store| {
-        let wishes = serde_json::to_string(&row).expect("a request has only texts, numbers and lists");
-        store.add_deployment(&text, &row.image, &wishes, &row.machines, row_key.as_deref(), &who)
+        let wishes = serde_json::to_string(&request).expect("a request has only texts, numbers and lists");
+        let key = row_key.as_deref();
+        let (image, machines) = (&request.image, &request.machines);
+        store.add_deployment(&NewDeployment { id: &text, image, wishes: &wishes, machines, key }, &who)
     });
-    let machines = match kept.await {
-        Ok(machines) => machines,
+    match kept.await {
+        Ok(()) => {}
         // The same request may have come twice at once.
         Err(error @ StoreError::Database { .. }) => match known(api, key).await? {
             Some(id) => return Ok(Made { id, new: false }),
             None => return Err(error.into()),
         },
         Err(error) => return Err(error.into()),
-    };
-    let asking = Asking { id, name: request.image, image, wishes, machines };
+    }
+    begin(api, &id).await?;
+    Ok(Made { id, new: true })
+}
+
+/// Gives a deployment to the service, unless it waits for somebody, is over, or was given already.
+pub(super) async fn begin(api: &Arc<Api>, id: &str) -> Result<(), Problem> {
+    let asked = id.to_owned();
+    let Some((row, hardware)) = api.database.call(move |store| store.release(&asked)).await? else { return Ok(()) };
     let shared = api.clone();
     blocking(move || {
-        match asking.start(&shared.place, false) {
+        match start_of(&row, hardware, &shared.place, false) {
             Ok(start) => {
                 shared.live.lock().on_start(&start);
                 shared.handle.tell(Command::Start(Box::new(start)));
             }
             Err(why) => {
-                let id = id.to_string();
-                shared.database.post("keeping the end of a deployment", move |store| store.end(&id, 1, None, &why));
+                shared.database.post("keeping the end of a deployment", move |store| store.end(&row.id, 1, None, &why));
             }
         }
         Ok(())
     })
     .await?;
-    Ok(Made { id: id.to_string(), new: true })
+    // Whoever wanted it stopped while it was made ready has told the service before it knew of it.
+    let asked = id.to_owned();
+    if api.database.call(move |store| store.is_to_stop(&asked)).await? {
+        tell_to_stop(api, id).await?;
+    }
+    Ok(())
+}
+
+async fn tell_to_stop(api: &Arc<Api>, id: &str) -> Result<(), Problem> {
+    let (handle, id) = (api.handle.clone(), parse_id(id));
+    blocking(move || {
+        id.into_iter().for_each(|id| handle.tell(Command::Stop(id)));
+        Ok(())
+    })
+    .await
+}
+
+/// A second person agrees to a deployment: it begins.
+pub(super) async fn confirm(api: &Arc<Api>, id: &str, who: &Who) -> Result<(), Problem> {
+    find(api, id).await?;
+    let (asked, who) = (id.to_owned(), who.clone());
+    api.database.call(move |store| store.confirm(&asked, &who)).await?;
+    begin(api, id).await
 }
 
 /// Stops a deployment; one that is over is stopped already.
 pub(super) async fn stop(api: &Arc<Api>, id: &str, who: &Who) -> Result<(), Problem> {
-    let (asked, by) = (id.to_owned(), who.name.clone());
-    if api.database.call(move |store| store.stop(&asked, &by)).await? {
-        let (handle, id) = (api.handle.clone(), id.to_owned());
-        return blocking(move || {
-            super::parse_id(&id).into_iter().for_each(|id| handle.tell(Command::Stop(id)));
-            Ok(())
-        })
-        .await;
+    find(api, id).await?;
+    let (asked, who) = (id.to_owned(), who.clone());
+    match api.database.call(move |store| store.stop(&asked, &who)).await? {
+        Stopped::Released => tell_to_stop(api, id).await,
+        Stopped::Over | Stopped::Nothing => Ok(()),
     }
+}
+
+/// The deployment with this id.
+pub(super) async fn find(api: &Api, id: &str) -> Result<DeploymentRow, Problem> {
     let asked = id.to_owned();
-    match api.database.call(move |store| store.deployments(Which::One(&asked))).await?.is_empty() {
-        true => Err(Problem::not_found(format!("there is no deployment {id:?}"))),
-        false => Ok(()),
-    }
+    let mut rows = api.database.call(move |store| store.deployments(Which::One(&asked))).await?;
+    rows.pop().ok_or_else(|| Problem::not_found(format!("there is no deployment {id:?}")))
 }

@@ -14,10 +14,12 @@ mod export;
 mod fields;
 mod first;
 mod front;
+mod groups;
 mod guard;
 mod hooks;
 mod http;
 mod images;
+mod keeper;
 mod limits;
 mod live;
 mod metrics;
@@ -32,6 +34,7 @@ mod schema;
 mod start;
 pub mod store;
 mod stream;
+mod subnet;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -57,14 +60,14 @@ use role::hash_of;
 use slidecast_proto::approval::Approval;
 use slidecast_proto::noise::SecretKey;
 use slidecast_proto::units::DeploymentId;
-use start::{Asking, Place, image_path, resolve};
+use start::{Place, start_of};
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use store::{DeploymentRow, Store, Which};
+use store::{Store, Which};
 use stream::Bulletin;
 pub(crate) use tls::fingerprint;
 use tls::{Files, Tls};
@@ -289,7 +292,15 @@ fn again(mut store: Store, place: &Place) -> Result<Again, store::StoreError> {
     let (mut starts, mut stops) = (Vec::new(), Vec::new());
     // The oldest first, as they were lent their machines.
     for row in store.deployments(Which::Active)?.into_iter().rev() {
-        match start_again(&store, &row, place) {
+        // What was not given to the service yet begins, if it may, as soon as requests are taken.
+        if !row.released {
+            continue;
+        }
+        match store
+            .hardware_of(&row.id)
+            .map_err(|error| one_line(&error))
+            .and_then(|hardware| start_of(&row, hardware, place, true))
+        {
             Ok(start) => {
                 stops.extend(parse_id(&row.id).filter(|_| row.stop));
                 starts.push(start);
@@ -301,23 +312,6 @@ fn again(mut store: Store, place: &Place) -> Result<Again, store::StoreError> {
         }
     }
     Ok(Again { store, starts, stops })
-}
-
-fn start_again(store: &Store, row: &DeploymentRow, place: &Place) -> Result<Start, String> {
-    let id = parse_id(&row.id).ok_or("its id is none")?;
-    let request: wishes::Request = serde_json::from_str(&row.wishes).map_err(|error| error.to_string())?;
-    let wishes = request.wishes().map_err(|problem| problem.to_string())?;
-    let image = image_path(&place.images, &row.image).and_then(|path| resolve(&path));
-    let image = image.map_err(|problem| problem.to_string())?;
-    let machines = store.hardware_of(&row.id).map_err(|error| one_line(&error))?;
-    let start = Asking { id, name: row.image.clone(), image, wishes, machines }.start(place, true)?;
-    if row.started && start.resume.is_none() {
-        return Err(
-            "the server ended before it noted how this deployment ended; its machines show it on their consoles"
-                .to_owned(),
-        );
-    }
-    Ok(start)
 }
 
 /// The id with these digits.

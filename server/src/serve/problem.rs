@@ -40,10 +40,18 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let (status, code) = match &error {
             StoreError::InUse { .. } => (StatusCode::CONFLICT, "machine-in-use"),
-            StoreError::NoMachine { .. } | StoreError::NoInvitation | StoreError::NoUser { .. } => {
-                (StatusCode::NOT_FOUND, "not-found")
+            StoreError::NoMachine { .. }
+            | StoreError::NoInvitation
+            | StoreError::NoUser { .. }
+            | StoreError::NoGroup { .. }
+            | StoreError::NoRule { .. } => (StatusCode::NOT_FOUND, "not-found"),
+            StoreError::NameTaken { .. } | StoreError::GroupTaken { .. } | StoreError::RuleTaken { .. } => {
+                (StatusCode::CONFLICT, "name-taken")
             }
-            StoreError::NameTaken { .. } => (StatusCode::CONFLICT, "name-taken"),
+            StoreError::GroupNeeded { .. } => (StatusCode::CONFLICT, "group-needed"),
+            StoreError::NotYours { .. } => (StatusCode::FORBIDDEN, "other-group"),
+            StoreError::NothingToConfirm { .. } => (StatusCode::CONFLICT, "nothing-to-confirm"),
+            StoreError::SamePerson { .. } => (StatusCode::FORBIDDEN, "same-person"),
             StoreError::LastAdmin => (StatusCode::CONFLICT, "last-admin"),
             StoreError::NotAccepted { .. } => (StatusCode::CONFLICT, "machine-not-accepted"),
             _ => (StatusCode::SERVICE_UNAVAILABLE, "database"),

@@ -12,6 +12,8 @@ use std::sync::Arc;
 pub(super) enum Verb {
     Get,
     Post,
+    Patch,
+    Delete,
 }
 
 impl Verb {
@@ -20,6 +22,8 @@ impl Verb {
         match self {
             Self::Get => "get",
             Self::Post => "post",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
         }
     }
 }

@@ -77,6 +77,22 @@ pub(super) fn all() -> Map<String, Value> {
         ("WebhookRequest", webhook_request()),
         ("WebhookMade", object(vec![("id", number(), ""), ("secret", text(), "not shown again")])),
         ("Problem", problem()),
+        ("MachineChange", strict(loose(vec![("note", text(), "at most 2,000 characters")]), &["note"])),
+        ("Group", group()),
+        ("Groups", object(vec![("groups", list(of("Group")), "by name")])),
+        ("GroupRequest", strict(loose(vec![("name", text(), ""), ("protected", flag(), PROTECTED)]), &["name"])),
+        ("GroupChange", group_change()),
+        ("MadeNumber", object(vec![("id", number(), "")])),
+        ("Accepted", object(vec![("accepted", number(), "how many of its machines were new")])),
+        ("Rule", rule()),
+        ("Rules", object(vec![("rules", list(of("Rule")), "")])),
+        (
+            "RuleRequest",
+            strict(
+                loose(vec![("subnet", text(), "such as 10.1.7.0/24"), ("group", maybe("integer"), JOINS)]),
+                &["subnet"],
+            ),
+        ),
     ];
     schemas.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
@@ -88,6 +104,40 @@ fn next(what: &'static str) -> Key {
         _ => "the id after which the next page begins; null on the last page",
     };
     ("next", schema, about)
+}
+
+const PROTECTED: &str = "a deployment of its machines needs a second person";
+const JOINS: &str = "the group that machines from there join";
+
+/// A body of a request: these keys must be there, and no others than those of the schema.
+fn strict(mut schema: Value, required: &[&str]) -> Value {
+    schema["required"] = json!(required);
+    schema["additionalProperties"] = false.into();
+    schema
+}
+
+fn group() -> Value {
+    object(vec![
+        ("id", number(), ""),
+        ("name", text(), ""),
+        ("protected", flag(), PROTECTED),
+        ("machines", list(number()), ""),
+        ("operators", list(text()), "names of users that are limited to it, and perhaps to others"),
+    ])
+}
+
+fn group_change() -> Value {
+    let keys = vec![
+        ("name", maybe("string"), ""),
+        ("protected", maybe("boolean"), PROTECTED),
+        ("add", list(number()), "machines that join"),
+        ("remove", list(number()), "machines that leave"),
+    ];
+    strict(loose(keys), &[])
+}
+
+fn rule() -> Value {
+    object(vec![("id", number(), ""), ("subnet", text(), ""), ("group", maybe("integer"), JOINS)])
 }
 
 fn health() -> Value {
@@ -109,6 +159,8 @@ fn machine() -> Value {
         ("deployment", maybe("string"), "the active one"),
         ("holds", maybe("string"), "the image that it ended done with last"),
         ("holds_since", maybe("integer"), "seconds since 1970"),
+        ("note", text(), "what people have written about it"),
+        ("groups", list(text()), "names of its groups"),
     ])
 }
 
@@ -124,9 +176,14 @@ fn disk() -> Value {
 
 fn request() -> Value {
     let duration = || json!({ "type": ["string", "null"], "examples": ["10m"] });
-    let mut schema = loose(vec![
+    let schema = loose(vec![
         ("image", text(), "the name of a file in the image folder"),
         ("machines", list(number()), "numbers of accepted machines, each once"),
+        (
+            "group",
+            maybe("string"),
+            "instead of machines: the name of a group, of which the accepted machines are taken",
+        ),
         ("wait_for", maybe("integer"), "how many must be ready to begin; all by default"),
         ("target", text(), "as --target of deploy"),
         ("verify", word(Verify::WORDS), "as --verify of deploy"),
@@ -136,9 +193,7 @@ fn request() -> Value {
         ("timeout", duration(), "as --timeout of deploy"),
         ("join_window", duration(), "as --join-window of deploy"),
     ]);
-    schema["required"] = json!(["image", "machines"]);
-    schema["additionalProperties"] = false.into();
-    schema
+    strict(schema, &["image"])
 }
 
 fn deployment() -> Value {
@@ -146,12 +201,15 @@ fn deployment() -> Value {
         ("id", text(), ""),
         ("image", text(), ""),
         ("machines", list(number()), ""),
-        ("state", word(&["waiting", "running", "over"]), ""),
+        ("state", word(&["unconfirmed", "waiting", "running", "over"]), ""),
         ("stop", flag(), "somebody wants it stopped"),
         ("exit_code", maybe("integer"), "as that of deploy; null until it is over"),
         ("detail", text(), "why it could not begin or go on"),
         ("created", number(), "seconds since 1970"),
         ("ended", maybe("integer"), "seconds since 1970"),
+        ("asked_by", text(), ""),
+        ("needs_second", flag(), "a machine of it is in a protected group"),
+        ("confirmed_by", maybe("string"), "the second person"),
     ]);
     let about = "while it is active: the keys of the node and progress events of --progress json; when it is over: those of the report, \
                  and the other keys of the report are there, too";
@@ -238,7 +296,8 @@ mod tests {
     use super::*;
     use crate::serve::api::summary;
     use crate::serve::problem::Problem;
-    use crate::serve::store::{Seen, Store, Which};
+    use crate::serve::role::Role;
+    use crate::serve::store::{NewDeployment, Seen, Store, Which, Who};
     use crate::serve::wishes::Request;
     use axum::response::IntoResponse;
 
@@ -258,7 +317,11 @@ mod tests {
         let request = json!({ "image": "a.slide", "machines": [id] });
         let request: Request = serde_json::from_value(request).unwrap();
         let request = json!(request);
-        store.add_deployment("1", "a.slide", &request.to_string(), &[id], None, "anna").unwrap();
+        let anna = Who { name: "anna".to_owned(), user: None, role: Role::Admin, groups: Vec::new() };
+        let wishes = request.to_string();
+        let new = NewDeployment { id: "1", image: "a.slide", wishes: &wishes, machines: &[id], key: None };
+        store.add_deployment(&new, &anna).unwrap();
+        store.add_group("room", false, "anna").unwrap();
         let mut machine = json!(store.machines().unwrap()[0]);
         machine["connected"] = true.into();
         let row = store.deployments(Which::All).unwrap().remove(0);
@@ -275,6 +338,7 @@ mod tests {
             ("DeploymentRequest", request),
             ("Event", event),
             ("Webhook", webhook),
+            ("Group", json!(store.groups().unwrap()[0])),
             ("Problem", problem),
         ] {
             assert_eq!(differs(name, &value), None, "{value}");

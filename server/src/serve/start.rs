@@ -1,7 +1,9 @@
 //! From a request, or a row of the database, to a deployment that the service starts.
 
+use super::parse_id;
 use super::problem::Problem;
-use super::wishes::Wishes;
+use super::store::DeploymentRow;
+use super::wishes::{Request, Wishes};
 use crate::failure::one_line;
 use crate::service::{Found, RequestFingerprint, Resume, Start, StateFile};
 use crate::view::Facts;
@@ -46,13 +48,13 @@ pub(super) fn resolve(path: &Path) -> Result<Arc<Resolved>, Problem> {
 
 /// A deployment as it is to be started.
 #[derive(Debug)]
-pub(super) struct Asking {
-    pub(super) id: DeploymentId,
-    pub(super) name: String,
-    pub(super) image: Arc<Resolved>,
-    pub(super) wishes: Wishes,
+struct Asking {
+    id: DeploymentId,
+    name: String,
+    image: Arc<Resolved>,
+    wishes: Wishes,
     /// Hardware addresses.
-    pub(super) machines: Vec<String>,
+    machines: Vec<String>,
 }
 
 impl Asking {
@@ -75,7 +77,7 @@ impl Asking {
     }
 
     /// What the service starts. With `again` an earlier run of the server may have left its state.
-    pub(super) fn start(self, place: &Place, again: bool) -> Result<Start, String> {
+    fn start(self, place: &Place, again: bool) -> Result<Start, String> {
         let prepare = self.prepare();
         let fingerprint = RequestFingerprint::of(&prepare, place.key.is_none());
         let name = self.id.to_string();
@@ -120,4 +122,26 @@ impl Asking {
         let wanted = Wanted::Machines(machines.filter(|identity| matches!(identity, Identity::Mac(_))).collect());
         Ok(Start { image: self.image, facts: Arc::new(facts), config, wanted, state_file: Some(state_file), resume })
     }
+}
+
+/// The deployment of a row, as the service starts it. With `again` an earlier run of the server may have begun it.
+pub(super) fn start_of(
+    row: &DeploymentRow,
+    hardware: Vec<String>,
+    place: &Place,
+    again: bool,
+) -> Result<Start, String> {
+    let id = parse_id(&row.id).ok_or("its id is none")?;
+    let request: Request = serde_json::from_str(&row.wishes).map_err(|error| error.to_string())?;
+    let wishes = request.wishes().map_err(|problem| problem.to_string())?;
+    let image = image_path(&place.images, &row.image).and_then(|path| resolve(&path));
+    let image = image.map_err(|problem| problem.to_string())?;
+    let start = Asking { id, name: row.image.clone(), image, wishes, machines: hardware }.start(place, again)?;
+    if row.started && start.resume.is_none() {
+        return Err(
+            "the server ended before it noted how this deployment ended; its machines show it on their consoles"
+                .to_owned(),
+        );
+    }
+    Ok(start)
 }

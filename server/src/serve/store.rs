@@ -5,6 +5,7 @@
 
 mod deployments;
 mod events;
+mod groups;
 mod rows;
 mod users;
 mod webhooks;
@@ -12,7 +13,9 @@ mod webhooks;
 pub(super) use users::token_name;
 pub use webhooks::WebhookRow;
 
-pub use rows::{About, DeploymentRow, EventRow, Machine, Seen, Token, User, Which, Who};
+pub use rows::{
+    About, DeploymentRow, EventRow, Group, Machine, NewDeployment, Rule, Seen, Stopped, Token, User, Which, Who,
+};
 
 use events::add_event;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -22,9 +25,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// What leads from each version to the next, from version 1 on.
-const UPGRADES: [&str; 1] = [include_str!("schema-2.sql")];
+const UPGRADES: [&str; 2] = [include_str!("schema-2.sql"), include_str!("schema-3.sql")];
 /// The version of the schema.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// How long another program that writes, such as `token new`, is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -81,6 +84,48 @@ pub enum StoreError {
     },
     /// It is the only administrator.
     LastAdmin,
+    /// There is no such group.
+    NoGroup {
+        /// What was asked for.
+        group: String,
+    },
+    /// A group has this name already.
+    GroupTaken {
+        /// The name.
+        name: String,
+    },
+    /// A user is limited to this group.
+    GroupNeeded {
+        /// The group.
+        name: String,
+        /// The user.
+        user: String,
+    },
+    /// There is a rule for this subnet already.
+    RuleTaken {
+        /// The subnet.
+        subnet: String,
+    },
+    /// There is no such rule.
+    NoRule {
+        /// What was asked for.
+        rule: i64,
+    },
+    /// The machine is in no group of the one who asks.
+    NotYours {
+        /// The machine.
+        machine: i64,
+    },
+    /// There is no such deployment, or it does not wait for a second person.
+    NothingToConfirm {
+        /// What was asked for.
+        deployment: String,
+    },
+    /// Whoever asked for a deployment can't be the second person.
+    SamePerson {
+        /// The name.
+        name: String,
+    },
 }
 
 impl fmt::Display for StoreError {
@@ -103,6 +148,25 @@ impl fmt::Display for StoreError {
             }
             Self::NameTaken { name } => write!(f, "there is a user {name:?} already; choose another name"),
             Self::NoUser { user } => write!(f, "there is no user {user}"),
+            Self::NoGroup { group } => write!(f, "there is no group {group}"),
+            Self::GroupTaken { name } => write!(f, "there is a group {name:?} already; choose another name"),
+            Self::GroupNeeded { name, user } => {
+                write!(f, "{user} is limited to the group {name}; change the groups of that user first")
+            }
+            Self::RuleTaken { subnet } => write!(f, "there is a rule for {subnet} already; remove that one first"),
+            Self::NoRule { rule } => write!(f, "there is no rule {rule}"),
+            Self::NotYours { machine } => {
+                write!(f, "machine {machine} is in none of your groups; an administrator decides about those")
+            }
+            Self::NothingToConfirm { deployment } => {
+                write!(f, "deployment {deployment} does not wait for a second person")
+            }
+            Self::SamePerson { name } => {
+                write!(
+                    f,
+                    "{name} asked for this deployment; a machine of it is in a protected group, and another person has to confirm it"
+                )
+            }
             Self::LastAdmin => f.write_str("this is the last administrator; make another user an administrator first"),
         }
     }
@@ -207,6 +271,11 @@ impl Store {
                 let add = "INSERT INTO cards (mac, machine) VALUES (?1, ?2) ON CONFLICT (mac) DO NOTHING";
                 change.execute(add, params![mac, id]).map_err(&failed)?;
             }
+            let state: String =
+                change.query_row("SELECT state FROM machines WHERE id = ?1", [id], |row| row.get(0)).map_err(&failed)?;
+            if state == "new" {
+                groups::apply_rules(change, id, &seen.address).map_err(&failed)?;
+            }
             Ok(id)
         })
     }
@@ -220,7 +289,9 @@ impl Store {
         let select = "SELECT id, name, state, address, interface, disks, first_seen, last_seen,
                       (SELECT deployment FROM targets WHERE machine = machines.id AND active = 1),
                       (SELECT json_group_array(mac) FROM (SELECT mac FROM cards WHERE machine = machines.id ORDER BY mac)),
-                      got.image, got.at
+                      got.image, got.at, note,
+                      (SELECT json_group_array(name) FROM (SELECT groups.name FROM members JOIN groups ON groups.id = machine_group
+                       WHERE machine = machines.id ORDER BY groups.name))
                       FROM machines LEFT JOIN (
                           SELECT events.machine, deployments.image, events.at, max(events.id)
                           FROM events JOIN deployments ON deployments.id = events.deployment
@@ -229,7 +300,7 @@ impl Store {
                       WHERE forgotten IS NULL ORDER BY machines.id";
         let mut query = self.connection.prepare_cached(select).map_err(&failed)?;
         let rows = query.query_map([], |row| {
-            let (disks, hardware): (String, String) = (row.get(5)?, row.get(9)?);
+            let (disks, hardware, groups): (String, String, String) = (row.get(5)?, row.get(9)?, row.get(13)?);
             Ok(Machine {
                 id: row.get(0)?,
                 name: row.get(1)?,
@@ -243,6 +314,8 @@ impl Store {
                 deployment: row.get(8)?,
                 holds: row.get(10)?,
                 holds_since: row.get(11)?,
+                note: row.get(12)?,
+                groups: serde_json::from_str(&groups).unwrap_or_default(),
             })
         });
         rows.and_then(Iterator::collect).map_err(&failed)
@@ -279,6 +352,7 @@ impl Store {
                 return Err(StoreError::NoMachine { machine });
             }
             change.execute("DELETE FROM cards WHERE machine = ?1", [machine]).map_err(&failed)?;
+            change.execute("DELETE FROM members WHERE machine = ?1", [machine]).map_err(&failed)?;
             add_event(change, who, "machine-forgotten", None, Some(machine), "").map_err(&failed)
         })
     }

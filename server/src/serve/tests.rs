@@ -1,7 +1,9 @@
 use super::role::Role;
-use super::store::{Seen, Store, StoreError, Which};
+use super::store::{NewDeployment, Seen, Stopped, Store, StoreError, Which, Who};
 use super::wishes::Request;
 use serde_json::json;
+
+mod groups;
 
 fn seen(hardware: &[&str]) -> Seen {
     Seen {
@@ -11,6 +13,30 @@ fn seen(hardware: &[&str]) -> Seen {
         interface: "eth0".to_owned(),
         disks: json!([]),
     }
+}
+
+fn who(name: &str, role: Role, groups: &[i64]) -> Who {
+    Who { name: name.to_owned(), user: None, role, groups: groups.to_vec() }
+}
+
+fn anna() -> Who {
+    who("anna", Role::Admin, &[])
+}
+
+/// Asks for a deployment as this person; gives the hardware addresses of its machines once it is released.
+fn add_as(
+    store: &mut Store,
+    id: &str,
+    machines: &[i64],
+    key: Option<&str>,
+    who: &Who,
+) -> Result<Vec<String>, StoreError> {
+    store.add_deployment(&NewDeployment { id, image: "x.slide", wishes: "{}", machines, key }, who)?;
+    Ok(store.release(id)?.map(|(_, hardware)| hardware).unwrap_or_default())
+}
+
+fn add(store: &mut Store, id: &str, machines: &[i64], key: Option<&str>) -> Result<Vec<String>, StoreError> {
+    add_as(store, id, machines, key, &anna())
 }
 
 fn accepted(store: &mut Store, mac: &str) -> i64 {
@@ -36,16 +62,13 @@ fn a_machine_is_in_one_active_deployment_at_most_and_free_after_its_end() {
     let mut store = Store::open(dir.path()).unwrap();
     let machine = accepted(&mut store, "a");
     let new = store.on_machine(&seen(&["b"])).unwrap();
-    let refused = store.add_deployment("0", "x.slide", "{}", &[new], None, "anna");
+    let refused = add(&mut store, "0", &[new], None);
     assert!(matches!(refused, Err(StoreError::NotAccepted { .. })));
-    assert_eq!(store.add_deployment("1", "x.slide", "{}", &[machine], Some("key"), "anna").unwrap(), ["a"]);
-    assert!(matches!(
-        store.add_deployment("2", "x.slide", "{}", &[machine], None, "anna"),
-        Err(StoreError::InUse { .. })
-    ));
+    assert_eq!(add(&mut store, "1", &[machine], Some("key")).unwrap(), ["a"]);
+    assert!(matches!(add(&mut store, "2", &[machine], None), Err(StoreError::InUse { .. })));
     assert_eq!(store.deployments(Which::All).unwrap().len(), 1, "what was refused left nothing");
     store.end("1", 0, Some(&json!({ "nodes": [] })), "").unwrap();
-    assert_eq!(store.add_deployment("2", "x.slide", "{}", &[machine], None, "anna").unwrap(), ["a"]);
+    assert_eq!(add(&mut store, "2", &[machine], None).unwrap(), ["a"]);
     assert_eq!(store.by_idempotency_key("key").unwrap().as_deref(), Some("1"));
 }
 
@@ -54,9 +77,9 @@ fn a_database_that_was_opened_again_has_everything_and_a_deployment_that_is_over
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
     let machine = accepted(&mut store, "a");
-    store.add_deployment("1", "x.slide", "{}", &[machine], None, "anna").unwrap();
+    add(&mut store, "1", &[machine], None).unwrap();
     store.on_started("1").unwrap();
-    assert!(store.stop("1", "anna").unwrap());
+    assert_eq!(store.stop("1", &anna()).unwrap(), Stopped::Released);
     store.add_token("hash", Role::Operator, None, "anna").unwrap();
     drop(store);
     let mut store = Store::open(dir.path()).unwrap();
@@ -68,7 +91,7 @@ fn a_database_that_was_opened_again_has_everything_and_a_deployment_that_is_over
     store.end("1", 0, None, "").unwrap();
     let row = store.deployments(Which::One("1")).unwrap().remove(0);
     assert_eq!((row.exit_code, row.detail.as_str()), (Some(3), "why"));
-    assert!(!store.stop("1", "anna").unwrap());
+    assert_eq!(store.stop("1", &anna()).unwrap(), Stopped::Nothing);
     let kinds: Vec<String> = store.events(0).unwrap().into_iter().map(|event| event.kind).collect();
     assert_eq!(kinds[..3], ["machine-new", "machine-accepted", "deployment-accepted"]);
 }
@@ -78,9 +101,9 @@ fn a_database_of_a_later_version_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     drop(Store::open(dir.path()).unwrap());
     let path = dir.path().join("slidecast.db");
-    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = Store::open(dir.path()).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("{} has version 3", path.display())), "{error}");
+    assert!(error.starts_with(&format!("{} has version 99", path.display())), "{error}");
     std::fs::write(&path, "no database at all, but a text of some length").unwrap();
     let error = crate::failure::one_line(&Store::open(dir.path()).unwrap_err());
     assert!(error.contains("not a database"), "{error}");
@@ -132,7 +155,7 @@ fn a_machine_that_was_forgotten_is_new_when_it_calls_and_one_at_work_is_not_forg
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
     let machine = accepted(&mut store, "a");
-    store.add_deployment("1", "x.slide", "{}", &[machine], None, "anna").unwrap();
+    add(&mut store, "1", &[machine], None).unwrap();
     assert!(matches!(store.forget(machine, "anna"), Err(StoreError::InUse { .. })));
     store.end("1", 0, None, "").unwrap();
     store.forget(machine, "anna").unwrap();

@@ -18,7 +18,11 @@ pub(super) struct Request {
     /// The name of a file in `--images`.
     pub(super) image: String,
     /// Numbers of accepted machines.
+    #[serde(default)]
     pub(super) machines: Vec<i64>,
+    /// Instead: the name of a group. Its accepted machines are in `machines` when the request is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) group: Option<String>,
     #[serde(default)]
     target: String,
     #[serde(default = "full")]
@@ -64,6 +68,19 @@ pub(super) struct Wishes {
 }
 
 impl Request {
+    /// The group that it names has these machines.
+    pub(super) fn take_group(&mut self, machines: Vec<i64>) -> Result<(), Problem> {
+        if !self.machines.is_empty() {
+            return Err(Problem::bad("group: expected either a group or machines, not both"));
+        }
+        if machines.is_empty() {
+            let group = self.group.as_deref().unwrap_or_default();
+            return Err(Problem::bad(format!("group: no machine of {group} is accepted")));
+        }
+        self.machines = machines;
+        Ok(())
+    }
+
     /// What is asked for, if it makes sense.
     pub(super) fn wishes(&self) -> Result<Wishes, Problem> {
         fn word<T: FromStr<Err: std::fmt::Display>>(key: &str, word: &str) -> Result<T, Problem> {

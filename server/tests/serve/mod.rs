@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails in a test should stop it")]
 
 mod api;
+mod groups;
 mod pages;
 mod remote;
 mod stream;

@@ -9,18 +9,18 @@ use std::thread::spawn;
 use std::time::Duration;
 
 /// An answer, as text.
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     head: String,
-    body: String,
+    pub(super) body: String,
 }
 
 impl Answer {
-    fn to(&self) -> &str {
+    pub(super) fn to(&self) -> &str {
         self.head.lines().find_map(|line| line.strip_prefix("location: ")).unwrap_or_default()
     }
 
-    fn cookie(&self) -> String {
+    pub(super) fn cookie(&self) -> String {
         let set = self.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
         assert!(set.contains("HttpOnly") && set.contains("SameSite=Strict"), "{set}");
         set.split(';').next().unwrap().to_owned()
@@ -47,16 +47,16 @@ fn browse(server: &Server<'_>, method: &str, path: &str, cookie: &str, extra: &s
 
 const HERE: &str = "Origin: http://here\r\n";
 
-fn post(server: &Server<'_>, path: &str, cookie: &str, fields: &str) -> Answer {
+pub(super) fn post(server: &Server<'_>, path: &str, cookie: &str, fields: &str) -> Answer {
     browse(server, "POST", path, cookie, HERE, fields)
 }
 
-fn get(server: &Server<'_>, path: &str, cookie: &str) -> Answer {
+pub(super) fn get(server: &Server<'_>, path: &str, cookie: &str) -> Answer {
     browse(server, "GET", path, cookie, "", "")
 }
 
 /// Makes the first administrator; gives the cookie.
-fn first(sandbox: &Sandbox, server: &Server<'_>) -> String {
+pub(super) fn first(sandbox: &Sandbox, server: &Server<'_>) -> String {
     let file = sandbox.path("state/first-sign-in");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let link = std::fs::read_to_string(&file).unwrap();
@@ -105,7 +105,9 @@ fn the_first_link_makes_an_administrator_who_accepts_a_machine_and_deploys_witho
     assert!(over.body.contains("1 of 1 done") && over.body.contains("by anna"), "{}", over.body);
     let machine = get(&server, "/machines/1", &cookie);
     assert!(machine.body.contains("base.slide, written"), "{}", machine.body);
-    for path in ["/images", "/deployments", "/deployments/new", "/users", "/settings", "/style.css", "/script.js"] {
+    for path in
+        ["/groups", "/images", "/deployments", "/deployments/new", "/users", "/settings", "/style.css", "/script.js"]
+    {
         let page = get(&server, path, &cookie);
         assert!(page.status == 200 && page.head.contains("content-security-policy: default-src 'none'"), "{path}");
         assert!(!page.body.contains(" style=") && !page.body.contains("onclick"), "{path}");

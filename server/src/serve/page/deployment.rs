@@ -6,12 +6,11 @@ use super::machine::events;
 use super::machines::rows;
 use super::words::{advice, clock, size};
 use super::{Answer, Shared, done, page as whole, visitor};
-use crate::serve::api::Api;
 use crate::serve::commands;
 use crate::serve::fields::Fields;
 use crate::serve::problem::Problem;
 use crate::serve::role::Role;
-use crate::serve::store::{About, DeploymentRow, Which};
+use crate::serve::store::{About, DeploymentRow, Who};
 use crate::view::{Facts, Snapshot};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -62,15 +61,9 @@ impl View {
     }
 }
 
-async fn find(api: &Api, id: &str) -> Result<DeploymentRow, Problem> {
-    let asked = id.to_owned();
-    let mut rows = api.database.call(move |store| store.deployments(Which::One(&asked))).await?;
-    rows.pop().ok_or_else(|| Problem::not_found(format!("there is no deployment {id:?}")))
-}
-
 pub(super) async fn page(State(api): Shared, Path(id): Path<String>, uri: Uri, headers: HeaderMap) -> Answer {
     let who = visitor(&api, &headers, &uri, Role::Viewer).await?;
-    let row = find(&api, &id).await?;
+    let row = commands::find(&api, &id).await?;
     let history = api.database.call(move |store| store.history(About::Deployment(&id))).await?;
     let now = {
         let live = api.live.lock();
@@ -101,6 +94,7 @@ pub(super) async fn page(State(api): Shared, Path(id): Path<String>, uri: Uri, h
             (chains(&view.chains, &view.nodes))
         }
         div id="failures" data-live { (failures(&view)) }
+        @if row.word() == "unconfirmed" { (confirm_form(&row, &who)) }
         @if row.state == "active" && who.role >= Role::Operator { (stop_form(&row)) }
         h2 { "Log" }
         (events(&history, false))
@@ -146,6 +140,39 @@ fn failures(view: &View) -> Markup {
             }
         }
     }
+}
+
+/// What the second person sees, and others.
+fn confirm_form(row: &DeploymentRow, who: &Who) -> Markup {
+    html! {
+        div.notice {
+            p { (row.asked_by) " asked for this. A machine of it is in a protected group: nothing begins before another operator or administrator agrees." }
+            @if who.role >= Role::Operator && who.name != row.asked_by {
+                form.stack method="post" action=(format!("/deployments/{}/confirm", row.id)) {
+                    p { b { "Everything on the disks of " (row.machines.len()) @if row.machines.len() == 1 { " machine" } @else { " machines" } " is lost." } }
+                    label { "How many machines are overwritten? Type the number."
+                        input name="count" inputmode="numeric" autocomplete="off" required; }
+                    button.danger type="submit" { "Agree and start" }
+                }
+            }
+        }
+    }
+}
+
+pub(super) async fn confirm(
+    State(api): Shared,
+    Path(id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let who = visitor(&api, &headers, &uri, Role::Operator).await?;
+    let row = commands::find(&api, &id).await?;
+    if Fields::read(&body).get("count") != row.machines.len().to_string() {
+        return Err(Problem::bad("Nothing was started: this is not the number of machines.").into());
+    }
+    commands::confirm(&api, &id, &who).await?;
+    Ok(done(&format!("/deployments/{id}")))
 }
 
 fn stop_form(row: &DeploymentRow) -> Markup {

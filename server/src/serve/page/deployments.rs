@@ -54,6 +54,7 @@ fn table(id: &str, rows: &[DeploymentRow]) -> Markup {
 pub(super) fn row_state(row: &DeploymentRow) -> Markup {
     match (row.word(), row.exit_code) {
         (word, _) if row.state == "active" && row.stop => state("wait", &format!("{word}, stopping")),
+        ("unconfirmed", _) => state("new", "needs a second person"),
         ("running", _) => state("busy", "running"),
         ("waiting", _) => state("wait", "waiting"),
         (_, Some(0)) => state("good", "done"),

@@ -2,10 +2,13 @@
 
 use super::machines::{disks, rows};
 use super::words::{exact, kind, moment};
-use super::{Answer, Shared, page as whole, visitor};
+use super::{Answer, Shared, done, page as whole, visitor};
+use crate::serve::fields::Fields;
+use crate::serve::groups::{MAX_NOTE, note as read_note};
 use crate::serve::problem::Problem;
 use crate::serve::role::Role;
 use crate::serve::store::{About, EventRow};
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use maud::{Markup, html};
@@ -33,16 +36,37 @@ pub(super) async fn page(State(api): Shared, Path(id): Path<String>, uri: Uri, h
                     _ => "nothing that this server has written",
                 }
             }
+            dt { "Groups" } dd {
+                @if machine.groups.is_empty() { "none" } @else { (machine.groups.join(", ")) }
+            }
+            @if !machine.note.is_empty() { dt { "Note" } dd { (machine.note) } }
             dt { "First seen" } dd { (exact(machine.first_seen)) }
             dt { "Last seen" } dd { (moment(machine.last_seen)) }
             @if let Some(deployment) = &machine.deployment {
                 dt { "Now in" } dd { a href=(format!("/deployments/{deployment}")) { "this deployment" } }
             }
         }
+        @if who.role >= Role::Operator {
+            details {
+                summary { "Note…" }
+                form.stack method="post" action=(format!("/machines/{}/note", machine.id)) {
+                    label { "What others should know of this machine"
+                        textarea name="note" rows="3" maxlength=(MAX_NOTE) { (machine.note) } }
+                    button type="submit" { "Keep the note" }
+                }
+            }
+        }
         h2 { "What has happened" }
         (events(&history, true))
     };
     Ok(whole(&who, "/machines", &row.title(), true, body))
+}
+
+pub(super) async fn note(State(api): Shared, Path(id): Path<i64>, uri: Uri, headers: HeaderMap, body: Bytes) -> Answer {
+    let who = visitor(&api, &headers, &uri, Role::Operator).await?;
+    let note = read_note(Fields::read(&body).get("note"))?;
+    api.database.call(move |store| store.set_note(id, &note, &who.name)).await?;
+    Ok(done(&format!("/machines/{id}")))
 }
 
 /// Events, the newest first; with `link`, each leads to its deployment.

@@ -6,7 +6,7 @@ use crate::serve::api::Api;
 use crate::serve::fields::Fields;
 use crate::serve::problem::Problem;
 use crate::serve::role::Role;
-use crate::serve::store::{Machine, StoreError};
+use crate::serve::store::{Group, Machine, StoreError};
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, Uri};
@@ -52,13 +52,15 @@ impl Row {
     fn fits(&self, filter: &str) -> bool {
         let machine = &self.machine;
         let text = format!(
-            "{} {} {} {} {} {} {}",
+            "{} {} {} {} {} {} {} {} {}",
             self.title(),
             machine.address,
             machine.interface,
             machine.hardware.join(" "),
             machine.disks,
             machine.holds.as_deref().unwrap_or_default(),
+            machine.groups.join(" "),
+            machine.note,
             self.state().1
         );
         let text = text.to_lowercase();
@@ -86,6 +88,7 @@ pub(super) async fn page(State(api): Shared, uri: Uri, RawQuery(query): RawQuery
     let new = all.iter().filter(|row| row.machine.state == "new").count();
     let shown: Vec<&Row> = all.iter().filter(|row| row.fits(filter)).collect();
     let admin = who.role >= Role::Admin;
+    let groups = if admin { api.database.call(|store| store.groups()).await? } else { Vec::new() };
     let body = html! {
         div.head {
             h1 { "Machines" }
@@ -96,7 +99,7 @@ pub(super) async fn page(State(api): Shared, uri: Uri, RawQuery(query): RawQuery
         }
         form.filter method="get" role="search" {
             label.sr for="filter" { "Filter" }
-            input id="filter" type="search" name="filter" value=(filter) placeholder="Filter: name, address, disk, image, state" data-filter;
+            input id="filter" type="search" name="filter" value=(filter) placeholder="Filter: name, group, address, disk, image, state" data-filter;
             button.quiet type="submit" { "Filter" }
             span.key aria-hidden="true" { "/" }
         }
@@ -107,6 +110,7 @@ pub(super) async fn page(State(api): Shared, uri: Uri, RawQuery(query): RawQuery
             }
             @if shown.len() > MAX_ROWS { p.hint { "Only the first " (MAX_ROWS) " are shown: filter for the others." } }
             (actions(admin, who.role >= Role::Operator, new))
+            @if !groups.is_empty() { (join_form(&groups)) }
         }
     };
     Ok(whole(&who, "/machines", "Machines", true, body))
@@ -132,7 +136,10 @@ fn table(rows: &[&Row]) -> Markup {
                     tr id=(format!("machine-{}", machine.id)) {
                         td { input type="checkbox" name="machine" value=(machine.id) aria-label=(format!("Select {}", row.title())); }
                         td { (row.dot()) }
-                        th scope="row" { a href=(format!("/machines/{}", machine.id)) { (row.title()) } }
+                        th scope="row" {
+                            a href=(format!("/machines/{}", machine.id)) { (row.title()) }
+                            @if !machine.groups.is_empty() { " " span.faint { (machine.groups.join(", ")) } }
+                        }
                         td { span.mono { (machine.address) } " " span.faint { (machine.interface) } }
                         td { (disks(machine)) }
                         td {
@@ -172,6 +179,16 @@ fn actions(admin: bool, operator: bool, new: usize) -> Markup {
     }
 }
 
+/// Puts the selected machines into a group.
+fn join_form(groups: &[Group]) -> Markup {
+    html! {
+        div.actions {
+            select name="group" aria-label="Group" { @for group in groups { option value=(group.id) { (group.name) } } }
+            button.quiet type="submit" name="do" value="join" { "Add selected to the group" }
+        }
+    }
+}
+
 /// A machine's disks in a few words.
 pub(super) fn disks(machine: &Machine) -> Markup {
     let disks = machine.disks.as_array().map(Vec::as_slice).unwrap_or_default();
@@ -206,7 +223,11 @@ pub(super) async fn act(State(api): Shared, uri: Uri, headers: HeaderMap, body: 
         "forget" => {
             api.database.call(move |store| chosen.into_iter().try_for_each(|id| store.forget(id, &name))).await?
         }
-        _ => return Err(Problem::bad("do: expected accept, accept-all or forget").into()),
+        "join" => {
+            let group = fields.word("group")?;
+            api.database.call(move |store| store.set_members(group, &chosen, &[], &name)).await?;
+        }
+        _ => return Err(Problem::bad("do: expected accept, accept-all, forget or join").into()),
     }
     let filter: String = form_urlencoded::byte_serialize(filter.as_bytes()).collect();
     Ok(done(&format!("/machines?filter={filter}")))

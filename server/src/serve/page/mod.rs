@@ -4,6 +4,8 @@
 mod chain;
 mod deployment;
 mod deployments;
+mod group;
+mod groups;
 mod images;
 mod machine;
 mod machines;
@@ -32,6 +34,8 @@ const SCRIPT: &str = include_str!("script.js");
 type Shared = axum::extract::State<Arc<Api>>;
 type Answer = Result<Response, Failed>;
 
+pub(super) use sign::good_name;
+
 pub(super) fn router() -> Router<Arc<Api>> {
     Router::new()
         .route("/", get(|| async { Redirect::to("/machines") }))
@@ -42,14 +46,21 @@ pub(super) fn router() -> Router<Arc<Api>> {
         .route("/welcome/{secret}", get(sign::welcome).post(sign::join))
         .route("/machines", get(machines::page).post(machines::act))
         .route("/machines/{id}", get(machine::page))
+        .route("/machines/{id}/note", post(machine::note))
+        .route("/groups", get(groups::page).post(groups::new_group))
+        .route("/groups/rules", post(groups::new_rule))
+        .route("/groups/rules/remove", post(groups::remove_rule))
+        .route("/groups/{id}", get(group::page).post(group::change))
         .route("/images", get(images::page))
         .route("/deployments", get(deployments::page).post(start::start))
         .route("/deployments/new", get(start::choose))
         .route("/deployments/confirm", get(start::confirm))
         .route("/deployments/{id}", get(deployment::page))
+        .route("/deployments/{id}/confirm", post(deployment::confirm))
         .route("/deployments/{id}/stop", post(deployment::stop))
         .route("/users", get(users::page).post(users::invite))
         .route("/users/{id}/role", post(users::set_role))
+        .route("/users/{id}/groups", get(users::choose_groups).post(users::set_groups))
         .route("/users/{id}/remove", post(users::remove))
         .route("/settings", get(settings::page))
         .route("/settings/password", post(settings::password))
@@ -147,8 +158,9 @@ fn whole(title: &str, body: Markup) -> Html<String> {
 }
 
 /// The pages there are, for the navigation.
-const PLACES: [(&str, &str, Role); 5] = [
+const PLACES: [(&str, &str, Role); 6] = [
     ("/machines", "Machines", Role::Viewer),
+    ("/groups", "Groups", Role::Viewer),
     ("/images", "Images", Role::Viewer),
     ("/deployments", "Deployments", Role::Viewer),
     ("/users", "Users", Role::Admin),

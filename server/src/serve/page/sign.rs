@@ -180,6 +180,6 @@ pub(super) async fn join(State(api): Shared, Path(secret): Path<String>, headers
 }
 
 /// Whether users may be called so.
-pub(super) fn good_name(name: &str) -> bool {
+pub(in crate::serve) fn good_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= LONGEST_NAME && crate::shown::shown(name) == name
 }

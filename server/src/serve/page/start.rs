@@ -30,7 +30,11 @@ const CHOICES: [(&str, &str, &[&str], &str); 3] = [
 pub(super) async fn choose(State(api): Shared, uri: Uri, RawQuery(query): RawQuery, headers: HeaderMap) -> Answer {
     let who = visitor(&api, &headers, &uri, Role::Operator).await?;
     let fields = Fields::read(query.unwrap_or_default().as_bytes());
-    let chosen = fields.numbers("machine")?;
+    let mut chosen = fields.numbers("machine")?;
+    if let [group] = fields.numbers("group")?[..] {
+        let groups = api.database.call(|store| store.groups()).await?;
+        chosen.extend(groups.into_iter().filter(|each| each.id == group).flat_map(|each| each.machines));
+    }
     let images = list(&api).await?;
     let machines = rows(&api).await?;
     let may = |row: &&Row| row.machine.state == "accepted" && row.machine.deployment.is_none();

@@ -21,7 +21,7 @@ pub(super) async fn page(State(api): Shared, uri: Uri, headers: HeaderMap) -> An
         div.head { h1 { "Users" } p.count { (users.len()) } }
         div.scroll tabindex="0" role="region" aria-label="Users" {
             table.rows {
-                thead { tr { th scope="col" { "Name" } th scope="col" { "Role" } th scope="col" { "Since" } th scope="col" { "Remove" } } }
+                thead { tr { th scope="col" { "Name" } th scope="col" { "Role" } th scope="col" { "Groups" } th scope="col" { "Since" } th scope="col" { "Remove" } } }
                 tbody {
                     @for user in &users {
                         tr {
@@ -33,6 +33,13 @@ pub(super) async fn page(State(api): Shared, uri: Uri, headers: HeaderMap) -> An
                                     }
                                     button.quiet type="submit" aria-label=(format!("Set the role of {}", user.name)) { "Set" }
                                 }
+                            }
+                            td {
+                                @if user.role == Role::Operator {
+                                    a href=(format!("/users/{}/groups", user.id)) aria-label=(format!("Groups of {}", user.name)) {
+                                        @match user.groups.len() { 0 => "all", 1 => "1 group", count => { (count) " groups" } }
+                                    }
+                                } @else { span.faint { "–" } }
                             }
                             td { (moment(user.created)) }
                             td {
@@ -122,5 +129,44 @@ pub(super) async fn set_role(
 pub(super) async fn remove(State(api): Shared, Path(id): Path<i64>, uri: Uri, headers: HeaderMap) -> Answer {
     let who = visitor(&api, &headers, &uri, Role::Admin).await?;
     api.database.call(move |store| store.remove_user(id, &who.name)).await?;
+    Ok(done("/users"))
+}
+
+/// Which groups an operator may use.
+pub(super) async fn choose_groups(State(api): Shared, Path(id): Path<i64>, uri: Uri, headers: HeaderMap) -> Answer {
+    let who = visitor(&api, &headers, &uri, Role::Admin).await?;
+    let (users, groups) = api.database.call(|store| Ok((store.users()?, store.groups()?))).await?;
+    let user = users.into_iter().find(|user| user.id == id);
+    let user = user.ok_or_else(|| Problem::not_found(format!("There is no user {id}.")))?;
+    let body = html! {
+        div.head { h1 { "Groups of " (user.name) } }
+        p { "An operator starts and stops deployments of machines in these groups. With none chosen: of all machines." }
+        form.stack method="post" action=(format!("/users/{id}/groups")) {
+            fieldset {
+                legend { "Groups" }
+                @if groups.is_empty() { p { "There is no group yet. " a href="/groups" { "Groups" } } }
+                @for group in &groups {
+                    label.check {
+                        input type="checkbox" name="group" value=(group.id) checked[user.groups.contains(&group.id)];
+                        span { (group.name) }
+                    }
+                }
+            }
+            button type="submit" { "Save" }
+        }
+    };
+    Ok(whole(&who, "/users", &format!("Groups of {}", user.name), false, body))
+}
+
+pub(super) async fn set_groups(
+    State(api): Shared,
+    Path(id): Path<i64>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let who = visitor(&api, &headers, &uri, Role::Admin).await?;
+    let groups = Fields::read(&body).numbers("group")?;
+    api.database.call(move |store| store.set_user_groups(id, &groups, &who.name)).await?;
     Ok(done("/users"))
 }

@@ -1,7 +1,7 @@
 //! Deployments, from the request to the report.
 
 use super::events::add_event;
-use super::{DeploymentRow, Store, StoreError, Which, now};
+use super::{DeploymentRow, NewDeployment, Stopped, Store, StoreError, Which, Who, now};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use serde_json::Value;
 
@@ -16,26 +16,19 @@ impl Store {
         found.map_err(self.failed())
     }
 
-    /// Keeps a deployment that was asked for; gives the hardware addresses of its machines.
+    /// Keeps a deployment that was asked for. With a machine of a protected group it waits for a second person.
     ///
     /// # Errors
-    /// [`StoreError`]: a machine is unknown, not accepted or in use.
-    pub fn add_deployment(
-        &mut self,
-        id: &str,
-        image: &str,
-        wishes: &str,
-        machines: &[i64],
-        key: Option<&str>,
-        who: &str,
-    ) -> Result<Vec<String>, StoreError> {
+    /// [`StoreError`]: a machine is unknown, not accepted, in use, or in no group of an operator that is limited to some.
+    pub fn add_deployment(&mut self, new: &NewDeployment<'_>, who: &Who) -> Result<(), StoreError> {
         let failed = self.failed();
+        let NewDeployment { id, image, wishes, machines, key } = *new;
         self.change(|change| {
-            let add = "INSERT INTO deployments (id, image, wishes, state, created, idempotency_key)
-                       VALUES (?1, ?2, ?3, 'active', ?4, ?5)";
-            change.execute(add, params![id, image, wishes, now(), key]).map_err(&failed)?;
+            let add = "INSERT INTO deployments (id, image, wishes, state, created, idempotency_key, asked_by)
+                       VALUES (?1, ?2, ?3, 'active', ?4, ?5, ?6)";
+            change.execute(add, params![id, image, wishes, now(), key, who.name]).map_err(&failed)?;
             for &machine in machines {
-                let select = "SELECT state FROM machines WHERE id = ?1";
+                let select = "SELECT state FROM machines WHERE id = ?1 AND forgotten IS NULL";
                 let state = change.query_row(select, [machine], |row| row.get(0)).optional();
                 let state: Option<String> = state.map_err(&failed)?;
                 match state.as_deref() {
@@ -51,8 +44,33 @@ impl Store {
                     result => result.map_err(&failed)?,
                 };
             }
-            add_event(change, who, "deployment-accepted", Some(id), None, image).map_err(&failed)?;
-            hardware(change, id).map_err(&failed)
+            may_use(change, id, who).map_err(&failed)??;
+            let protect = "UPDATE deployments SET needs_second = 1 WHERE id = ?1 AND EXISTS
+                (SELECT 1 FROM targets JOIN members USING (machine) JOIN groups ON groups.id = machine_group
+                 WHERE deployment = ?1 AND protected = 1)";
+            change.execute(protect, [id]).map_err(&failed)?;
+            add_event(change, &who.name, "deployment-accepted", Some(id), None, image).map_err(&failed)
+        })
+    }
+
+    /// A second person agrees to this deployment.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it waits for nobody, or for somebody else.
+    pub fn confirm(&mut self, id: &str, who: &Who) -> Result<(), StoreError> {
+        let failed = self.failed();
+        self.change(|change| {
+            may_use(change, id, who).map_err(&failed)??;
+            let asked = "SELECT asked_by FROM deployments
+                         WHERE id = ?1 AND state = 'active' AND stop = 0 AND needs_second = 1 AND confirmed_by IS NULL";
+            let asked: Option<String> = change.query_row(asked, [id], |row| row.get(0)).optional().map_err(&failed)?;
+            let asked = asked.ok_or_else(|| StoreError::NothingToConfirm { deployment: id.to_owned() })?;
+            if asked == who.name {
+                return Err(StoreError::SamePerson { name: asked });
+            }
+            let set = "UPDATE deployments SET confirmed_by = ?2 WHERE id = ?1";
+            change.execute(set, params![id, who.name]).map_err(&failed)?;
+            add_event(change, &who.name, "deployment-confirmed", Some(id), None, "").map_err(&failed)
         })
     }
 
@@ -64,20 +82,49 @@ impl Store {
         hardware(&self.connection, id).map_err(self.failed())
     }
 
-    /// Somebody wants this deployment stopped. Gives whether it is active.
+    /// Takes a deployment that waits for nothing outside the service: it is to be given to the service now. Gives it with the hardware
+    /// addresses of its machines, or nothing if it is not to begin, or has.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub fn stop(&mut self, id: &str, who: &str) -> Result<bool, StoreError> {
+    pub fn release(&mut self, id: &str) -> Result<Option<(DeploymentRow, Vec<String>)>, StoreError> {
+        let set = "UPDATE deployments SET released = 1 WHERE id = ?1 AND state = 'active' AND released = 0
+                   AND (needs_second = 0 OR confirmed_by IS NOT NULL)";
+        if self.connection.execute(set, [id]).map_err(self.failed())? == 0 {
+            return Ok(None);
+        }
+        let row = self.deployments(Which::One(id))?.pop();
+        row.map(|row| self.hardware_of(id).map(|hardware| (row, hardware))).transpose()
+    }
+
+    /// Somebody wants this deployment stopped. One that the service does not have yet is over with that.
+    ///
+    /// # Errors
+    /// [`StoreError`]: a machine of it is in no group of an operator that is limited to some.
+    pub fn stop(&mut self, id: &str, who: &Who) -> Result<Stopped, StoreError> {
         let failed = self.failed();
-        self.change(|change| {
-            let set = "UPDATE deployments SET stop = 1 WHERE id = ?1 AND state = 'active'";
-            let active = change.execute(set, [id]).map_err(&failed)? > 0;
-            if active {
-                add_event(change, who, "deployment-stopped", Some(id), None, "").map_err(&failed)?;
-            }
-            Ok(active)
-        })
+        let stopped = self.change(|change| {
+            may_use(change, id, who).map_err(&failed)??;
+            let set = "UPDATE deployments SET stop = 1 WHERE id = ?1 AND state = 'active' RETURNING released";
+            let released: Option<bool> = change.query_row(set, [id], |row| row.get(0)).optional().map_err(&failed)?;
+            let Some(released) = released else { return Ok(Stopped::Nothing) };
+            add_event(change, &who.name, "deployment-stopped", Some(id), None, "").map_err(&failed)?;
+            Ok(if released { Stopped::Released } else { Stopped::Over })
+        })?;
+        if stopped == Stopped::Over {
+            self.end(id, 1, None, "it was stopped before it began")?;
+        }
+        Ok(stopped)
+    }
+
+    /// Whether this deployment is to be stopped.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn is_to_stop(&self, id: &str) -> Result<bool, StoreError> {
+        let select = "SELECT stop FROM deployments WHERE id = ?1";
+        let stop = self.connection.query_row(select, [id], |row| row.get(0)).optional();
+        stop.map(Option::unwrap_or_default).map_err(self.failed())
     }
 
     /// The plan of this deployment is fixed: from now on it is not begun anew.
@@ -124,13 +171,13 @@ impl Store {
             Which::Before(id) => ("(created, rowid) < (SELECT created, rowid FROM deployments WHERE id = ?1)", id),
         };
         let select = format!(
-            "SELECT id, image, wishes, state, stop, exit_code, report, detail, created, ended, started,
-             (SELECT json_group_array(machine) FROM (SELECT machine FROM targets WHERE deployment = deployments.id ORDER BY machine))
+            "SELECT id, image, wishes, state, stop, exit_code, report, detail, created, ended, started, asked_by, needs_second,
+             confirmed_by, released, (SELECT json_group_array(machine) FROM (SELECT machine FROM targets WHERE deployment = deployments.id ORDER BY machine))
              FROM deployments WHERE ({filter}) AND ?1 = ?1 ORDER BY created DESC, rowid DESC LIMIT 1000"
         );
         let mut query = self.connection.prepare_cached(&select).map_err(&failed)?;
         let rows = query.query_map([id], |row| {
-            let (report, machines): (Option<String>, String) = (row.get(6)?, row.get(11)?);
+            let (report, machines): (Option<String>, String) = (row.get(6)?, row.get(15)?);
             Ok(DeploymentRow {
                 id: row.get(0)?,
                 image: row.get(1)?,
@@ -143,6 +190,10 @@ impl Store {
                 detail: row.get(7)?,
                 created: row.get(8)?,
                 ended: row.get(9)?,
+                asked_by: row.get(11)?,
+                needs_second: row.get(12)?,
+                confirmed_by: row.get(13)?,
+                released: row.get(14)?,
                 machines: serde_json::from_str(&machines).unwrap_or_default(),
             })
         });
@@ -153,4 +204,15 @@ impl Store {
 fn hardware(connection: &Connection, id: &str) -> rusqlite::Result<Vec<String>> {
     let select = "SELECT mac FROM cards JOIN targets USING (machine) WHERE deployment = ?1";
     connection.prepare_cached(select)?.query_map([id], |row| row.get(0))?.collect()
+}
+
+/// Whether all machines of a deployment are in groups that `who` may use.
+fn may_use(connection: &Connection, id: &str, who: &Who) -> rusqlite::Result<Result<(), StoreError>> {
+    let Some(groups) = who.limits() else { return Ok(Ok(())) };
+    let foreign = "SELECT machine FROM targets WHERE deployment = ?1 AND NOT EXISTS
+        (SELECT 1 FROM members WHERE members.machine = targets.machine
+         AND machine_group IN (SELECT value FROM json_each(?2))) ORDER BY machine LIMIT 1";
+    let groups = Value::from(groups).to_string();
+    let machine = connection.query_row(foreign, params![id, groups], |row| row.get(0)).optional()?;
+    Ok(machine.map_or(Ok(()), |machine| Err(StoreError::NotYours { machine })))
 }

@@ -31,6 +31,51 @@ pub struct Machine {
     pub holds: Option<String>,
     /// Since when.
     pub holds_since: Option<i64>,
+    /// What people have written about it.
+    pub note: String,
+    /// The names of its groups.
+    pub groups: Vec<String>,
+}
+
+/// Machines that belong together, such as those of a room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// Its number.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// A deployment of its machines needs a second person.
+    pub protected: bool,
+    /// The numbers of its machines.
+    pub machines: Vec<i64>,
+    /// The names of the users that are limited to it, and perhaps to others.
+    pub operators: Vec<String>,
+}
+
+/// Machines that call from a subnet are accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its number.
+    pub id: i64,
+    /// The subnet.
+    pub subnet: String,
+    /// The group that they join, with its name.
+    pub group: Option<(i64, String)>,
+}
+
+/// A deployment that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct NewDeployment<'a> {
+    /// Its id, in hexadecimal digits.
+    pub id: &'a str,
+    /// The name of its image.
+    pub image: &'a str,
+    /// What is asked for, as JSON.
+    pub wishes: &'a str,
+    /// Its machines.
+    pub machines: &'a [i64],
+    /// The key of the request.
+    pub key: Option<&'a str>,
 }
 
 /// What an agent says of its machine.
@@ -73,15 +118,30 @@ pub struct DeploymentRow {
     pub created: i64,
     /// When it was over.
     pub ended: Option<i64>,
+    /// Who asked for it.
+    pub asked_by: String,
+    /// A machine of it is in a protected group.
+    pub needs_second: bool,
+    /// The second person.
+    pub confirmed_by: Option<String>,
+    /// It was given to the service.
+    pub released: bool,
     /// Its machines.
     pub machines: Vec<i64>,
 }
 
 impl DeploymentRow {
-    /// `waiting`, `running` or `over`.
+    /// A second person must confirm it before anything of it begins.
+    #[must_use]
+    pub fn is_unconfirmed(&self) -> bool {
+        self.needs_second && self.confirmed_by.is_none()
+    }
+
+    /// `unconfirmed`, `waiting`, `running` or `over`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self.state.as_str() {
+            "active" if self.is_unconfirmed() => "unconfirmed",
             "active" if self.started => "running",
             "active" => "waiting",
             _ => "over",
@@ -128,6 +188,16 @@ pub struct Who {
     pub user: Option<i64>,
     /// What it may do.
     pub role: Role,
+    /// The groups that an operator is limited to; none: all.
+    pub groups: Vec<i64>,
+}
+
+impl Who {
+    /// The groups that it may start and stop deployments in; nothing if in all.
+    #[must_use]
+    pub fn limits(&self) -> Option<&[i64]> {
+        (self.role == Role::Operator && !self.groups.is_empty()).then_some(&self.groups)
+    }
 }
 
 /// Somebody with a password.
@@ -143,6 +213,8 @@ pub struct User {
     pub password: String,
     /// Since when.
     pub created: i64,
+    /// The groups that it is limited to as an operator; none: all.
+    pub groups: Vec<i64>,
 }
 
 /// A token, by its hash.
@@ -169,4 +241,15 @@ pub enum Which<'a> {
     One(&'a str),
     /// Those that were asked for before the one with this id.
     Before(&'a str),
+}
+
+/// What a wish to stop a deployment came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The service has it and must be told.
+    Released,
+    /// It had not begun, and is over now.
+    Over,
+    /// It was over, or there is none.
+    Nothing,
 }

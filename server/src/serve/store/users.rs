@@ -13,10 +13,19 @@ impl FromSql for Role {
 }
 
 fn user(row: &Row<'_>) -> rusqlite::Result<User> {
-    Ok(User { id: row.get(0)?, name: row.get(1)?, role: row.get(2)?, password: row.get(3)?, created: row.get(4)? })
+    let groups: String = row.get(5)?;
+    Ok(User {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        role: row.get(2)?,
+        password: row.get(3)?,
+        created: row.get(4)?,
+        groups: serde_json::from_str(&groups).unwrap_or_default(),
+    })
 }
 
-const USER: &str = "SELECT id, name, role, password, created FROM users";
+const USER: &str = "SELECT id, name, role, password, created,
+    (SELECT json_group_array(machine_group) FROM user_groups WHERE user = users.id) FROM users";
 
 fn refused(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
@@ -193,9 +202,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn of_session(&self, hash: &str) -> Result<Option<Who>, StoreError> {
-        let select =
-            "SELECT name, users.id, role FROM sessions JOIN users ON users.id = user WHERE hash = ?1 AND ends > ?2";
-        let who = |row: &Row<'_>| Ok(Who { name: row.get(0)?, user: Some(row.get(1)?), role: row.get(2)? });
+        let select = "SELECT name, users.id, role,
+            (SELECT json_group_array(machine_group) FROM user_groups WHERE user_groups.user = users.id)
+            FROM sessions JOIN users ON users.id = sessions.user WHERE hash = ?1 AND ends > ?2";
+        let who = |row: &Row<'_>| {
+            let groups: String = row.get(3)?;
+            let groups = serde_json::from_str(&groups).unwrap_or_default();
+            Ok(Who { name: row.get(0)?, user: Some(row.get(1)?), role: row.get(2)?, groups })
+        };
         self.connection.query_row(select, params![hash, now()], who).optional().map_err(self.failed())
     }
 
@@ -243,7 +257,7 @@ impl Store {
     /// [`StoreError::Database`].
     pub fn of_token(&self, hash: &str) -> Result<Option<Who>, StoreError> {
         let select = "SELECT role FROM tokens WHERE hash = ?1 AND (ends IS NULL OR ends > ?2)";
-        let who = |row: &Row<'_>| Ok(Who { name: token_name(hash), user: None, role: row.get(0)? });
+        let who = |row: &Row<'_>| Ok(Who { name: token_name(hash), user: None, role: row.get(0)?, groups: Vec::new() });
         self.connection.query_row(select, params![hash, now()], who).optional().map_err(self.failed())
     }
 }
