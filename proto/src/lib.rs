@@ -18,6 +18,7 @@ pub mod door;
 pub mod feed;
 pub mod fleet;
 pub mod frame;
+pub mod hex;
 pub mod hosting;
 pub mod link;
 mod look;

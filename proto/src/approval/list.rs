@@ -1,6 +1,7 @@
 //! A list of machines that may take part: a text with one of them on each line.
 
 use crate::control::Hello;
+use crate::hex;
 use crate::noise::{KeyError, PublicKey};
 use core::fmt;
 
@@ -21,15 +22,11 @@ pub enum Identity {
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Mac(mac) => write_mac(mac, f),
+            Self::Mac(mac) => hex::write_mac(f, *mac),
             Self::Serial(serial) => write!(f, "serial={serial}"),
             Self::Key(key) => write!(f, "key={key}"),
         }
     }
-}
-
-fn write_mac([a, b, c, d, e, g]: &[u8; 6], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
 }
 
 impl Identity {
@@ -140,21 +137,10 @@ fn parse_entry(entry: &str) -> Result<Identity, BadEntry> {
         // It may be a key without its `key=`, and that a secret one: not more of it than tells which line is meant.
         return Err(BadEntry::Unknown(entry.chars().take(12).collect()));
     }
-    let mac = parse_mac(entry).ok_or_else(|| BadEntry::Mac(entry.to_owned()))?;
+    let mac = hex::parse_mac(entry, if entry.contains(':') { ':' } else { '-' })
+        .ok_or_else(|| BadEntry::Mac(entry.to_owned()))?;
     let is_group = mac[0] & 1 != 0;
     if mac == [0; 6] || is_group { Err(BadEntry::NoCard(entry.to_owned())) } else { Ok(Identity::Mac(mac)) }
-}
-
-/// Six bytes in hexadecimal, with colons or hyphens between them.
-fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let separator = if text.contains(':') { ':' } else { '-' };
-    let mut mac = [0; 6];
-    let mut parts = text.split(separator);
-    for byte in &mut mac {
-        let part = parts.next().filter(|part| part.len() == 2 && part.bytes().all(|c| c.is_ascii_hexdigit()))?;
-        *byte = u8::from_str_radix(part, 16).ok()?;
-    }
-    parts.next().is_none().then_some(mac)
 }
 
 #[cfg(test)]

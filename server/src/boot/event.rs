@@ -1,5 +1,6 @@
 //! What people are told of booting machines, a line each.
 
+use slidecast_proto::hex;
 use slidecast_proto::quantity::Bytes;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -16,21 +17,13 @@ impl Mac {
     /// Reads `52:54:00:12:34:56`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut bytes = [0; 6];
-        let mut parts = text.split(':');
-        for byte in &mut bytes {
-            let part =
-                parts.next().filter(|part| part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
-            *byte = u8::from_str_radix(part, 16).ok()?;
-        }
-        parts.next().is_none().then_some(Self(bytes))
+        hex::parse_mac(text, ':').map(Self)
     }
 }
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        hex::write_mac(f, self.0)
     }
 }
 

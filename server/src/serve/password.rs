@@ -1,8 +1,8 @@
 //! Passwords, as they are kept: hashed by Argon2id with a salt, which takes some 20 MiB and some 20 ms.
 
 use super::problem::Problem;
-use super::role::hex;
 use argon2::{Algorithm, Argon2, Block, Params, Version};
+use slidecast_proto::hex;
 
 /// The shortest and the longest password, in characters and bytes.
 const SHORTEST: usize = 10;
@@ -33,7 +33,7 @@ pub(super) fn hash(password: &str) -> Result<String, Problem> {
     let mut salt = [0; SALT];
     getrandom::fill(&mut salt).map_err(|error| Problem::system(format!("drawing random bytes: {error}")))?;
     let hash = compute(password, &salt, COST).ok_or_else(|| Problem::system("hashing the password failed"))?;
-    Ok(format!("argon2id:{}:{}:{}:{}", COST.memory, COST.passes, hex(&salt), hex(&hash)))
+    Ok(format!("argon2id:{}:{}:{}:{}", COST.memory, COST.passes, hex::text(&salt), hex::text(&hash)))
 }
 
 /// Whether this is the password. Takes its time; without anything kept just as long, so that nobody learns which names there are.
@@ -42,7 +42,7 @@ pub(super) fn fits(password: &str, kept: Option<&str>) -> bool {
         let parts: Vec<&str> = kept.split(':').collect();
         let ["argon2id", memory, passes, salt, hash] = parts[..] else { return None };
         let cost = Cost { memory: memory.parse().ok()?, passes: passes.parse().ok()? };
-        Some((cost, unhex(salt)?, unhex(hash)?))
+        Some((cost, hex::bytes(salt)?, hex::bytes(hash)?))
     });
     let (cost, salt, wanted) = parsed.unwrap_or((COST, vec![0; SALT], Vec::new()));
     let hash = if password.len() > LONGEST { None } else { compute(password, &salt, cost) };
@@ -56,11 +56,6 @@ fn compute(password: &str, salt: &[u8], cost: Cost) -> Option<[u8; HASH]> {
     let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     argon.hash_password_into_with_memory(password.as_bytes(), salt, &mut hash, &mut memory).ok()?;
     Some(hash)
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let byte = |at| text.get(at..at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-    (0..text.len()).step_by(2).map(byte).collect()
 }
 
 #[cfg(test)]

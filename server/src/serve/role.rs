@@ -1,5 +1,6 @@
 //! Who may do what: roles, and secrets of which only hashes are kept.
 
+use slidecast_proto::hex;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
@@ -66,9 +67,5 @@ pub fn hash_of(token: &str) -> String {
 pub(super) fn secret() -> io::Result<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    Ok(hex(&bytes))
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(hex::text(&bytes))
 }

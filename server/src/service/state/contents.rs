@@ -4,6 +4,7 @@ use super::{Keys, RequestFingerprint, Unfinished};
 use serde::{Deserialize, Serialize};
 use slidecast_proto::control::Ready;
 use slidecast_proto::deployment::{Place, Saved, SavedEnd, SavedNode};
+use slidecast_proto::hex;
 use slidecast_proto::noise::PublicKey;
 use slidecast_proto::plan::CardId;
 use slidecast_proto::units::{DeploymentId, NodeId};
@@ -68,7 +69,7 @@ struct EndContents {
 impl Contents {
     /// What it says, if every field has a meaning.
     pub(super) fn unpack(self) -> Option<Unfinished> {
-        let deployment = DeploymentId(unhex(&self.deployment)?);
+        let deployment = DeploymentId(hex::parse(&self.deployment)?);
         let (mut keys, mut approved) = (Keys::new(), Vec::new());
         let mut nodes = Vec::with_capacity(self.nodes.len());
         for node in self.nodes {
@@ -90,7 +91,7 @@ impl NodeContents {
         let Ready { target, describe, bytes, rotational, direct, comparable, ring, .. } = node.ready.clone();
         Self {
             id: node.id.0,
-            boot: hex(&node.boot),
+            boot: hex::text(&node.boot),
             key: key.map(|key| key.to_string()),
             hostname: node.hostname.clone(),
             card: node.card.0.clone(),
@@ -116,7 +117,7 @@ impl NodeContents {
         let Self { target, describe, bytes, rotational, direct, comparable, ring, .. } = self;
         Some(SavedNode {
             id: NodeId(self.id),
-            boot: unhex(&self.boot)?,
+            boot: hex::parse(&self.boot)?,
             hostname: self.hostname,
             card: CardId(self.card),
             address: self.address,
@@ -163,20 +164,4 @@ impl EndContents {
 
 pub(super) fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    let mut bytes = [0; N];
-    if digits.len() != 2 * N || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }
