@@ -25,6 +25,7 @@ pub mod pxe;
 pub mod report;
 pub mod run;
 pub mod slowest;
+pub mod standing;
 pub mod target;
 pub mod tool;
 pub mod web;

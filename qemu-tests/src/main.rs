@@ -8,7 +8,7 @@ use slidecast_lab::chaos::{self, liar, misplace, proxy, stranger};
 use slidecast_lab::demo::Demo;
 use slidecast_lab::{
     Lab, LabError, NodeOptions, Result, TargetKind, disk, floods, forge, machine, noise, privilege, programs, pxe, run,
-    target, web,
+    standing, target, web,
 };
 
 #[derive(Debug, Parser)]
@@ -161,6 +161,12 @@ enum Command {
         #[arg(long, default_value = "python3")]
         python: PathBuf,
     },
+    /// Leave a standing server with four machines running, for a browser, until it is interrupted
+    Serve {
+        /// The port of this machine at which its pages are
+        #[arg(long, default_value_t = 7540)]
+        port: u16,
+    },
     /// Remove what runs left behind that were killed
     Clean,
     /// Make the sample disk with a Debian system, in two states, and say where it is
@@ -289,6 +295,11 @@ fn obey(command: Command) -> Result<()> {
             privilege::enter()?;
             programs::server().and(programs::agent())?;
             web::run(&python, &script, &out, &|line| println!("{line}"))
+        }
+        Command::Serve { port } => {
+            privilege::enter()?;
+            programs::server().and(programs::agent())?;
+            standing::show(port, &|line| println!("{line}"))
         }
         Command::Clean => {
             privilege::enter()?;
