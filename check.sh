@@ -48,7 +48,7 @@ FAULT_TOOLS=(nft fusermount3 qemu-storage-daemon)
 # For what is made of the command line.
 SHELL_TOOLS=(zsh fish mandoc)
 # For disks in other formats.
-FORMAT_TOOLS=(qemu-img qemu-io img2simg gzip xz zstd bzip2 lz4 bmaptool partclone.restore)
+FORMAT_TOOLS=(qemu-img qemu-io img2simg gzip xz zstd bzip2 lz4 lzip bmaptool partclone.restore)
 # For what reads network block devices.
 NBD_TOOLS=(nbdinfo nbdcopy)
 

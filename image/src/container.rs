@@ -13,8 +13,10 @@ const MAGICS: &[(&str, &[u8])] = &[
     ("Parallels", b"WithoutFreeSpace"),
     ("Parallels", b"WithouFreSpacExt"),
     ("zip", b"PK\x03\x04"),
-    ("SlideCast image", b"SLIDEIMG"),
+    (OURS, b"SLIDEIMG"),
 ];
+/// What a file of our own is called.
+pub(crate) const OURS: &str = "SlideCast image";
 /// Where the first header of a tar file (POSIX and GNU) has its magic.
 const TAR: (usize, &[u8]) = (257, b"ustar");
 /// The container format of a regular file of `bytes` bytes, if it is one that is known.

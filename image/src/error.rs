@@ -391,12 +391,17 @@ impl fmt::Display for ImageError {
                  give --allow-changes for a mixture of older and newer content",
                 path.display()
             ),
-            Self::Container { path, format } => write!(
-                f,
-                "{}: it is a {format} file and no raw disk; unpack or convert it first (qemu-img convert -O raw), or \
-                 give --format raw to image the file's own bytes",
-                path.display()
-            ),
+            Self::Container { path, format } => {
+                let first = match *format {
+                    crate::container::OURS => "write its disk to a file first (slidecast image export)",
+                    _ => "unpack or convert it first (qemu-img convert -O raw)",
+                };
+                let path = path.display();
+                write!(
+                    f,
+                    "{path}: it is a {format} file and no raw disk; {first}, or give --format raw to image the file's own bytes"
+                )
+            }
             Self::Import { path, format, fault } => write!(f, "{} ({format}): {fault}", path.display()),
             Self::ReadBack { path, offset } => {
                 write!(f, "{}: what was written at {offset} reads back as something else", path.display())

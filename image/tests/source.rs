@@ -46,6 +46,8 @@ fn a_container_is_refused_by_name_and_imaged_on_purpose() {
     create(&CreateOptions { format: Some("raw".into()), ..CreateOptions::new(&disk, &bench.path("a.slide")) }, |_| ())
         .unwrap();
     assert!(bench.is_equal("a.slide", &disk));
+    let ours = create(&CreateOptions::new(&bench.path("a.slide"), &bench.path("b.slide")), |_| ()).unwrap_err();
+    assert!(ours.to_string().contains("slidecast image export"), "{ours}");
 }
 
 #[test]

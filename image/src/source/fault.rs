@@ -60,7 +60,7 @@ pub enum ImportFault {
         /// The names of those that it has.
         has: Vec<String>,
     },
-    /// A folder has not the files of any program that saves disks.
+    /// A folder has the files of no program that saves disks.
     NoFolder,
     /// A folder has several disks, or none of the name that was asked for.
     Disks {
@@ -129,7 +129,7 @@ impl fmt::Display for ImportFault {
             Self::NoSnapshot { asked, has } => {
                 write!(f, "it has no snapshot {asked:?}; it has {}", has.join(", "))
             }
-            Self::NoFolder => f.write_str("it has not the files of a folder of Clonezilla or FOG"),
+            Self::NoFolder => f.write_str("it has none of the files that a folder of Clonezilla or FOG has"),
             Self::Disks { has, .. } if has.is_empty() => f.write_str("there is no partition table of any disk in it"),
             Self::Disks { asked: Some(asked), has } => {
                 write!(f, "it has no disk {asked:?}; it has {}", has.join(", "))

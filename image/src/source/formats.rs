@@ -54,6 +54,7 @@ const FORMATS: &[Format] = &[
     packed!(Zstd),
     packed!(Bzip2),
     packed!(Lz4),
+    packed!(Lzip),
     // A fixed disk has its sign at the end alone, so whatever shows itself in front comes first.
     Format { name: "vhd", called: vhd::NAME, probe: vhd::probe, open: vhd::open },
 ];

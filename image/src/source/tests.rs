@@ -84,3 +84,4 @@ mod lvm;
 mod packed;
 mod partclone;
 mod qemu;
+mod sweeps;

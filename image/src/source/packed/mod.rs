@@ -1,4 +1,4 @@
-//! A raw disk that is packed as a whole: gzip, xz, zstd, bzip2, lz4, each in one or many members or frames.
+//! A raw disk that is packed as a whole: gzip, xz, zstd, bzip2, lz4, lzip, each in one or many members or frames.
 //!
 //! Such a file is read from its front only, and a disk is not: its tables and the metadata of its file systems lie here and
 //! there. So it is unpacked first, into a file without a name in the folder of the image, in which zeros are holes; that
@@ -8,6 +8,7 @@
 //! Memory: at most 128 MiB for what unpacks (the largest windows of zstd and xz that are taken), and 2 MiB.
 
 mod lz4;
+mod lzip;
 
 use super::pieces::Pieces;
 use super::{DiskSource, ImportFault, Opening, RawDisk, ReadAt, formats};
@@ -35,10 +36,11 @@ pub(super) enum Packer {
     Zstd,
     Bzip2,
     Lz4,
+    Lzip,
 }
 
 impl Packer {
-    const ALL: [Self; 5] = [Self::Gzip, Self::Xz, Self::Zstd, Self::Bzip2, Self::Lz4];
+    const ALL: [Self; 6] = [Self::Gzip, Self::Xz, Self::Zstd, Self::Bzip2, Self::Lz4, Self::Lzip];
 
     /// The packer that is called so.
     pub(super) fn of(name: &str) -> Option<Self> {
@@ -53,6 +55,7 @@ impl Packer {
             Self::Zstd => "zstd",
             Self::Bzip2 => "bzip2",
             Self::Lz4 => "lz4",
+            Self::Lzip => "lzip",
         }
     }
 
@@ -72,6 +75,7 @@ impl Packer {
                     && head.get(4..10) == Some(&b"1AY&SY"[..])
             }
             Self::Lz4 => head.starts_with(lz4::MAGIC),
+            Self::Lzip => lzip::probe(head),
         }
     }
 
@@ -91,6 +95,7 @@ impl Packer {
             }
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
             Self::Lz4 => Box::new(lz4::Frames::new(packed)),
+            Self::Lzip => Box::new(lzip::Members::new(packed, XZ_MEMORY)?),
         })
     }
 }
@@ -102,7 +107,6 @@ const LZMA: &[u8] = b"\x5D\0\0";
 /// Packers that are known and not read: what they are called, and how their files begin.
 const OTHERS: &[(&str, &[u8])] = &[
     ("the packing of lzop", b"\x89LZO\0\r\n\x1A\n"),
-    ("the packing of lzip", b"LZIP"),
     ("the packing of lrzip", b"LRZI"),
     ("the old frames of lz4", b"\x02\x21\x4C\x18"),
 ];

@@ -21,6 +21,8 @@ const PROGRAMS: &[(&str, &[&str], &str)] = &[
     ("lz4", &["-m"], ".lz4"),
     ("lz4", &["-m", "-BD", "-B4", "--content-size"], ".lz4"),
     ("lz4", &["-m", "-BX", "--no-frame-crc"], ".lz4"),
+    ("lzip", &["-0"], ".lz"),
+    ("lzip", &["-0", "--member-size=100000"], ".lz"),
 ];
 
 #[test]
@@ -41,6 +43,8 @@ fn a_packed_disk_is_unpacked_from_one_member_or_many() {
         let behind = write(dir.path(), "behind", &[&parts[0][..], b"something else"].concat());
         let error = opened(&behind).unwrap_err().to_string();
         assert!(error.contains(program) && error.contains("damaged") || error.contains("cut short"), "{error}");
+        let between = write(dir.path(), "between", &[&parts[0][..], &[0x55; 700], &parts[1]].concat());
+        assert!(opened(&between).is_err(), "{program}: a member behind garbage would be lost");
         let info = describe(&path).unwrap().unwrap();
         assert_eq!((info.format.as_str(), info.disk_bytes, info.imported), (*program, None, true));
     }

@@ -258,6 +258,32 @@ fn what_is_not_read_of_partclone_is_refused_by_name() {
     assert!(open(&raw, &asked).unwrap_err().to_string().contains("no image of a partition"));
 }
 
+#[test]
+fn a_wrong_count_of_used_blocks_and_bits_behind_the_last_block_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    if tools(&["partclone.imager"]).is_none() {
+        return;
+    }
+    // Three blocks more than a multiple of eight.
+    let path = write(dir.path(), "volume", &disk(2051));
+    let image = std::fs::read(saved("partclone.imager", &path, "image", &[])).unwrap();
+    let expected = bytes_of(&*opened(&write(dir.path(), "whole", &image)).unwrap()).unwrap();
+    let blocks = usize::try_from(crate::le::u64_at(&image, 60).unwrap()).unwrap();
+    assert_ne!(blocks % 8, 0);
+    let map_end = 110 + blocks.div_ceil(8);
+    for (count, padding) in [(0, 0x00), (1, 0xFF), (u64::MAX >> 1, 0xFF), (u64::MAX, 0x55)] {
+        let mut image = image.clone();
+        put(&mut image, 68, &count.to_le_bytes());
+        let kept = (1 << (blocks % 8)) - 1;
+        image[map_end - 1] = image[map_end - 1] & kept | padding & !kept;
+        let sum = !crc32fast::hash(&image[110..map_end]);
+        put(&mut image, map_end, &sum.to_le_bytes());
+        seal(&mut image);
+        let disk = opened(&write(dir.path(), "changed", &image)).unwrap();
+        assert_eq!(difference(&bytes_of(&*disk).unwrap(), &expected), "", "{count}, {padding:#x}");
+    }
+}
+
 /// A table with two partitions, of which the second is as large as `volume`.
 fn table(folder: &Path, label: &str, volume: &Path) -> (PathBuf, Vec<u8>) {
     let sectors = volume.metadata().unwrap().len() / 512;
