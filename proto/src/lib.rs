@@ -26,6 +26,7 @@ pub mod node;
 pub mod noise;
 pub mod plan;
 pub mod quantity;
+pub mod queue;
 pub mod reason;
 mod relay_log;
 pub mod run;

@@ -98,6 +98,11 @@ impl Nics {
         self.cards.iter().find(|card| card.index == index)
     }
 
+    /// The kernel's numbers of the cards.
+    pub fn indices(&self) -> impl Iterator<Item = u32> {
+        self.cards.iter().map(|card| card.index)
+    }
+
     /// The cards, as planning wants them.
     #[must_use]
     pub fn plan_cards(&self) -> Vec<PlanCard> {

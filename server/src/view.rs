@@ -5,6 +5,7 @@
 
 use crate::shown::{shown, shown_detail};
 use slidecast_proto::deployment::{Deployment, NodeRecord, Stage, Standing};
+use slidecast_proto::queue::Waits;
 use slidecast_proto::reason::{EndState, Phase, Reason, Verified};
 use slidecast_proto::units::{NodeId, Time};
 use std::collections::HashMap;
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub egress_bytes: u64,
     /// How many agents wait for approval.
     pub unapproved: usize,
+    /// Why it does not begin although its nodes are ready.
+    pub waits: Option<Waits>,
     /// The nodes by number.
     pub nodes: Vec<NodeView>,
     /// The chains.
@@ -199,6 +202,7 @@ impl Tracker {
             ran: fixed.map(|fixed| over.unwrap_or(now).since(fixed)),
             egress_bytes,
             unapproved: 0,
+            waits: None,
             chains: chains.collect(),
             nodes,
         }

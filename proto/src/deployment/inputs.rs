@@ -261,7 +261,7 @@ impl Deployment {
         for id in silent {
             self.on_gone(id, &format!("silent for {} s", SILENCE_TIMEOUT.as_secs()), now);
         }
-        if self.stage == Stage::Waiting && self.timers.is_due(Timer::Start, now) {
+        if self.stage == Stage::Waiting && self.timers.is_due(Timer::Start, now) && !self.waits_for_others(now) {
             let ready = self.ready().len();
             let detail = format!("{ready} of {} nodes were ready in time", self.config.wait_for);
             return self.call_off(&detail, false);

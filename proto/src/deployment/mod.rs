@@ -31,6 +31,7 @@ mod standing;
 mod tests;
 mod timers;
 mod topology;
+mod turn;
 
 pub use crate::feed::FeedEvent;
 pub use places::NoRoom;
@@ -160,6 +161,8 @@ pub struct Deployment {
     settled: Time,
     attention: Attention,
     resumption: Resumption,
+    /// Enough ready nodes do not start it: [`Self::begin`] does.
+    waits_for_turn: bool,
     /// Something is new that must be kept for another run of the server.
     unsaved: bool,
     repairs: RepairLog,
@@ -193,6 +196,7 @@ impl Deployment {
             settled: now,
             attention: Attention::new(now),
             resumption: Resumption::No,
+            waits_for_turn: false,
             unsaved: false,
             repairs: RepairLog::default(),
             blame: Blame::default(),

@@ -37,7 +37,7 @@ impl Deployment {
         self.time_returned(now);
         match self.stage {
             Stage::Waiting => {
-                if self.ready().len() >= self.config.wait_for.max(1) as usize {
+                if !self.waits_for_turn && self.has_enough() {
                     self.arm(now);
                 }
             }

@@ -39,6 +39,9 @@ pub struct Serve {
     /// Do without a key: anybody may pose as this server. Agents must be told so, too.
     #[arg(long, conflicts_with = "key_file")]
     pub insecure: bool,
+    /// Run this program when a machine is woken: it may switch its power on. The environment tells which machine it is; see docs/SERVE.md.
+    #[arg(long, value_name = "PROGRAM")]
+    pub power_hook: Option<PathBuf>,
     /// The speed of a network card whose own claim is unknown or wrong, such as eth1=10G.
     #[arg(long, value_name = "IF=RATE", value_parser = card_speed)]
     pub card_speed: Vec<CardSpeed>,

@@ -265,6 +265,7 @@ mod tests {
             ran,
             egress_bytes: 5 << 20,
             unapproved: 0,
+            waits: None,
             chains: vec![ChainView { interface: "eth1".to_owned(), nodes: nodes.iter().map(|node| node.id).collect() }],
             nodes,
         }

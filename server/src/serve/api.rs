@@ -12,6 +12,7 @@ use super::images::{Listed, list};
 use super::live::Live;
 use super::metrics;
 use super::openapi;
+use super::power::Power;
 use super::problem::Problem;
 use super::role::Role;
 use super::routes::Body::{Empty, Json as Object, Text};
@@ -20,6 +21,7 @@ use super::start::Place;
 use super::store::{DeploymentRow, Which};
 use super::stream::{self, Bulletin};
 use super::tls::Tls;
+use super::waiting::standing;
 use crate::progress::node_json;
 use crate::service::Handle;
 use axum::Router;
@@ -44,6 +46,7 @@ pub(super) struct Api {
     pub(super) live: Live,
     pub(super) handle: Handle,
     pub(super) place: Place,
+    pub(super) power: Power,
     pub(super) bulletin: Bulletin,
     pub(super) attempts: Mutex<Attempts>,
     pub(super) listed: Mutex<Listed>,
@@ -87,6 +90,17 @@ pub(super) fn routes() -> Vec<Route> {
             post(confirm),
         )
         .gives(&[(204, Empty)]),
+        row(
+            Post,
+            "/v1/deployments/{id}/start",
+            Operator,
+            "Begin without waiting for a time or for more machines",
+            post(hurry),
+        )
+        .gives(&[(202, Empty)]),
+        row(Post, "/v1/deployments/{id}/again", Operator, "Start it again for the machines that failed", post(again))
+            .parameters(&KEYED)
+            .gives(&[(201, Object("Made")), (200, Object("Made"))]),
         row(Post, "/v1/deployments/{id}/stop", Operator, "Stop a deployment", post(stop)).gives(&[(202, Empty)]),
         row(Get, "/v1/webhooks", Admin, "All webhooks, and how far each has been told", get(hooks::list))
             .gives(&[(200, Object("Webhooks"))]),
@@ -214,7 +228,7 @@ async fn deployments(State(api): Shared, Query(query): Query<HashMap<String, Str
     let more = rows.len() > limit || rows.len() == MAX_DEPLOYMENTS;
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(|row| row.id.clone());
-    let all: Vec<Value> = rows.iter().map(summary).collect();
+    let all: Vec<Value> = rows.iter().map(|row| summary(row, &standing(&api, row))).collect();
     Ok(Json(json!({ "deployments": all, "next": next })).into_response())
 }
 
@@ -235,11 +249,13 @@ fn limit(query: &HashMap<String, String>, most: usize) -> Result<usize, Problem>
     }
 }
 
-pub(super) fn summary(row: &DeploymentRow) -> Value {
+/// A deployment, with the word for its state and what it waits for.
+pub(super) fn summary(row: &DeploymentRow, (word, waits): &(&str, String)) -> Value {
     json!({
         "id": row.id,
         "image": row.image,
-        "state": row.word(),
+        "state": word,
+        "waits": waits,
         "stop": row.stop,
         "machines": row.machines,
         "exit_code": row.exit_code,
@@ -249,13 +265,19 @@ pub(super) fn summary(row: &DeploymentRow) -> Value {
         "asked_by": row.asked_by,
         "needs_second": row.needs_second,
         "confirmed_by": row.confirmed_by,
+        "start_at": row.start_at,
+        "start_zone": row.start_zone,
+        "series": row.series,
+        "wave": row.wave,
+        "waves": row.waves,
+        "failed": row.failed,
     })
 }
 
 async fn deployment(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
     api.authorize(&headers, Role::Viewer).await?;
     let row = commands::find(&api, &id).await?;
-    let mut object = summary(&row);
+    let mut object = summary(&row, &standing(&api, &row));
     match &row.report {
         Some(Value::Object(report)) => {
             for (key, value) in report {
@@ -275,6 +297,22 @@ async fn confirm(State(api): Shared, Path(id): Path<String>, headers: HeaderMap)
     let who = api.authorize(&headers, Role::Operator).await?;
     commands::confirm(&api, &id, &who).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn hurry(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let who = api.authorize(&headers, Role::Operator).await?;
+    commands::hurry(&api, &id, &who).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+async fn again(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let who = api.authorize(&headers, Role::Operator).await?;
+    let key = idempotency_key(&headers)?;
+    if let Some(known) = commands::known(&api, key.clone()).await? {
+        return Ok(location(StatusCode::OK, &known));
+    }
+    let made = commands::again(&api, &id, key, &who).await?;
+    Ok(location(if made.new { StatusCode::CREATED } else { StatusCode::OK }, &made.id))
 }
 
 async fn stop(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {

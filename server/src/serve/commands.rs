@@ -2,13 +2,17 @@
 
 use super::api::Api;
 use super::parse_id;
+use super::power::wake;
 use super::problem::Problem;
-use super::start::{image_path, resolve, start_of};
+use super::role::Role;
+use super::start::{Run, image_path, resolve, start_of};
+use super::starting::{GRACE, StartRequest};
 use super::store::{DeploymentRow, NewDeployment, Stopped, StoreError, Which, Who};
 use super::wishes::Request;
 use crate::service::Command;
 use axum::http::StatusCode;
 use slidecast_proto::units::DeploymentId;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// A deployment that was asked for.
@@ -49,15 +53,26 @@ pub(super) async fn deploy(
     request.wishes()?;
     let (images, name) = (api.place.images.clone(), request.image.clone());
     blocking(move || resolve(&image_path(&images, &name)?)).await?;
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|error| Problem::system(format!("drawing random bytes: {error}")))?;
-    let id = DeploymentId(id).to_string();
-    let (row_key, text, who) = (key.clone(), id.clone(), who.clone());
+    let rows = cut(api, &request).await?;
+    let moment = request.start.as_ref().map(StartRequest::moment).transpose()?.flatten();
+    let (row_key, who, max_failed) = (key.clone(), who.clone(), request.max_failed.unwrap_or_default());
+    let id = rows[0].0.clone();
     let kept = api.database.call(move |store| {
-        let wishes = serde_json::to_string(&request).expect("a request has only texts, numbers and lists");
-        let key = row_key.as_deref();
-        let (image, machines) = (&request.image, &request.machines);
-        store.add_deployment(&NewDeployment { id: &text, image, wishes: &wishes, machines, key }, &who)
+        let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        let waves: Vec<NewDeployment<'_>> = (1..)
+            .zip(&rows)
+            .map(|(wave, (id, request, wishes))| NewDeployment {
+                id,
+                image: &request.image,
+                wishes,
+                machines: &request.machines,
+                key: row_key.as_deref().filter(|_| wave == 1),
+                start: moment.as_ref().filter(|_| wave == 1).map(|moment| (moment.at, moment.zone.as_str())),
+                grace: moment.as_ref().map_or(GRACE, |moment| moment.grace),
+                wave: (wave, count, max_failed),
+            })
+            .collect();
+        store.add_deployments(&waves, &who)
     });
     match kept.await {
         Ok(()) => {}
@@ -72,13 +87,63 @@ pub(super) async fn deploy(
     Ok(Made { id, new: true })
 }
 
+/// The deployments that a request comes to: itself, or its waves. Each with an id and as it is kept.
+async fn cut(api: &Api, request: &Request) -> Result<Vec<(String, Request, String)>, Problem> {
+    let waves = match &request.waves {
+        None => vec![request.clone()],
+        Some(waves) => {
+            let machines = api.database.call(|store| store.machines()).await?;
+            let here: HashSet<String> = api.live.lock().machines.values().flatten().cloned().collect();
+            let here = machines.iter().filter(|machine| machine.hardware.iter().any(|mac| here.contains(mac)));
+            let parts = waves.cut(&request.machines, &here.map(|machine| machine.id).collect())?;
+            let waves = parts.into_iter().enumerate().map(|(at, part)| request.wave(part, at == 0));
+            waves.collect::<Result<Vec<_>, _>>()?
+        }
+    };
+    let keep = |request: Request| {
+        request.wishes()?;
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|error| Problem::system(format!("drawing random bytes: {error}")))?;
+        let wishes = serde_json::to_string(&request).expect("a request has only texts, numbers and lists");
+        Ok((DeploymentId(id).to_string(), request, wishes))
+    };
+    waves.into_iter().map(keep).collect()
+}
+
+/// Orders what another deployment did not bring to an end, once more.
+pub(super) async fn again(api: &Arc<Api>, id: &str, key: Option<String>, who: &Who) -> Result<Made, Problem> {
+    let row = find(api, id).await?;
+    let machines = api.database.call(move |store| store.failed_machines(&row.id)).await?;
+    let row = find(api, id).await?;
+    let request: Request = serde_json::from_str(&row.wishes).map_err(|error| Problem::system(error.to_string()))?;
+    deploy(api, request.again(machines), key, who).await
+}
+
+/// A deployment waits no longer: not for its time, and not for more machines than are ready.
+pub(super) async fn hurry(api: &Arc<Api>, id: &str, who: &Who) -> Result<(), Problem> {
+    find(api, id).await?;
+    let (asked, who) = (id.to_owned(), who.clone());
+    if !api.database.call(move |store| store.hurry(&asked, &who)).await? {
+        return begin(api, id).await;
+    }
+    let (handle, id) = (api.handle.clone(), parse_id(id));
+    blocking(move || {
+        id.into_iter().for_each(|id| handle.tell(Command::Begin(id)));
+        Ok(())
+    })
+    .await
+}
+
 /// Gives a deployment to the service, unless it waits for somebody, is over, or was given already.
 pub(super) async fn begin(api: &Arc<Api>, id: &str) -> Result<(), Problem> {
     let asked = id.to_owned();
     let Some((row, hardware)) = api.database.call(move |store| store.release(&asked)).await? else { return Ok(()) };
     let shared = api.clone();
+    let connected = connected(api, &hardware);
+    let wakes = serde_json::from_str::<Request>(&row.wishes).is_ok_and(|request| request.wake);
+    let (asked_by, machines) = (row.asked_by.clone(), row.machines.clone());
     blocking(move || {
-        match start_of(&row, hardware, &shared.place, false) {
+        match start_of(&row, hardware, &shared.place, Run::First { connected }) {
             Ok(start) => {
                 shared.live.lock().on_start(&start);
                 shared.handle.tell(Command::Start(Box::new(start)));
@@ -90,12 +155,26 @@ pub(super) async fn begin(api: &Arc<Api>, id: &str) -> Result<(), Problem> {
         Ok(())
     })
     .await?;
+    if wakes {
+        // Who asked for it was allowed to then.
+        let server = Who { name: asked_by, user: None, role: Role::Admin, groups: Vec::new() };
+        if let Err(problem) = wake(api, machines, &server).await {
+            log::warn!("waking the machines of deployment {id}: {problem}");
+        }
+    }
     // Whoever wanted it stopped while it was made ready has told the service before it knew of it.
     let asked = id.to_owned();
     if api.database.call(move |store| store.is_to_stop(&asked)).await? {
         tell_to_stop(api, id).await?;
     }
     Ok(())
+}
+
+/// How many agents with these hardware addresses are connected.
+fn connected(api: &Api, hardware: &[String]) -> u32 {
+    let wanted: HashSet<&String> = hardware.iter().collect();
+    let count = api.live.lock().machines.values().filter(|macs| macs.iter().any(|mac| wanted.contains(mac))).count();
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 async fn tell_to_stop(api: &Arc<Api>, id: &str) -> Result<(), Problem> {

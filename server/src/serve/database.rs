@@ -1,12 +1,26 @@
 //! The thread that has the database: the event loop leaves changes to it and goes on, requests wait for their answers.
 
 use super::store::{Store, StoreError};
+use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
-type Job = Box<dyn FnOnce(&mut Store) + Send>;
+/// How soon a change that could not be made, such as on a full disk, is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+/// The most changes that wait to be tried again.
+const MAX_LATER: usize = 10_000;
+
+type Change = Box<dyn Fn(&mut Store) -> Result<(), StoreError> + Send>;
+
+enum Job {
+    /// Done once.
+    Once(Box<dyn FnOnce(&mut Store) + Send>),
+    /// Tried until it is done, in the order in which it came: what has happened does not go away.
+    Until(&'static str, Change),
+}
 
 /// Brings work to the database.
 #[derive(Clone, Debug)]
@@ -22,9 +36,10 @@ impl Database {
         let thread = std::thread::Builder::new().name("slidecast-store".to_owned());
         let (tell, newest) = watch::channel(store.newest_event());
         let thread = thread.spawn(move || {
-            for job in waiting {
+            let mut later = VecDeque::new();
+            while let Some(job) = next(&waiting, &later) {
                 let before = store.changes();
-                job(&mut store);
+                work(&mut store, job, &mut later);
                 if store.changes() != before {
                     let newest = store.newest_event();
                     tell.send_if_modified(|told| std::mem::replace(told, newest) != newest);
@@ -45,13 +60,22 @@ impl Database {
         what: &'static str,
         job: impl FnOnce(&mut Store) -> Result<(), StoreError> + Send + 'static,
     ) {
-        let job: Job = Box::new(move |store| {
+        let job = Box::new(move |store: &mut Store| {
             if let Err(error) = job(store) {
                 log::error!("{what}: {}", crate::failure::one_line(&error));
             }
         });
         // The thread lives for as long as anybody can send.
-        let _ = self.jobs.send(job);
+        let _ = self.jobs.send(Job::Once(job));
+    }
+
+    /// Has a change made, and does not wait for it. While it fails it is tried again, and those that come after it wait.
+    pub(super) fn insist(
+        &self,
+        what: &'static str,
+        job: impl Fn(&mut Store) -> Result<(), StoreError> + Send + 'static,
+    ) {
+        let _ = self.jobs.send(Job::Until(what, Box::new(job)));
     }
 
     /// Has something done, and waits for the answer.
@@ -60,8 +84,42 @@ impl Database {
         job: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |store| drop(answer.send(job(store))));
-        let _ = self.jobs.send(job);
+        let job = Box::new(move |store: &mut Store| drop(answer.send(job(store))));
+        let _ = self.jobs.send(Job::Once(job));
         answered.await.expect("the thread of the database does all that it was given")
+    }
+}
+
+/// The next thing to do: nothing of what is tried again, if its time has come; none at the end.
+fn next(waiting: &Receiver<Job>, later: &VecDeque<(&'static str, Change)>) -> Option<Option<Job>> {
+    if later.is_empty() {
+        return waiting.recv().ok().map(Some);
+    }
+    match waiting.recv_timeout(AGAIN) {
+        Ok(job) => Some(Some(job)),
+        Err(RecvTimeoutError::Timeout) => Some(None),
+        Err(RecvTimeoutError::Disconnected) => None,
+    }
+}
+
+fn work(store: &mut Store, job: Option<Job>, later: &mut VecDeque<(&'static str, Change)>) {
+    match job {
+        Some(Job::Once(job)) => return job(store),
+        Some(Job::Until(what, _)) if later.len() >= MAX_LATER => {
+            return log::error!("{what}: too many changes wait for the database already");
+        }
+        Some(Job::Until(what, change)) => {
+            later.push_back((what, change));
+            if later.len() > 1 {
+                return;
+            }
+        }
+        None => {}
+    }
+    while let Some((what, change)) = later.front() {
+        if let Err(error) = change(store) {
+            return log::error!("{what}: {}; it is tried again", crate::failure::one_line(&error));
+        }
+        later.pop_front();
     }
 }

@@ -68,7 +68,7 @@ impl Recorder {
     fn on_snapshot(&mut self, id: String, snapshot: Box<Snapshot>) {
         if snapshot.ran.is_some() && self.started.insert(id.clone()) {
             let id = id.clone();
-            self.database.post("keeping the start of a deployment", move |store| store.on_started(&id));
+            self.database.insist("keeping the start of a deployment", move |store| store.on_started(&id));
         }
         self.keep_ends(&id, &snapshot);
         self.live.lock().snapshots.insert(id, snapshot);
@@ -94,7 +94,7 @@ impl Recorder {
             .collect();
         if !new.is_empty() {
             let id = id.to_owned();
-            self.database.post("keeping how nodes ended", move |store| store.on_nodes(&id, &new));
+            self.database.insist("keeping how nodes ended", move |store| store.on_nodes(&id, &new));
         }
     }
 
@@ -108,7 +108,7 @@ impl Recorder {
         }
         self.started.remove(&id);
         self.ended.remove(&id);
-        self.database.post("keeping the end of a deployment", move |store| {
+        self.database.insist("keeping the end of a deployment", move |store| {
             let code = finished.machine.exit_code().unwrap_or(3);
             let report = serde_json::to_value(finished.report()).ok();
             // The deployment's state file goes when `finished` does: after this.
@@ -132,7 +132,7 @@ impl Front for Recorder {
             Event::NotStarted(id, error) => {
                 let (id, detail) = (id.to_string(), format!("starting a thread: {}", one_line(&error)));
                 self.live.lock().on_over(&id);
-                self.database.post("keeping the end of a deployment", move |store| store.end(&id, 1, None, &detail));
+                self.database.insist("keeping the end of a deployment", move |store| store.end(&id, 1, None, &detail));
             }
             // Everybody is let in, and waits: what takes part is decided by the deployments.
             Event::Unapproved(_) | Event::Stopping(..) | Event::HasImage(..) => {}

@@ -3,6 +3,7 @@
 use super::api::{Answer, Shared, machine_number};
 use super::guard::json as read_json;
 use super::page::good_name;
+use super::power::wake;
 use super::problem::Problem;
 use super::role::Role;
 use super::routes::Body::{Empty, Json as Object};
@@ -28,6 +29,10 @@ pub(super) fn routes() -> Vec<Route> {
         row(Patch, "/v1/machines/{id}", Operator, "Write a note about a machine", patch(change_machine))
             .takes("MachineChange")
             .gives(&[(204, Empty)]),
+        row(Post, "/v1/machines/{id}/wake", Operator, "Wake a machine", post(wake_machine))
+            .gives(&[(202, Object("Woken"))]),
+        row(Post, "/v1/groups/{id}/wake", Operator, "Wake the accepted machines of a group", post(wake_group))
+            .gives(&[(202, Object("Woken"))]),
         row(Get, "/v1/groups", Viewer, "All groups", get(groups)).gives(&[(200, Object("Groups"))]),
         row(Post, "/v1/groups", Admin, "Make a group", post(new_group))
             .takes("GroupRequest")
@@ -116,6 +121,19 @@ async fn change_machine(State(api): Shared, Path(id): Path<String>, headers: Hea
     let note = note(&change.note)?;
     api.database.call(move |store| store.set_note(id, &note, &who.name)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn wake_machine(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let who = api.authorize(&headers, Role::Operator).await?;
+    let called = wake(&api, vec![machine_number(&id)?], &who).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "called": called }))).into_response())
+}
+
+async fn wake_group(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let who = api.authorize(&headers, Role::Operator).await?;
+    let id = number("group", &id)?;
+    let called = wake(&api, api.database.call(move |store| store.accepted_of(id)).await?, &who).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "called": called }))).into_response())
 }
 
 async fn groups(State(api): Shared, headers: HeaderMap) -> Answer {

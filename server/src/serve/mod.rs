@@ -27,17 +27,22 @@ mod notify;
 mod openapi;
 mod page;
 mod password;
+mod power;
 mod problem;
 pub mod role;
 mod routes;
 mod schema;
 mod start;
+mod starting;
 pub mod store;
 mod stream;
 mod subnet;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod waiting;
+mod waking;
+mod waves;
 mod webhook;
 mod wishes;
 
@@ -56,11 +61,12 @@ use front::Recorder;
 use http::{Limits, listen, serve_http};
 use live::Live;
 use nix::fcntl::Flock;
+use power::Power;
 use role::hash_of;
 use slidecast_proto::approval::Approval;
 use slidecast_proto::noise::SecretKey;
 use slidecast_proto::units::DeploymentId;
-use start::{Place, start_of};
+use start::{Place, Run, start_of};
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -180,7 +186,7 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         sockets,
         id: DeploymentId(id),
         secret: secret.clone(),
-        nics,
+        nics: nics.clone(),
         // It reaches back to the beginning of every deployment that goes on.
         clock: Clock::start_after(elapsed),
         approval: Approval::everybody(),
@@ -203,6 +209,7 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         live: live.clone(),
         handle: handle.clone(),
         place,
+        power: Power { nics, hook: args.power_hook.clone() },
         bulletin: Bulletin::default(),
         attempts: Mutex::default(),
         listed: Mutex::default(),
@@ -299,7 +306,7 @@ fn again(mut store: Store, place: &Place) -> Result<Again, store::StoreError> {
         match store
             .hardware_of(&row.id)
             .map_err(|error| one_line(&error))
-            .and_then(|hardware| start_of(&row, hardware, place, true))
+            .and_then(|hardware| start_of(&row, hardware, place, Run::Again))
         {
             Ok(start) => {
                 stops.extend(parse_id(&row.id).filter(|_| row.stop));

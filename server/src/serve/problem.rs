@@ -51,6 +51,7 @@ impl From<StoreError> for Problem {
             StoreError::GroupNeeded { .. } => (StatusCode::CONFLICT, "group-needed"),
             StoreError::NotYours { .. } => (StatusCode::FORBIDDEN, "other-group"),
             StoreError::NothingToConfirm { .. } => (StatusCode::CONFLICT, "nothing-to-confirm"),
+            StoreError::NothingFailed { .. } => (StatusCode::CONFLICT, "nothing-failed"),
             StoreError::SamePerson { .. } => (StatusCode::FORBIDDEN, "same-person"),
             StoreError::LastAdmin => (StatusCode::CONFLICT, "last-admin"),
             StoreError::NotAccepted { .. } => (StatusCode::CONFLICT, "machine-not-accepted"),

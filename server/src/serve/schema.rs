@@ -84,6 +84,7 @@ pub(super) fn all() -> Map<String, Value> {
         ("GroupChange", group_change()),
         ("MadeNumber", object(vec![("id", number(), "")])),
         ("Accepted", object(vec![("accepted", number(), "how many of its machines were new")])),
+        ("Woken", object(vec![("called", number(), "how many were not connected, and are called")])),
         ("Rule", rule()),
         ("Rules", object(vec![("rules", list(of("Rule")), "")])),
         (
@@ -184,7 +185,15 @@ fn request() -> Value {
             maybe("string"),
             "instead of machines: the name of a group, of which the accepted machines are taken",
         ),
-        ("wait_for", maybe("integer"), "how many must be ready to begin; all by default"),
+        ("wait_for", count(), "how many must be ready to begin, or which part, such as \"80 %\"; all by default"),
+        ("start", start(), ""),
+        (
+            "waves",
+            json!({ "type": ["string", "array", "null"] }),
+            "parts one after the other: \"1,5,rest\" or [1, 5, \"rest\"]",
+        ),
+        ("wake", flag(), "wake the machines that are not connected when it begins"),
+        ("max_failed", maybe("integer"), "how many machines may fail before later waves are called off; 0 by default"),
         ("target", text(), "as --target of deploy"),
         ("verify", word(Verify::WORDS), "as --verify of deploy"),
         ("free", word(Free::WORDS), "as --free of deploy"),
@@ -196,12 +205,34 @@ fn request() -> Value {
     strict(schema, &["image"])
 }
 
+fn count() -> Value {
+    json!({ "type": ["integer", "string", "null"] })
+}
+
+fn start() -> Value {
+    let keys = vec![
+        (
+            "when",
+            word(&["now", "ready", "at"]),
+            "now: with the machines that are connected; ready: when enough are ready",
+        ),
+        ("wait_for", count(), "instead of wait_for outside"),
+        ("at", maybe("string"), "local time in zone, such as 2026-12-01T02:00, or with an offset or Z"),
+        ("zone", maybe("string"), "such as Europe/Berlin; UTC by default"),
+        ("grace", maybe("string"), "how late it may begin if the server was not running; 15m by default"),
+    ];
+    let mut schema = strict(loose(keys), &["when"]);
+    schema["type"] = json!(["object", "null"]);
+    schema
+}
+
 fn deployment() -> Value {
     let mut schema = object(vec![
         ("id", text(), ""),
         ("image", text(), ""),
         ("machines", list(number()), ""),
-        ("state", word(&["unconfirmed", "waiting", "running", "over"]), ""),
+        ("state", word(&["unconfirmed", "scheduled", "queued", "waiting", "running", "over"]), ""),
+        ("waits", text(), "why it does not begin, if it is not for its machines"),
         ("stop", flag(), "somebody wants it stopped"),
         ("exit_code", maybe("integer"), "as that of deploy; null until it is over"),
         ("detail", text(), "why it could not begin or go on"),
@@ -210,6 +241,12 @@ fn deployment() -> Value {
         ("asked_by", text(), ""),
         ("needs_second", flag(), "a machine of it is in a protected group"),
         ("confirmed_by", maybe("string"), "the second person"),
+        ("start_at", maybe("integer"), "seconds since 1970, if it waits or waited for a time"),
+        ("start_zone", text(), "the time zone in which that was named"),
+        ("series", maybe("string"), "the first of its waves"),
+        ("wave", number(), ""),
+        ("waves", number(), ""),
+        ("failed", maybe("integer"), "machines that did not get the image; null until it is over"),
     ]);
     let about = "while it is active: the keys of the node and progress events of --progress json; when it is over: those of the report, \
                  and the other keys of the report are there, too";
@@ -314,13 +351,24 @@ mod tests {
         };
         let id = store.on_machine(&seen).unwrap();
         store.accept(id, "anna").unwrap();
-        let request = json!({ "image": "a.slide", "machines": [id] });
+        let start = json!({ "when": "at", "at": "2026-12-01T02:00", "zone": "UTC", "grace": "1h", "wait_for": "50 %" });
+        let request =
+            json!({ "image": "a.slide", "machines": [id], "start": start, "waves": "1,rest", "max_failed": 1 });
         let request: Request = serde_json::from_value(request).unwrap();
         let request = json!(request);
         let anna = Who { name: "anna".to_owned(), user: None, role: Role::Admin, groups: Vec::new() };
         let wishes = request.to_string();
-        let new = NewDeployment { id: "1", image: "a.slide", wishes: &wishes, machines: &[id], key: None };
-        store.add_deployment(&new, &anna).unwrap();
+        let new = NewDeployment {
+            id: "1",
+            image: "a.slide",
+            wishes: &wishes,
+            machines: &[id],
+            key: None,
+            start: None,
+            grace: 0,
+            wave: (1, 1, 0),
+        };
+        store.add_deployments(&[new], &anna).unwrap();
         store.add_group("room", false, "anna").unwrap();
         let mut machine = json!(store.machines().unwrap()[0]);
         machine["connected"] = true.into();
@@ -334,7 +382,7 @@ mod tests {
         let problem = serde_json::from_slice(&problem).unwrap();
         for (name, value) in [
             ("Machine", machine),
-            ("Deployment", summary(&row)),
+            ("Deployment", summary(&row, &(row.word(), String::new()))),
             ("DeploymentRequest", request),
             ("Event", event),
             ("Webhook", webhook),

@@ -124,16 +124,29 @@ impl Asking {
     }
 }
 
-/// The deployment of a row, as the service starts it. With `again` an earlier run of the server may have begun it.
-pub(super) fn start_of(
-    row: &DeploymentRow,
-    hardware: Vec<String>,
-    place: &Place,
-    again: bool,
-) -> Result<Start, String> {
+/// Whether a deployment is given to a service for the first time.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Run {
+    /// It is, and so many of its machines are connected.
+    First {
+        /// The machines.
+        connected: u32,
+    },
+    /// An earlier run of the server had it, and may have begun it.
+    Again,
+}
+
+/// The deployment of a row, as the service starts it.
+pub(super) fn start_of(row: &DeploymentRow, hardware: Vec<String>, place: &Place, run: Run) -> Result<Start, String> {
     let id = parse_id(&row.id).ok_or("its id is none")?;
     let request: Request = serde_json::from_str(&row.wishes).map_err(|error| error.to_string())?;
-    let wishes = request.wishes().map_err(|problem| problem.to_string())?;
+    let mut wishes = request.wishes().map_err(|problem| problem.to_string())?;
+    let again = matches!(run, Run::Again);
+    if let Run::First { connected } = run
+        && wishes.with_connected
+    {
+        wishes.wait_for = connected.max(1);
+    }
     let image = image_path(&place.images, &row.image).and_then(|path| resolve(&path));
     let image = image.map_err(|problem| problem.to_string())?;
     let start = Asking { id, name: row.image.clone(), image, wishes, machines: hardware }.start(place, again)?;

@@ -7,6 +7,7 @@ mod deployments;
 mod events;
 mod groups;
 mod rows;
+mod schedule;
 mod users;
 mod webhooks;
 
@@ -18,16 +19,16 @@ pub use rows::{
 };
 
 use events::add_event;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// What leads from each version to the next, from version 1 on.
-const UPGRADES: [&str; 2] = [include_str!("schema-2.sql"), include_str!("schema-3.sql")];
+const UPGRADES: [&str; 3] = [include_str!("schema-2.sql"), include_str!("schema-3.sql"), include_str!("schema-4.sql")];
 /// The version of the schema.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// How long another program that writes, such as `token new`, is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -121,6 +122,11 @@ pub enum StoreError {
         /// What was asked for.
         deployment: String,
     },
+    /// All machines of the deployment have their image, or it is not over.
+    NothingFailed {
+        /// What was asked for.
+        deployment: String,
+    },
     /// Whoever asked for a deployment can't be the second person.
     SamePerson {
         /// The name.
@@ -131,7 +137,10 @@ pub enum StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Database { path, .. } => write!(f, "using the database {}", path.display()),
+            Self::Database { path, source } => {
+                write!(f, "using the database {}", path.display())?;
+                hint(source).map_or(Ok(()), |hint| write!(f, " ({hint})"))
+            }
             Self::Newer { path, version } => write!(
                 f,
                 "{} has version {version}, and this program knows version {VERSION}: a later slidecast has used it; install that one",
@@ -161,6 +170,9 @@ impl fmt::Display for StoreError {
             Self::NothingToConfirm { deployment } => {
                 write!(f, "deployment {deployment} does not wait for a second person")
             }
+            Self::NothingFailed { deployment } => {
+                write!(f, "deployment {deployment} is not over, or all its machines have their image")
+            }
             Self::SamePerson { name } => {
                 write!(
                     f,
@@ -170,6 +182,21 @@ impl fmt::Display for StoreError {
             Self::LastAdmin => f.write_str("this is the last administrator; make another user an administrator first"),
         }
     }
+}
+
+/// What somebody can do about it.
+fn hint(error: &rusqlite::Error) -> Option<&'static str> {
+    Some(match error.sqlite_error_code()? {
+        ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt => {
+            "restore a copy of it, or move it away: the server then begins with an empty one"
+        }
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => "another program has locked it; end that one",
+        ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
+            "make the file and its folder writable for this program"
+        }
+        ErrorCode::DiskFull => "make space on its disk",
+        _ => return None,
+    })
 }
 
 impl std::error::Error for StoreError {

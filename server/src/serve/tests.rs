@@ -4,6 +4,7 @@ use super::wishes::Request;
 use serde_json::json;
 
 mod groups;
+mod schedule;
 
 fn seen(hardware: &[&str]) -> Seen {
     Seen {
@@ -31,8 +32,14 @@ fn add_as(
     key: Option<&str>,
     who: &Who,
 ) -> Result<Vec<String>, StoreError> {
-    store.add_deployment(&NewDeployment { id, image: "x.slide", wishes: "{}", machines, key }, who)?;
+    let new = NewDeployment { key, ..plain(id, machines) };
+    store.add_deployments(&[new], who)?;
     Ok(store.release(id)?.map(|(_, hardware)| hardware).unwrap_or_default())
+}
+
+/// A deployment that waits for nothing.
+fn plain<'a>(id: &'a str, machines: &'a [i64]) -> NewDeployment<'a> {
+    NewDeployment { id, image: "x.slide", wishes: "{}", machines, key: None, start: None, grace: 900, wave: (1, 1, 0) }
 }
 
 fn add(store: &mut Store, id: &str, machines: &[i64], key: Option<&str>) -> Result<Vec<String>, StoreError> {
@@ -106,7 +113,33 @@ fn a_database_of_a_later_version_is_refused_by_name() {
     assert!(error.starts_with(&format!("{} has version 99", path.display())), "{error}");
     std::fs::write(&path, "no database at all, but a text of some length").unwrap();
     let error = crate::failure::one_line(&Store::open(dir.path()).unwrap_err());
-    assert!(error.contains("not a database"), "{error}");
+    assert!(error.contains("restore a copy") && error.contains("not a database"), "{error}");
+}
+
+#[test]
+fn a_database_that_another_program_has_locked_is_waited_for_and_then_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    let other = rusqlite::Connection::open(dir.path().join("slidecast.db")).unwrap();
+    other.pragma_update(None, "locking_mode", "EXCLUSIVE").unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let error = crate::failure::one_line(&Store::open(dir.path()).unwrap_err());
+    assert!(error.contains("another program has locked it") && error.lines().count() == 1, "{error}");
+    drop(other);
+    Store::open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_database_that_is_damaged_inside_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    let path = dir.path().join("slidecast.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The page with the table of tables.
+    bytes[100..4096].fill(0xA5);
+    std::fs::write(&path, bytes).unwrap();
+    let error = crate::failure::one_line(&Store::open(dir.path()).unwrap_err());
+    assert!(error.contains("restore a copy of it"), "{error}");
 }
 
 #[test]

@@ -21,6 +21,8 @@ const MAX_WAITING: usize = 256;
 pub enum Command {
     /// Start a deployment. [`super::Event::NotStarted`] tells if that fails.
     Start(Box<Start>),
+    /// A deployment begins with the machines that are ready, however many it was to wait for.
+    Begin(DeploymentId),
     /// Stop a deployment: its agents are told, and disks that are being written stay marked.
     Stop(DeploymentId),
     /// The operator typed something: the code of a machine that waits for approval.

@@ -8,6 +8,7 @@ use super::gate::Gate;
 use super::port::{DISCOVERY, LISTENER, Port, WAKE};
 use super::running::{Known, Running};
 use super::sockets::{ServiceError, Sockets};
+use super::turns::Turns;
 use crate::clock::Clock;
 use crate::nic::Nics;
 use crate::view::Snapshot;
@@ -18,6 +19,7 @@ use slidecast_proto::discovery::{Offer, Responder};
 use slidecast_proto::fleet::Fleet;
 use slidecast_proto::hosting::{Host, HostAct, Hosted, HostedAct};
 use slidecast_proto::noise::{PublicKey, SecretKey};
+use slidecast_proto::queue::Queue;
 use slidecast_proto::reason::Reason;
 use slidecast_proto::units::{DeploymentId, NodeId, Time};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -59,6 +61,7 @@ pub struct Service {
     /// Who waits for approval.
     pub(super) gate: Gate,
     pub(super) running: BTreeMap<DeploymentId, Running>,
+    pub(super) turns: Turns,
     /// The control link of each agent that is in.
     pub(super) nodes: HashMap<NodeId, Token>,
     /// Addresses of callers that were told of as not let in.
@@ -99,6 +102,7 @@ impl Service {
         let starting = || ServiceError::system("starting the event loop");
         let poll = Poll::new().map_err(starting())?;
         let (teller, news) = Teller::new(Waker::new(poll.registry(), WAKE).map_err(starting())?);
+        let turns = Turns::new(Queue::new(&nics.plan_cards()));
         let port = Port::new(poll, sockets.listener, answerer, nics, secret).map_err(starting())?;
         let began = clock.now();
         Ok(Self {
@@ -108,6 +112,7 @@ impl Service {
             host: Host::new(env!("CARGO_PKG_VERSION").to_owned(), began),
             gate: Gate::new(approval, began),
             running: BTreeMap::new(),
+            turns,
             nodes: HashMap::new(),
             told: HashSet::new(),
             events: VecDeque::new(),
@@ -148,6 +153,7 @@ impl Service {
             approved.into_iter().for_each(|(boot, key)| self.gate.expect_back(boot, key));
         }
         self.running.insert(id, running);
+        self.turns.on_start(id);
         self.host.open(id, hosted, wanted);
         Ok(())
     }
@@ -228,6 +234,11 @@ impl Service {
                     self.events.push_back(Event::NotStarted(id, error));
                 }
             }
+            Command::Begin(id) => {
+                let Some((running, hosted)) = self.deployment(id) else { return };
+                hosted.deployment_mut().do_not_wait(now);
+                running.unqueued = true;
+            }
             Command::Stop(id) => {
                 let Some(hosted) = self.host.get_mut(id) else { return };
                 self.events.push_back(Event::Stopping(id, hosted.deployment().stage()));
@@ -277,13 +288,20 @@ impl Service {
     fn settle(&mut self, front: &mut dyn Front, now: Time) {
         loop {
             self.carry_gate(now);
+            self.carry_turns(now);
             let ended = self.carry_out(now);
             self.flush(front, now);
-            if ended.is_empty() || self.closing.is_some() {
+            let unqueued = self.running.values().any(|running| running.unqueued);
+            if self.closing.is_some() || (ended.is_empty() && !unqueued) {
                 return;
             }
             // Only now: where all ends with a deployment, its agents are not told that they are idle.
-            ended.into_iter().for_each(|id| self.host.close(id));
+            for id in ended {
+                self.host.close(id);
+                self.turns.on_over(id);
+                // What waited for its cards is looked at again.
+                self.running.values_mut().for_each(|running| running.unqueued = true);
+            }
         }
     }
 
@@ -311,6 +329,8 @@ impl Service {
                 HostAct::Send(node, order) => self.send(node, &order, now),
                 HostAct::Machine(node) => self.tell_of_machine(node),
                 HostAct::Part(node) => {
+                    // It may have been ready for one of them.
+                    self.running.values_mut().for_each(|running| running.unqueued = true);
                     let token = self.nodes.remove(&node);
                     token.into_iter().for_each(|token| self.port.part(token, now));
                 }

@@ -20,6 +20,7 @@ mod port;
 mod running;
 mod sockets;
 mod state;
+mod turns;
 mod writer;
 
 pub use command::{Command, Handle, Resume, Start};

@@ -16,6 +16,7 @@ use slidecast_proto::feed::{FeedEvent, FeedOrder};
 use slidecast_proto::hosting::{Hosted, HostedAct};
 use slidecast_proto::noise::PublicKey;
 use slidecast_proto::plan::Plan;
+use slidecast_proto::queue::Waits;
 use slidecast_proto::reason::EndState;
 use slidecast_proto::units::{DeploymentId, NodeId, Time};
 use std::collections::{HashMap, VecDeque};
@@ -58,6 +59,10 @@ pub(super) struct Running {
     shown: Time,
     /// Something is new since it was shown.
     pub(super) changed: bool,
+    /// Something is new since the queue was told of it.
+    pub(super) unqueued: bool,
+    /// Why it does not begin although its nodes are ready.
+    pub(super) waits: Option<Waits>,
 }
 
 impl Running {
@@ -81,6 +86,7 @@ impl Running {
         });
         let began = clock.now();
         let mut machine = Hosted::new(config, began);
+        machine.deployment_mut().wait_for_turn();
         let mut earlier_egress = 0;
         if let Some(Resume { unfinished, at_once }) = resume {
             earlier_egress = unfinished.egress;
@@ -100,6 +106,8 @@ impl Running {
             began,
             shown: Time(0),
             changed: true,
+            unqueued: true,
+            waits: None,
         };
         Ok((running, machine))
     }
@@ -136,7 +144,7 @@ impl Running {
 
     /// Does what its machine asks for, but for what concerns the whole service.
     pub(super) fn carry_out(&mut self, act: HostedAct, machine: &mut Hosted, events: &mut VecDeque<Event>, now: Time) {
-        self.changed = true;
+        (self.changed, self.unqueued) = (true, true);
         match act {
             HostedAct::StartFeed { serial, chain, order } => self.start_feed(serial, chain, *order, machine, now),
             HostedAct::StopFeed(serial) => drop(self.feeds.remove(&serial)),
@@ -217,7 +225,8 @@ impl Running {
         }
         (self.shown, self.changed) = (now, false);
         let egress = self.context.egress.load(Ordering::Relaxed);
-        Some(self.tracker.snapshot(machine, self.began, egress, now))
+        let waits = self.waits.clone();
+        Some(Snapshot { waits, ..self.tracker.snapshot(machine, self.began, egress, now) })
     }
 
     pub(super) fn finish(self, machine: Hosted) -> Finished {

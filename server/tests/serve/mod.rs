@@ -4,8 +4,11 @@
 mod api;
 mod groups;
 mod pages;
+mod queue;
 mod remote;
+mod robust;
 mod stream;
+mod wake;
 mod webhooks;
 
 use crate::support::{Agent, Sandbox};
@@ -100,12 +103,16 @@ fn serve_at(sandbox: &Sandbox, port: u16, http: &str) -> Command {
 
 fn start(sandbox: &Sandbox, http: u16) -> Child {
     let child = serve(sandbox, sandbox.port, http).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
+    until_it_listens(http);
+    child
+}
+
+fn until_it_listens(http: u16) {
     let until = Instant::now() + Duration::from_secs(20);
     while TcpStream::connect(("127.0.0.1", http)).is_err() {
         assert!(Instant::now() < until, "the server does not listen");
         std::thread::sleep(Duration::from_millis(10));
     }
-    child
 }
 
 #[test]

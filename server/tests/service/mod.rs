@@ -12,7 +12,7 @@ use slidecast_proto::plan::PlanLimits;
 use slidecast_proto::reason::{Free, Reason, Then, Verify};
 use slidecast_proto::units::DeploymentId;
 use slidecast_server::clock::Clock;
-use slidecast_server::nic::Nics;
+use slidecast_server::nic::{CardSpeed, Nics};
 use slidecast_server::service::{Command, Event, Finished, Front, Handle, Service, ServiceConfig, Sockets, Start};
 use slidecast_server::view::Facts;
 use std::path::Path;
@@ -44,7 +44,13 @@ struct Running {
 }
 
 impl Running {
+    /// On a card that several deployments have room on.
     fn start() -> Self {
+        Self::on_card(10_000)
+    }
+
+    /// On a card of this speed in Mbit/s; the links of the agents have 1000.
+    fn on_card(mbits: u32) -> Self {
         let port = free_port();
         let secret = SecretKey::generate().unwrap();
         let public = secret.public();
@@ -52,7 +58,7 @@ impl Running {
             sockets: Sockets::listen(port).unwrap(),
             id: DeploymentId([9; 16]),
             secret: Some(secret),
-            nics: Nics::of_this_machine(&["lo".to_owned()], &[]).unwrap(),
+            nics: Nics::of_this_machine(&["lo".to_owned()], &[CardSpeed { name: "lo".to_owned(), mbits }]).unwrap(),
             clock: Clock::start(),
             approval: Approval::everybody(),
         })
@@ -204,6 +210,40 @@ fn two_images_go_to_chosen_machines_at_once_and_one_is_stopped_while_the_other_g
     let of_a_deployment = |order: &&ToAgent| !matches!(order, ToAgent::Welcome(_) | ToAgent::Heartbeat);
     assert_eq!(heard.iter().find(of_a_deployment), None, "no deployment wanted the third machine");
     assert!(heard.contains(&ToAgent::Heartbeat));
+    service.close();
+}
+
+#[test]
+fn a_deployment_waits_for_a_card_that_another_one_fills_says_so_and_begins_when_that_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = make_image(dir.path(), "first", 1);
+    let service = Running::on_card(1000);
+    let [mut first, mut second] = [1, 2].map(|machine| service.agent(machine));
+    service.deploy(&image, 1, 1);
+    let (_, _) = first.join();
+    service.deploy(&image, 2, 2);
+    // Its machine is ready, which it must be told for as long as that lasts.
+    let second = spawn(move || second.join().0.deployment);
+    let waits = service.wait(|event| match event {
+        Event::Snapshot(id, snapshot) if id == DeploymentId([2; 16]) => snapshot.waits,
+        _ => None,
+    });
+    assert_eq!((waits.card.0.as_str(), waits.other, waits.runs), ("lo", DeploymentId([1; 16]), true));
+    service.stop(1);
+    first.wait_for_abort();
+    assert_eq!(second.join().unwrap(), DeploymentId([2; 16]));
+    service.close();
+}
+
+#[test]
+fn a_deployment_whose_machines_do_not_come_keeps_no_card_from_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = make_image(dir.path(), "first", 1);
+    let service = Running::on_card(1000);
+    service.deploy(&image, 1, 9);
+    service.deploy(&image, 2, 2);
+    let mut second = service.agent(2);
+    assert_eq!(second.join().0.deployment, DeploymentId([2; 16]));
     service.close();
 }
 

@@ -11,6 +11,7 @@ use crate::serve::fields::Fields;
 use crate::serve::problem::Problem;
 use crate::serve::role::Role;
 use crate::serve::store::{About, DeploymentRow, Who};
+use crate::serve::waiting::standing;
 use crate::view::{Facts, Snapshot};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -70,7 +71,8 @@ pub(super) async fn page(State(api): Shared, Path(id): Path<String>, uri: Uri, h
         live.snapshots.get(&row.id).map(|snapshot| (snapshot.clone(), live.facts.get(&row.id).cloned()))
     };
     let view = View::of(&row, now);
-    let away: Vec<_> = match row.word() {
+    let (word, why) = standing(&api, &row);
+    let away: Vec<_> = match word {
         "waiting" => {
             let rows = rows(&api).await?.into_iter();
             rows.filter(|each| row.machines.contains(&each.machine.id) && !each.connected)
@@ -81,20 +83,25 @@ pub(super) async fn page(State(api): Shared, Path(id): Path<String>, uri: Uri, h
     };
     let body = html! {
         div.head {
-            h1 { (row.image) }
+            h1 { (row.image) @if row.waves > 1 { " " span.faint { "wave " (row.wave) " of " (row.waves) } } }
             p id="state" role="status" data-live {
-                (row_state(&row)) " " (view.count("done") + view.count("written")) " of " (row.machines.len()) " done"
+                (row_state(&row, word)) " " (view.count("done") + view.count("written")) " of " (row.machines.len()) " done"
                 @if view.count("failed") > 0 { ", " b.bad { (view.count("failed")) " failed" } }
             }
         }
         div id="figures" data-live { (figures(&row, &view)) }
         div id="chains" data-live {
             @if !row.detail.is_empty() { p.alert { (row.detail) } }
+            @if !why.is_empty() { p.notice { (why) } }
             @if !away.is_empty() { p.notice { "Waiting for: " (away.join(", ")) } }
             (chains(&view.chains, &view.nodes))
         }
         div id="failures" data-live { (failures(&view)) }
         @if row.word() == "unconfirmed" { (confirm_form(&row, &who)) }
+        @if matches!(word, "scheduled" | "waiting") && who.role >= Role::Operator { (hurry_form(&row, word)) }
+        @if row.state == "over" && row.failed.is_some_and(|failed| failed > 0) && who.role >= Role::Operator {
+            (again_form(&row))
+        }
         @if row.state == "active" && who.role >= Role::Operator { (stop_form(&row)) }
         h2 { "Log" }
         (events(&history, false))
@@ -173,6 +180,40 @@ pub(super) async fn confirm(
     }
     commands::confirm(&api, &id, &who).await?;
     Ok(done(&format!("/deployments/{id}")))
+}
+
+/// A button for those that do not want to wait.
+fn hurry_form(row: &DeploymentRow, word: &str) -> Markup {
+    html! {
+        form.actions method="post" action=(format!("/deployments/{}/start", row.id)) {
+            button.quiet type="submit" {
+                @if word == "scheduled" { "Begin now instead" } @else { "Begin with the machines that are ready" }
+            }
+        }
+    }
+}
+
+/// A button for machines that did not get the image.
+fn again_form(row: &DeploymentRow) -> Markup {
+    let failed = row.failed.unwrap_or_default();
+    html! {
+        form.stack method="post" action=(format!("/deployments/{}/again", row.id)) {
+            p { (failed) @if failed == 1 { " machine" } @else { " machines" } " did not get the image. Machines take only what they lack." }
+            button type="submit" { "Again for those that failed" }
+        }
+    }
+}
+
+pub(super) async fn hurry(State(api): Shared, Path(id): Path<String>, uri: Uri, headers: HeaderMap) -> Answer {
+    let who = visitor(&api, &headers, &uri, Role::Operator).await?;
+    commands::hurry(&api, &id, &who).await?;
+    Ok(done(&format!("/deployments/{id}")))
+}
+
+pub(super) async fn again(State(api): Shared, Path(id): Path<String>, uri: Uri, headers: HeaderMap) -> Answer {
+    let who = visitor(&api, &headers, &uri, Role::Operator).await?;
+    let made = commands::again(&api, &id, None, &who).await?;
+    Ok(done(&format!("/deployments/{}", made.id)))
 }
 
 fn stop_form(row: &DeploymentRow) -> Markup {

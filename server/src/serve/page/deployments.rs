@@ -2,8 +2,10 @@
 
 use super::words::{moment, state};
 use super::{Answer, Shared, page as whole, visitor};
+use crate::serve::api::Api;
 use crate::serve::role::Role;
 use crate::serve::store::{DeploymentRow, Which};
+use crate::serve::waiting::standing;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use maud::{Markup, html};
@@ -21,14 +23,14 @@ pub(super) async fn page(State(api): Shared, uri: Uri, headers: HeaderMap) -> An
             @if who.role >= Role::Operator { a.button href="/deployments/new" { "New deployment…" } }
         }
         h2 { "Now" }
-        (table("active", &active))
+        (table(&api, "active", &active))
         h2 { "Over" }
-        (table("over", &over))
+        (table(&api, "over", &over))
     };
     Ok(whole(&who, "/deployments", "Deployments", true, body))
 }
 
-fn table(id: &str, rows: &[DeploymentRow]) -> Markup {
+fn table(api: &Api, id: &str, rows: &[DeploymentRow]) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label=(format!("Deployments, {id}")) {
             table.rows {
@@ -36,8 +38,13 @@ fn table(id: &str, rows: &[DeploymentRow]) -> Markup {
                 tbody id=(id) data-live {
                     @for row in rows.iter().take(MAX_ROWS) {
                         tr id=(format!("deployment-{}", row.id)) {
-                            td { (row_state(row)) }
-                            th scope="row" { a href=(format!("/deployments/{}", row.id)) { (row.image) } }
+                            @let (word, why) = standing(api, row);
+                            td { (row_state(row, word)) }
+                            th scope="row" {
+                                a href=(format!("/deployments/{}", row.id)) { (row.image) }
+                                @if row.waves > 1 { " " span.faint { "wave " (row.wave) " of " (row.waves) } }
+                                @if !why.is_empty() { " " span.faint { (why) } }
+                            }
                             td.number { (row.machines.len()) }
                             td { (moment(row.created)) }
                             td { @if let Some(ended) = row.ended { (moment(ended)) } @else { span.faint { "–" } } }
@@ -51,10 +58,11 @@ fn table(id: &str, rows: &[DeploymentRow]) -> Markup {
 }
 
 /// The state of a deployment, and how it ended.
-pub(super) fn row_state(row: &DeploymentRow) -> Markup {
-    match (row.word(), row.exit_code) {
+pub(super) fn row_state(row: &DeploymentRow, word: &str) -> Markup {
+    match (word, row.exit_code) {
         (word, _) if row.state == "active" && row.stop => state("wait", &format!("{word}, stopping")),
         ("unconfirmed", _) => state("new", "needs a second person"),
+        ("scheduled" | "queued", _) => state("wait", word),
         ("running", _) => state("busy", "running"),
         ("waiting", _) => state("wait", "waiting"),
         (_, Some(0)) => state("good", "done"),

@@ -4,6 +4,7 @@ use super::machines::{Row, rows};
 use super::{Answer, Shared, done, page as whole, visitor};
 use crate::serve::fields::Fields;
 use crate::serve::groups::group_name;
+use crate::serve::power::wake;
 use crate::serve::problem::Problem;
 use crate::serve::role::Role;
 use crate::serve::store::Group;
@@ -43,6 +44,9 @@ pub(super) async fn page(State(api): Shared, Path(id): Path<String>, uri: Uri, h
             div.actions id="actions" data-live {
                 @if who.role >= Role::Operator && members.len() > new {
                     a.button href=(format!("/deployments/new?group={}", group.id)) { "Deploy to this group…" }
+                }
+                @if who.role >= Role::Operator && members.len() > new {
+                    button.quiet type="submit" name="do" value="wake" { "Wake the group" }
                 }
                 @if admin && new > 0 {
                     button.quiet type="submit" name="do" value="accept" { "Accept all new (" (new) ")" }
@@ -118,12 +122,18 @@ pub(super) async fn change(
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
-    let who = visitor(&api, &headers, &uri, Role::Admin).await?.name;
     let fields = Fields::read(&body);
+    let least = if fields.get("do") == "wake" { Role::Operator } else { Role::Admin };
+    let visitor = visitor(&api, &headers, &uri, least).await?;
+    let who = visitor.name.clone();
     let chosen = fields.numbers("machine")?;
     match fields.get("do") {
         "join" => api.database.call(move |store| store.set_members(id, &chosen, &[], &who)).await?,
         "leave" => api.database.call(move |store| store.set_members(id, &[], &chosen, &who)).await?,
+        "wake" => {
+            let machines = api.database.call(move |store| store.accepted_of(id)).await?;
+            wake(&api, machines, &visitor).await?;
+        }
         "accept" => api.database.call(move |store| store.accept_group(id, &who)).await.map(drop)?,
         "set" => {
             let (name, protected) = (group_name(fields.get("name"))?, fields.get("protected") == "yes");
@@ -133,7 +143,7 @@ pub(super) async fn change(
             api.database.call(move |store| store.remove_group(id, &who)).await?;
             return Ok(done("/groups"));
         }
-        _ => return Err(Problem::bad("do: expected join, leave, accept, set or remove").into()),
+        _ => return Err(Problem::bad("do: expected join, leave, accept, wake, set or remove").into()),
     }
     Ok(done(&format!("/groups/{id}")))
 }

@@ -4,6 +4,7 @@ use super::words::{moment, size, state};
 use super::{Answer, Shared, done, page as whole, visitor};
 use crate::serve::api::Api;
 use crate::serve::fields::Fields;
+use crate::serve::power::wake;
 use crate::serve::problem::Problem;
 use crate::serve::role::Role;
 use crate::serve::store::{Group, Machine, StoreError};
@@ -167,6 +168,7 @@ fn actions(admin: bool, operator: bool, new: usize) -> Markup {
         div.actions id="actions" data-live {
             @if operator {
                 button type="submit" formaction="/deployments/new" formmethod="get" { "Deploy…" }
+                button.quiet type="submit" name="do" value="wake" { "Wake selected" }
             }
             @if admin {
                 button.quiet type="submit" name="do" value="accept" { "Accept selected" }
@@ -205,8 +207,9 @@ pub(super) fn disks(machine: &Machine) -> Markup {
 }
 
 pub(super) async fn act(State(api): Shared, uri: Uri, headers: HeaderMap, body: Bytes) -> Answer {
-    let who = visitor(&api, &headers, &uri, Role::Admin).await?;
     let fields = Fields::read(&body);
+    let least = if fields.get("do") == "wake" { Role::Operator } else { Role::Admin };
+    let who = visitor(&api, &headers, &uri, least).await?;
     let filter = fields.get("filter");
     let chosen = match fields.get("do") {
         "accept-all" => {
@@ -215,7 +218,7 @@ pub(super) async fn act(State(api): Shared, uri: Uri, headers: HeaderMap, body: 
         }
         _ => fields.numbers("machine")?,
     };
-    let name = who.name;
+    let name = who.name.clone();
     match fields.get("do") {
         "accept" | "accept-all" => {
             api.database.call(move |store| chosen.into_iter().try_for_each(|id| store.accept(id, &name))).await?;
@@ -223,11 +226,12 @@ pub(super) async fn act(State(api): Shared, uri: Uri, headers: HeaderMap, body: 
         "forget" => {
             api.database.call(move |store| chosen.into_iter().try_for_each(|id| store.forget(id, &name))).await?
         }
+        "wake" => drop(wake(&api, chosen, &who).await?),
         "join" => {
             let group = fields.word("group")?;
             api.database.call(move |store| store.set_members(group, &chosen, &[], &name)).await?;
         }
-        _ => return Err(Problem::bad("do: expected accept, accept-all, forget or join").into()),
+        _ => return Err(Problem::bad("do: expected accept, accept-all, forget, wake or join").into()),
     }
     let filter: String = form_urlencoded::byte_serialize(filter.as_bytes()).collect();
     Ok(done(&format!("/machines?filter={filter}")))

@@ -57,6 +57,8 @@ pub(super) fn router() -> Router<Arc<Api>> {
         .route("/deployments/confirm", get(start::confirm))
         .route("/deployments/{id}", get(deployment::page))
         .route("/deployments/{id}/confirm", post(deployment::confirm))
+        .route("/deployments/{id}/start", post(deployment::hurry))
+        .route("/deployments/{id}/again", post(deployment::again))
         .route("/deployments/{id}/stop", post(deployment::stop))
         .route("/users", get(users::page).post(users::invite))
         .route("/users/{id}/role", post(users::set_role))

@@ -9,7 +9,9 @@ use crate::serve::fields::Fields;
 use crate::serve::images::list;
 use crate::serve::problem::Problem;
 use crate::serve::role::{Role, secret};
+use crate::serve::starting::{StartRequest, in_zone, own_zone};
 use crate::serve::store::Who;
+use crate::serve::waves::Waves;
 use crate::serve::wishes::Request;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
@@ -67,11 +69,30 @@ pub(super) async fn choose(State(api): Shared, uri: Uri, RawQuery(query): RawQue
                     }
                 }
             }
+            (beginning())
             (options())
             button type="submit" { "Show what is lost" }
         }
     };
     Ok(whole(&who, "/deployments", "New deployment", false, body))
+}
+
+/// When it begins.
+fn beginning() -> Markup {
+    html! {
+        fieldset {
+            legend { "Begin" }
+            label.check { input type="radio" name="when" value="ready" checked; span { "when the machines are ready" } }
+            label.check { input type="radio" name="when" value="now"; span { "now, with those that are connected" } }
+            label.check { input type="radio" name="when" value="at"; span { "at a time:" } }
+            div.stack {
+                label { "Time" input type="datetime-local" name="at"; }
+                label { "Time zone" input name="zone" value=(own_zone()) autocomplete="off"; }
+                label { "How many must be ready: a number, or a part such as 80 % (empty: all, or all that are connected)"
+                    input name="wait_for" autocomplete="off"; }
+            }
+        }
+    }
 }
 
 fn options() -> Markup {
@@ -81,13 +102,16 @@ fn options() -> Markup {
             div.stack {
                 label { "Disk, if machines have several (such as serial=S4EVNX0R or path=/dev/nvme0n1)"
                     input name="target" autocomplete="off"; }
-                label { "Begin when so many are ready (empty: all)"
-                    input name="wait_for" inputmode="numeric" pattern="[0-9]*" autocomplete="off"; }
+                label { "Waves, such as 1,5,rest: one machine first, then five, then the others (empty: all at once)"
+                    input name="waves" autocomplete="off"; }
+                label { "Machines that may fail before the next wave is called off"
+                    input name="max_failed" inputmode="numeric" pattern="[0-9]*" placeholder="0" autocomplete="off"; }
                 @for (key, title, words, default) in CHOICES {
                     label { (title)
                         select name=(key) { @for word in words { option value=(word) selected[*word == default] { (word) } } }
                     }
                 }
+                label.check { input type="checkbox" name="wake" value="yes"; span { "Wake machines that are not connected when it begins" } }
                 label.check { input type="checkbox" name="fresh" value="yes"; span { "Write everything, also what is there already" } }
             }
         }
@@ -101,16 +125,29 @@ fn request(fields: &Fields) -> Result<Request, Problem> {
         "machines": fields.numbers("machine")?,
         "target": fields.get("target"),
         "fresh": fields.get("fresh") == "yes",
+        "wake": fields.get("wake") == "yes",
     });
     for (key, ..) in CHOICES {
         if !fields.get(key).is_empty() {
             body[key] = fields.get(key).into();
         }
     }
-    if !fields.get("wait_for").is_empty() {
-        let count: u32 = fields.word("wait_for")?;
-        body["wait_for"] = count.into();
+    let text = |key: &str| Some(fields.get(key)).filter(|text| !text.is_empty());
+    let count = |text: &str| text.parse::<u32>().map_or_else(|_| Value::from(text), Value::from);
+    body["wait_for"] = text("wait_for").map_or(Value::Null, count);
+    if let Some(when @ ("now" | "at")) = text("when") {
+        body["start"] = json!({ "when": when });
+        if when == "at" {
+            (body["start"]["at"], body["start"]["zone"]) = (text("at").into(), text("zone").into());
+        }
     }
+    if let Some(waves) = text("waves") {
+        body["waves"] = waves.into();
+        if text("max_failed").is_some() {
+            body["max_failed"] = fields.word::<u32>("max_failed")?.into();
+        }
+    }
+    // With waves the times and counts of each are checked when it is cut.
     let request: Request = serde_json::from_value(body).map_err(|error| Problem::bad(error.to_string()))?;
     request.wishes()?;
     Ok(request)
@@ -147,6 +184,7 @@ async fn confirmation(api: &Arc<Api>, who: &Who, fields: &Fields, wrong: Option<
             @if let Ok(layers) = &image.layers { " (" (size(layers.raw_bytes)) " each)" }
             ". " b { "Everything on it is lost." }
         }
+        (schedule(&request)?)
         p {
             @if target.is_empty() { "Of each machine its only disk is taken; one with several takes no part, unless its agent was told which disk to give." }
             @else { "Of each machine the disk is taken that is " span.mono { (target) } "." }
@@ -180,13 +218,36 @@ async fn confirmation(api: &Arc<Api>, who: &Who, fields: &Fields, wrong: Option<
     Ok(whole(who, "/deployments", "Start this deployment?", false, body))
 }
 
+/// When it begins and in which parts, if not as usual.
+fn schedule(request: &Request) -> Result<Markup, Problem> {
+    let moment = request.start.as_ref().map(StartRequest::moment).transpose()?.flatten();
+    Ok(html! {
+        @if let Some(moment) = &moment {
+            p.notice { "It begins at " b { (in_zone(moment.at, &moment.zone)) } ", which is " (in_zone(moment.at, "UTC")) "." }
+        }
+        @if let Some(Waves::Text(waves)) = &request.waves {
+            p.notice {
+                "In waves: " b { (waves) } ". The next one begins when the one before it is over, unless more than "
+                (request.max_failed.unwrap_or_default()) " machines have failed by then."
+            }
+        }
+    })
+}
+
 /// What was chosen, as fields of the next form.
 fn hidden(kept: &Value) -> Markup {
     let text = |key: &str| kept[key].as_str().unwrap_or_default().to_owned();
     html! {
         @for key in ["image", "target", "verify", "free", "then"] { input type="hidden" name=(key) value=(text(key)); }
+        @if kept["wake"] == true { input type="hidden" name="wake" value="yes"; }
         @if kept["fresh"] == true { input type="hidden" name="fresh" value="yes"; }
         @if let Some(count) = kept["wait_for"].as_u64() { input type="hidden" name="wait_for" value=(count); }
+        @if let Some(part) = kept["wait_for"].as_str() { input type="hidden" name="wait_for" value=(part); }
+        @for key in ["when", "at", "zone"] {
+            @if let Some(text) = kept["start"][key].as_str() { input type="hidden" name=(key) value=(text); }
+        }
+        @if let Some(waves) = kept["waves"].as_str() { input type="hidden" name="waves" value=(waves); }
+        @if let Some(failed) = kept["max_failed"].as_u64() { input type="hidden" name="max_failed" value=(failed); }
         @for machine in kept["machines"].as_array().into_iter().flatten() {
             input type="hidden" name="machine" value=(machine);
         }

@@ -1,8 +1,9 @@
 //! Deployments, from the request to the report.
 
 use super::events::add_event;
+use super::schedule::IS_DUE;
 use super::{DeploymentRow, NewDeployment, Stopped, Store, StoreError, Which, Who, now};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use serde_json::Value;
 
 impl Store {
@@ -16,40 +17,21 @@ impl Store {
         found.map_err(self.failed())
     }
 
-    /// Keeps a deployment that was asked for. With a machine of a protected group it waits for a second person.
+    /// Keeps a deployment that was asked for, or all waves of one. With a machine of a protected group all wait for a second person.
     ///
     /// # Errors
     /// [`StoreError`]: a machine is unknown, not accepted, in use, or in no group of an operator that is limited to some.
-    pub fn add_deployment(&mut self, new: &NewDeployment<'_>, who: &Who) -> Result<(), StoreError> {
+    pub fn add_deployments(&mut self, waves: &[NewDeployment<'_>], who: &Who) -> Result<(), StoreError> {
         let failed = self.failed();
-        let NewDeployment { id, image, wishes, machines, key } = *new;
+        let Some(first) = waves.first() else { return Ok(()) };
+        let series = (waves.len() > 1).then_some(first.id);
         self.change(|change| {
-            let add = "INSERT INTO deployments (id, image, wishes, state, created, idempotency_key, asked_by)
-                       VALUES (?1, ?2, ?3, 'active', ?4, ?5, ?6)";
-            change.execute(add, params![id, image, wishes, now(), key, who.name]).map_err(&failed)?;
-            for &machine in machines {
-                let select = "SELECT state FROM machines WHERE id = ?1 AND forgotten IS NULL";
-                let state = change.query_row(select, [machine], |row| row.get(0)).optional();
-                let state: Option<String> = state.map_err(&failed)?;
-                match state.as_deref() {
-                    None => return Err(StoreError::NoMachine { machine }),
-                    Some("accepted") => {}
-                    Some(_) => return Err(StoreError::NotAccepted { machine }),
-                }
-                let add = "INSERT INTO targets (deployment, machine, active) VALUES (?1, ?2, 1)";
-                match change.execute(add, params![id, machine]) {
-                    Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                        return Err(StoreError::InUse { machine });
-                    }
-                    result => result.map_err(&failed)?,
-                };
-            }
-            may_use(change, id, who).map_err(&failed)??;
-            let protect = "UPDATE deployments SET needs_second = 1 WHERE id = ?1 AND EXISTS
-                (SELECT 1 FROM targets JOIN members USING (machine) JOIN groups ON groups.id = machine_group
-                 WHERE deployment = ?1 AND protected = 1)";
-            change.execute(protect, [id]).map_err(&failed)?;
-            add_event(change, &who.name, "deployment-accepted", Some(id), None, image).map_err(&failed)
+            waves.iter().try_for_each(|new| add(change, new, series, who, &failed))?;
+            let protect = "UPDATE deployments SET needs_second = 1 WHERE (id = ?1 OR series = ?1) AND EXISTS
+                (SELECT 1 FROM deployments AS one JOIN targets ON targets.deployment = one.id JOIN members USING (machine)
+                 JOIN groups ON groups.id = machine_group WHERE (one.id = ?1 OR one.series = ?1) AND protected = 1)";
+            change.execute(protect, [first.id]).map_err(&failed)?;
+            Ok(())
         })
     }
 
@@ -68,7 +50,8 @@ impl Store {
             if asked == who.name {
                 return Err(StoreError::SamePerson { name: asked });
             }
-            let set = "UPDATE deployments SET confirmed_by = ?2 WHERE id = ?1";
+            let set = "UPDATE deployments SET confirmed_by = ?2 WHERE needs_second = 1 AND confirmed_by IS NULL AND
+                       (id = ?1 OR series = (SELECT series FROM deployments WHERE id = ?1))";
             change.execute(set, params![id, who.name]).map_err(&failed)?;
             add_event(change, &who.name, "deployment-confirmed", Some(id), None, "").map_err(&failed)
         })
@@ -82,15 +65,14 @@ impl Store {
         hardware(&self.connection, id).map_err(self.failed())
     }
 
-    /// Takes a deployment that waits for nothing outside the service: it is to be given to the service now. Gives it with the hardware
+    /// Takes a deployment that waits for nothing outside the service any longer: it is to be given to the service now. Gives it with the hardware
     /// addresses of its machines, or nothing if it is not to begin, or has.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub fn release(&mut self, id: &str) -> Result<Option<(DeploymentRow, Vec<String>)>, StoreError> {
-        let set = "UPDATE deployments SET released = 1 WHERE id = ?1 AND state = 'active' AND released = 0
-                   AND (needs_second = 0 OR confirmed_by IS NOT NULL)";
-        if self.connection.execute(set, [id]).map_err(self.failed())? == 0 {
+        let set = format!("UPDATE deployments SET released = 1 WHERE id = ?2 AND {IS_DUE}");
+        if self.connection.execute(&set, params![now(), id]).map_err(self.failed())? == 0 {
             return Ok(None);
         }
         let row = self.deployments(Which::One(id))?.pop();
@@ -150,7 +132,10 @@ impl Store {
         let failed = self.failed();
         let report = report.map(Value::to_string);
         self.change(|change| {
-            let set = "UPDATE deployments SET state = 'over', exit_code = ?2, report = ?3, detail = ?4, ended = ?5
+            let set = "UPDATE deployments SET state = 'over', exit_code = ?2, report = ?3, detail = ?4, ended = ?5,
+                       failed = (SELECT count (*) FROM targets WHERE deployment = ?1 AND NOT EXISTS
+                           (SELECT 1 FROM events WHERE events.deployment = ?1 AND events.machine = targets.machine
+                            AND kind = 'node' AND (text LIKE '%: done' OR text LIKE '%: written')))
                        WHERE id = ?1 AND state = 'active'";
             change.execute(set, params![id, code, report, detail, now()]).map_err(&failed)?;
             change.execute("UPDATE targets SET active = 0 WHERE deployment = ?1", [id]).map_err(&failed)?;
@@ -172,12 +157,12 @@ impl Store {
         };
         let select = format!(
             "SELECT id, image, wishes, state, stop, exit_code, report, detail, created, ended, started, asked_by, needs_second,
-             confirmed_by, released, (SELECT json_group_array(machine) FROM (SELECT machine FROM targets WHERE deployment = deployments.id ORDER BY machine))
+             confirmed_by, released, start_at, start_zone, wave, waves, series, failed, (SELECT json_group_array(machine) FROM (SELECT machine FROM targets WHERE deployment = deployments.id ORDER BY machine))
              FROM deployments WHERE ({filter}) AND ?1 = ?1 ORDER BY created DESC, rowid DESC LIMIT 1000"
         );
         let mut query = self.connection.prepare_cached(&select).map_err(&failed)?;
         let rows = query.query_map([id], |row| {
-            let (report, machines): (Option<String>, String) = (row.get(6)?, row.get(15)?);
+            let (report, machines): (Option<String>, String) = (row.get(6)?, row.get(21)?);
             Ok(DeploymentRow {
                 id: row.get(0)?,
                 image: row.get(1)?,
@@ -194,6 +179,12 @@ impl Store {
                 needs_second: row.get(12)?,
                 confirmed_by: row.get(13)?,
                 released: row.get(14)?,
+                start_at: row.get(15)?,
+                start_zone: row.get(16)?,
+                wave: row.get(17)?,
+                waves: row.get(18)?,
+                series: row.get(19)?,
+                failed: row.get(20)?,
                 machines: serde_json::from_str(&machines).unwrap_or_default(),
             })
         });
@@ -207,7 +198,7 @@ fn hardware(connection: &Connection, id: &str) -> rusqlite::Result<Vec<String>> 
 }
 
 /// Whether all machines of a deployment are in groups that `who` may use.
-fn may_use(connection: &Connection, id: &str, who: &Who) -> rusqlite::Result<Result<(), StoreError>> {
+pub(super) fn may_use(connection: &Connection, id: &str, who: &Who) -> rusqlite::Result<Result<(), StoreError>> {
     let Some(groups) = who.limits() else { return Ok(Ok(())) };
     let foreign = "SELECT machine FROM targets WHERE deployment = ?1 AND NOT EXISTS
         (SELECT 1 FROM members WHERE members.machine = targets.machine
@@ -215,4 +206,40 @@ fn may_use(connection: &Connection, id: &str, who: &Who) -> rusqlite::Result<Res
     let groups = Value::from(groups).to_string();
     let machine = connection.query_row(foreign, params![id, groups], |row| row.get(0)).optional()?;
     Ok(machine.map_or(Ok(()), |machine| Err(StoreError::NotYours { machine })))
+}
+
+/// Keeps one deployment with its machines.
+fn add(
+    change: &Transaction<'_>,
+    new: &NewDeployment<'_>,
+    series: Option<&str>,
+    who: &Who,
+    failed: &impl Fn(rusqlite::Error) -> StoreError,
+) -> Result<(), StoreError> {
+    let NewDeployment { id, image, wishes, machines, key, start, grace, wave: (wave, waves, max_failed) } = *new;
+    let add = "INSERT INTO deployments (id, image, wishes, state, created, idempotency_key, asked_by, start_at, start_zone, grace,
+                   series, wave, waves, max_failed)
+               VALUES (?1, ?2, ?3, 'active', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    let (at, zone) = start.map_or((None, ""), |(at, zone)| (Some(at), zone));
+    let values = params![id, image, wishes, now(), key, who.name, at, zone, grace, series, wave, waves, max_failed];
+    change.execute(add, values).map_err(failed)?;
+    for &machine in machines {
+        let select = "SELECT state FROM machines WHERE id = ?1 AND forgotten IS NULL";
+        let state = change.query_row(select, [machine], |row| row.get(0)).optional();
+        let state: Option<String> = state.map_err(failed)?;
+        match state.as_deref() {
+            None => return Err(StoreError::NoMachine { machine }),
+            Some("accepted") => {}
+            Some(_) => return Err(StoreError::NotAccepted { machine }),
+        }
+        let add = "INSERT INTO targets (deployment, machine, active) VALUES (?1, ?2, 1)";
+        match change.execute(add, params![id, machine]) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                return Err(StoreError::InUse { machine });
+            }
+            result => result.map_err(failed)?,
+        };
+    }
+    may_use(change, id, who).map_err(failed)??;
+    add_event(change, &who.name, "deployment-accepted", Some(id), None, image).map_err(failed)
 }

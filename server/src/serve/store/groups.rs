@@ -1,7 +1,7 @@
 //! Groups of machines, such as rooms, and rules that accept machines by the subnet that they call from.
 
 use super::events::add_event;
-use super::{Group, Rule, Store, StoreError, now};
+use super::{Group, Machine, Rule, Store, StoreError, Who, now};
 use crate::serve::subnet::Subnet;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use std::net::IpAddr;
@@ -152,10 +152,56 @@ impl Store {
         let failed = self.failed();
         let id = self.connection.query_row("SELECT id FROM groups WHERE name = ?1", [name], |row| row.get(0));
         let id: Option<i64> = id.optional().map_err(&failed)?;
-        let id = id.ok_or(StoreError::NoGroup { group: name.to_owned() })?;
+        self.accepted_of(id.ok_or(StoreError::NoGroup { group: name.to_owned() })?)
+    }
+
+    /// The numbers of the accepted machines of this group.
+    ///
+    /// # Errors
+    /// [`StoreError`]: there is no such group.
+    pub fn accepted_of(&self, id: i64) -> Result<Vec<i64>, StoreError> {
+        let failed = self.failed();
+        let name = group_name(&self.connection, id).map_err(&failed)?;
+        name.ok_or(StoreError::NoGroup { group: id.to_string() })?;
         let select = "SELECT id FROM machines JOIN members ON machine = id
                       WHERE machine_group = ?1 AND state = 'accepted' AND forgotten IS NULL ORDER BY id";
         numbers(&self.connection, select, id).map_err(&failed)
+    }
+
+    /// These machines, if they may be woken: they are accepted, and in groups that `who` may use.
+    ///
+    /// # Errors
+    /// [`StoreError`]: one of them may not.
+    pub fn to_wake(&self, ids: &[i64], who: &Who) -> Result<Vec<Machine>, StoreError> {
+        let all = self.machines()?;
+        let names: Option<Vec<String>> = match who.limits() {
+            None => None,
+            Some(limits) => {
+                let groups = self.groups()?.into_iter().filter(|group| limits.contains(&group.id));
+                Some(groups.map(|group| group.name).collect())
+            }
+        };
+        let find = |&machine: &i64| {
+            let row = all.iter().find(|row| row.id == machine).ok_or(StoreError::NoMachine { machine })?;
+            let may = names.as_ref().is_none_or(|names| row.groups.iter().any(|group| names.contains(group)));
+            match row.state.as_str() {
+                "accepted" if may => Ok(row.clone()),
+                "accepted" => Err(StoreError::NotYours { machine }),
+                _ => Err(StoreError::NotAccepted { machine }),
+            }
+        };
+        ids.iter().map(find).collect()
+    }
+
+    /// The same happened to each of these machines.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn machine_events(&mut self, kind: &str, ids: &[i64], text: &str, who: &str) -> Result<(), StoreError> {
+        let failed = self.failed();
+        self.change(|change| {
+            ids.iter().try_for_each(|id| add_event(change, who, kind, None, Some(*id), text)).map_err(&failed)
+        })
     }
 
     /// Sets what people have written about a machine.

@@ -76,6 +76,12 @@ pub struct NewDeployment<'a> {
     pub machines: &'a [i64],
     /// The key of the request.
     pub key: Option<&'a str>,
+    /// When it begins, in seconds since 1970, and the zone in which that was named; nothing if it waits for no time.
+    pub start: Option<(i64, &'a str)>,
+    /// How many seconds late it may begin.
+    pub grace: i64,
+    /// Its place in a series of waves, how many those are, and how many machines may fail before the rest is called off.
+    pub wave: (u32, u32, u32),
 }
 
 /// What an agent says of its machine.
@@ -126,6 +132,18 @@ pub struct DeploymentRow {
     pub confirmed_by: Option<String>,
     /// It was given to the service.
     pub released: bool,
+    /// When it begins, if it waits for a time.
+    pub start_at: Option<i64>,
+    /// The zone in which that was named.
+    pub start_zone: String,
+    /// Its place in its series of waves.
+    pub wave: i64,
+    /// How many waves there are.
+    pub waves: i64,
+    /// The first wave.
+    pub series: Option<String>,
+    /// Machines that did not get the image, once it is over.
+    pub failed: Option<i64>,
     /// Its machines.
     pub machines: Vec<i64>,
 }
@@ -137,11 +155,13 @@ impl DeploymentRow {
         self.needs_second && self.confirmed_by.is_none()
     }
 
-    /// `unconfirmed`, `waiting`, `running` or `over`.
+    /// `unconfirmed`, `scheduled`, `queued` (for a wave before it), `waiting`, `running` or `over`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self.state.as_str() {
             "active" if self.is_unconfirmed() => "unconfirmed",
+            "active" if !self.released && self.wave > 1 => "queued",
+            "active" if !self.released && self.start_at.is_some() => "scheduled",
             "active" if self.started => "running",
             "active" => "waiting",
             _ => "over",

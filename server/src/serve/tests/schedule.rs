@@ -1,0 +1,132 @@
+//! Times, waves, and what is ordered again.
+
+use super::super::store::now;
+use super::*;
+
+/// Machines of a deployment have ended so.
+fn end(store: &mut Store, id: &str, how: &[(&str, &str)]) {
+    let nodes: Vec<_> = how.iter().map(|(mac, words)| (Some((*mac).to_owned()), format!("pc: {words}"))).collect();
+    store.on_nodes(id, &nodes).unwrap();
+    store.end(id, 3, None, "").unwrap();
+}
+
+#[test]
+fn a_deployment_with_a_time_is_due_then_and_not_before_and_the_time_outlives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let (a, b) = (accepted(&mut store, "a"), accepted(&mut store, "b"));
+    let (only_a, only_b) = (&[a], &[b]);
+    let later = NewDeployment { start: Some((now() + 3600, "Europe/Berlin")), ..plain("1", only_a) };
+    store.add_deployments(&[later], &anna()).unwrap();
+    drop(store);
+    let mut store = Store::open(dir.path()).unwrap();
+    assert!(store.release("1").unwrap().is_none() && store.due().unwrap().is_empty());
+    let row = store.deployments(Which::Active).unwrap().remove(0);
+    assert_eq!((row.word(), row.start_zone.as_str()), ("scheduled", "Europe/Berlin"));
+    let next = store.next_start().unwrap().unwrap();
+    assert!((3500..=3600).contains(&next), "{next}");
+    // It keeps its machines, and the server came back within the grace of the other one.
+    assert!(matches!(add(&mut store, "2", &[a], None), Err(StoreError::InUse { .. })));
+    let just_now = NewDeployment { start: Some((now() - 60, "UTC")), ..plain("3", only_b) };
+    store.add_deployments(&[just_now], &anna()).unwrap();
+    store.call_off().unwrap();
+    assert_eq!(store.due().unwrap(), ["3"]);
+    // Somebody does not want to wait.
+    assert!(!store.hurry("1", &anna()).unwrap(), "the service does not have it");
+    assert!(store.release("1").unwrap().is_some());
+}
+
+#[test]
+fn a_start_that_was_missed_by_more_than_the_grace_is_told_and_does_not_happen() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let machine = accepted(&mut store, "a");
+    let machines = &[machine];
+    let missed = NewDeployment { start: Some((now() - 901, "UTC")), ..plain("1", machines) };
+    store.add_deployments(&[missed], &anna()).unwrap();
+    store.call_off().unwrap();
+    assert!(store.due().unwrap().is_empty());
+    let row = store.deployments(Which::One("1")).unwrap().remove(0);
+    assert_eq!((row.word(), row.exit_code), ("over", Some(1)));
+    assert!(row.detail.contains("was not running then"), "{}", row.detail);
+    assert!(store.events(0).unwrap().iter().any(|event| event.kind == "deployment-missed"));
+    add(&mut store, "2", &[machine], None).unwrap();
+}
+
+#[test]
+fn a_clock_that_is_set_back_begins_nothing_early_and_nothing_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let machine = accepted(&mut store, "a");
+    // As it looks after the clock was set back by an hour: released, and its time is to come.
+    let machines = &[machine];
+    let later = NewDeployment { start: Some((now() + 3600, "UTC")), ..plain("1", machines) };
+    store.add_deployments(&[later], &anna()).unwrap();
+    store.hurry("1", &anna()).unwrap();
+    assert!(store.release("1").unwrap().is_some());
+    assert!(store.due().unwrap().is_empty() && store.release("1").unwrap().is_none());
+    store.call_off().unwrap();
+    assert_eq!(store.deployments(Which::One("1")).unwrap()[0].word(), "waiting");
+}
+
+fn waves<'a>(ids: [&'a str; 3], machines: [&'a [i64]; 3], most: u32) -> Vec<NewDeployment<'a>> {
+    let wave = |at: usize| (u32::try_from(at + 1).unwrap(), 3, most);
+    (0..3).map(|at| NewDeployment { wave: wave(at), ..plain(ids[at], machines[at]) }).collect()
+}
+
+#[test]
+fn a_wave_begins_when_the_one_before_it_is_over_and_too_many_failures_call_the_rest_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|mac| accepted(&mut store, mac));
+    store.add_deployments(&waves(["1", "2", "3"], [&[a], &[b, c], &[d]], 0), &anna()).unwrap();
+    assert_eq!(store.due().unwrap(), ["1"]);
+    assert!(store.release("2").unwrap().is_none());
+    store.release("1").unwrap().unwrap();
+    assert_eq!(store.deployments(Which::One("2")).unwrap()[0].word(), "queued");
+    end(&mut store, "1", &[("a", "done")]);
+    store.call_off().unwrap();
+    assert_eq!(store.due().unwrap(), ["2"]);
+    store.release("2").unwrap().unwrap();
+    end(&mut store, "2", &[("b", "done"), ("c", "failed (disk-write): Input/output error")]);
+    assert_eq!(store.deployments(Which::One("2")).unwrap()[0].failed, Some(1));
+    store.call_off().unwrap();
+    let row = store.deployments(Which::One("3")).unwrap().remove(0);
+    assert_eq!((row.word(), row.exit_code), ("over", Some(1)));
+    assert!(row.detail.contains("1 machines did not get the image"), "{}", row.detail);
+    assert_eq!(store.failed_machines("2").unwrap(), [c]);
+    assert_eq!(store.failed_machines("3").unwrap(), [d]);
+    assert!(matches!(store.failed_machines("1"), Err(StoreError::NothingFailed { .. })));
+}
+
+#[test]
+fn so_many_machines_may_fail_over_all_waves_and_a_wave_that_is_stopped_is_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|mac| accepted(&mut store, mac));
+    store.add_deployments(&waves(["1", "2", "3"], [&[a], &[b], &[c]], 1), &anna()).unwrap();
+    store.release("1").unwrap().unwrap();
+    end(&mut store, "1", &[]);
+    store.call_off().unwrap();
+    assert_eq!(store.due().unwrap(), ["2"], "one may fail");
+    store.release("2").unwrap().unwrap();
+    assert_eq!(store.stop("2", &anna()).unwrap(), Stopped::Released);
+    end(&mut store, "2", &[("b", "done")]);
+    store.call_off().unwrap();
+    let row = store.deployments(Which::One("3")).unwrap().remove(0);
+    assert!(row.word() == "over" && row.detail.contains("was stopped"), "{}", row.detail);
+}
+
+#[test]
+fn one_second_person_agrees_to_all_waves() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|mac| accepted(&mut store, mac));
+    let room = store.add_group("room", true, "anna").unwrap();
+    store.set_members(room, &[c], &[], "anna").unwrap();
+    store.add_deployments(&waves(["1", "2", "3"], [&[a], &[b], &[c]], 0), &anna()).unwrap();
+    assert!(store.due().unwrap().is_empty(), "the last wave has a protected machine");
+    store.confirm("1", &who("ben", Role::Operator, &[])).unwrap();
+    assert!(store.deployments(Which::Active).unwrap().iter().all(|row| row.confirmed_by.as_deref() == Some("ben")));
+    assert_eq!(store.due().unwrap(), ["1"]);
+}
