@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 /// How soon a change that could not be made, such as on a full disk, is tried again.
@@ -36,10 +36,10 @@ impl Database {
         let thread = std::thread::Builder::new().name("slidecast-store".to_owned());
         let (tell, newest) = watch::channel(store.newest_event());
         let thread = thread.spawn(move || {
-            let mut later = VecDeque::new();
-            while let Some(job) = next(&waiting, &later) {
+            let mut later = Later::default();
+            while let Some(job) = later.next(&waiting) {
                 let before = store.changes();
-                work(&mut store, job, &mut later);
+                later.work(&mut store, job);
                 if store.changes() != before {
                     let newest = store.newest_event();
                     tell.send_if_modified(|told| std::mem::replace(told, newest) != newest);
@@ -90,36 +90,46 @@ impl Database {
     }
 }
 
-/// The next thing to do: nothing of what is tried again, if its time has come; none at the end.
-fn next(waiting: &Receiver<Job>, later: &VecDeque<(&'static str, Change)>) -> Option<Option<Job>> {
-    if later.is_empty() {
-        return waiting.recv().ok().map(Some);
-    }
-    match waiting.recv_timeout(AGAIN) {
-        Ok(job) => Some(Some(job)),
-        Err(RecvTimeoutError::Timeout) => Some(None),
-        Err(RecvTimeoutError::Disconnected) => None,
-    }
+/// Changes that are tried until they are made, in the order in which they came.
+#[derive(Default)]
+struct Later {
+    changes: VecDeque<(&'static str, Change)>,
+    /// When the first of them failed last.
+    failed: Option<Instant>,
 }
 
-fn work(store: &mut Store, job: Option<Job>, later: &mut VecDeque<(&'static str, Change)>) {
-    match job {
-        Some(Job::Once(job)) => return job(store),
-        Some(Job::Until(what, _)) if later.len() >= MAX_LATER => {
-            return log::error!("{what}: too many changes wait for the database already");
+impl Later {
+    /// The next thing to do: nothing but what is tried again, if its time has come; none at the end.
+    fn next(&self, waiting: &Receiver<Job>) -> Option<Option<Job>> {
+        let Some(failed) = self.failed else { return waiting.recv().ok().map(Some) };
+        // Requests that come all the time do not keep it from being tried.
+        match waiting.recv_timeout(AGAIN.saturating_sub(failed.elapsed())) {
+            Ok(job) => Some(Some(job)),
+            Err(RecvTimeoutError::Timeout) => Some(None),
+            Err(RecvTimeoutError::Disconnected) => None,
         }
-        Some(Job::Until(what, change)) => {
-            later.push_back((what, change));
-            if later.len() > 1 {
+    }
+
+    fn work(&mut self, store: &mut Store, job: Option<Job>) {
+        match job {
+            Some(Job::Once(job)) => job(store),
+            Some(Job::Until(what, _)) if self.changes.len() >= MAX_LATER => {
+                log::error!("{what}: too many changes wait for the database already");
+            }
+            Some(Job::Until(what, change)) => self.changes.push_back((what, change)),
+            None => {}
+        }
+        if self.failed.is_some_and(|failed| failed.elapsed() < AGAIN) {
+            return;
+        }
+        self.failed = None;
+        while let Some((what, change)) = self.changes.front() {
+            if let Err(error) = change(store) {
+                log::error!("{what}: {}; it is tried again", crate::failure::one_line(&error));
+                self.failed = Some(Instant::now());
                 return;
             }
+            self.changes.pop_front();
         }
-        None => {}
-    }
-    while let Some((what, change)) = later.front() {
-        if let Err(error) = change(store) {
-            return log::error!("{what}: {}; it is tried again", crate::failure::one_line(&error));
-        }
-        later.pop_front();
     }
 }

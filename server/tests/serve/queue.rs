@@ -81,8 +81,10 @@ fn a_deployment_with_a_time_waits_for_it_over_a_restart_and_begins_at_once_when_
     let mut server = Server::start(&sandbox);
     let token = server.token("admin");
     accept_all(&server, &token);
-    drop(agent(&sandbox, 1));
+    // Whoever hangs up at once may not have been heard.
+    let seen = agent(&sandbox, 1);
     server.wait("/v1/machines", &token, |body| body["machines"][0]["state"] == "accepted");
+    drop(seen);
     let start = json!({ "when": "at", "at": "2199-03-31T03:00", "zone": "Europe/Berlin", "wait_for": "100 %" });
     let path = ask(&server, &token, json!({ "image": "base.slide", "machines": [1], "start": start }));
     server.restart();
@@ -112,8 +114,10 @@ fn an_image_that_is_removed_while_a_deployment_waits_ends_it_with_the_reason() {
     let server = Server::start(&sandbox);
     let token = server.token("admin");
     accept_all(&server, &token);
-    drop(agent(&sandbox, 1));
+    // Whoever hangs up at once may not have been heard.
+    let seen = agent(&sandbox, 1);
     server.wait("/v1/machines", &token, |body| body["machines"][0]["state"] == "accepted");
+    drop(seen);
     let start = json!({ "when": "at", "at": "2199-01-01T00:00:00Z" });
     let path = ask(&server, &token, json!({ "image": "base.slide", "machines": [1], "start": start }));
     std::fs::remove_file(sandbox.path("base.slide")).unwrap();
@@ -129,16 +133,22 @@ fn waves_follow_one_another_and_the_last_is_called_off_after_a_failure() {
     let server = Server::start(&sandbox);
     let token = server.token("admin");
     accept_all(&server, &token);
-    let (one, mut two) = (agent(&sandbox, 1), agent(&sandbox, 2));
-    drop(agent(&sandbox, 3));
-    server.wait("/v1/machines", &token, |body| body["machines"].as_array().is_some_and(|all| all.len() == 3));
-    server.wait("/v1/machines", &token, |body| body["machines"][2]["connected"] == false);
+    // Known by number in the order in which they call; an agent that nobody listens for is given up after seconds.
+    for last in 1..=3 {
+        let seen = agent(&sandbox, last);
+        let count = usize::from(last);
+        server.wait("/v1/machines", &token, |body| body["machines"].as_array().is_some_and(|all| all.len() == count));
+        drop(seen);
+    }
+    let none = |body: &Value| body["machines"].as_array().unwrap().iter().all(|machine| machine["connected"] == false);
+    server.wait("/v1/machines", &token, none);
     let request = json!({ "image": "base.slide", "machines": [1, 2, 3], "waves": "1,1,rest" });
     let path = ask(&server, &token, request);
-    let one = work(one);
+    let one = work(agent(&sandbox, 1));
     assert_eq!(server.wait(&path, &token, |body| body["state"] == "over")["exit_code"], json!(0));
     one.join().unwrap();
     // The second wave begins by itself; its machine fails.
+    let mut two = agent(&sandbox, 2);
     two.join();
     drop(two);
     let all = server.ask("GET", "/v1/deployments", &token, "").1["deployments"].clone();
@@ -169,8 +179,10 @@ fn a_time_is_chosen_on_the_pages_and_shown_in_both_clocks_before_it_is_kept() {
     let token = server.token("admin");
     let cookie = first(&sandbox, &server);
     accept_all(&server, &token);
-    drop(agent(&sandbox, 1));
+    // Whoever hangs up at once may not have been heard.
+    let seen = agent(&sandbox, 1);
     server.wait("/v1/machines", &token, |body| body["machines"][0]["state"] == "accepted");
+    drop(seen);
     let chosen = "image=base.slide&machine=1&when=at&at=2199-03-31T03%3A00&zone=Europe%2FBerlin&waves=1%2Crest";
     let page = get(&server, &format!("/deployments/confirm?{chosen}"), &cookie).body;
     assert!(page.contains("2199-03-31 03:00:00 Europe/Berlin (UTC+0") && page.contains(":00:00 UTC"), "{page}");

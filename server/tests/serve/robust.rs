@@ -45,8 +45,9 @@ fn kill_often(times: u32) {
     let token = server.token("admin");
     let rule = json!({ "subnet": "127.0.0.0/8" }).to_string();
     assert_eq!(server.ask("POST", "/v1/rules", &token, &rule).0, 201);
-    drop(Agent::connect_as(sandbox.port, Some(sandbox.server_key()), MAC).unwrap());
+    let seen = Agent::connect_as(sandbox.port, Some(sandbox.server_key()), MAC).unwrap();
     server.wait("/v1/machines", &token, |body| body["machines"][0]["state"] == "accepted");
+    drop(seen);
     let mut kept = HashSet::new();
     for round in 0..times {
         let request = json!({ "image": "base.slide", "machines": [1] }).to_string();
