@@ -18,13 +18,14 @@
 #   forged-bugs  bugs on purpose that forged peers must find in the real programs
 #   fuzz     every reader of bytes from outside, a minute each, and the property tests with many more cases;
 #            ./check.sh fuzz TARGET [--seconds N] [ARGUMENT OF libFuzzer]... runs one
+#   store    images in real S3 servers (moto and SeaweedFS, from their packages for Python): a minute
 #   web      the pages of a standing server in Chromium, with axe-core and a real deployment: two minutes, and installs Chromium and
 #            Playwright; screenshots stay in target/web/
 #   package  the Debian package of ./package.sh in a clean system: installed, started, upgraded, removed, purged (root)
 #   hosts    mkimage.sh, the tiers static, unit and lab, and demo.sh --lab on Debian 13 and Ubuntu 24.04, in chroots (root):
 #            ./check.sh hosts [SUITE [COMMAND...]], see qemu-tests/hosts.sh
 #
-# Without arguments: all but bench, chaos, culprit, forged-bugs, fuzz, web, package and hosts. The last line is the total.
+# Without arguments: all but bench, chaos, culprit, forged-bugs, fuzz, store, web, package and hosts. The last line is the total.
 set -euo pipefail
 cd "$(dirname "$0")"
 . qemu-tests/need.sh
@@ -146,6 +147,14 @@ package() {
     old=$(./package.sh --out "$target_dir/package" --version 0.0.1)
     new=$(./package.sh --out "$target_dir/package")
     qemu-tests/package.sh "$old" "$new"
+}
+
+store() {
+    need_rust
+    need_tools python3 qemu-img
+    python3 -c 'import ensurepip' 2>/dev/null || as_root apt-get -qq install -y python3-venv >/dev/null
+    cargo build --quiet -p slidecast-server
+    SLIDECAST=$target_dir/debug/slidecast qemu-tests/store.sh "$target_dir/tools/store"
 }
 
 fuzz_target() {
@@ -278,8 +287,8 @@ esac
 [ $# = 0 ] || tiers=("$@")
 for tier in "${tiers[@]}"; do
     case $tier in
-        fmt | clippy | doc | unit | sim | static | lab | qemu | fuzz | web | package) ;;
-        *) die "no tier is called $tier (fmt clippy doc unit sim static lab qemu bench chaos fuzz web package hosts)" ;;
+        fmt | clippy | doc | unit | sim | static | lab | qemu | fuzz | store | web | package) ;;
+        *) die "no tier is called $tier (fmt clippy doc unit sim static lab qemu bench chaos fuzz store web package hosts)" ;;
     esac
 done
 need_rust

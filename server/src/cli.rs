@@ -8,7 +8,7 @@ mod serve;
 mod shell;
 mod values;
 
-pub use look::{Diff, Flatten, Nbd, Rebase};
+pub use look::{CacheFlags, Diff, Flatten, ListImages, LookCommand, Nbd, Pull, Push, Rebase};
 pub use remote::{RemoteCommand, RemoteDeploy, RemoteImages, RemoteMachines, RemoteServer, RemoteWatch};
 pub use serve::{Serve, TokenCommand, TokenNew};
 pub use shell::{Completions, Man, ShellName};
@@ -22,7 +22,6 @@ use examples::{
     BOOT_EXAMPLES, COMPLETIONS_EXAMPLES, CREATE_EXAMPLES, DEPLOY_EXAMPLES, EXAMPLES, EXPORT_EXAMPLES, IMAGE_EXAMPLES,
     INFO_EXAMPLES, KEY_EXAMPLES, MAN_EXAMPLES, REMOTE_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES, VERIFY_EXAMPLES,
 };
-use look_examples::{DIFF_EXAMPLES, FLATTEN_EXAMPLES, NBD_EXAMPLES, REBASE_EXAMPLES};
 use slidecast_image::codec::Packing;
 use slidecast_proto::discovery::DEFAULT_PORT;
 use slidecast_proto::quantity::parse_duration;
@@ -92,18 +91,9 @@ pub enum ImageCommand {
     /// Write the disk that an image describes to a file or a device.
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(Export),
-    /// Let programs read the disk of an image over the network (NBD): boot it, mount it, convert it.
-    #[command(after_help = NBD_EXAMPLES)]
-    Nbd(Nbd),
-    /// Show what a deployment of one image sends to disks that hold another.
-    #[command(after_help = DIFF_EXAMPLES)]
-    Diff(Diff),
-    /// Turn a layer and all its parents into one image without parents.
-    #[command(after_help = FLATTEN_EXAMPLES)]
-    Flatten(Flatten),
-    /// Turn an image into an increment of another one.
-    #[command(after_help = REBASE_EXAMPLES)]
-    Rebase(Rebase),
+    /// Commands that look into images, compare and move them.
+    #[command(flatten)]
+    Look(LookCommand),
 }
 
 /// `slidecast image create`
@@ -270,6 +260,9 @@ pub struct Deploy {
     /// The folder with the boot files, as ./mkimage.sh makes it.
     #[arg(long, value_name = "DIR", default_value = "out")]
     pub boot_dir: PathBuf,
+    /// Where layers of servers are kept.
+    #[command(flatten)]
+    pub kept: CacheFlags,
     /// How to show what happens.
     #[arg(long, value_name = "HOW", default_value = "auto")]
     pub progress: ProgressStyle,
@@ -482,7 +475,7 @@ mod tests {
             .into_iter()
             .chain([KEY_EXAMPLES, DEPLOY_EXAMPLES, BOOT_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES])
             .chain([COMPLETIONS_EXAMPLES, MAN_EXAMPLES, REMOTE_DEPLOY_EXAMPLES, REMOTE_EXAMPLES])
-            .chain([NBD_EXAMPLES, DIFF_EXAMPLES, FLATTEN_EXAMPLES, REBASE_EXAMPLES])
+            .chain(look_examples::ALL)
             .flat_map(str::lines)
         {
             assert!(line.len() <= 100, "{line}");

@@ -1,16 +1,17 @@
 //! `slidecast image ...`: the image crate with words and a progress line.
 
-use crate::cli::{Create, Export, ImageCommand, Info, ReadBack, VerifyImage};
+use crate::cli::{Create, Export, ImageCommand, Info, LookCommand, ReadBack, VerifyImage};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::layers;
 use crate::nbd;
 use crate::say;
 use crate::shown::{count, shown};
+use crate::store::{self, STORES, transfer};
 use indicatif::{ProgressBar, ProgressStyle};
 use slidecast_image::source::describe;
 use slidecast_image::{CreateOptions, CreateProgress, CreateReport, ExportOptions, ImageError};
-use slidecast_image::{create, create_layers, export, info, verify};
+use slidecast_image::{create, create_layers, export_image, info_of, verify_image};
 use slidecast_proto::quantity::Bytes;
 use std::path::Path;
 
@@ -30,10 +31,20 @@ pub fn run(command: ImageCommand) -> Result<ExitCode, Failure> {
         ImageCommand::Info(args) => run_info(&args),
         ImageCommand::Verify(args) => run_verify(&args),
         ImageCommand::Export(args) => run_export(args),
-        ImageCommand::Nbd(args) => nbd::run(&args),
-        ImageCommand::Diff(args) => layers::diff(&args),
-        ImageCommand::Flatten(args) => layers::flatten(args),
-        ImageCommand::Rebase(args) => layers::rebase(args),
+        ImageCommand::Look(command) => look(command),
+    }
+}
+
+/// Runs one of the commands that make no image of a disk.
+fn look(command: LookCommand) -> Result<ExitCode, Failure> {
+    match command {
+        LookCommand::Nbd(args) => nbd::run(&args),
+        LookCommand::Diff(args) => layers::diff(&args),
+        LookCommand::Flatten(args) => layers::flatten(args),
+        LookCommand::Rebase(args) => layers::rebase(args),
+        LookCommand::List(args) => transfer::list(&args),
+        LookCommand::Pull(args) => transfer::pull(&args),
+        LookCommand::Push(args) => transfer::push(&args),
     }
 }
 
@@ -69,6 +80,7 @@ fn run_create(args: Create) -> Result<ExitCode, Failure> {
         partition,
         disk,
         allow_changes,
+        store: &STORES,
         ..CreateOptions::new(&source, &output)
     };
     let preparing = bar("preparing");
@@ -110,10 +122,14 @@ pub(crate) fn tell(output: &Path, made: &CreateReport) {
 }
 
 fn run_info(args: &Info) -> Result<ExitCode, Failure> {
-    let found =
-        if args.file.is_dir() { Err(ImageError::NotAnImage { path: args.file.clone() }) } else { info(&args.file) };
+    let found = if args.file.is_dir() {
+        Err(ImageError::NotAnImage { path: args.file.clone() })
+    } else {
+        store::open(&args.file).and_then(|image| info_of(&image))
+    };
     let (text, json) = match found {
-        Err(ImageError::NotAnImage { path }) if path == args.file => match describe(&path)? {
+        Err(ImageError::NotAnImage { path }) if path == args.file && !store::is_remote(&path) => match describe(&path)?
+        {
             Some(info) => (info.to_string(), serde_json::to_string_pretty(&info)),
             None => return Err(ImageError::NotAnImage { path }.into()),
         },
@@ -130,7 +146,8 @@ fn run_info(args: &Info) -> Result<ExitCode, Failure> {
 
 fn run_verify(args: &VerifyImage) -> Result<ExitCode, Failure> {
     let bar = bar("verifying");
-    let checked = verify(&args.file, |progress| advance(&bar, progress.done_bytes, progress.stored_bytes));
+    let image = store::open(&args.file)?;
+    let checked = verify_image(&image, |progress| advance(&bar, progress.done_bytes, progress.stored_bytes));
     bar.finish_and_clear();
     let checked = checked?;
     let (layers, blocks) = (count(checked.layers as usize, "layer"), count(checked.blocks as usize, "block"));
@@ -144,7 +161,8 @@ fn run_export(args: Export) -> Result<ExitCode, Failure> {
     let Export { file, dest, verify } = args;
     let verify = verify.map(|verify| verify == ReadBack::Full);
     let options = ExportOptions { image: file, to: dest, verify };
-    let written = export(&options, |progress| advance(&bar, progress.done_bytes, progress.raw_bytes));
+    let image = store::open(&options.image)?;
+    let written = export_image(&image, &options, |progress| advance(&bar, progress.done_bytes, progress.raw_bytes));
     bar.finish_and_clear();
     let written = written?;
     for note in &written.notes {

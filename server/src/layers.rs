@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::image::{advance, bar, tell};
 use crate::say;
 use crate::shown::shown;
+use crate::store::{self, STORES};
 use slidecast_image::disk::ImageDisk;
 use slidecast_image::{CreateOptions, CreateProgress, Image, create_from};
 
@@ -14,7 +15,7 @@ use slidecast_image::{CreateOptions, CreateProgress, Image, create_from};
 /// # Errors
 /// What the image crate says, as a [`Failure`].
 pub fn diff(args: &Diff) -> Result<ExitCode, Failure> {
-    let report = slidecast_image::diff::diff(&Image::open(&args.from)?, &Image::open(&args.to)?)?;
+    let report = slidecast_image::diff::diff(&store::open(&args.from)?, &store::open(&args.to)?)?;
     if args.json {
         say(&serde_json::to_string_pretty(&report).expect("it has only numbers, texts and lists"));
     } else {
@@ -29,7 +30,7 @@ pub fn diff(args: &Diff) -> Result<ExitCode, Failure> {
 /// # Errors
 /// What the image crate says, as a [`Failure`].
 pub fn flatten(args: Flatten) -> Result<ExitCode, Failure> {
-    let image = Image::open(&args.file)?;
+    let image = store::open(&args.file)?;
     let (grain, block) = (image.header().grain, image.header().block);
     let codec = args.codec;
     let options =
@@ -42,9 +43,10 @@ pub fn flatten(args: Flatten) -> Result<ExitCode, Failure> {
 /// # Errors
 /// What the image crate says, as a [`Failure`].
 pub fn rebase(args: Rebase) -> Result<ExitCode, Failure> {
-    let image = Image::open(&args.file)?;
+    let image = store::open(&args.file)?;
     let parent = Some(args.parent);
-    let options = CreateOptions { parent, codec: args.codec, ..CreateOptions::new(&args.file, &args.output) };
+    let options =
+        CreateOptions { parent, codec: args.codec, store: &STORES, ..CreateOptions::new(&args.file, &args.output) };
     made_again(&image, &options)
 }
 

@@ -26,6 +26,7 @@ pub mod serve;
 pub mod service;
 pub mod shell;
 pub mod shown;
+pub mod store;
 pub mod view;
 
 /// The one clock of a run.
@@ -200,7 +201,10 @@ mod tests {
             commands_in(&error.to_string()).join(" ")
         };
         assert_eq!(commands(&["slidecast"]), "image key deploy serve token remote boot-server completions man");
-        assert_eq!(commands(&["slidecast", "image"]), "create info verify export nbd diff flatten rebase");
+        assert_eq!(
+            commands(&["slidecast", "image"]),
+            "create info verify export nbd diff flatten rebase list pull push"
+        );
         assert_eq!(commands(&["slidecast", "key"]), "new");
     }
 }

@@ -2,6 +2,7 @@
 
 mod serve;
 mod service;
+mod store;
 mod support;
 
 use nix::sys::signal::Signal;

@@ -10,12 +10,23 @@ mod memory;
 pub(crate) use local::LocalFile;
 pub use local::LocalFiles;
 
+use crate::error::ImageError;
+use crate::layer::superblock_of;
 use core::fmt::Debug;
 use core::ops::Range;
+use slidecast_proto::units::Hash;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The id of the layer with these bytes, whose beginning and length are right. `path` is named in errors.
+///
+/// # Errors
+/// [`ImageError`] if they are no layer.
+pub fn layer_id(layer: &dyn LayerBytes, path: &Path) -> Result<Hash, ImageError> {
+    superblock_of(layer, path).map(|superblock| superblock.layer)
+}
 
 /// A place that has layers, each under a path.
 pub trait LayerStore: Debug {

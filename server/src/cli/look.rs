@@ -1,10 +1,51 @@
 //! The flags of the commands that look into images without deploying them.
 
+use super::look_examples::{
+    DIFF_EXAMPLES, FLATTEN_EXAMPLES, LIST_EXAMPLES, NBD_EXAMPLES, PULL_EXAMPLES, PUSH_EXAMPLES, REBASE_EXAMPLES,
+};
 use crate::nbd::Listen;
-use clap::Args;
+use clap::{Args, Subcommand};
 use slidecast_image::codec::Packing;
+use slidecast_proto::quantity::parse_bytes;
 use std::path::PathBuf;
 use std::str::FromStr;
+
+/// `slidecast image ...` without making an image of a disk.
+#[derive(Debug, Subcommand)]
+pub enum LookCommand {
+    /// Let programs read the disk of an image over the network (NBD): boot it, mount it, convert it.
+    #[command(after_help = NBD_EXAMPLES)]
+    Nbd(Nbd),
+    /// Show what a deployment of one image sends to disks that hold another.
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff(Diff),
+    /// Turn a layer and all its parents into one image without parents.
+    #[command(after_help = FLATTEN_EXAMPLES)]
+    Flatten(Flatten),
+    /// Turn an image into an increment of another one.
+    #[command(after_help = REBASE_EXAMPLES)]
+    Rebase(Rebase),
+    /// List the images in a bucket of S3.
+    #[command(after_help = LIST_EXAMPLES)]
+    List(ListImages),
+    /// Fetch an image with all its layers from a server, and check it.
+    #[command(after_help = PULL_EXAMPLES)]
+    Pull(Pull),
+    /// Put an image with all its layers into a bucket of S3.
+    #[command(after_help = PUSH_EXAMPLES)]
+    Push(Push),
+}
+
+/// Flags of commands that read images on servers again and again.
+#[derive(Debug, Args)]
+pub struct CacheFlags {
+    /// Keep in this folder what is read of an image on a server: the next deployment fetches only what is new.
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// How much the folder may hold; images not used for longest make room.
+    #[arg(long, value_name = "SIZE", default_value = "100GiB", value_parser = parse_bytes, requires = "cache")]
+    pub cache_size: u64,
+}
 
 /// `slidecast image nbd`
 #[derive(Debug, Args)]
@@ -55,4 +96,33 @@ pub struct Rebase {
     /// How blocks are compressed: zstd, zstd:LEVEL (1 to 19), lz4 or none.
     #[arg(long, value_name = "CODEC", default_value = "zstd:3", value_parser = Packing::from_str)]
     pub codec: Packing,
+}
+
+/// `slidecast image list`
+#[derive(Debug, Args)]
+pub struct ListImages {
+    /// The folder, as s3://BUCKET/FOLDER/.
+    pub url: PathBuf,
+    /// Print one JSON list, for programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `slidecast image pull`
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// The newest layer, as https://HOST/PATH or s3://BUCKET/KEY. Its parents must lie beside it.
+    pub url: PathBuf,
+    /// The folder to put the layers into, under the names that they have on the server.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub to: PathBuf,
+}
+
+/// `slidecast image push`
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The newest layer. Its parents are sent, too, where they are not there yet.
+    pub file: PathBuf,
+    /// Where to, as s3://BUCKET/KEY, or s3://BUCKET/FOLDER/ under the name of the file.
+    pub url: PathBuf,
 }

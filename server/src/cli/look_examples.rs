@@ -27,3 +27,22 @@ Examples:
 pub(super) const REBASE_EXAMPLES: &str = "\
 Examples:
   slidecast image rebase friday.slide --parent new-base.slide -o friday-on-new.slide";
+
+pub(super) const LIST_EXAMPLES: &str = "\
+Examples:
+  slidecast image list s3://images/lab/
+  slidecast image list s3://images/lab/ --json";
+
+pub(super) const PULL_EXAMPLES: &str = "\
+Examples:
+  slidecast image pull https://images.example/lab/monday.slide
+  slidecast image pull s3://images/lab/monday.slide --to /srv/images";
+
+pub(super) const PUSH_EXAMPLES: &str = "\
+Examples:
+  slidecast image push monday.slide s3://images/lab/";
+
+/// All of them.
+#[cfg(test)]
+pub(super) const ALL: [&str; 7] =
+    [NBD_EXAMPLES, DIFF_EXAMPLES, FLATTEN_EXAMPLES, REBASE_EXAMPLES, LIST_EXAMPLES, PULL_EXAMPLES, PUSH_EXAMPLES];

@@ -19,10 +19,11 @@ use crate::service::{
     Command, Found, RequestFingerprint, Resume, Service, ServiceConfig, ServiceError, Sockets, Start, StateError,
     StateFile, Unfinished,
 };
+use crate::store;
 use crate::view::Facts;
 use front::Screen;
 use signals::Signals;
-use slidecast_image::{Image, Resolved};
+use slidecast_image::Resolved;
 use slidecast_proto::approval::{Approval, Rules};
 use slidecast_proto::control::Prepare;
 use slidecast_proto::deployment::DeploymentConfig;
@@ -61,7 +62,11 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     let report = args.report.as_deref().map(|path| report_to(args, path, &[])).transpose()?;
     // What would be refused anyway is refused before a key is made for it, and where somebody finds a port open the key
     // is there. Putting a large image together takes a while; whether the ports are free shows before.
-    let image = Image::open(&args.file)?;
+    if let Some(folder) = &args.kept.cache {
+        let kept = store::CacheFolder::new(folder, args.kept.cache_size);
+        store::STORES.keep_in(kept.map_err(|error| Failure::not_done(store::CacheError::new(folder, error)))?);
+    }
+    let image = store::open(&args.file)?;
     if let Some(path) = &args.report {
         report_to(args, path, &image.layers().map(|layer| layer.path).collect::<Vec<_>>())?;
     }

@@ -15,10 +15,10 @@ use crate::cli::Nbd;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::say;
+use crate::store;
 use listen::{Listener, accept};
 use negotiate::Export;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use slidecast_image::Image;
 use slidecast_image::disk::DiskView;
 use slidecast_proto::quantity::Bytes;
 use std::fmt;
@@ -63,7 +63,7 @@ fn signals() -> io::Result<UnixStream> {
 /// [`Failure`] if the image is not good or nobody could connect.
 pub fn run(args: &Nbd) -> Result<ExitCode, Failure> {
     let cannot = |what: String| move |error| Failure::not_done(CannotServe { what, error });
-    let image = Image::open(&args.file)?;
+    let image = store::open(&args.file)?;
     let view = Arc::new(DiskView::new(image.resolve()?, CACHE_BYTES)?);
     let export = Export { bytes: view.bytes(), description: format!("SlideCast image {}", image.root()) };
     let mut signals = signals().map_err(cannot("taking signals".into()))?;

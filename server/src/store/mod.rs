@@ -1,0 +1,116 @@
+//! Where layers lie: files of this machine, and objects on web servers, which are read piece by piece.
+//!
+//! Wherever a layer may stand on the command line, an address may stand, too; parents are looked for beside it. `answer` decides what an
+//! answer means and when to try again, `client` makes requests, `remote` keeps what was fetched. What a server sends is never trusted: a
+//! layer is checked by its hashes wherever it lies.
+
+mod address;
+mod answer;
+mod cache;
+mod client;
+mod push;
+mod remote;
+mod s3;
+#[cfg(test)]
+mod tests;
+pub(crate) mod transfer;
+
+pub use address::is_remote;
+pub use cache::{CacheError, CacheFolder};
+
+use address::Address;
+use client::Client;
+use remote::{RemoteLayer, Shared};
+use s3::Object;
+use slidecast_image::store::{LayerBytes, LayerStore, LocalFiles};
+use slidecast_image::{Image, ImageError};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The most pages of a list that are read; a page has a thousand objects.
+const MAX_PAGES: usize = 100;
+
+/// All stores that this program knows.
+#[derive(Debug)]
+pub struct Stores {
+    /// Made when the first address is opened.
+    shared: Mutex<Option<Arc<Shared>>>,
+    /// Where layers of servers are kept.
+    cache: Mutex<Option<CacheFolder>>,
+}
+
+/// The stores of this process: connections and what was fetched are shared by all that it opens.
+pub static STORES: Stores = Stores { shared: Mutex::new(None), cache: Mutex::new(None) };
+
+impl Stores {
+    /// Keeps in `folder` what is read of servers from now on.
+    pub fn keep_in(&self, folder: CacheFolder) {
+        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder);
+    }
+
+    fn shared(&self) -> io::Result<Arc<Shared>> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = &*shared {
+            return Ok(Arc::clone(shared));
+        }
+        let made = Shared::new(Client::new()?)?;
+        Ok(Arc::clone(shared.insert(made)))
+    }
+}
+
+impl Stores {
+    /// What lies in the folder of an object: keys and sizes.
+    fn listed(&self, folder: &Object) -> io::Result<Vec<(String, u64)>> {
+        let (shared, mut after, mut all) = (self.shared()?, None, Vec::new());
+        for _ in 0..MAX_PAGES {
+            let text = shared.client().text(|| folder.list_url(after.as_deref()))?;
+            let page =
+                s3::listed(&text).ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the server sends no list"))?;
+            all.extend(page.objects);
+            match page.next {
+                Some(token) => after = Some(token),
+                None => break,
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Those of `keys` that are layers beside `path`.
+fn layers(path: &Path, keys: &[(String, u64)]) -> Vec<PathBuf> {
+    let names = keys.iter().filter_map(|(key, _)| key.rsplit('/').next()).filter(|name| name.ends_with(".slide"));
+    names.map(|name| path.with_file_name(name)).collect()
+}
+
+impl LayerStore for Stores {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn LayerBytes>> {
+        match Address::of(path)? {
+            None => LocalFiles.open(path),
+            Some(address) => {
+                let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Ok(Arc::new(RemoteLayer::open(&self.shared()?, address, path, cache.as_ref())?))
+            }
+        }
+    }
+
+    fn beside(&self, path: &Path) -> Vec<PathBuf> {
+        match Address::of(path) {
+            Ok(None) => LocalFiles.beside(path),
+            // Where it cannot be listed a parent is found by its name alone.
+            Ok(Some(Address::S3(folder))) => {
+                self.listed(&folder).map_or_else(|_| Vec::new(), |keys| layers(path, &keys))
+            }
+            // A web server does not say what lies beside a file.
+            Ok(Some(Address::Web(_))) | Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// Opens the image whose newest layer is at `path`, a file or an address.
+///
+/// # Errors
+/// [`ImageError`] naming the layer and what is wrong with it.
+pub fn open(path: &Path) -> Result<Image, ImageError> {
+    Image::open_in(&STORES, path)
+}

@@ -1,0 +1,230 @@
+//! `slidecast image list`, `pull` and `push`: layers between folders of this machine and servers.
+
+use super::address::Address;
+use super::remote::RemoteLayer;
+use super::{STORES, open, push};
+use crate::cli::{ListImages, Pull, Push};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::image::{advance, bar};
+use crate::say;
+use crate::shown::{count, shown};
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use serde::Serialize;
+use slidecast_image::store::{LayerBytes, LayerStore, LocalFiles, layer_id};
+use slidecast_image::{Image, LayerInfo, verify};
+use slidecast_proto::quantity::Bytes;
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// How much of a layer is in memory while it is fetched.
+const STEP: u64 = 1 << 20;
+/// How far ahead of that the store is asked.
+const AHEAD: u64 = 8 << 20;
+
+/// A transfer failed.
+#[derive(Debug)]
+struct TransferError {
+    what: &'static str,
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl fmt::Display for TransferError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.what, self.path.display())
+    }
+}
+
+impl std::error::Error for TransferError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failure {
+    let path = path.to_owned();
+    move |error| Failure::not_done(TransferError { what, path, error })
+}
+
+fn refused(what: &'static str, path: &Path, why: &str) -> Failure {
+    failed(what, path)(io::Error::new(ErrorKind::InvalidInput, why))
+}
+
+/// One layer of a list.
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    bytes: u64,
+}
+
+/// Lists the layers in a folder of a bucket.
+///
+/// # Errors
+/// The address is none of S3, or the server refuses.
+pub(crate) fn list(args: &ListImages) -> Result<ExitCode, Failure> {
+    let listing = "listing";
+    let address = Address::of(&args.url).map_err(failed(listing, &args.url))?;
+    let Some(Address::S3(folder)) = address else {
+        return Err(refused(listing, &args.url, "only s3://BUCKET/FOLDER/ can be listed"));
+    };
+    let keys = STORES.listed(&folder).map_err(failed(listing, &args.url))?;
+    let name = |key: &str| key.rsplit('/').next().unwrap_or_default().to_owned();
+    let rows: Vec<_> = keys.iter().map(|(key, bytes)| Row { name: name(key), bytes: *bytes }).collect();
+    let rows = rows.into_iter().filter(|row| row.name.ends_with(".slide"));
+    if args.json {
+        let rows: Vec<_> = rows.collect();
+        say(&serde_json::to_string_pretty(&rows).expect("it has only numbers and texts"));
+    } else {
+        rows.for_each(|row| say(&format!("{:>10}  {}", Bytes(row.bytes).to_string(), shown(&row.name))));
+    }
+    Ok(ExitCode::Done)
+}
+
+/// Fetches an image with all its layers.
+///
+/// # Errors
+/// A layer cannot be read, or a file of its name is here and is another one.
+pub(crate) fn pull(args: &Pull) -> Result<ExitCode, Failure> {
+    let image = open(&args.url)?;
+    let mut newest = args.to.clone();
+    let mut fetched = Vec::new();
+    for layer in image.layers() {
+        newest = args.to.join(file_name(&layer.path)?);
+        match LocalFiles.open(&newest).map(|file| layer_id(&*file, &newest)) {
+            Ok(Ok(id)) if id == layer.id => continue,
+            Ok(_) => return Err(refused("pulling to", &newest, "another file of this name is there")),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("pulling to", &newest)(error)),
+        }
+        fetch(&layer, &args.to, &newest)?;
+        fetched.push(newest.clone());
+    }
+    // What came is looked at in full, whatever the server is: the file here is used in its place from now on.
+    if let Err(error) = verify(&newest, |_| ()) {
+        fetched.iter().for_each(|path| drop(std::fs::remove_file(path)));
+        return Err(error.into());
+    }
+    let layers = count(fetched.len(), "layer");
+    say(&format!("{}: {layers} fetched; manifest root {}", newest.display(), image.root()));
+    Ok(ExitCode::Done)
+}
+
+/// The name that a layer gets here: the last piece of its address.
+fn file_name(path: &Path) -> Result<String, Failure> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = name.split('?').next().unwrap_or_default();
+    let good = name.ends_with(".slide") && name.len() <= 220 && !name.contains(['/', '\0']);
+    if good { Ok(name.to_owned()) } else { Err(refused("pulling", path, "its name does not end in .slide")) }
+}
+
+fn fetch(layer: &LayerInfo, folder: &Path, to: &Path) -> Result<(), Failure> {
+    let from = STORES.open(&layer.path).map_err(failed("opening", &layer.path))?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed("creating a file in", folder))?;
+    let bar = bar("pulling");
+    let mut buffer = Vec::new();
+    let mut at = 0;
+    while at < from.bytes() {
+        let len = STEP.min(from.bytes() - at);
+        from.prefetch(at..(at + AHEAD).min(from.bytes()));
+        buffer.resize(usize::try_from(len).unwrap_or(0), 0);
+        from.read_at(at, &mut buffer).map_err(failed("reading", &layer.path))?;
+        file.write_all(&buffer).map_err(failed("writing", to))?;
+        at += len;
+        advance(&bar, at, from.bytes());
+    }
+    bar.finish_and_clear();
+    file.as_file().sync_all().map_err(failed("flushing", to))?;
+    let kept = file.persist_noclobber(to).map_err(|error| failed("naming", to)(error.error))?;
+    // A temporary file is its owner's alone, an image is like any other file here.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    kept.set_permissions(mode).map_err(failed("naming", to))
+}
+
+/// Puts an image with all its layers into a folder of a bucket.
+///
+/// # Errors
+/// The image is not good, or the server refuses, or has another layer of that name.
+pub(crate) fn push(args: &Push) -> Result<ExitCode, Failure> {
+    let image = Image::open(&args.file)?;
+    let mut sent = 0_usize;
+    for layer in image.layers() {
+        let to = destination(&args.url, &layer.path, layer.id == image.header().layer);
+        sent += usize::from(send(&layer, &to)?);
+    }
+    let layers = count(sent, "layer");
+    say(&format!("{}: {layers} sent; manifest root {}", args.url.display(), image.root()));
+    Ok(ExitCode::Done)
+}
+
+/// Where a layer goes: the newest one to the address itself unless that is a folder, its parents beside it under their names.
+fn destination(url: &Path, layer: &Path, is_newest: bool) -> PathBuf {
+    let name = layer.file_name().unwrap_or_default();
+    let is_folder = url.as_os_str().as_encoded_bytes().ends_with(b"/");
+    match (is_folder, is_newest) {
+        (true, _) => url.join(name),
+        (false, true) => url.to_owned(),
+        (false, false) => url.with_file_name(name),
+    }
+}
+
+/// Sends one layer; `false` if it is there already.
+fn send(layer: &LayerInfo, to: &Path) -> Result<bool, Failure> {
+    let Some(Address::S3(object)) = Address::of(to).map_err(failed("pushing to", to))? else {
+        return Err(refused("pushing to", to, "expected s3://BUCKET/KEY"));
+    };
+    if is_there(layer, to)? {
+        return Ok(false);
+    }
+    let shared = STORES.shared().map_err(failed("pushing to", to))?;
+    let file = File::open(&layer.path).map_err(failed("opening", &layer.path))?;
+    let (bar, there) = (bar("pushing"), AtomicU64::new(0));
+    let done = |bytes| {
+        let all = there.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        advance(&bar, all, layer.file_bytes);
+    };
+    let sent = push::push(shared.client(), &object, &file, layer.file_bytes, &done);
+    bar.finish_and_clear();
+    match sent {
+        // Somebody else was faster, or the answer to what succeeded was lost.
+        Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
+            if is_there(layer, to)? { Ok(true) } else { Err(failed("pushing to", to)(error)) }
+        }
+        Err(error) => Err(failed("pushing to", to)(error)),
+        Ok(()) if is_there(layer, to)? => Ok(true),
+        Ok(()) => Err(refused("pushing to", to, "what was sent is not there")),
+    }
+}
+
+/// Whether this very layer is at `to`; an error if it is another one.
+fn is_there(layer: &LayerInfo, to: &Path) -> Result<bool, Failure> {
+    let Some(address) = Address::of(to).map_err(failed("opening", to))? else { return Ok(false) };
+    let shared = STORES.shared().map_err(failed("opening", to))?;
+    match RemoteLayer::open(&shared, address, to, None) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed("opening", to)(error)),
+        Ok(found) => match layer_id(&found, to) {
+            Ok(id) if id == layer.id && found.bytes() == layer.file_bytes => Ok(true),
+            _ => {
+                Err(refused("pushing to", to, "another object of this name is there: remove it, or take another name"))
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_is_pushed_under_its_name_or_the_one_that_was_given() {
+        let to = |url: &str, newest| destination(Path::new(url), Path::new("/srv/a.slide"), newest);
+        assert_eq!(to("s3://b/d/", true), Path::new("s3://b/d/a.slide"));
+        assert_eq!(to("s3://b/d/new.slide", true), Path::new("s3://b/d/new.slide"));
+        assert_eq!(to("s3://b/d/new.slide", false), Path::new("s3://b/d/a.slide"));
+        assert_eq!(file_name(Path::new("https://h/d/x.slide?sig=a")).unwrap(), "x.slide");
+        assert!(file_name(Path::new("https://h/d/..")).is_err() && file_name(Path::new("https://h/d/x")).is_err());
+    }
+}

@@ -1,0 +1,77 @@
+//! `slidecast deploy` of an image that lies on a web server.
+#![expect(clippy::unwrap_used, reason = "what fails in a test should stop it")]
+
+use crate::support::{Agent, Sandbox};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A web server that answers ranges of the files in a folder, for as long as the test runs.
+struct Web {
+    address: String,
+    sent: Arc<AtomicU64>,
+}
+
+impl Web {
+    fn new(folder: &Path) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (folder, sent) = (folder.to_owned(), Arc::new(AtomicU64::new(0)));
+        let counted = Arc::clone(&sent);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (folder, sent) = (folder.clone(), Arc::clone(&counted));
+                std::thread::spawn(move || while let Ok(true) = answer(stream.as_ref().unwrap(), &folder, &sent) {});
+            }
+        });
+        Self { address, sent }
+    }
+}
+
+/// Answers one request; `false` once the client has left.
+fn answer(mut stream: &TcpStream, folder: &Path, sent: &AtomicU64) -> io::Result<bool> {
+    let mut lines = BufReader::new(stream).lines();
+    let Some(first) = lines.next().transpose()? else { return Ok(false) };
+    let fields: Vec<_> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+    let name = first.split(' ').nth(1).unwrap().trim_start_matches('/').to_owned();
+    let Ok(bytes) = std::fs::read(folder.join(name)) else {
+        return stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").map(|()| true);
+    };
+    let range = fields.iter().find_map(|line| line.strip_prefix("range: bytes=")).unwrap();
+    let (start, last) = range.split_once('-').unwrap();
+    let (start, last) = (start.parse::<usize>().unwrap(), last.parse::<usize>().unwrap().min(bytes.len() - 1));
+    let (len, all) = (last + 1 - start, bytes.len());
+    write!(
+        stream,
+        "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes {start}-{last}/{all}\r\ncontent-length: {len}\r\n\r\n"
+    )?;
+    stream.write_all(&bytes[start..=last])?;
+    sent.fetch_add(len as u64, Ordering::Relaxed);
+    Ok(true)
+}
+
+#[test]
+fn an_image_on_a_web_server_is_deployed_and_the_next_time_it_comes_from_the_cache() {
+    let mut sandbox = Sandbox::new();
+    let web = Web::new(sandbox.dir.path());
+    let bytes = std::fs::metadata(&sandbox.image).unwrap().len();
+    sandbox.image = PathBuf::from(format!("{}/base.slide", web.address));
+    let cache = sandbox.path("cache");
+    let mut fetched = 0;
+    for most in [bytes + (8 << 10), 8 << 10] {
+        let server = sandbox.deploy(&["--wait-for", "1", "--cache", cache.to_str().unwrap(), "--cache-size", "1GiB"]);
+        let mut agent = Agent::connect(sandbox.port, Some(sandbox.server_key())).unwrap();
+        let (prepare, join) = agent.join();
+        let received = agent.receive(&prepare, &join, u32::MAX).unwrap();
+        assert!(received.blocks.is_full());
+        agent.finish();
+        drop(agent);
+        let (code, out, err) = server.end();
+        assert_eq!(code, 0, "{out}{err}");
+        let now = web.sent.load(Ordering::Relaxed);
+        assert!(now - fetched <= most, "{} of {most} bytes", now - fetched);
+        fetched = now;
+    }
+}
