@@ -30,7 +30,7 @@ pub enum RemoteCommand {
 /// Which server, and how it is known.
 #[derive(Debug, Args)]
 pub struct RemoteServer {
-    /// Where it is, such as https://deploy.example:7540; http:// only on this machine.
+    /// Where it is, such as https://HOST:7540; http only on this machine.
     #[arg(long, value_name = "URL")]
     pub server: String,
     /// The file with the token, as `token new` printed it.
