@@ -78,6 +78,8 @@ pub(crate) fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
         cards: vec![plan.card],
         server_rate: u64::from(plan.card) * 125_000,
         card_rates: vec![u64::from(plan.card) * 125_000],
+        // A hard disk's flush. Each order of a repair waits for one.
+        state_write: Duration::from_millis(20),
         wait_for: u32::try_from(nodes).unwrap_or(u32::MAX),
         verify: Verify::Full,
         network: NetworkPlan { window: 1 << 20, unsent: 512 << 10, jitter: Duration::ZERO, pieces: false },

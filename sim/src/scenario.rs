@@ -82,6 +82,8 @@ pub(crate) struct Scenario {
     pub(crate) server_rate: u64,
     /// What each of the server's cards can send to all of its nodes together, in bytes per second.
     pub(crate) card_rates: Vec<u64>,
+    /// How long a write into the server's state folder takes at most.
+    pub(crate) state_write: Duration,
     /// How many nodes start it.
     pub(crate) wait_for: u32,
     /// How much is read back.
@@ -254,6 +256,8 @@ impl Scenario {
             cards: (0..cards).map(|_| rng.pick(&[0, 1000, 2500, 10_000])).collect(),
             server_rate: rate * 4,
             card_rates: (0..cards).map(|_| rate * shared.pick(&[1, 2, 8])).collect(),
+            // Most are fast; some need longer than an order waits.
+            state_write: MS * Rng::new(seed, 7).pick(&[0, 2, 2, 20, 20, 200, 2000]),
             wait_for: early.max(1),
             verify,
             network,

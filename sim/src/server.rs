@@ -50,11 +50,11 @@ fn host_of(config: &DeploymentConfig, now: Time) -> Host {
 
 impl Server {
     /// A server that waits for its nodes.
-    pub(crate) fn new(config: DeploymentConfig, seed: u64, now: Time) -> Self {
+    pub(crate) fn new(config: DeploymentConfig, seed: u64, state_write: Duration, now: Time) -> Self {
         Self {
             host: host_of(&config, now),
             config,
-            folder: StateFolder::new(seed),
+            folder: StateFolder::new(seed, state_write),
             down: false,
             links: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -67,9 +67,9 @@ impl Server {
     }
 
     /// Another process begins another deployment.
-    pub(crate) fn begin_again(&mut self, config: DeploymentConfig, seed: u64, now: Time) {
+    pub(crate) fn begin_again(&mut self, config: DeploymentConfig, seed: u64, state_write: Duration, now: Time) {
         let Self { blocks_sent, egress, .. } = *self;
-        *self = Self { blocks_sent, egress, ..Self::new(config, seed, now) };
+        *self = Self { blocks_sent, egress, ..Self::new(config, seed, state_write, now) };
     }
 
     /// What is known of the deployment.

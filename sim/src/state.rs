@@ -17,11 +17,9 @@ pub(crate) struct StateFolder {
 }
 
 impl StateFolder {
-    /// An empty one. Most are fast; some need longer than an order waits.
-    pub(crate) fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed, 7);
-        let slowest = Duration::from_millis(rng.pick(&[0, 2, 2, 20, 20, 200, 2000]));
-        Self { rng, slowest, kept: None, writing: None, next: None }
+    /// An empty one.
+    pub(crate) fn new(seed: u64, slowest: Duration) -> Self {
+        Self { rng: Rng::new(seed, 8), slowest, kept: None, writing: None, next: None }
     }
 
     /// Has a state written; gives when that is done, unless another one is being written.

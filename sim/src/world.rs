@@ -131,7 +131,7 @@ impl World {
             shown,
             strangers: BTreeMap::new(),
         };
-        let server = Server::new(config.clone(), scenario.seed, now);
+        let server = Server::new(config.clone(), scenario.seed, scenario.state_write, now);
         Self { core, server, agents, scenario, config, second: false }
     }
 

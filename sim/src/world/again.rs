@@ -37,7 +37,7 @@ impl World {
         self.agents.iter_mut().for_each(|agent| agent.platter.expect_another());
         self.core.network.hosts[SERVER].listening = true;
         self.core.checker.begin_again(SECOND);
-        self.server.begin_again(config, !self.scenario.seed, now);
+        self.server.begin_again(config, !self.scenario.seed, self.scenario.state_write, now);
         self.scenario.limit = now.after(LIMIT);
         for agent in 0..self.agents.len() {
             for after in LATE_ORDERS {
