@@ -16,7 +16,8 @@
 #            ./check.sh chaos [--rounds N] [--seed S] [--case NAME]...
 #            ./check.sh culprit [--jobs N]: one node of six damages all that it sends, what that costs the others
 #   forged-bugs  bugs on purpose that forged peers must find in the real programs
-#   fuzz     every reader of bytes from outside, a minute each, and the property tests with many more cases;
+#   fuzz     every reader of bytes from outside, a minute each, the property tests with many more cases, and a standing server
+#            that is killed 200 times;
 #            ./check.sh fuzz TARGET [--seconds N] [ARGUMENT OF libFuzzer]... runs one
 #   store    images in real S3 servers (moto and SeaweedFS, from their packages for Python): a minute
 #   web      the pages of a standing server in Chromium, with axe-core and a real deployment: two minutes, and installs Chromium and
@@ -179,7 +180,8 @@ fuzz() {
     local target
     fuzz_ready
     for target in $(cargo fuzz list); do fuzz_target "$target"; done
-    PROPTEST_CASES=${PROPTEST_CASES:-20000} cargo test --quiet --release --workspace --lib --no-fail-fast
+    PROPTEST_CASES=${PROPTEST_CASES:-20000} SLIDECAST_SWEEP=1200 cargo test --quiet --release --workspace --lib --no-fail-fast
+    SLIDECAST_KILLS=200 cargo test --quiet -p slidecast-server --test deploy -- killed_at_any_moment
 }
 
 bench() {

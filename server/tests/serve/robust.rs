@@ -83,15 +83,10 @@ fn kill_often(times: u32) {
     eprintln!("{times} kills, {} commands were answered and kept", kept.len());
 }
 
+/// `SLIDECAST_KILLS` is the number of kills; `./check.sh fuzz` takes 200.
 #[test]
 fn a_server_that_is_killed_at_any_moment_has_every_command_that_it_answered() {
-    kill_often(10);
-}
-
-#[test]
-#[ignore = "minutes: cargo test -p slidecast-server --test deploy -- --ignored after_200"]
-fn after_200_kills_every_command_that_was_answered_is_there() {
-    kill_often(200);
+    kill_often(std::env::var("SLIDECAST_KILLS").map_or(10, |times| times.parse().unwrap()));
 }
 
 /// A small file system in memory; unmounted at the end.
