@@ -1,6 +1,7 @@
 //! Requests to a server, one connection each, and its stream of events.
 
 use super::error::RemoteError;
+use super::host_and_port;
 use super::trust;
 use crate::cli::RemoteServer;
 use crate::failure::one_line;
@@ -77,8 +78,7 @@ impl Client {
 
     /// The address, for people.
     pub(super) fn address(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        format!("{}://{host}:{}", if self.tls.is_some() { "https" } else { "http" }, self.port)
+        format!("{}://{}", if self.tls.is_some() { "https" } else { "http" }, host_and_port(&self.host, self.port))
     }
 
     fn broken(&self, error: &dyn std::error::Error) -> RemoteError {
@@ -162,7 +162,7 @@ impl Client {
         // It moves the bytes; how it ends is seen in the answer.
         tokio::spawn(async move { drop(connection.await) });
         let mut request = Request::builder().method(method).uri(path);
-        request = request.header(header::HOST, format!("{}:{}", self.host, self.port));
+        request = request.header(header::HOST, host_and_port(&self.host, self.port));
         request = request.header(header::AUTHORIZATION, format!("Bearer {}", self.token));
         for (name, value) in head {
             request = request.header(*name, *value);

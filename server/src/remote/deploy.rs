@@ -96,9 +96,9 @@ fn body(args: &RemoteDeploy) -> Value {
 fn follow(client: &Client, id: &str, screen: &mut Screen) -> Result<Value, RemoteError> {
     let (path, mut last, mut answered) = (format!("/v1/deployments/{id}"), None, Instant::now());
     loop {
-        match watch(client, &path, id, &mut last, screen) {
+        match watch(client, &path, id, &mut last, &mut answered, screen) {
             Ok(Some(over)) => return Ok(over),
-            Ok(None) => answered = Instant::now(),
+            Ok(None) => {}
             Err(error) if !error.passes() || answered.elapsed() > GIVEN_UP => return Err(error),
             Err(error) => log::info!("{}; calling again", one_line(&error)),
         }
@@ -106,24 +106,27 @@ fn follow(client: &Client, id: &str, screen: &mut Screen) -> Result<Value, Remot
     }
 }
 
-/// Shows the deployment for as long as the connection holds.
+/// Shows the deployment for as long as the connection holds; `answered` becomes when the server was heard last.
 fn watch(
     client: &Client,
     path: &str,
     id: &str,
     last: &mut Option<i64>,
+    answered: &mut Instant,
     screen: &mut Screen,
 ) -> Result<Option<Value>, RemoteError> {
     // First the stream, then the state: nothing falls between them.
     let mut events = client.events(*last)?;
     loop {
         let now = client.get(path)?;
+        *answered = Instant::now();
         screen.nodes(&now);
         if now["state"] == "over" {
             return Ok(Some(now));
         }
         loop {
             let Some(Told { kind, data }) = events.next()? else { return Ok(None) };
+            *answered = Instant::now();
             if kind.is_empty() {
                 *last = data["id"].as_i64().or(*last);
             }

@@ -22,6 +22,11 @@ pub(crate) fn parse_fingerprint(text: &str) -> Result<String, String> {
     trust::parse_fingerprint(text)
 }
 
+/// As an address and `Host` have it: an IPv6 address stands in brackets (RFC 3986, 3.2.2).
+pub(crate) fn host_and_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// Servers are known by the authorities that this system trusts.
 pub(crate) fn trust_of_system() -> Result<rustls::ClientConfig, RemoteError> {
     trust::config(None, None)

@@ -6,8 +6,8 @@ use super::power::wake;
 use super::problem::Problem;
 use super::role::Role;
 use super::start::{Run, image_path, resolve, start_of};
-use super::starting::{GRACE, StartRequest};
-use super::store::{DeploymentRow, NewDeployment, Stopped, StoreError, Which, Who};
+use super::starting::{GRACE, StartRequest, in_zone};
+use super::store::{DeploymentRow, NewDeployment, Stopped, StoreError, Which, Who, now};
 use super::wishes::Request;
 use crate::service::Command;
 use axum::http::StatusCode;
@@ -55,6 +55,9 @@ pub(super) async fn deploy(
     blocking(move || resolve(&image_path(&images, &name)?)).await?;
     let rows = cut(api, &request).await?;
     let moment = request.start.as_ref().map(StartRequest::moment).transpose()?.flatten();
+    if let Some(past) = moment.as_ref().filter(|moment| moment.at.saturating_add(moment.grace) < now()) {
+        return Err(Problem::bad(format!("at: {} is past", in_zone(past.at, &past.zone))));
+    }
     let (row_key, who, max_failed) = (key.clone(), who.clone(), request.max_failed.unwrap_or_default());
     let id = rows[0].0.clone();
     let kept = api.database.call(move |store| {
@@ -124,7 +127,7 @@ pub(super) async fn hurry(api: &Arc<Api>, id: &str, who: &Who) -> Result<(), Pro
     find(api, id).await?;
     let (asked, who) = (id.to_owned(), who.clone());
     if !api.database.call(move |store| store.hurry(&asked, &who)).await? {
-        return begin(api, id).await;
+        begin(api, id).await?;
     }
     let (handle, id) = (api.handle.clone(), parse_id(id));
     blocking(move || {
@@ -149,7 +152,9 @@ pub(super) async fn begin(api: &Arc<Api>, id: &str) -> Result<(), Problem> {
                 shared.handle.tell(Command::Start(Box::new(start)));
             }
             Err(why) => {
-                shared.database.post("keeping the end of a deployment", move |store| store.end(&row.id, 1, None, &why));
+                shared
+                    .database
+                    .insist("keeping the end of a deployment", move |store| store.end(&row.id, 1, None, &why));
             }
         }
         Ok(())

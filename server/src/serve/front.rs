@@ -11,7 +11,10 @@ use serde_json::json;
 use slidecast_proto::approval::Identity;
 use slidecast_proto::reason::Reason;
 use slidecast_proto::units::NodeId;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+
+/// How many machines that went are remembered.
+const MAX_GONE: usize = 4096;
 
 /// The front end of a standing server.
 #[derive(Debug)]
@@ -20,13 +23,15 @@ pub(super) struct Recorder {
     live: Live,
     /// Deployments of which the database knows that they have started.
     started: HashSet<String>,
-    /// Nodes of which it knows how they ended, by deployment.
-    ended: HashMap<String, HashSet<u32>>,
+    /// Nodes of which it knows how they ended, by deployment. One that comes back may end once more.
+    ended: HashMap<String, HashMap<u32, State>>,
+    /// Hardware addresses of machines that went last, the oldest first: how their part ended may be told after that.
+    gone: VecDeque<(NodeId, String)>,
 }
 
 impl Recorder {
     pub(super) fn new(database: Database, live: Live) -> Self {
-        Self { database, live, started: HashSet::new(), ended: HashMap::new() }
+        Self { database, live, started: HashSet::new(), ended: HashMap::new(), gone: VecDeque::new() }
     }
 
     fn on_machine(&self, view: &MachineView) {
@@ -59,10 +64,14 @@ impl Recorder {
         self.database.post("keeping a machine", move |store| store.on_machine(&seen).map(drop));
     }
 
-    fn on_machine_gone(&self, node: NodeId) {
+    fn on_machine_gone(&mut self, node: NodeId) {
         let mut now = self.live.lock();
-        now.machines.remove(&node);
         now.changes += 1;
+        let Some(mac) = now.machines.remove(&node).and_then(|macs| macs.into_iter().next()) else { return };
+        if self.gone.len() >= MAX_GONE {
+            self.gone.pop_front();
+        }
+        self.gone.push_back((node, mac));
     }
 
     fn on_snapshot(&mut self, id: String, snapshot: Box<Snapshot>) {
@@ -74,16 +83,19 @@ impl Recorder {
         self.live.lock().snapshots.insert(id, snapshot);
     }
 
-    /// Keeps how nodes ended, once each.
+    /// Keeps how nodes ended, once each time.
     fn keep_ends(&mut self, id: &str, snapshot: &Snapshot) {
         let ended = self.ended.entry(id.to_owned()).or_default();
         let new: Vec<_> = snapshot
             .nodes
             .iter()
-            .filter(|node| matches!(node.state, State::Ended(_) | State::Refused) && ended.insert(node.id))
+            .filter(|node| has_ended(ended, node.id, node.state))
             .map(|node| {
                 self.live.lock().tally.on_node(node.state, node.reason);
-                let mac = self.live.lock().machines.get(&NodeId(node.id)).and_then(|macs| macs.first().cloned());
+                let id = NodeId(node.id);
+                let mac = self.live.lock().machines.get(&id).and_then(|macs| macs.first().cloned());
+                let gone = || self.gone.iter().rev().find(|(went, _)| *went == id).map(|(_, mac)| mac.clone());
+                let mac = mac.or_else(gone);
                 let words = match node.reason {
                     Reason::None => node.state.as_str().to_owned(),
                     reason => format!("{} ({}): {}", node.state.as_str(), reason.as_str(), node.detail),
@@ -117,6 +129,17 @@ impl Recorder {
     }
 }
 
+/// Whether a node has ended, and not so already. One that was lost or left may come back and end otherwise.
+fn has_ended(ended: &mut HashMap<u32, State>, node: u32, state: State) -> bool {
+    match state {
+        State::Ended(_) | State::Refused => ended.insert(node, state) != Some(state),
+        _ => {
+            ended.remove(&node);
+            false
+        }
+    }
+}
+
 impl Front for Recorder {
     fn on_event(&mut self, event: Event) -> Option<Command> {
         match event {
@@ -138,5 +161,23 @@ impl Front for Recorder {
             Event::Unapproved(_) | Event::Stopping(..) | Event::HasImage(..) => {}
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slidecast_proto::reason::EndState;
+
+    #[test]
+    fn a_node_that_comes_back_after_it_left_or_was_lost_ends_once_more() {
+        let mut ended = HashMap::new();
+        assert!(has_ended(&mut ended, 1, State::Refused));
+        assert!(!has_ended(&mut ended, 1, State::Refused), "it is told once");
+        assert!(!has_ended(&mut ended, 1, State::Ready));
+        assert!(has_ended(&mut ended, 1, State::Refused), "it left again");
+        assert!(has_ended(&mut ended, 1, State::Ended(EndState::Failed)));
+        assert!(has_ended(&mut ended, 1, State::Ended(EndState::Done)), "it was lost only, and is done");
+        assert!(has_ended(&mut ended, 2, State::Ended(EndState::Done)));
     }
 }

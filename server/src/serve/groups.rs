@@ -119,7 +119,7 @@ async fn change_machine(State(api): Shared, Path(id): Path<String>, headers: Hea
     let who = api.authorize(&headers, Role::Operator).await?;
     let (id, change) = (machine_number(&id)?, read_json::<MachineChange>(&body)?);
     let note = note(&change.note)?;
-    api.database.call(move |store| store.set_note(id, &note, &who.name)).await?;
+    api.database.call(move |store| store.set_note(id, &note, &who)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

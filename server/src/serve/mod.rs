@@ -61,7 +61,7 @@ use front::Recorder;
 use http::{Limits, listen, serve_http};
 use live::Live;
 use nix::fcntl::Flock;
-use power::Power;
+use power::{HOOKS, Power};
 use role::hash_of;
 use slidecast_proto::approval::Approval;
 use slidecast_proto::noise::SecretKey;
@@ -77,6 +77,7 @@ use store::{Store, Which};
 use stream::Bulletin;
 pub(crate) use tls::fingerprint;
 use tls::{Files, Tls};
+use tokio::sync::Semaphore;
 
 /// Why the server could not start.
 #[derive(Debug)]
@@ -209,7 +210,7 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         live: live.clone(),
         handle: handle.clone(),
         place,
-        power: Power { nics, hook: args.power_hook.clone() },
+        power: Power { nics, hook: args.power_hook.clone(), places: Semaphore::new(HOOKS) },
         bulletin: Bulletin::default(),
         attempts: Mutex::default(),
         listed: Mutex::default(),

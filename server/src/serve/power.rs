@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// Discard: nothing listens there, and network cards look at every frame.
 const PORT: u16 = 9;
@@ -32,7 +33,12 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) struct Power {
     pub(super) nics: Nics,
     pub(super) hook: Option<PathBuf>,
+    /// One for each program of the site that may run at once. Each takes a thread, and requests need some, too.
+    pub(super) places: Semaphore,
 }
+
+/// How many programs of the site run at once.
+pub(super) const HOOKS: usize = 4;
 
 /// The packet for a card with this hardware address.
 fn packet(mac: [u8; 6]) -> [u8; 102] {
@@ -148,6 +154,25 @@ fn is_here(machine: &Machine, here: &HashSet<String>) -> bool {
     machine.hardware.iter().any(|mac| here.contains(mac))
 }
 
+/// Calls one machine, once a place is free where the site's program is to run.
+async fn call(api: Arc<Api>, machine: i64, row: Machine, first: bool) {
+    let shared = api.clone();
+    let has_hook = first && api.power.hook.is_some();
+    let _place = if has_hook { api.power.places.acquire().await.ok() } else { None };
+    let called = blocking(move || {
+        if let Some(why) = shared.power.call(&row, first) {
+            log::warn!("waking machine {machine}: {why}");
+            shared.database.post("keeping why a machine was not woken", move |store| {
+                store.machine_events("machine-not-woken", &[machine], &why, "")
+            });
+        }
+        Ok(())
+    });
+    if let Err(problem) = called.await {
+        log::error!("waking machine {machine}: {problem}");
+    }
+}
+
 async fn carry(api: Arc<Api>, mut waking: Waking, machines: BTreeMap<i64, Machine>) {
     let begun = tokio::time::Instant::now();
     while let Some(at) = waking.deadline() {
@@ -165,16 +190,7 @@ async fn carry(api: Arc<Api>, mut waking: Waking, machines: BTreeMap<i64, Machin
                 Deed::Call { machine, first } => {
                     let Some(row) = machines.get(&machine).cloned() else { continue };
                     // The site's program may take its time: the others are not kept waiting.
-                    let shared = api.clone();
-                    tokio::spawn(blocking(move || {
-                        if let Some(why) = shared.power.call(&row, first) {
-                            log::warn!("waking machine {machine}: {why}");
-                            shared.database.post("keeping why a machine was not woken", move |store| {
-                                store.machine_events("machine-not-woken", &[machine], &why, "")
-                            });
-                        }
-                        Ok(())
-                    }));
+                    tokio::spawn(call(api.clone(), machine, row, first));
                 }
             }
         }

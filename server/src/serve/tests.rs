@@ -252,3 +252,17 @@ fn a_new_password_ends_all_sessions_but_the_one_it_was_given_in() {
     let lives = ["here", "elsewhere", "ben's"].map(|session| store.of_session(session).unwrap().is_some());
     assert_eq!((lives, store.user("anna").unwrap().unwrap().password), ([true, false, true], "q".to_owned()));
 }
+
+#[test]
+fn a_webhook_has_events_of_other_kinds_behind_it_and_its_path_is_told_to_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    store.add_webhook("https://chat.example/in/secret", &["token-new".to_owned()], "s", "anna").unwrap();
+    let text = store.events(0).unwrap().into_iter().find(|event| event.kind == "webhook-new").unwrap().text;
+    assert_eq!(text, "webhook 1: https://chat.example");
+    accepted(&mut store, "a");
+    let taken = |store: &Store| store.webhooks().unwrap()[0].taken;
+    assert!(taken(&store) < store.newest_event());
+    assert!(store.webhooks_due(0).unwrap().is_empty());
+    assert_eq!(taken(&store), store.newest_event(), "they are not looked through again");
+}

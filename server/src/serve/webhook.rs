@@ -6,7 +6,7 @@
 use super::api::Api;
 use super::store::{EventRow, WebhookRow, now};
 use crate::failure::one_line;
-use crate::remote::trust_of_system;
+use crate::remote::{host_and_port, trust_of_system};
 use axum::body::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1;
@@ -154,7 +154,7 @@ async fn post(
 ) -> Result<(), Failed> {
     let (body, at) = (json!(event).to_string(), now());
     let request = Request::post(&address.path)
-        .header(header::HOST, format!("{}:{}", address.host, address.port))
+        .header(header::HOST, host_and_port(&address.host, address.port))
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::USER_AGENT, concat!("slidecast/", env!("CARGO_PKG_VERSION")))
         .header("x-slidecast-event", &event.kind)

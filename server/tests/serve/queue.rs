@@ -85,6 +85,10 @@ fn a_deployment_with_a_time_waits_for_it_over_a_restart_and_begins_at_once_when_
     let seen = agent(&sandbox, 1);
     server.wait("/v1/machines", &token, |body| body["machines"][0]["state"] == "accepted");
     drop(seen);
+    let past = json!({ "when": "at", "at": "2025-12-01T02:00", "zone": "Europe/Berlin" });
+    let past = json!({ "image": "base.slide", "machines": [1], "start": past }).to_string();
+    let (status, refused) = server.ask("POST", "/v1/deployments", &token, &past);
+    assert!(status == 400 && refused["detail"].as_str().is_some_and(|detail| detail.ends_with("is past")), "{refused}");
     let start = json!({ "when": "at", "at": "2199-03-31T03:00", "zone": "Europe/Berlin", "wait_for": "100 %" });
     let path = ask(&server, &token, json!({ "image": "base.slide", "machines": [1], "start": start }));
     server.restart();

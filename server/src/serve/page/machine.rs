@@ -65,7 +65,7 @@ pub(super) async fn page(State(api): Shared, Path(id): Path<String>, uri: Uri, h
 pub(super) async fn note(State(api): Shared, Path(id): Path<i64>, uri: Uri, headers: HeaderMap, body: Bytes) -> Answer {
     let who = visitor(&api, &headers, &uri, Role::Operator).await?;
     let note = read_note(Fields::read(&body).get("note"))?;
-    api.database.call(move |store| store.set_note(id, &note, &who.name)).await?;
+    api.database.call(move |store| store.set_note(id, &note, &who)).await?;
     Ok(done(&format!("/machines/{id}")))
 }
 

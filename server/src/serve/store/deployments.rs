@@ -1,7 +1,7 @@
 //! Deployments, from the request to the report.
 
 use super::events::add_event;
-use super::schedule::IS_DUE;
+use super::schedule::{IS_DUE, STOPPED};
 use super::{DeploymentRow, NewDeployment, Stopped, Store, StoreError, Which, Who, now};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use serde_json::Value;
@@ -35,14 +35,19 @@ impl Store {
         })
     }
 
-    /// A second person agrees to this deployment.
+    /// A second person agrees to this deployment, and to all waves of it.
     ///
     /// # Errors
     /// [`StoreError`]: it waits for nobody, or for somebody else.
     pub fn confirm(&mut self, id: &str, who: &Who) -> Result<(), StoreError> {
         let failed = self.failed();
         self.change(|change| {
-            may_use(change, id, who).map_err(&failed)??;
+            let series = "SELECT id FROM deployments
+                          WHERE id = ?1 OR series = (SELECT series FROM deployments WHERE id = ?1)";
+            let mut query = change.prepare(series).map_err(&failed)?;
+            let waves: Vec<String> =
+                query.query_map([id], |row| row.get(0)).and_then(Iterator::collect).map_err(&failed)?;
+            waves.iter().try_for_each(|wave| may_use(change, wave, who).map_err(&failed)?)?;
             let asked = "SELECT asked_by FROM deployments
                          WHERE id = ?1 AND state = 'active' AND stop = 0 AND needs_second = 1 AND confirmed_by IS NULL";
             let asked: Option<String> = change.query_row(asked, [id], |row| row.get(0)).optional().map_err(&failed)?;
@@ -94,7 +99,7 @@ impl Store {
             Ok(if released { Stopped::Released } else { Stopped::Over })
         })?;
         if stopped == Stopped::Over {
-            self.end(id, 1, None, "it was stopped before it began")?;
+            self.end(id, 1, None, STOPPED)?;
         }
         Ok(stopped)
     }
@@ -143,22 +148,24 @@ impl Store {
         })
     }
 
-    /// Deployments, the newest first: all, the active ones, or the one with this id.
+    /// Deployments, the newest first: a thousand of all, every active one, or the one with this id.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub fn deployments(&self, which: Which<'_>) -> Result<Vec<DeploymentRow>, StoreError> {
         let failed = self.failed();
-        let (filter, id) = match which {
-            Which::All => ("1", ""),
-            Which::Active => ("state = 'active'", ""),
-            Which::One(id) => ("id = ?1", id),
-            Which::Before(id) => ("(created, rowid) < (SELECT created, rowid FROM deployments WHERE id = ?1)", id),
+        let (filter, id, limit) = match which {
+            Which::All => ("1", "", 1000),
+            Which::Active => ("state = 'active'", "", -1),
+            Which::One(id) => ("id = ?1", id, 1),
+            Which::Before(id) => {
+                ("(created, rowid) < (SELECT created, rowid FROM deployments WHERE id = ?1)", id, 1000)
+            }
         };
         let select = format!(
             "SELECT id, image, wishes, state, stop, exit_code, report, detail, created, ended, started, asked_by, needs_second,
              confirmed_by, released, start_at, start_zone, wave, waves, series, failed, (SELECT json_group_array(machine) FROM (SELECT machine FROM targets WHERE deployment = deployments.id ORDER BY machine))
-             FROM deployments WHERE ({filter}) AND ?1 = ?1 ORDER BY created DESC, rowid DESC LIMIT 1000"
+             FROM deployments WHERE ({filter}) AND ?1 = ?1 ORDER BY created DESC, rowid DESC LIMIT {limit}"
         );
         let mut query = self.connection.prepare_cached(&select).map_err(&failed)?;
         let rows = query.query_map([id], |row| {

@@ -207,15 +207,22 @@ impl Store {
     /// Sets what people have written about a machine.
     ///
     /// # Errors
-    /// [`StoreError`]: there is no such machine.
-    pub fn set_note(&mut self, machine: i64, note: &str, who: &str) -> Result<(), StoreError> {
+    /// [`StoreError`]: there is no such machine, or it is in no group of an operator that is limited to some.
+    pub fn set_note(&mut self, machine: i64, note: &str, who: &Who) -> Result<(), StoreError> {
         let failed = self.failed();
         self.change(|change| {
+            if let Some(limits) = who.limits() {
+                let mine =
+                    "SELECT 1 FROM members WHERE machine = ?1 AND machine_group IN (SELECT value FROM json_each(?2))";
+                let limits = serde_json::json!(limits).to_string();
+                let mine = change.query_row(mine, params![machine, limits], |_| Ok(())).optional().map_err(&failed)?;
+                mine.ok_or(StoreError::NotYours { machine })?;
+            }
             let set = "UPDATE machines SET note = ?2 WHERE id = ?1 AND forgotten IS NULL";
             if change.execute(set, params![machine, note]).map_err(&failed)? == 0 {
                 return Err(StoreError::NoMachine { machine });
             }
-            add_event(change, who, "machine-note", None, Some(machine), note).map_err(&failed)
+            add_event(change, &who.name, "machine-note", None, Some(machine), note).map_err(&failed)
         })
     }
 

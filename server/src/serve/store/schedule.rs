@@ -5,9 +5,12 @@ use super::{DeploymentRow, Store, StoreError, Which, Who, now};
 use crate::serve::starting::in_zone;
 use rusqlite::{OptionalExtension, params};
 
+/// Why a deployment is over that the service never had.
+pub(super) const STOPPED: &str = "it was stopped before it began";
+
 /// A deployment that the service may have. `?1` is the time.
 pub(super) const IS_DUE: &str = "state = 'active' AND released = 0 AND stop = 0
-    AND (needs_second = 0 OR confirmed_by IS NOT NULL) AND (start_at IS NULL OR start_at <= ?1)
+    AND (needs_second = 0 OR confirmed_by IS NOT NULL) AND (start_at IS NULL OR start_at BETWEEN ?1 - grace AND ?1)
     AND (wave = 1 OR EXISTS (SELECT 1 FROM deployments AS before WHERE before.series = deployments.series
                              AND before.wave = deployments.wave - 1 AND before.state = 'over'))";
 
@@ -33,12 +36,17 @@ impl Store {
         Ok(next.map(|at| at.saturating_sub(now())))
     }
 
-    /// Ends what can't begin any longer: starts that were missed, and waves after one in which too many failed.
+    /// Ends what can't begin any longer: what was stopped before it began (the server may have been killed between the two), starts that
+    /// were missed, and waves after one that never began or in which too many failed.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub fn call_off(&mut self) -> Result<(), StoreError> {
         let failed = self.failed();
+        let stopped = "SELECT id FROM deployments WHERE state = 'active' AND released = 0 AND stop = 1 AND ?1 = ?1";
+        for id in self.ids(stopped, 0)? {
+            self.end(&id, 1, None, STOPPED)?;
+        }
         let late = "SELECT id FROM deployments WHERE state = 'active' AND released = 0 AND start_at + grace < ?1";
         for id in self.ids(late, now())? {
             let Some(row) = self.deployments(Which::One(&id))?.pop() else { continue };
@@ -55,7 +63,8 @@ impl Store {
         let after = "SELECT id FROM deployments WHERE state = 'active' AND released = 0 AND wave > 1 AND ?1 = ?1
             AND EXISTS (SELECT 1 FROM deployments AS before WHERE before.series = deployments.series
                 AND before.wave < deployments.wave AND before.state = 'over'
-                GROUP BY before.series HAVING max(before.stop) = 1 OR sum(before.failed) > deployments.max_failed)
+                GROUP BY before.series HAVING max(before.stop) = 1 OR min(before.released) = 0
+                    OR sum(before.failed) > deployments.max_failed)
             ORDER BY wave";
         for id in self.ids(after, 0)? {
             let Some(row) = self.deployments(Which::One(&id))?.pop() else { continue };
@@ -67,15 +76,15 @@ impl Store {
     }
 
     fn why_called_off(&self, row: &DeploymentRow) -> Result<String, StoreError> {
-        let select =
-            "SELECT max(stop), sum(failed) FROM deployments WHERE series = ?1 AND wave < ?2 AND state = 'over'";
-        let (stop, sum): (bool, i64) = self
+        let select = "SELECT max(stop), min(released), sum(failed) FROM deployments WHERE series = ?1 AND wave < ?2 AND state = 'over'";
+        let (stop, begun, sum): (bool, bool, i64) = self
             .connection
-            .query_row(select, params![row.series, row.wave], |row| Ok((row.get(0)?, row.get(1)?)))
+            .query_row(select, params![row.series, row.wave], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .map_err(self.failed())?;
-        Ok(match stop {
-            true => "a wave before it was stopped".to_owned(),
-            false => {
+        Ok(match (stop, begun) {
+            (true, _) => "a wave before it was stopped".to_owned(),
+            (false, false) => "a wave before it never began".to_owned(),
+            (false, true) => {
                 format!("in the waves before it {sum} machines did not get the image, which is more than may fail")
             }
         })

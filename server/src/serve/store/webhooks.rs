@@ -72,7 +72,9 @@ impl Store {
                        VALUES (?1, ?2, ?3, (SELECT coalesce (max (id), 0) FROM events), ?4)";
             change.execute(add, params![url, kinds, secret, now()]).map_err(&failed)?;
             let id = change.last_insert_rowid();
-            add_event(change, who, "webhook-new", None, None, &format!("webhook {id}: {url}")).map_err(&failed)?;
+            // The path of such an address is often a secret, and everybody reads the events.
+            let host = url.split('/').take(3).collect::<Vec<_>>().join("/");
+            add_event(change, who, "webhook-new", None, None, &format!("webhook {id}: {host}")).map_err(&failed)?;
             Ok(id)
         })
     }
@@ -92,20 +94,27 @@ impl Store {
         })
     }
 
-    /// The webhooks that may be tried at this time, each with the event that it is told of next.
+    /// The webhooks that may be tried at this time, each with the event that it is told of next. Events that one is not told of
+    /// are behind it then.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub fn webhooks_due(&self, at: i64) -> Result<Vec<(WebhookRow, EventRow)>, StoreError> {
+    pub fn webhooks_due(&mut self, at: i64) -> Result<Vec<(WebhookRow, EventRow)>, StoreError> {
         let failed = self.failed();
         let mut due = Vec::new();
+        let newest = self.newest_event();
         for hook in self.webhooks()?.into_iter().filter(|hook| hook.next_try <= at) {
             let select = "SELECT id, at, kind, deployment, machine, text, who FROM events WHERE id > ?1
                           AND (?2 = '[]' OR kind IN (SELECT value FROM json_each (?2))) ORDER BY id LIMIT 1";
             let kinds = serde_json::json!(hook.kinds).to_string();
             let event = self.connection.query_row(select, params![hook.taken, kinds], super::events::event).optional();
-            if let Some(event) = event.map_err(&failed)? {
-                due.push((hook, event));
+            match event.map_err(&failed)? {
+                Some(event) => due.push((hook, event)),
+                None if hook.taken < newest => {
+                    let set = "UPDATE webhooks SET taken = ?2 WHERE id = ?1";
+                    self.connection.execute(set, [hook.id, newest]).map_err(&failed)?;
+                }
+                None => {}
             }
         }
         Ok(due)

@@ -72,6 +72,9 @@ fn an_operator_with_groups_starts_and_stops_in_those_and_one_without_in_all() {
     add_as(&mut store, "2", &[b], None, &who("carl", Role::Operator, &[])).unwrap();
     assert!(matches!(store.stop("2", &limited), Err(StoreError::NotYours { .. })));
     assert_eq!(store.stop("1", &limited).unwrap(), Stopped::Released);
+    // Notes are given to the program that switches power, so they are limited as well.
+    assert!(matches!(store.set_note(b, "bmc=10.0.0.9", &limited), Err(StoreError::NotYours { .. })));
+    store.set_note(a, "by the window", &limited).unwrap();
     // An administrator is not limited, whatever is listed.
     assert_eq!(store.stop("2", &who("dora", Role::Admin, &[room])).unwrap(), Stopped::Released);
 }

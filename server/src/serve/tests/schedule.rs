@@ -44,6 +44,7 @@ fn a_start_that_was_missed_by_more_than_the_grace_is_told_and_does_not_happen() 
     let machines = &[machine];
     let missed = NewDeployment { start: Some((now() - 901, "UTC")), ..plain("1", machines) };
     store.add_deployments(&[missed], &anna()).unwrap();
+    assert!(store.release("1").unwrap().is_none(), "also before anybody has looked");
     store.call_off().unwrap();
     assert!(store.due().unwrap().is_empty());
     let row = store.deployments(Which::One("1")).unwrap().remove(0);
@@ -129,4 +130,66 @@ fn one_second_person_agrees_to_all_waves() {
     store.confirm("1", &who("ben", Role::Operator, &[])).unwrap();
     assert!(store.deployments(Which::Active).unwrap().iter().all(|row| row.confirmed_by.as_deref() == Some("ben")));
     assert_eq!(store.due().unwrap(), ["1"]);
+}
+
+#[test]
+fn a_second_person_may_use_the_machines_of_all_waves() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|mac| accepted(&mut store, mac));
+    let mine = store.add_group("mine", false, "anna").unwrap();
+    let room = store.add_group("room", true, "anna").unwrap();
+    store.set_members(mine, &[a], &[], "anna").unwrap();
+    store.set_members(room, &[c], &[], "anna").unwrap();
+    store.add_deployments(&waves(["1", "2", "3"], [&[a], &[b], &[c]], 0), &anna()).unwrap();
+    let refused = store.confirm("1", &who("ben", Role::Operator, &[mine]));
+    assert!(matches!(refused, Err(StoreError::NotYours { .. })), "{refused:?}");
+    assert!(store.due().unwrap().is_empty());
+}
+
+#[test]
+fn waves_after_one_that_was_missed_do_not_begin_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|mac| accepted(&mut store, mac));
+    let machines = [[a], [b], [c]];
+    let mut all = waves(["1", "2", "3"], [&machines[0], &machines[1], &machines[2]], 3);
+    all[0].start = Some((now() - 901, "UTC"));
+    store.add_deployments(&all, &anna()).unwrap();
+    store.call_off().unwrap();
+    assert!(store.due().unwrap().is_empty());
+    for id in ["2", "3"] {
+        let row = store.deployments(Which::One(id)).unwrap().remove(0);
+        assert!(row.word() == "over" && row.detail.contains("never began"), "{}", row.detail);
+    }
+}
+
+#[test]
+fn what_was_stopped_before_it_began_is_over_also_if_the_server_was_killed_in_between() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let machine = accepted(&mut store, "a");
+    let machines = &[machine];
+    let later = NewDeployment { start: Some((now() + 3600, "UTC")), ..plain("1", machines) };
+    store.add_deployments(&[later], &anna()).unwrap();
+    drop(store);
+    let database = rusqlite::Connection::open(dir.path().join("slidecast.db")).unwrap();
+    database.execute("UPDATE deployments SET stop = 1", []).unwrap();
+    drop(database);
+    let mut store = Store::open(dir.path()).unwrap();
+    store.call_off().unwrap();
+    assert_eq!(store.deployments(Which::One("1")).unwrap()[0].word(), "over");
+    add(&mut store, "2", &[machine], None).unwrap();
+}
+
+#[test]
+fn every_deployment_that_is_not_over_goes_on_after_a_restart_however_many_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let ids: Vec<String> = (1..=1001).map(|number| number.to_string()).collect();
+    let rows = (1..).zip(&ids).map(|(wave, id)| NewDeployment { wave: (wave, 1001, 0), ..plain(id, &[]) });
+    let rows: Vec<_> = rows.collect();
+    store.add_deployments(&rows, &anna()).unwrap();
+    assert_eq!(store.deployments(Which::Active).unwrap().len(), 1001);
+    assert_eq!(store.deployments(Which::All).unwrap().len(), 1000);
 }
