@@ -174,26 +174,26 @@ fn find_parent(store: &dyn LayerStore, child: &Layer) -> Result<Layer, ImageErro
     let (superblock, path) = (&child.core.superblock, &child.core.path);
     let wanted = superblock.parent;
     let plain_name = Path::new(&superblock.parent_name).components().count() == 1;
-    let named = path.with_file_name(&superblock.parent_name);
+    let named = store.named(path, &superblock.parent_name);
     let mut replaced = None;
     if plain_name {
         let found = match store.open(&named) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => None,
             Err(error) => Some(Err(ImageError::io(Operation::Open, &named, None)(error))),
-            Ok(layer) => Some(superblock_of(&*layer, &named)),
+            Ok(layer) => Some(superblock_of(&*layer, &named).map(|superblock| (layer, superblock))),
         };
         match found {
             None => {}
-            Some(Ok(found)) if found.layer == wanted => return Layer::open(store, &named),
-            Some(other) => replaced = Some(other.map(|found| found.layer)),
+            Some(Ok((layer, found))) if found.layer == wanted => return Layer::of(&named, layer, found),
+            Some(other) => replaced = Some(other.map(|(_, found)| found.layer)),
         }
     }
-    let is_wanted =
-        |path: &&PathBuf| read_superblock(store, path).is_ok_and(|(_, superblock)| superblock.layer == wanted);
-    let candidates = store.beside(path);
-    let found = candidates.iter().find(is_wanted);
+    let found = store.beside(path).into_iter().find_map(|path| {
+        let (layer, superblock) = read_superblock(store, &path).ok()?;
+        (superblock.layer == wanted).then_some((path, layer, superblock))
+    });
     match (found, replaced) {
-        (Some(path), _) => Layer::open(store, path),
+        (Some((path, layer, superblock)), _) => Layer::of(&path, layer, superblock),
         (None, Some(Ok(found))) => {
             Err(ImageError::ParentReplaced { path: path.clone(), parent_path: named, wanted, found })
         }

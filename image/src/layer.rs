@@ -148,6 +148,11 @@ impl Layer {
     /// Opens the layer at `path` of `store`. Its extents are checked later, when the layers below are known.
     pub(crate) fn open(store: &dyn LayerStore, path: &Path) -> Result<Self, ImageError> {
         let (bytes, superblock) = read_superblock(store, path)?;
+        Self::of(path, bytes, superblock)
+    }
+
+    /// The layer with these bytes and this superblock, as [`Layer::open`] opens it.
+    pub(crate) fn of(path: &Path, bytes: Arc<dyn LayerBytes>, superblock: Superblock) -> Result<Self, ImageError> {
         let mut core = LayerFile { path: path.to_owned(), bytes, superblock, rows: Vec::new() };
         let mut footer = vec![0; usize::try_from(FOOTER_BYTES).unwrap_or(0)];
         let at = core.superblock.footer;

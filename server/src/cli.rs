@@ -30,7 +30,7 @@ use slidecast_proto::selector::Selector;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-use values::{block_size, card_speed, dedup_run, grain_size, sector_size, words};
+use values::{block_size, card_speed, dedup_run, grain_size, layer_path, sector_size, words};
 
 /// Puts one disk image on many machines at once.
 #[derive(Debug, Parser)]
@@ -105,7 +105,7 @@ pub struct Create {
     #[arg(short, long, value_name = "FILE.slide")]
     pub output: PathBuf,
     /// Store only what differs from this image, which may be an increment itself. The disk may have grown or shrunk since.
-    #[arg(long, value_name = "FILE.slide")]
+    #[arg(long, value_name = "FILE.slide", value_parser = layer_path())]
     pub parent: Option<PathBuf>,
     /// How much is compressed, hashed and sent as one: a power of two from 64KiB to 16MiB [default: 1MiB, or the parent's].
     #[arg(long, value_name = "SIZE", value_parser = block_size)]
@@ -149,6 +149,7 @@ pub struct Create {
 #[derive(Debug, Args)]
 pub struct Info {
     /// An image, or a file or folder with a disk that can be imported.
+    #[arg(value_parser = layer_path())]
     pub file: PathBuf,
     /// Print one JSON object, for programs.
     #[arg(long)]
@@ -159,6 +160,7 @@ pub struct Info {
 #[derive(Debug, Args)]
 pub struct VerifyImage {
     /// The image.
+    #[arg(value_parser = layer_path())]
     pub file: PathBuf,
 }
 
@@ -166,6 +168,7 @@ pub struct VerifyImage {
 #[derive(Debug, Args)]
 pub struct Export {
     /// The image.
+    #[arg(value_parser = layer_path())]
     pub file: PathBuf,
     /// A file, which is made or replaced, or a block device that is not in use and at least as large as the image's disk.
     pub dest: PathBuf,
@@ -203,6 +206,7 @@ pub struct KeyNew {
 #[derive(Debug, Args)]
 pub struct Deploy {
     /// The image to deploy. Its parents must lie beside it.
+    #[arg(value_parser = layer_path())]
     pub file: PathBuf,
     /// Start once this many nodes are ready.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]

@@ -8,6 +8,7 @@ use crate::layer::Layer;
 use crate::manifest::{Content, Place};
 use crate::resolve::newest_first;
 use core::ops::Range;
+use slidecast_proto::units::Hash;
 use std::collections::HashMap;
 
 /// How many grain hashes are read at once.
@@ -27,6 +28,8 @@ pub(super) struct Old<'a> {
     map: Vec<Extent>,
     grain: u32,
     fills: HashMap<u64, GrainHash>,
+    /// The sections with grain hashes that were found good.
+    checked: Vec<Hash>,
     buffers: [Vec<u8>; 2],
 }
 
@@ -51,7 +54,16 @@ impl<'a> Old<'a> {
         let shared = new.iter().map(|layer| same(layer).and_then(|at| u32::try_from(at).ok())).collect();
         let maps = old.iter().rev().map(|layer| extents(&layer.extents));
         let map = newest_first(maps, before.superblock.disk_grains()).collect();
-        Ok(Self { old, new, shared, map, grain, fills: HashMap::new(), buffers: Default::default() })
+        Ok(Self {
+            old,
+            new,
+            shared,
+            map,
+            grain,
+            fills: HashMap::new(),
+            checked: Vec::new(),
+            buffers: Default::default(),
+        })
     }
 
     /// Adds to `out` the grains of the disk in `place` that are not on the old disk. The block is `content`; a stored one is
@@ -135,9 +147,14 @@ impl<'a> Old<'a> {
                 Ok(())
             }
             Side::Stored(layer, grain) => {
+                let section = layer.section(Section::GrainHashes);
+                // Opening an image leaves it unread: only a comparison needs it.
+                if !self.checked.contains(&section.hash) {
+                    layer.core.read_section(section, |_| Ok(()))?;
+                    self.checked.push(section.hash);
+                }
                 out.resize(count * GRAIN_HASH_BYTES, 0);
-                let offset = layer.section(Section::GrainHashes).offset + (grain + by) * GRAIN_HASH_BYTES as u64;
-                layer.core.read_at(offset, out)
+                layer.core.read_at(section.offset + (grain + by) * GRAIN_HASH_BYTES as u64, out)
             }
         }
     }

@@ -112,6 +112,22 @@ mod tests {
     }
 
     #[test]
+    fn damaged_grain_hashes_are_named_and_not_compared() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = noise(2 << 20);
+        let old = made(dir.path(), "old.slide", &disk, None);
+        disk[5] ^= 1;
+        let new = made(dir.path(), "new.slide", &disk, None);
+        let image = Image::open(&new).unwrap();
+        let section = *image.newest().section(crate::format::Section::GrainHashes);
+        let mut bytes = std::fs::read(&new).unwrap();
+        bytes[usize::try_from(section.offset).unwrap() + 100] ^= 1;
+        std::fs::write(&new, bytes).unwrap();
+        let error = diff(&Image::open(&old).unwrap(), &Image::open(&new).unwrap()).unwrap_err();
+        assert!(matches!(error, ImageError::Damaged { what: "grain hashes", .. }), "{error}");
+    }
+
+    #[test]
     fn what_the_old_disk_lacks_is_sent_and_other_grains_cannot_be_compared() {
         let dir = tempfile::tempdir().unwrap();
         let disk = noise(4 << 20);

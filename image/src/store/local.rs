@@ -64,7 +64,7 @@ impl LayerBytes for LocalFile {
         let _ = posix_fadvise(&self.file, start, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
     }
 
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+    fn descriptor(&self, _range: Range<u64>) -> Option<BorrowedFd<'_>> {
         Some(self.file.as_fd())
     }
 }

@@ -71,7 +71,7 @@ mod tests {
         for block in 0..resolved.header().blocks {
             resolved.check_block(slidecast_proto::units::BlockNo(block)).unwrap();
         }
-        assert!(resolved.layer(0).descriptor().is_none());
+        assert!(resolved.layer(0).descriptor(0..1).is_none());
         assert!(Image::open_in(&store, Path::new("images/none.slide")).is_err());
     }
 }

@@ -39,6 +39,11 @@ pub trait LayerStore: Debug {
     /// The paths of the layers that lie beside `path`, in a fixed order. A parent that has another name now is looked for
     /// among them.
     fn beside(&self, path: &Path) -> Vec<PathBuf>;
+
+    /// The path of the layer that is called `name` and lies beside `path`.
+    fn named(&self, path: &Path, name: &str) -> PathBuf {
+        path.with_file_name(name)
+    }
 }
 
 /// An open layer: bytes that several threads read at any place.
@@ -55,8 +60,8 @@ pub trait LayerBytes: Debug + Send + Sync {
     /// Says that `range` will be read soon. Only advice: a store may do nothing.
     fn prefetch(&self, _range: Range<u64>) {}
 
-    /// A file descriptor that has the same bytes at the same offsets, for sendfile(2). A store without one is read and sent.
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+    /// A file descriptor that has the bytes of `range` at the same offsets, for sendfile(2). Where there is none they are read and sent.
+    fn descriptor(&self, _range: Range<u64>) -> Option<BorrowedFd<'_>> {
         None
     }
 }

@@ -3,6 +3,7 @@
 use super::look_examples::{
     DIFF_EXAMPLES, FLATTEN_EXAMPLES, LIST_EXAMPLES, NBD_EXAMPLES, PULL_EXAMPLES, PUSH_EXAMPLES, REBASE_EXAMPLES,
 };
+use super::values::layer_path;
 use crate::nbd::Listen;
 use clap::{Args, Subcommand};
 use slidecast_image::codec::Packing;
@@ -51,6 +52,7 @@ pub struct CacheFlags {
 #[derive(Debug, Args)]
 pub struct Nbd {
     /// The image.
+    #[arg(value_parser = layer_path())]
     pub file: PathBuf,
     /// Where to listen: an address and a port (0 for any free one), or a Unix socket, which is made. The export is named "disk".
     #[arg(long, value_name = "HOST:PORT|unix:PATH", value_parser = Listen::from_str)]
@@ -61,8 +63,10 @@ pub struct Nbd {
 #[derive(Debug, Args)]
 pub struct Diff {
     /// The image that disks hold.
+    #[arg(value_parser = layer_path())]
     pub from: PathBuf,
     /// The image that they are to get.
+    #[arg(value_parser = layer_path())]
     pub to: PathBuf,
     /// Print one JSON object, for programs.
     #[arg(long)]
@@ -73,6 +77,7 @@ pub struct Diff {
 #[derive(Debug, Args)]
 pub struct Flatten {
     /// The newest layer of the image.
+    #[arg(value_parser = layer_path())]
     pub file: PathBuf,
     /// The image to write, a base. It appears, or replaces one of this name, when it is complete.
     #[arg(short, long, value_name = "FILE.slide")]
@@ -86,9 +91,10 @@ pub struct Flatten {
 #[derive(Debug, Args)]
 pub struct Rebase {
     /// The newest layer of the image.
+    #[arg(value_parser = layer_path())]
     pub file: PathBuf,
     /// The image that the new layer builds on. Its grain and block size are kept.
-    #[arg(long, value_name = "FILE.slide")]
+    #[arg(long, value_name = "FILE.slide", value_parser = layer_path())]
     pub parent: PathBuf,
     /// The increment to write. It appears, or replaces one of this name, when it is complete.
     #[arg(short, long, value_name = "FILE.slide")]
@@ -112,6 +118,7 @@ pub struct ListImages {
 #[derive(Debug, Args)]
 pub struct Pull {
     /// The newest layer, as https://HOST/PATH or s3://BUCKET/KEY. Its parents must lie beside it.
+    #[arg(value_parser = layer_path())]
     pub url: PathBuf,
     /// The folder to put the layers into, under the names that they have on the server.
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -125,4 +132,35 @@ pub struct Push {
     pub file: PathBuf,
     /// Where to, as s3://BUCKET/KEY, or s3://BUCKET/FOLDER/ under the name of the file.
     pub url: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    #[test]
+    fn what_is_secret_in_an_address_goes_no_further_than_the_command_line() {
+        let signed = "https://user:pass@h/lab/monday.slide?X-Amz-Signature=5ec";
+        for command in [
+            &["deploy", signed, "--wait-for", "1"][..],
+            &["image", "info", signed],
+            &["image", "verify", signed],
+            &["image", "export", signed, "out"],
+            &["image", "nbd", signed, "--listen", "unix:s"],
+            &["image", "diff", signed, "a.slide"],
+            &["image", "diff", "a.slide", signed],
+            &["image", "flatten", signed, "-o", "a.slide"],
+            &["image", "rebase", "a.slide", "-o", "b.slide", "--parent", signed],
+            &["image", "create", "disk", "-o", "b.slide", "--parent", signed],
+            &["image", "pull", signed],
+        ] {
+            let cli = Cli::try_parse_from(["slidecast"].iter().chain(command)).unwrap();
+            let all = format!("{cli:?}");
+            assert!(
+                all.contains("https://h/lab/monday.slide") && !all.contains("5ec") && !all.contains("pass"),
+                "{all}"
+            );
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! Parsers for the values of flags. Each says what it expects.
 
 use crate::nic::CardSpeed;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PathBufValueParser, PossibleValuesParser, TypedValueParser};
 use slidecast_image::create::MAX_DEDUP_RUN;
 use slidecast_proto::quantity::{Bytes, parse_bytes, parse_mbits};
 use slidecast_proto::units::{BLOCK_MAX, BLOCK_MIN, GRAIN_MIN};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 pub(super) fn sector_size(text: &str) -> Result<u32, String> {
@@ -21,6 +22,11 @@ where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
 {
     PossibleValuesParser::new(words).try_map(|word| word.parse::<T>())
+}
+
+/// A parser for a layer: a file or an address, of which only what may be shown is known from here on.
+pub(super) fn layer_path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().map(crate::store::named)
 }
 
 fn power_of_two(text: &str, least: u32, most: u32) -> Result<u32, String> {

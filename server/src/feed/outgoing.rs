@@ -1,5 +1,5 @@
 //! What is being written to the head of a chain: control bytes from memory, payloads straight from the layer file, or through
-//! a buffer where the store of the layers has no file.
+//! a buffer where the store of the layers has no file with them.
 
 use nix::errno::Errno;
 use nix::sys::sendfile::sendfile64;
@@ -86,10 +86,11 @@ impl Outgoing {
                     (result, *at == bytes.len())
                 }
                 Piece::Payload { block, layer, offset, left } => {
-                    let result = match image.layer(*layer).descriptor() {
+                    let at_once = (*left).min(AT_ONCE);
+                    let result = match image.layer(*layer).descriptor(*offset..*offset + at_once) {
                         Some(file) => {
                             let mut from = i64::try_from(*offset).unwrap_or(i64::MAX);
-                            let count = usize::try_from((*left).min(AT_ONCE)).unwrap_or(usize::MAX);
+                            let count = usize::try_from(at_once).unwrap_or(usize::MAX);
                             sendfile64(socket, file, Some(&mut from), count)
                         }
                         None => {

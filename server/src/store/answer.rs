@@ -31,6 +31,10 @@ pub(super) struct Head {
     pub(super) retry_after: Option<Duration>,
     /// The code in the body of an S3 error.
     pub(super) code: Option<String>,
+    /// Where else it is.
+    pub(super) location: Option<String>,
+    /// The region of the bucket.
+    pub(super) region: Option<String>,
 }
 
 /// Why a request failed.
@@ -43,7 +47,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    fn last(kind: ErrorKind, what: impl Into<String>) -> Self {
+    pub(super) fn last(kind: ErrorKind, what: impl Into<String>) -> Self {
         Self::Final(kind, what.into())
     }
 }
@@ -109,7 +113,19 @@ pub(super) fn refusal(head: &Head) -> Fault {
         ),
         (412, _) => Fault::last(ErrorKind::InvalidData, CHANGED),
         (416, _) => Fault::last(ErrorKind::InvalidData, "the object is empty, or shorter than it was"),
-        (300..=399, _) => Fault::last(ErrorKind::Other, format!("{said}: a redirect that cannot be followed")),
+        (300..=400, _) if head.region.is_some() => {
+            let region = head.region.as_deref().unwrap_or_default();
+            Fault::last(ErrorKind::Other, format!("{said}: the bucket is in the region {region}: set AWS_REGION"))
+        }
+        (300..=399, _) if head.location.is_some() => {
+            let what = "the server wants this from another address, and this is not followed: name the server itself";
+            Fault::last(ErrorKind::Other, format!("{said}: {what}"))
+        }
+        (300..=399, _) => {
+            let what =
+                "it is at another address, and the server does not say at which: set AWS_REGION or AWS_ENDPOINT_URL";
+            Fault::last(ErrorKind::Other, format!("{said}: {what}"))
+        }
         _ => Fault::last(ErrorKind::Other, said),
     }
 }

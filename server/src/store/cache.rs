@@ -1,29 +1,29 @@
 //! Layers of servers, kept in a folder of this machine: for each a sparse file with the same bytes, and a map of the chunks that it has.
 //!
 //! The map has a hash of every chunk, and a chunk of an earlier process is compared with it before it is used for the first time: after a
-//! crash the map is a hint. Once all of a layer is there and flushed the map says so, and the file is sent as any other.
+//! crash the map is a hint. What this process has written or compared is sent from the file as that of any other layer is.
 //! Several processes may use one folder: a layer in use is locked, and what two of them write is the same.
 
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use nix::fcntl::{Flock, FlockArg};
 use slidecast_net::text::os_error_text;
 use slidecast_proto::units::Hash;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-const MAGIC: &[u8; 8] = b"SLCACHE1";
-/// Magic, length of the layer, whether it is complete.
-const HEADER: u64 = 32;
-const COMPLETE_AT: u64 = 16;
+const MAGIC: &[u8; 8] = b"SLCACHE2";
+/// Magic, length of the layer.
+const HEADER: u64 = 16;
 const HASH: u64 = 32;
-/// How often a map that another process removes meanwhile is made again.
-const MAX_TRIES: u32 = 8;
+/// Locked by whoever makes room: it goes by what lies in the folder.
+const LOCK: &str = "lock";
 
 /// A folder of layers.
 #[derive(Clone, Debug)]
@@ -69,14 +69,6 @@ enum Chunk {
     Good,
 }
 
-/// What is known of all chunks of a layer.
-#[derive(Debug)]
-struct Known {
-    chunks: Vec<Chunk>,
-    /// How many of them are not known to be good.
-    left: usize,
-}
-
 /// One layer in the folder.
 #[derive(Debug)]
 pub(super) struct Kept {
@@ -84,8 +76,7 @@ pub(super) struct Kept {
     file: File,
     map: Flock<File>,
     chunk_bytes: u64,
-    known: Mutex<Known>,
-    complete: AtomicBool,
+    chunks: Mutex<Vec<Chunk>>,
     /// Nothing more can be written.
     is_full: AtomicBool,
 }
@@ -100,113 +91,107 @@ impl CacheFolder {
         Ok(Self { folder: folder.to_owned(), most_bytes })
     }
 
-    /// The place of layer `id`, which has `bytes`. Layers that are not in use make room, those not used for longest first; `None` where
-    /// there is no room for it.
-    pub(super) fn open(&self, id: &Hash, bytes: u64, chunk_bytes: u64) -> io::Result<Option<Kept>> {
-        if bytes > self.most_bytes {
+    /// The place of the layer with this `name`, which has `bytes`. Layers that are not in use make room, those not used for longest first;
+    /// `None` where there is no room for it.
+    pub(super) fn open(&self, name: &Hash, bytes: u64, chunk_bytes: u64) -> io::Result<Option<Kept>> {
+        let count = bytes.div_ceil(chunk_bytes);
+        let both = bytes.saturating_add(map_bytes(count));
+        if both > self.most_bytes {
             return Ok(None);
         }
-        let path = self.folder.join(format!("{id}.slide"));
-        let map = self.locked(&path.with_extension("map"))?;
-        if !self.make_room(&path, bytes)? {
+        let path = self.folder.join(format!("{name}.slide"));
+        let alone = lock(&self.folder.join(LOCK), FlockArg::LockExclusive)?;
+        if !self.make_room(&path, both)? {
             return Ok(None);
         }
+        let map = lock(&path.with_extension("map"), FlockArg::LockShared)?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-        // Somebody may have cut it, or it is new.
-        let is_whole = file.metadata()?.len() == bytes;
+        // Its whole length counts from now on, whoever makes room.
         file.set_len(bytes)?;
-        let (chunks, complete) = read_map(&map, bytes, bytes.div_ceil(chunk_bytes))?;
+        let chunks = read_map(&map, bytes, count)?;
         map.set_modified(SystemTime::now())?;
-        Ok(Some(Kept {
-            path,
-            file,
-            map,
-            chunk_bytes,
-            known: Mutex::new(Known { left: chunks.len(), chunks }),
-            complete: AtomicBool::new(complete && is_whole),
-            is_full: AtomicBool::new(false),
-        }))
+        drop(alone);
+        let (chunks, is_full) = (Mutex::new(chunks), AtomicBool::new(false));
+        Ok(Some(Kept { path, file, map, chunk_bytes, chunks, is_full }))
     }
 
-    /// The map at `path`, locked together with others who use the layer.
-    fn locked(&self, path: &Path) -> io::Result<Flock<File>> {
-        for _ in 0..MAX_TRIES {
-            let map = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-            let map = Flock::lock(map, FlockArg::LockShared).map_err(|(_, errno)| io::Error::from(errno))?;
-            // Whoever removes a layer holds its lock until that is done.
-            if map.metadata()?.nlink() > 0 {
-                return Ok(map);
-            }
-        }
-        Err(io::Error::new(ErrorKind::ResourceBusy, "another process removes this layer again and again"))
-    }
-
-    /// Removes layers until `own` with `bytes` fits beside the others.
+    /// Removes layers until `own`, which takes `bytes` with its map, fits beside the others. Each counts with its length, because one in use
+    /// grows until all of it is there.
     fn make_room(&self, own: &Path, bytes: u64) -> io::Result<bool> {
         let mut others = Vec::new();
         for entry in std::fs::read_dir(&self.folder)?.flatten() {
             let path = entry.path();
             if path.extension().is_some_and(|end| end == "slide") && path != own {
-                let taken = entry.metadata().map_or(0, |metadata| metadata.blocks() * 512);
-                let used = std::fs::metadata(path.with_extension("map")).and_then(|map| map.modified()).ok();
-                others.push((used, taken, path));
+                let map = std::fs::metadata(path.with_extension("map")).ok();
+                let len = entry.metadata().map_or(0, |layer| layer.len());
+                let taken = len.saturating_add(map.as_ref().map_or(0, std::fs::Metadata::len));
+                others.push((map.and_then(|map| map.modified().ok()), taken, path));
             }
         }
         others.sort();
-        let mut taken: u64 = others.iter().map(|(_, taken, _)| taken).sum();
+        let mut taken = others.iter().fold(bytes, |sum, (_, taken, _)| sum.saturating_add(*taken));
         for (_, freed, path) in others {
-            if taken.saturating_add(bytes) <= self.most_bytes {
+            if taken <= self.most_bytes {
                 break;
             }
             if remove_unless_used(&path) {
-                taken -= freed;
+                taken = taken.saturating_sub(freed);
             }
         }
-        Ok(taken.saturating_add(bytes) <= self.most_bytes)
+        Ok(taken <= self.most_bytes)
     }
+}
+
+/// How long the map of a layer with `count` chunks is.
+fn map_bytes(count: u64) -> u64 {
+    HEADER.saturating_add(count.saturating_mul(HASH))
+}
+
+/// The file at `path`, which is made if it is not there, locked.
+fn lock(path: &Path, how: FlockArg) -> io::Result<Flock<File>> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    Flock::lock(file, how).map_err(|(_, errno)| errno.into())
 }
 
 /// Removes a layer that nobody uses.
 fn remove_unless_used(path: &Path) -> bool {
     let map_path = path.with_extension("map");
-    let Ok(map) = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&map_path) else {
-        return false;
-    };
-    let Ok(_lock) = Flock::lock(map, FlockArg::LockExclusiveNonblock) else { return false };
-    std::fs::remove_file(path).is_ok() && std::fs::remove_file(map_path).is_ok()
+    let Ok(map) = lock(&map_path, FlockArg::LockExclusiveNonblock) else { return false };
+    // Without a name it is not the map that others lock.
+    let is_named = map.metadata().is_ok_and(|map| map.nlink() > 0);
+    // The map first: a layer without one is empty for whoever opens it, a map without its layer would claim what is not there.
+    is_named && std::fs::remove_file(map_path).is_ok() && std::fs::remove_file(path).is_ok()
 }
 
 /// What a map says; one that is none says nothing, and is begun.
-fn read_map(map: &File, bytes: u64, count: u64) -> io::Result<(Vec<Chunk>, bool)> {
+fn read_map(map: &File, bytes: u64, count: u64) -> io::Result<Vec<Chunk>> {
     let count_in_memory = usize::try_from(count).unwrap_or(0);
-    let mut header = [0; 24];
+    let mut header = [0; 16];
     let begun = map.read_exact_at(&mut header, 0).is_ok();
-    if !begun || header[..8] != *MAGIC || header[8..16] != bytes.to_le_bytes() {
+    if !begun || header[..8] != *MAGIC || header[8..] != bytes.to_le_bytes() {
         map.set_len(0)?;
         map.write_all_at(MAGIC, 0)?;
         map.write_all_at(&bytes.to_le_bytes(), 8)?;
-        map.set_len(HEADER + count * HASH)?;
-        return Ok((vec![Chunk::Absent; count_in_memory], false));
+        map.set_len(map_bytes(count))?;
+        return Ok(vec![Chunk::Absent; count_in_memory]);
     }
     let mut hashes = vec![0; count_in_memory * Hash::default().0.len()];
     if map.read_exact_at(&mut hashes, HEADER).is_err() {
-        map.set_len(HEADER + count * HASH)?;
+        map.set_len(map_bytes(count))?;
         hashes.fill(0);
     }
     let chunks = hashes.as_chunks::<32>().0.iter().map(|hash| match hash {
         [0, ..] if hash.iter().all(|byte| *byte == 0) => Chunk::Absent,
         hash => Chunk::Claimed(Hash(*hash)),
     });
-    let chunks: Vec<_> = chunks.collect();
-    let complete = header[16] == 1 && !chunks.contains(&Chunk::Absent);
-    Ok((chunks, complete))
+    Ok(chunks.collect())
 }
 
 impl Kept {
     /// Chunk number `chunk` with `bytes`, if it is there and good.
     pub(super) fn read(&self, chunk: u64, bytes: u64) -> Option<Vec<u8>> {
         let at = usize::try_from(chunk).ok()?;
-        let known = *self.lock().chunks.get(at)?;
+        let known = *self.lock().get(at)?;
         if known == Chunk::Absent {
             return None;
         }
@@ -216,14 +201,12 @@ impl Kept {
             _ if read.is_err() => {}
             Chunk::Good => return Some(content),
             Chunk::Claimed(hash) if Hash::of(&content) == hash => {
-                self.is_good(at);
+                self.lock()[at] = Chunk::Good;
                 return Some(content);
             }
             _ => log::warn!("{}: chunk {chunk} is not what was written: it is fetched again", self.path.display()),
         }
-        let mut known = self.lock();
-        known.left += usize::from(known.chunks[at] == Chunk::Good);
-        known.chunks[at] = Chunk::Absent;
+        self.lock()[at] = Chunk::Absent;
         None
     }
 
@@ -233,7 +216,7 @@ impl Kept {
         let hash = Hash::of(content);
         let written = self.file.write_all_at(content, chunk * self.chunk_bytes);
         match written.and_then(|()| self.map.write_all_at(&hash.0, HEADER + chunk * HASH)) {
-            Ok(()) => self.is_good(at),
+            Ok(()) => self.lock()[at] = Chunk::Good,
             Err(error) => {
                 self.is_full.store(true, Ordering::Relaxed);
                 log::warn!("{}: nothing more is kept of this layer: {}", self.path.display(), os_error_text(&error));
@@ -241,29 +224,16 @@ impl Kept {
         }
     }
 
-    fn is_good(&self, at: usize) {
-        let mut known = self.lock();
-        known.left -= usize::from(known.chunks[at] != Chunk::Good);
-        known.chunks[at] = Chunk::Good;
-        let goes_on = known.left > 0 || self.complete.load(Ordering::Relaxed);
-        drop(known);
-        if goes_on {
-            return;
-        }
-        // The mark means that all of it outlives a loss of power, so it comes after the flush.
-        let marked = self.file.sync_all().and_then(|()| self.map.write_all_at(&[1], COMPLETE_AT));
-        if marked.and_then(|()| self.map.sync_all()).is_ok() {
-            self.complete.store(true, Ordering::Relaxed);
-        }
+    /// The file, if it has every byte of `range`.
+    pub(super) fn descriptor(&self, range: &Range<u64>) -> Option<BorrowedFd<'_>> {
+        let first = usize::try_from(range.start / self.chunk_bytes).ok()?;
+        let end = usize::try_from(range.end.div_ceil(self.chunk_bytes)).ok()?;
+        let chunks = self.lock();
+        chunks.get(first..end)?.iter().all(|chunk| *chunk == Chunk::Good).then(|| self.file.as_fd())
     }
 
-    /// The file, once it has every byte of the layer.
-    pub(super) fn whole(&self) -> Option<BorrowedFd<'_>> {
-        self.complete.load(Ordering::Relaxed).then(|| self.file.as_fd())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Chunk>> {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -274,23 +244,49 @@ mod tests {
     const ID: Hash = Hash([7; 32]);
 
     #[test]
-    fn what_was_kept_is_there_for_the_next_process_and_whole_once_every_chunk_was_seen() {
+    fn what_was_kept_is_there_for_the_next_process_and_is_sent_from_the_file_once_it_was_compared() {
         let dir = tempfile::tempdir().unwrap();
         let folder = CacheFolder::new(dir.path(), 1000).unwrap();
         let kept = folder.open(&ID, 250, 100).unwrap().unwrap();
-        assert!(kept.read(0, 100).is_none() && kept.whole().is_none());
+        assert!(kept.read(0, 100).is_none() && kept.descriptor(&(0..1)).is_none());
         kept.write(0, &[1; 100]);
         kept.write(2, &[3; 50]);
+        assert!(kept.descriptor(&(0..100)).is_some() && kept.descriptor(&(99..101)).is_none());
         drop(kept);
         let kept = folder.open(&ID, 250, 100).unwrap().unwrap();
+        assert!(kept.descriptor(&(200..250)).is_none(), "nobody compared it yet");
         assert_eq!(kept.read(2, 50).unwrap(), [3; 50]);
+        assert!(kept.descriptor(&(200..250)).is_some() && kept.descriptor(&(200..251)).is_some());
+        assert!(kept.descriptor(&(200..301)).is_none() && kept.descriptor(&(0..u64::MAX)).is_none());
         assert!(kept.read(1, 100).is_none());
         kept.write(1, &[2; 100]);
-        assert!(kept.whole().is_none(), "nobody compared chunk 0 yet");
+        assert!(kept.descriptor(&(100..250)).is_some() && kept.descriptor(&(0..250)).is_none());
         assert_eq!(kept.read(0, 100).unwrap(), [1; 100]);
-        assert!(kept.whole().is_some());
+        assert!(kept.descriptor(&(0..250)).is_some());
+    }
+
+    #[test]
+    fn chunks_that_are_gone_are_neither_read_nor_sent_whatever_the_map_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = CacheFolder::new(dir.path(), 1000).unwrap();
+        let fill = || {
+            let kept = folder.open(&ID, 200, 100).unwrap().unwrap();
+            kept.write(0, &[1; 100]);
+            kept.write(1, &[1; 100]);
+            assert!(kept.descriptor(&(0..200)).is_some());
+        };
+        fill();
+        let path = dir.path().join(format!("{ID}.slide"));
+        // Somebody empties the file, and it has its length again: zeros.
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        let kept = folder.open(&ID, 200, 100).unwrap().unwrap();
+        assert!(kept.descriptor(&(0..100)).is_none() && kept.read(0, 100).is_none());
+        assert!(kept.descriptor(&(0..100)).is_none());
         drop(kept);
-        assert!(folder.open(&ID, 250, 100).unwrap().unwrap().whole().is_some());
+        fill();
+        std::fs::remove_file(&path).unwrap();
+        let kept = folder.open(&ID, 200, 100).unwrap().unwrap();
+        assert!(kept.descriptor(&(0..100)).is_none() && kept.read(0, 100).is_none());
     }
 
     #[test]
@@ -314,7 +310,7 @@ mod tests {
     #[test]
     fn the_layer_not_used_for_longest_makes_room_unless_it_is_in_use() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = CacheFolder::new(dir.path(), (3 << 20) + (64 << 10)).unwrap();
+        let folder = CacheFolder::new(dir.path(), 3 * ((1 << 20) + map_bytes(1))).unwrap();
         let open = |id: u8| folder.open(&Hash([id; 32]), 1 << 20, 1 << 20).unwrap();
         let has = |id: u8| dir.path().join(format!("{}.slide", Hash([id; 32]))).exists();
         let mut kept = Vec::new();
@@ -325,11 +321,36 @@ mod tests {
             layer.map.set_modified(used).unwrap();
             kept.push(layer);
         }
-        assert!(open(4).is_none(), "all are in use");
+        assert!(open(4).is_none() && !has(4), "all are in use");
         kept.remove(1);
         kept.remove(0);
         assert!(open(4).is_some());
         assert!(!has(1) && has(2) && has(3));
         assert!(folder.open(&Hash([5; 32]), 4 << 20, 1 << 20).unwrap().is_none(), "larger than the cache");
+    }
+
+    #[test]
+    fn a_layer_counts_with_its_whole_length_from_the_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = CacheFolder::new(dir.path(), 10_000).unwrap();
+        let open = |id: u8| folder.open(&Hash([id; 32]), 6000, 1000).unwrap();
+        let first = open(1).unwrap();
+        // Nothing of the first one is there yet, but all of it may come.
+        assert!(open(2).is_none());
+        drop(first);
+        assert!(open(2).is_some());
+    }
+
+    #[test]
+    fn a_layer_whose_removal_was_cut_short_claims_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = CacheFolder::new(dir.path(), 10_000).unwrap();
+        folder.open(&ID, 100, 100).unwrap().unwrap().write(0, &[1; 100]);
+        let path = dir.path().join(format!("{ID}.slide"));
+        std::fs::remove_file(path.with_extension("map")).unwrap();
+        assert!(folder.open(&ID, 100, 100).unwrap().unwrap().read(0, 100).is_none());
+        // It is removed as any other.
+        std::fs::remove_file(path.with_extension("map")).unwrap();
+        assert!(remove_unless_used(&path) && !path.exists() && !path.with_extension("map").exists());
     }
 }

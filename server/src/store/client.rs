@@ -2,6 +2,7 @@
 
 use super::answer::{Fault, Head, Identity, Patience, content_range, judge, refusal, refusal_of_write};
 use super::push::PART_TIME;
+use super::redirect::{MAX_REDIRECTS, endless, target};
 use core::ops::Range;
 use core::time::Duration;
 use std::io::{self, ErrorKind, Read};
@@ -35,6 +36,9 @@ impl Client {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .user_agent("slidecast")
+            // What is signed or written goes to the server that was named; reading follows by itself.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .max_idle_connections_per_host(8)
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .timeout_resolve(Some(Duration::from_secs(20)))
@@ -49,7 +53,7 @@ impl Client {
     /// The bytes of `asked`, or fewer where the object ends. `url` gives the address for each try.
     pub(super) fn fetch(
         &self,
-        url: impl Fn() -> io::Result<String>,
+        url: impl Fn() -> String,
         asked: Range<u64>,
         known: Option<&Identity>,
     ) -> io::Result<(Identity, Vec<u8>)> {
@@ -58,7 +62,7 @@ impl Client {
         let mut got = Vec::new();
         loop {
             let before = got.len();
-            match self.try_fetch(&url()?, &asked, &mut identity, &mut got) {
+            match self.try_fetch(url(), &asked, &mut identity, &mut got) {
                 Ok(()) => {}
                 Err(fault) => {
                     if got.len() > before {
@@ -76,22 +80,15 @@ impl Client {
 
     /// The text that `url` gives, of at most 16 MiB.
     pub(super) fn text(&self, url: impl Fn() -> String) -> io::Result<String> {
-        let mut patience = Patience::new(self.first_wait);
-        loop {
-            let answer = self.agent.get(url()).call().map_err(fault).and_then(|response| {
-                let (head, body) = opened(response);
-                if head.status != 200 {
-                    return Err(refusal(&head));
-                }
-                let mut text = String::new();
-                let read = body.take(MAX_TEXT_BYTES).read_to_string(&mut text);
-                read.map(|_| text).map_err(|error| Fault::Passing(error.to_string(), None))
-            });
-            match answer {
-                Ok(text) => return Ok(text),
-                Err(fault) => std::thread::sleep(patience.after(fault, random())?),
+        self.send(|| {
+            let (head, body) = opened(self.agent.get(url()).call().map_err(fault)?);
+            if head.status != 200 {
+                return Err(refusal(&head));
             }
-        }
+            let mut text = String::new();
+            let read = body.take(MAX_TEXT_BYTES).read_to_string(&mut text);
+            read.map(|_| text).map_err(|error| Fault::Passing(error.to_string(), None))
+        })
     }
 
     /// Puts `content` to `url`; `if_absent` only where nothing is. Gives the entity tag.
@@ -146,21 +143,28 @@ impl Client {
     /// One try: asks for what `got` lacks.
     fn try_fetch(
         &self,
-        url: &str,
+        mut url: String,
         asked: &Range<u64>,
         identity: &mut Option<Identity>,
         got: &mut Vec<u8>,
     ) -> Result<(), Fault> {
         let rest = asked.start + got.len() as u64..asked.end;
-        let mut request = self.agent.get(url).header("accept-encoding", "identity");
-        request = request.header("range", format!("bytes={}-{}", rest.start, rest.end.saturating_sub(1)));
         // A weak tag may not be compared by the server; the answer's own tag is compared here anyway.
         let strong = identity.as_ref().and_then(|known| known.tag.as_deref()).filter(|tag| tag.starts_with('"'));
-        if let Some(tag) = strong {
-            request = request.header("if-match", tag);
-        }
-        let response = request.config().https_only(url.starts_with("https:")).build().call().map_err(fault)?;
-        let (head, mut body) = opened(response);
+        let mut redirects = 0;
+        let (head, mut body) = loop {
+            let mut request = self.agent.get(&url).header("accept-encoding", "identity");
+            request = request.header("range", format!("bytes={}-{}", rest.start, rest.end.saturating_sub(1)));
+            if let Some(tag) = strong {
+                request = request.header("if-match", tag);
+            }
+            let (head, body) = opened(request.call().map_err(fault)?);
+            match target(&url, &head)? {
+                None => break (head, body),
+                Some(_) if redirects == MAX_REDIRECTS => return Err(endless()),
+                Some(to) => (url, redirects) = (to, redirects + 1),
+            }
+        };
         let found = judge(&head, &rest, identity.as_ref())?;
         let want = rest.end.min(found.bytes).saturating_sub(rest.start);
         *identity = Some(found);
@@ -191,9 +195,11 @@ fn opened(response: Response<ureq::Body>) -> (Head, impl Read) {
         tag: text("etag").or_else(|| text("last-modified")),
         retry_after: text("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs),
         code: None,
+        location: text("location"),
+        region: text("x-amz-bucket-region").filter(|region| is_plain(region)),
     };
     let mut body = body.into_reader();
-    if status >= 400 {
+    if status >= 300 {
         let mut bytes = Vec::new();
         // Without the code the status has to do.
         let _ = body.by_ref().take(MAX_ERROR_BYTES).read_to_end(&mut bytes);
@@ -205,21 +211,20 @@ fn opened(response: Response<ureq::Body>) -> (Head, impl Read) {
 fn error_code(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("<Code>")?;
     let (code, _) = rest.split_once("</Code>")?;
-    let plain = code.len() <= 64 && code.chars().all(|c| c.is_ascii_alphanumeric());
-    plain.then(|| code.to_owned())
+    is_plain(code).then(|| code.to_owned())
+}
+
+/// Whether what a server says may stand in a message.
+fn is_plain(word: &str) -> bool {
+    word.len() <= 64 && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
 }
 
 /// What an error of the client means.
 fn fault(error: ureq::Error) -> Fault {
     use ureq::Error;
     match error {
-        Error::BadUri(what) => Fault::Final(ErrorKind::InvalidInput, format!("no address of a web server: {what}")),
-        Error::TooManyRedirects | Error::RedirectFailed => {
-            Fault::Final(ErrorKind::Other, "the server redirects again and again".into())
-        }
-        Error::RequireHttpsOnly(_) => {
-            Fault::Final(ErrorKind::PermissionDenied, "the server redirects to an address without encryption".into())
-        }
+        // The library repeats the address, and there may be a signature in it.
+        Error::BadUri(_) | Error::Http(_) => Fault::last(ErrorKind::InvalidInput, "this is no address of a web server"),
         Error::Rustls(error) => {
             Fault::Final(ErrorKind::PermissionDenied, format!("the server cannot be trusted: {error}"))
         }

@@ -9,8 +9,10 @@ mod answer;
 mod cache;
 mod client;
 mod push;
+mod redirect;
 mod remote;
 mod s3;
+mod shown;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transfer;
@@ -22,8 +24,10 @@ use address::Address;
 use client::Client;
 use remote::{RemoteLayer, Shared};
 use s3::Object;
+use shown::Shown;
 use slidecast_image::store::{LayerBytes, LayerStore, LocalFiles};
 use slidecast_image::{Image, ImageError};
+use slidecast_net::text::one_line;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,12 +42,24 @@ pub struct Stores {
     shared: Mutex<Option<Arc<Shared>>>,
     /// Where layers of servers are kept.
     cache: Mutex<Option<CacheFolder>>,
+    /// What stands for addresses with secrets.
+    shown: Shown,
 }
 
 /// The stores of this process: connections and what was fetched are shared by all that it opens.
-pub static STORES: Stores = Stores { shared: Mutex::new(None), cache: Mutex::new(None) };
+pub static STORES: Stores = Stores::new();
+
+/// What stands for the file or address that somebody names, in messages, reports and files: an address without what is secret in it.
+#[must_use]
+pub fn named(path: PathBuf) -> PathBuf {
+    STORES.shown.hide(&path)
+}
 
 impl Stores {
+    const fn new() -> Self {
+        Self { shared: Mutex::new(None), cache: Mutex::new(None), shown: Shown::new() }
+    }
+
     /// Keeps in `folder` what is read of servers from now on.
     pub fn keep_in(&self, folder: CacheFolder) {
         *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder);
@@ -70,10 +86,14 @@ impl Stores {
             all.extend(page.objects);
             match page.next {
                 Some(token) => after = Some(token),
-                None => break,
+                None => return Ok(all),
             }
         }
-        Ok(all)
+        let why = format!(
+            "the list has more than {MAX_PAGES} pages, {} objects: keep images in a folder of their own",
+            all.len()
+        );
+        Err(io::Error::new(ErrorKind::FileTooLarge, why))
     }
 }
 
@@ -85,7 +105,7 @@ fn layers(path: &Path, keys: &[(String, u64)]) -> Vec<PathBuf> {
 
 impl LayerStore for Stores {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LayerBytes>> {
-        match Address::of(path)? {
+        match Address::of(&self.shown.real(path))? {
             None => LocalFiles.open(path),
             Some(address) => {
                 let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -99,11 +119,20 @@ impl LayerStore for Stores {
             Ok(None) => LocalFiles.beside(path),
             // Where it cannot be listed a parent is found by its name alone.
             Ok(Some(Address::S3(folder))) => {
-                self.listed(&folder).map_or_else(|_| Vec::new(), |keys| layers(path, &keys))
+                let listed = self.listed(&folder);
+                let failed = |error: io::Error| {
+                    log::warn!("looking for a layer beside {}: {}", path.display(), one_line(&error));
+                    Vec::new()
+                };
+                listed.map_or_else(failed, |keys| layers(path, &keys))
             }
             // A web server does not say what lies beside a file.
             Ok(Some(Address::Web(_))) | Err(_) => Vec::new(),
         }
+    }
+
+    fn named(&self, path: &Path, name: &str) -> PathBuf {
+        self.shown.beside(path, name)
     }
 }
 

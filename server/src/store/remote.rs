@@ -9,11 +9,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use slidecast_image::recent::Recent;
 use slidecast_image::store::{LayerBytes, layer_id};
 use slidecast_net::text::os_error_text;
+use slidecast_proto::units::Hash;
 use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// How much one request asks for.
 const CHUNK: u64 = 1 << 20;
@@ -34,7 +35,7 @@ const CHUNK_BITS: u32 = 40;
 #[derive(Debug)]
 pub(super) struct Shared {
     client: Client,
-    chunks: Recent,
+    chunks: Recent<io::Error>,
     layers: AtomicU64,
     ahead: SyncSender<(Arc<Remote>, u64)>,
 }
@@ -75,8 +76,12 @@ pub(super) struct Remote {
     /// Its first bytes, which say which layer it is: whoever wants no more fetches no more.
     head: Arc<[u8]>,
     number: u64,
-    /// What is kept of it on this machine.
-    kept: Option<Kept>,
+    /// Where it may be kept on this machine.
+    folder: Option<CacheFolder>,
+    /// What is kept of it there, looked for when its first chunk is wanted: who only wants to know which layer it is takes no room.
+    kept: OnceLock<Option<Kept>>,
+    /// What it is called in messages.
+    path: PathBuf,
     /// The chunk that was read last.
     last: AtomicU64,
 }
@@ -87,22 +92,43 @@ impl Remote {
     }
 
     fn chunk(&self, chunk: u64) -> io::Result<Arc<[u8]>> {
-        self.shared.chunks.get(self.key(chunk), || {
+        let got = self.shared.chunks.get(self.key(chunk), || {
             let start = chunk * CHUNK;
             let range = start..(start + CHUNK).min(self.identity.bytes);
             let want = range.end - range.start;
-            if let Some(bytes) = self.kept.as_ref().and_then(|kept| kept.read(chunk, want)) {
+            if let Some(bytes) = self.kept().and_then(|kept| kept.read(chunk, want)) {
                 return Ok(bytes.into());
             }
             let (_, bytes) = self.shared.client.fetch(|| self.address.url(), range, Some(&self.identity))?;
             if bytes.len() as u64 != want {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
-            if let Some(kept) = &self.kept {
+            if let Some(kept) = self.kept() {
                 kept.write(chunk, &bytes);
             }
             Ok(bytes.into())
-        })
+        });
+        got.map_err(|error| Arc::try_unwrap(error).unwrap_or_else(|error| io::Error::new(error.kind(), error)))
+    }
+
+    fn kept(&self) -> Option<&Kept> {
+        self.kept.get_or_init(|| self.folder.as_ref().and_then(|folder| self.keep_in(folder))).as_ref()
+    }
+
+    /// Its place in `folder`; `None`, and a line in the log, where it cannot be kept.
+    fn keep_in(&self, folder: &CacheFolder) -> Option<Kept> {
+        let beginning = Beginning { bytes: Arc::clone(&self.head), all: self.identity.bytes };
+        // What is no layer is refused by whoever opened it.
+        let id = layer_id(&beginning, &self.path).ok()?;
+        let opened = cache_name(&id, &self.identity).map(|name| folder.open(&name, self.identity.bytes, CHUNK));
+        let why = match opened {
+            Some(Ok(Some(kept))) => return Some(kept),
+            Some(Ok(None)) => "there is no room for it".to_owned(),
+            Some(Err(error)) => os_error_text(&error),
+            None => "the server gives it neither an entity tag nor a time".to_owned(),
+        };
+        log::warn!("{}: it is not kept in the cache: {why}", self.path.display());
+        None
     }
 
     fn want(self: &Arc<Self>, chunks: Range<u64>) {
@@ -135,26 +161,25 @@ impl RemoteLayer {
         if identity.bytes.div_ceil(CHUNK) >> CHUNK_BITS > 0 {
             return Err(io::Error::new(ErrorKind::InvalidData, "the server says that it is larger than any disk"));
         }
-        let number = shared.layers.fetch_add(1, Ordering::Relaxed);
-        let last = AtomicU64::new(u64::MAX);
-        let head: Arc<[u8]> = first.into();
-        let kept = folder.and_then(|folder| kept_in(folder, &identity, Arc::clone(&head), path));
-        Ok(Self(Arc::new(Remote { shared: Arc::clone(shared), address, identity, head, number, kept, last })))
+        Ok(Self(Arc::new(Remote {
+            shared: Arc::clone(shared),
+            address,
+            identity,
+            head: first.into(),
+            number: shared.layers.fetch_add(1, Ordering::Relaxed),
+            folder: folder.cloned(),
+            kept: OnceLock::new(),
+            path: path.to_owned(),
+            last: AtomicU64::new(u64::MAX),
+        })))
     }
 }
 
-/// The place in `folder` of the layer that begins with `first`; `None`, and a line in the log, where it cannot be kept.
-fn kept_in(folder: &CacheFolder, identity: &Identity, first: Arc<[u8]>, path: &Path) -> Option<Kept> {
-    let beginning = Beginning { bytes: first, all: identity.bytes };
-    // What is no layer is refused by whoever opened it.
-    let id = layer_id(&beginning, path).ok()?;
-    let why = match folder.open(&id, identity.bytes, CHUNK) {
-        Ok(Some(kept)) => return Some(kept),
-        Ok(None) => "there is no room for it".to_owned(),
-        Err(error) => os_error_text(&error),
-    };
-    log::warn!("{}: it is not kept in the cache: {why}", path.display());
-    None
+/// What a layer is called in a cache. The id is what the object says of itself, so length and tag count, too: an object that only claims
+/// to be the same layer has a file of its own.
+fn cache_name(id: &Hash, identity: &Identity) -> Option<Hash> {
+    let tag = identity.tag.as_ref()?;
+    Some(Hash::of(&[&id.0[..], &identity.bytes.to_le_bytes(), tag.as_bytes()].concat()))
 }
 
 /// The beginning of a layer.
@@ -209,14 +234,31 @@ impl LayerBytes for RemoteLayer {
         Ok(())
     }
 
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.0.kept.as_ref().and_then(Kept::whole)
+    fn descriptor(&self, range: Range<u64>) -> Option<BorrowedFd<'_>> {
+        self.0.kept.get()?.as_ref()?.descriptor(&range)
     }
 
     fn prefetch(&self, range: Range<u64>) {
-        if self.descriptor().is_some() {
+        if self.descriptor(range.clone()).is_some() {
             return;
         }
         self.0.want(range.start / CHUNK..range.end.div_ceil(CHUNK));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_claims_to_be_another_layer_has_a_file_of_its_own() {
+        let identity = |bytes, tag: Option<&str>| Identity { bytes, tag: tag.map(str::to_owned) };
+        let name = |id: u8, bytes, tag| cache_name(&Hash([id; 32]), &identity(bytes, tag));
+        let good = name(1, 5000, Some("\"a\""));
+        assert!(good.is_some() && good == name(1, 5000, Some("\"a\"")));
+        for other in [name(2, 5000, Some("\"a\"")), name(1, 5001, Some("\"a\"")), name(1, 5000, Some("\"b\""))] {
+            assert!(other.is_some() && other != good);
+        }
+        assert!(name(1, 5000, None).is_none());
     }
 }

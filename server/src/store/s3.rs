@@ -31,6 +31,13 @@ impl Object {
         Self::with(text, &Settings::of_process()?)
     }
 
+    /// What `text` names on the server at `endpoint`, without credentials.
+    #[cfg(test)]
+    pub(super) fn at(endpoint: &str, text: &str) -> io::Result<Self> {
+        let variable = |name: &str| (name == "AWS_ENDPOINT_URL").then(|| endpoint.to_owned());
+        Self::with(text, &Settings::from(variable, "", "")?)
+    }
+
     fn with(text: &str, settings: &Settings) -> io::Result<Self> {
         let rest = text.strip_prefix("s3://").unwrap_or(text);
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));

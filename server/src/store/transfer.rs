@@ -1,8 +1,8 @@
 //! `slidecast image list`, `pull` and `push`: layers between folders of this machine and servers.
 
-use super::address::Address;
+use super::address::{Address, name_of};
 use super::remote::RemoteLayer;
-use super::{STORES, open, push};
+use super::{STORES, Stores, push};
 use crate::cli::{ListImages, Pull, Push};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 const STEP: u64 = 1 << 20;
 /// How far ahead of that the store is asked.
 const AHEAD: u64 = 8 << 20;
+const REPLACED: &str = "the image was replaced while it was pulled: pull it again when it is at rest";
 
 /// A transfer failed.
 #[derive(Debug)]
@@ -88,7 +89,11 @@ pub(crate) fn list(args: &ListImages) -> Result<ExitCode, Failure> {
 /// # Errors
 /// A layer cannot be read, or a file of its name is here and is another one.
 pub(crate) fn pull(args: &Pull) -> Result<ExitCode, Failure> {
-    let image = open(&args.url)?;
+    pull_from(&STORES, args)
+}
+
+pub(super) fn pull_from(stores: &Stores, args: &Pull) -> Result<ExitCode, Failure> {
+    let image = Image::open_in(stores, &args.url)?;
     let mut newest = args.to.clone();
     let mut fetched = Vec::new();
     for layer in image.layers() {
@@ -99,13 +104,21 @@ pub(crate) fn pull(args: &Pull) -> Result<ExitCode, Failure> {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(failed("pulling to", &newest)(error)),
         }
-        fetch(&layer, &args.to, &newest)?;
+        if !fetch(stores, &layer, &args.to, &newest)? {
+            remove(&fetched);
+            return Err(refused("pulling", &layer.path, REPLACED));
+        }
         fetched.push(newest.clone());
     }
-    // What came is looked at in full, whatever the server is: the file here is used in its place from now on.
-    if let Err(error) = verify(&newest, |_| ()) {
-        fetched.iter().for_each(|path| drop(std::fs::remove_file(path)));
-        return Err(error.into());
+    // What came is looked at in full, whatever the server is: the file here is used in its place from now on. It must be the image that was
+    // opened: what lies on a server may have been replaced since.
+    let checked = verify(&newest, |_| ()).map_err(Failure::from).and_then(|checked| {
+        let is_same = checked.root == image.root();
+        is_same.then_some(()).ok_or_else(|| refused("pulling", &args.url, REPLACED))
+    });
+    if let Err(error) = checked {
+        remove(&fetched);
+        return Err(error);
     }
     let layers = count(fetched.len(), "layer");
     say(&format!("{}: {layers} fetched; manifest root {}", newest.display(), image.root()));
@@ -114,14 +127,22 @@ pub(crate) fn pull(args: &Pull) -> Result<ExitCode, Failure> {
 
 /// The name that a layer gets here: the last piece of its address.
 fn file_name(path: &Path) -> Result<String, Failure> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let name = name.split('?').next().unwrap_or_default();
+    let name = name_of(path).unwrap_or_default();
     let good = name.ends_with(".slide") && name.len() <= 220 && !name.contains(['/', '\0']);
-    if good { Ok(name.to_owned()) } else { Err(refused("pulling", path, "its name does not end in .slide")) }
+    if good { Ok(name) } else { Err(refused("pulling", path, "its name does not end in .slide")) }
 }
 
-fn fetch(layer: &LayerInfo, folder: &Path, to: &Path) -> Result<(), Failure> {
-    let from = STORES.open(&layer.path).map_err(failed("opening", &layer.path))?;
+/// Removes layers that turned out to be none of the image.
+fn remove(fetched: &[PathBuf]) {
+    fetched.iter().for_each(|path| drop(std::fs::remove_file(path)));
+}
+
+/// Fetches one layer; `false` if another one is there by now.
+fn fetch(stores: &Stores, layer: &LayerInfo, folder: &Path, to: &Path) -> Result<bool, Failure> {
+    let from = stores.open(&layer.path).map_err(failed("opening", &layer.path))?;
+    if layer_id(&*from, &layer.path)? != layer.id {
+        return Ok(false);
+    }
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed("creating a file in", folder))?;
     let bar = bar("pulling");
     let mut buffer = Vec::new();
@@ -140,7 +161,8 @@ fn fetch(layer: &LayerInfo, folder: &Path, to: &Path) -> Result<(), Failure> {
     let kept = file.persist_noclobber(to).map_err(|error| failed("naming", to)(error.error))?;
     // A temporary file is its owner's alone, an image is like any other file here.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    kept.set_permissions(mode).map_err(failed("naming", to))
+    kept.set_permissions(mode).map_err(failed("naming", to))?;
+    Ok(true)
 }
 
 /// Puts an image with all its layers into a folder of a bucket.

@@ -45,7 +45,7 @@ fn answer(mut stream: &TcpStream, folder: &Path, sent: &AtomicU64) -> io::Result
     let (len, all) = (last + 1 - start, bytes.len());
     write!(
         stream,
-        "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes {start}-{last}/{all}\r\ncontent-length: {len}\r\n\r\n"
+        "HTTP/1.1 206 Partial Content\r\netag: \"{all}\"\r\ncontent-range: bytes {start}-{last}/{all}\r\ncontent-length: {len}\r\n\r\n"
     )?;
     stream.write_all(&bytes[start..=last])?;
     sent.fetch_add(len as u64, Ordering::Relaxed);
