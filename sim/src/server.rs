@@ -291,7 +291,7 @@ impl Server {
                 HostAct::Of(_, act) => self.carry_out(act, core),
                 HostAct::Part(node) | HostAct::Silent(node) => self.part(node, core),
                 HostAct::NotTaken(_, node, full) => core.checker.fail(format!("node {node} is not taken: {full}")),
-                HostAct::Machine(_) => {}
+                HostAct::Machine(_) | HostAct::Contested(_) | HostAct::Settled(_) => {}
             }
         }
         let deadline = self.host.deadline().unwrap_or(Time(u64::MAX));

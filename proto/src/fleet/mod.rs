@@ -1,10 +1,14 @@
 //! The machine above the deployments of one port: it has every agent that is there, gives it its number and lends it to at most
 //! one deployment at a time. An agent that no deployment wants is idle: it is kept waiting by heartbeats.
 //!
+//! A deployment that names its machines gets none that another agent, which is there, claims to be as well: both are held. One that is at
+//! work already stays there.
+//!
 //! The caller owns the control links and the deployments. It brings agents, messages of idle ones and the time, sends what
 //! [`Fleet::poll_order`] gives, and acts on [`Fleet::poll_event`].
 
 mod agent;
+mod claims;
 #[cfg(test)]
 mod tests;
 mod wanted;
@@ -13,12 +17,13 @@ pub use agent::{Agent, Here};
 pub use wanted::Wanted;
 
 use crate::approval::{Boot, Caller};
-use crate::control::{ToAgent, Welcome};
+use crate::control::{Hello, ToAgent, Welcome};
 use crate::noise::PublicKey;
 use crate::units::{DeploymentId, NodeId, Time};
+use claims::Claims;
 use core::fmt;
 use core::time::Duration;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
 /// How often an idle agent hears that the server lives.
@@ -44,6 +49,17 @@ pub enum FleetEvent {
     Idle(NodeId),
     /// This idle agent has been silent for too long: its connection is to be closed.
     Silent(NodeId),
+    /// This agent and others say that they are one machine. If the deployment that has it has not begun, it is to be given back.
+    Claimed {
+        /// The agent.
+        node: NodeId,
+        /// The deployment.
+        deployment: DeploymentId,
+    },
+    /// These agents have said for some time that they are one machine: somebody has to look.
+    Contested(Vec<NodeId>),
+    /// This one of them is the only one again.
+    Settled(NodeId),
 }
 
 /// Why an agent gets no place.
@@ -74,6 +90,7 @@ pub struct Fleet {
     last_id: u32,
     /// The deployments that take agents, the oldest first.
     deployments: Vec<(DeploymentId, Wanted)>,
+    claims: Claims,
     beat: Time,
     /// When anything was last brought to this machine.
     looked: Time,
@@ -91,6 +108,7 @@ impl Fleet {
             numbers: HashMap::new(),
             last_id: 0,
             deployments: Vec::new(),
+            claims: Claims::default(),
             beat: now,
             looked: now,
             orders: VecDeque::new(),
@@ -171,12 +189,71 @@ impl Fleet {
     fn lend_idle(&mut self) {
         let idle: Vec<NodeId> = self.agents().filter(|agent| agent.is_idle()).map(|agent| agent.id).collect();
         for node in idle {
-            let Some(agent) = self.agents.get_mut(&node) else { continue };
+            let Some(agent) = self.agents.get(&node) else { continue };
             let Some(here) = &agent.here else { continue };
-            let wants = |(_, wanted): &&(_, Wanted)| wanted.takes(&here.hello, agent.key);
-            let Some(deployment) = self.deployments.iter().find(wants).map(|(id, _)| *id) else { continue };
-            agent.loan = Some(deployment);
+            let Some(deployment) = self.wanting(Some(node), &here.hello, agent.key) else { continue };
+            self.agents.entry(node).and_modify(|agent| agent.loan = Some(deployment));
             self.events.push_back(FleetEvent::Lent { node, deployment });
+        }
+    }
+
+    /// The oldest deployment that wants an agent with this hello and may have it.
+    fn wanting(&self, node: Option<NodeId>, hello: &Hello, key: Option<PublicKey>) -> Option<DeploymentId> {
+        let contested = self.claims.is_contested(node, hello);
+        let may = |wanted: &Wanted| !contested || !wanted.names_machines();
+        self.deployments.iter().find(|(_, wanted)| may(wanted) && wanted.takes(hello, key)).map(|(id, _)| *id)
+    }
+
+    /// Whether this agent is there and another one, which is there as well, says that it is the same machine.
+    #[must_use]
+    pub fn is_contested(&self, node: NodeId) -> bool {
+        let here = self.agents.get(&node).and_then(|agent| agent.here.as_ref());
+        here.is_some_and(|here| self.claims.is_contested(Some(node), &here.hello))
+    }
+
+    /// The deployment that has this agent has heard it again, or hears nothing of it: a machine that is off claims nothing.
+    pub fn set_heard(&mut self, node: NodeId, heard: bool) {
+        let Some(here) = self.agents.get(&node).and_then(|agent| agent.here.as_ref()) else { return };
+        let hello = here.hello.clone();
+        match heard {
+            true => self.claim(node, &hello),
+            false => self.unclaim(node, &hello),
+        }
+    }
+
+    fn claim(&mut self, node: NodeId, hello: &Hello) {
+        self.claims.on_here(node, hello, self.looked);
+        let rivals = self.claims.rivals(Some(node), hello);
+        if rivals.is_empty() {
+            return;
+        }
+        for node in rivals.into_iter().chain([node]) {
+            let Some(deployment) = self.loan(node) else { continue };
+            if self.deployments.iter().any(|(id, wanted)| *id == deployment && wanted.names_machines()) {
+                self.events.push_back(FleetEvent::Claimed { node, deployment });
+            }
+        }
+    }
+
+    fn unclaim(&mut self, node: NodeId, hello: &Hello) {
+        let alone = self.claims.on_away(node, hello);
+        self.settle(alone);
+    }
+
+    /// Whoever of these shares no address any more is held no longer.
+    fn settle(&mut self, nodes: BTreeSet<NodeId>) {
+        for other in nodes {
+            if self.is_contested(other) {
+                continue;
+            }
+            let Some(told) = self.claims.settle(other) else { continue };
+            if told {
+                self.events.push_back(FleetEvent::Settled(other));
+            }
+            if self.agents.get(&other).is_some_and(Agent::is_idle) {
+                self.events.push_back(FleetEvent::Idle(other));
+                self.lend_idle();
+            }
         }
     }
 
@@ -192,8 +269,7 @@ impl Fleet {
     /// [`NoPlace`]: no deployment wants it, and it can't wait.
     pub fn destination(&self, caller: &Caller) -> Result<Option<DeploymentId>, NoPlace> {
         let known = self.by_boot(&caller.hello.boot);
-        let wants = |(_, wanted): &&(_, Wanted)| wanted.takes(&caller.hello, caller.key);
-        let new = || self.deployments.iter().find(wants).map(|(id, _)| *id);
+        let new = || self.wanting(known.map(|agent| agent.id), &caller.hello, caller.key);
         let destination = known.and_then(|agent| agent.loan).or_else(new);
         if destination.is_none() && known.is_none() {
             let idle = |from: Option<IpAddr>| {
@@ -219,6 +295,11 @@ impl Fleet {
         let node = self.numbers.get(&hello.boot).copied().unwrap_or_else(|| self.new_id());
         let boot = hello.boot;
         self.numbers.insert(boot, node);
+        // Those that it shared an address with are looked at only when it has said anew which it has.
+        let before = self.agents.get(&node).and_then(|agent| agent.here.as_ref());
+        let before = before.filter(|before| before.hello.cards != hello.cards).map(|before| before.hello.clone());
+        let alone = before.map(|before| self.claims.on_away(node, &before)).unwrap_or_default();
+        let claimed = hello.clone();
         let here = Some(Here { hello, card, address, since: now, heard: now });
         self.agents.insert(node, Agent { id: node, boot, key, loan, here });
         match loan {
@@ -229,6 +310,8 @@ impl Fleet {
                 self.events.push_back(FleetEvent::Idle(node));
             }
         }
+        self.claim(node, &claimed);
+        self.settle(alone);
         node
     }
 
@@ -243,8 +326,9 @@ impl Fleet {
     /// The control link of an agent is gone. A deployment that has it keeps it: it may call again.
     pub fn on_gone(&mut self, node: NodeId) {
         let Some(agent) = self.agents.get_mut(&node) else { return };
-        agent.here = None;
-        if agent.loan.is_none() {
+        let (here, idle) = (agent.here.take(), agent.loan.is_none());
+        here.into_iter().for_each(|here| self.unclaim(node, &here.hello));
+        if idle {
             self.forget(node);
         }
     }
@@ -253,6 +337,7 @@ impl Fleet {
     pub fn forget(&mut self, node: NodeId) {
         if let Some(agent) = self.agents.remove(&node) {
             self.numbers.remove(&agent.boot);
+            agent.here.into_iter().for_each(|here| self.unclaim(node, &here.hello));
         }
     }
 
@@ -272,6 +357,13 @@ impl Fleet {
         }
         self.look_up(now);
         self.beat = now;
+        while let Some(node) = self.claims.poll(now) {
+            let here = self.agents.get(&node).and_then(|agent| agent.here.as_ref());
+            let rivals = here.map(|here| self.claims.rivals(Some(node), &here.hello)).unwrap_or_default();
+            let nodes: Vec<NodeId> = rivals.into_iter().chain([node]).collect();
+            self.claims.on_told(&nodes);
+            self.events.push_back(FleetEvent::Contested(nodes));
+        }
         for agent in self.agents.values().filter(|agent| agent.loan.is_none()) {
             let Some(here) = &agent.here else { continue };
             if now.since(here.heard) >= SILENT {
@@ -282,10 +374,10 @@ impl Fleet {
         }
     }
 
-    /// When [`Self::on_time`] must be called at the latest; nothing while no agent is idle.
+    /// When [`Self::on_time`] must be called at the latest; nothing while no agent is idle and nothing is to be told.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        self.agents().any(Agent::is_idle).then(|| self.beat.after(BEAT))
+        (self.agents().any(Agent::is_idle) || self.claims.has_untold()).then(|| self.beat.after(BEAT))
     }
 
     /// The next order to send.

@@ -126,13 +126,101 @@ fn silence_while_the_server_stood_still_means_nothing() {
 #[test]
 fn idle_agents_of_one_address_are_bounded_and_wanted_ones_are_not() {
     let mut fleet = fleet();
-    for run in 0..32 {
-        assert_eq!(fleet.destination(&caller(1, run)), Ok(None));
+    let here = |machine: u8| Caller { address: [10, 0, 0, 1].into(), ..caller(machine, machine) };
+    for machine in 0..32 {
+        assert_eq!(fleet.destination(&here(machine)), Ok(None));
+        fleet.on_agent(here(machine), at(0));
+    }
+    assert_eq!(fleet.destination(&here(200)), Err(NoPlace::Address));
+    assert_eq!(fleet.destination(&here(3)), Ok(None), "one that is there calls again");
+    assert_eq!(fleet.destination(&caller(200, 200)), Ok(None));
+    fleet.open(FIRST, only(&[200]));
+    assert_eq!(fleet.destination(&here(200)), Ok(Some(FIRST)));
+}
+
+#[test]
+fn two_agents_that_claim_one_machine_are_held_until_one_is_gone() {
+    let mut fleet = fleet();
+    fleet.open(FIRST, only(&[1, 2]));
+    let a = fleet.on_agent(caller(1, 1), at(0));
+    let lent = |node| FleetEvent::Lent { node, deployment: FIRST };
+    assert_eq!(events(&mut fleet), [lent(a)]);
+    let b = fleet.on_agent(caller(1, 2), at(1));
+    let claimed = FleetEvent::Claimed { node: a, deployment: FIRST };
+    assert_eq!(
+        events(&mut fleet),
+        [FleetEvent::Idle(b), claimed],
+        "the second gets nothing, the first is to be given back"
+    );
+    fleet.give_back(a);
+    assert_eq!(events(&mut fleet), [FleetEvent::Idle(a)]);
+    fleet.open(SECOND, only(&[1]));
+    assert!(events(&mut fleet).is_empty() && fleet.is_contested(a) && fleet.is_contested(b));
+    let other = fleet.on_agent(caller(2, 3), at(2));
+    assert_eq!(events(&mut fleet), [lent(other)], "others are not held");
+    fleet.on_gone(a);
+    assert_eq!(events(&mut fleet), [FleetEvent::Idle(b), lent(b)], "not told of, so nothing is taken back");
+}
+
+#[test]
+fn a_shared_hardware_address_is_told_once_when_it_has_lasted_and_when_it_is_over() {
+    let mut fleet = fleet();
+    let nodes = [1, 2].map(|run| fleet.on_agent(caller(1, run), at(0)));
+    events(&mut fleet);
+    let mut told = Vec::new();
+    for beat in 1..60 {
+        nodes.iter().for_each(|node| fleet.on_message(*node, at(beat * 500)));
+        fleet.on_time(at(beat * 500));
+        told.extend(events(&mut fleet).into_iter().map(|event| (beat, event)));
+        // The same run calls again, with the same cards.
+        fleet.on_agent(caller(1, 1), at(beat * 500));
+        events(&mut fleet);
+    }
+    let [a, b] = nodes;
+    assert_eq!(told, [(20, FleetEvent::Contested(vec![b, a]))]);
+    // A third one comes: it is named together with the others.
+    let c = fleet.on_agent(caller(1, 3), at(30_000));
+    events(&mut fleet);
+    for beat in 61..90 {
+        [a, b, c].iter().for_each(|node| fleet.on_message(*node, at(beat * 500)));
+        fleet.on_time(at(beat * 500));
+    }
+    assert_eq!(events(&mut fleet), [FleetEvent::Contested(vec![a, b, c])]);
+    fleet.on_gone(a);
+    assert!(events(&mut fleet).is_empty(), "two are left");
+    fleet.on_gone(c);
+    assert_eq!(events(&mut fleet), [FleetEvent::Settled(b), FleetEvent::Idle(b)]);
+}
+
+#[test]
+fn a_machine_that_its_deployment_hears_no_more_claims_nothing() {
+    let mut fleet = fleet();
+    fleet.open(FIRST, only(&[1]));
+    let a = fleet.on_agent(caller(1, 1), at(0));
+    // It was switched off and on: its former link still stands.
+    let b = fleet.on_agent(caller(1, 2), at(1000));
+    events(&mut fleet);
+    fleet.set_heard(a, false);
+    assert_eq!(events(&mut fleet), [FleetEvent::Idle(b), FleetEvent::Lent { node: b, deployment: FIRST }]);
+    fleet.set_heard(a, true);
+    let claimed = |node| FleetEvent::Claimed { node, deployment: FIRST };
+    assert_eq!(events(&mut fleet), [claimed(b), claimed(a)], "it was not off");
+}
+
+#[test]
+fn a_deployment_for_everyone_takes_agents_whatever_they_claim_and_zeros_are_no_address() {
+    let mut fleet = fleet();
+    fleet.open(FIRST, Wanted::Everyone);
+    for run in [1, 2] {
         fleet.on_agent(caller(1, run), at(0));
     }
-    assert_eq!(fleet.destination(&caller(1, 200)), Err(NoPlace::Address));
-    assert_eq!(fleet.destination(&caller(1, 3)), Ok(None), "one that is there calls again");
-    assert_eq!(fleet.destination(&caller(2, 200)), Ok(None));
-    fleet.open(FIRST, only(&[1]));
-    assert_eq!(fleet.destination(&caller(1, 200)), Ok(Some(FIRST)));
+    let lent = events(&mut fleet);
+    assert!(lent.iter().all(|event| matches!(event, FleetEvent::Lent { .. })) && lent.len() == 2, "{lent:?}");
+    let tunnel = |run| {
+        let mut caller = caller(9, run);
+        caller.hello.cards[0].mac = [0; 6];
+        caller
+    };
+    let [c, d] = [3, 4].map(|run| fleet.on_agent(tunnel(run), at(0)));
+    assert!(!fleet.is_contested(c) && !fleet.is_contested(d));
 }

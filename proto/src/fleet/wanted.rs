@@ -15,6 +15,11 @@ pub enum Wanted {
 }
 
 impl Wanted {
+    /// Whether it says which machines it wants, one by one.
+    pub(super) fn names_machines(&self) -> bool {
+        matches!(self, Self::Machines(_))
+    }
+
     /// Whether an agent with this hello and this key is wanted.
     #[must_use]
     pub fn takes(&self, hello: &Hello, key: Option<PublicKey>) -> bool {

@@ -5,13 +5,17 @@
 
 use super::{Hosted, HostedAct};
 use crate::approval::{Boot, Caller};
-use crate::control::{ToAgent, ToServer};
-use crate::deployment::NoRoom;
+use crate::control::{Abort, ToAgent, ToServer};
+use crate::deployment::{NoRoom, Stage};
 use crate::fleet::{Fleet, FleetEvent, NoPlace, Wanted};
 use crate::noise::PublicKey;
+use crate::reason::Reason;
 use crate::units::{DeploymentId, NodeId, Time};
 use core::fmt;
 use std::collections::{BTreeMap, VecDeque};
+
+/// Why an agent is given back before the start.
+const CLAIMED: &str = "another machine that is connected has the same hardware address";
 
 /// Something for the caller to do.
 #[derive(Debug)]
@@ -24,6 +28,10 @@ pub enum HostAct {
     Part(NodeId),
     /// This idle agent was silent for too long: [`Host::on_gone`] was called for it, its control link is to be closed.
     Silent(NodeId),
+    /// These agents have said for some time that they are one machine: deployments that name their machines get none of them.
+    Contested(Vec<NodeId>),
+    /// This one of them is the only one again.
+    Settled(NodeId),
     /// A deployment does not take this agent.
     NotTaken(DeploymentId, NodeId, NoRoom),
     /// Something for one deployment. Orders to agents come as [`HostAct::Send`].
@@ -209,9 +217,20 @@ impl Host {
                     {
                         self.fleet.forget(old);
                     }
+                    if let HostedAct::NodeChanged(node) = act {
+                        self.hear(id, node);
+                    }
                     return Some(HostAct::Of(id, act));
                 }
             }
+        }
+    }
+
+    /// A deployment has heard a node again, or hears nothing of it any more.
+    fn hear(&mut self, id: DeploymentId, node: NodeId) {
+        let connected = self.deployments.get(&id).and_then(|hosted| Some(hosted.deployment().node(node)?.connected));
+        if let Some(connected) = connected.filter(|_| self.fleet.loan(node) == Some(id)) {
+            self.fleet.set_heard(node, connected);
         }
     }
 
@@ -229,8 +248,23 @@ impl Host {
                     self.on_gone(node, "silent", now);
                     self.acts.push_back(HostAct::Silent(node));
                 }
+                FleetEvent::Claimed { node, deployment } => self.take_back(node, deployment, now),
+                FleetEvent::Contested(nodes) => self.acts.push_back(HostAct::Contested(nodes)),
+                FleetEvent::Settled(node) => self.acts.push_back(HostAct::Settled(node)),
             }
         }
+    }
+
+    /// Another agent says that it is this one's machine: a deployment that has not begun gives it back. One that has goes on with it.
+    fn take_back(&mut self, node: NodeId, id: DeploymentId, now: Time) {
+        let Some(hosted) = self.deployments.get_mut(&id).filter(|_| self.fleet.loan(node) == Some(id)) else { return };
+        if hosted.deployment().stage() != Stage::Waiting {
+            return;
+        }
+        let abort = Abort { deployment: id, reason: Reason::Aborted, detail: CLAIMED.to_owned() };
+        self.acts.push_back(HostAct::Send(node, ToAgent::Abort(abort)));
+        hosted.deployment_mut().on_gone(node, CLAIMED, now);
+        self.fleet.give_back(node);
     }
 
     fn lend(&mut self, node: NodeId, id: DeploymentId, now: Time) {

@@ -2,9 +2,9 @@
 
 use super::hosted::KEEP_EVERY;
 use super::{Host, HostAct, Hosted, HostedAct, MAX_CHECKS};
-use crate::approval::Caller;
-use crate::control::{Hello, LinkClass, Prepare, Ready, ToAgent, ToServer};
-use crate::deployment::{DeploymentConfig, DeploymentEvent};
+use crate::approval::{Caller, Identity};
+use crate::control::{Card, Hello, LinkClass, Prepare, Ready, ToAgent, ToServer};
+use crate::deployment::{DeploymentConfig, DeploymentEvent, Standing};
 use crate::feed::{FeedEvent, FeedOrder};
 use crate::fleet::Wanted;
 use crate::link::Terms;
@@ -237,4 +237,36 @@ fn a_deployment_that_is_over_gives_its_agents_back_only_when_it_is_closed() {
     host.close(DEPLOYMENT);
     assert!(matches!(host.poll(NOW), Some(HostAct::Machine(idle)) if idle == node));
     assert_eq!(host.fleet().loan(node), None);
+}
+
+fn caller_with_card(boot: u8) -> Caller {
+    let card = Card { name: "eth0".into(), mac: [2, 0, 0, 0, 0, 1], addresses: Vec::new(), mbits: 0, up: true };
+    let mut caller = caller(boot);
+    caller.hello.cards = vec![card];
+    caller
+}
+
+#[test]
+fn an_agent_whose_machine_another_one_claims_is_taken_back_before_the_start_and_comes_again_when_it_is_alone() {
+    let mut host = Host::new("0".into(), NOW);
+    let wanted = Wanted::Machines([Identity::Mac([2, 0, 0, 0, 0, 1])].into());
+    host.open(DEPLOYMENT, Hosted::new(config(), NOW), wanted);
+    let first = host.on_agent(caller_with_card(1), NOW).unwrap();
+    assert_eq!(host.of_agent(first), Some(DEPLOYMENT));
+    orders(&mut host, NOW);
+    let second = host.on_agent(caller_with_card(2), NOW).unwrap();
+    let told = orders(&mut host, NOW);
+    let abort = |node| told.iter().any(|(to, order)| *to == node && matches!(order, ToAgent::Abort(_)));
+    assert!(abort(first) && !abort(second), "{told:?}");
+    assert_eq!((host.of_agent(first), host.of_agent(second)), (None, None));
+    let node = host.get(DEPLOYMENT).unwrap().deployment().node(first).unwrap();
+    assert!(
+        !node.connected
+            && matches!(node.standing, Standing::Refused { detail, .. } if detail.contains("hardware address"))
+    );
+    host.on_gone(second, "it was switched off", NOW);
+    assert!(
+        matches!(orders(&mut host, NOW)[..], [(a, ToAgent::Welcome(_)), (b, ToAgent::Prepare(_))] if a == first && b == first)
+    );
+    assert_eq!(host.of_agent(first), Some(DEPLOYMENT));
 }

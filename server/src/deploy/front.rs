@@ -54,7 +54,11 @@ impl Front for Screen {
                 return Some(Command::Close);
             }
             // The only deployment is started before anything runs, and takes every agent.
-            Event::Machine(_) | Event::MachineGone(_) | Event::NotStarted(..) => {}
+            Event::Machine(_)
+            | Event::MachineGone(_)
+            | Event::Contested(_)
+            | Event::Settled(_)
+            | Event::NotStarted(..) => {}
         }
         None
     }

@@ -31,7 +31,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 /// The most deployments of a page.
@@ -162,11 +162,13 @@ async fn machines(State(api): Shared, Query(query): Query<HashMap<String, String
     machines.retain(|machine| machine.id > after);
     let next = machines.get(limit).map(|_| machines[limit - 1].id);
     machines.truncate(limit);
-    let connected: HashSet<String> = api.live.lock().machines.values().flatten().cloned().collect();
+    let now = api.live.lock();
+    let connected = now.connected();
     let all = machines.into_iter().map(|machine| {
         let is_connected = machine.hardware.iter().any(|mac| connected.contains(mac));
         let mut object = json!(machine);
         object["connected"] = is_connected.into();
+        object["claimed_by"] = json!(now.claimants(&machine.hardware));
         object
     });
     Ok(Json(json!({ "machines": all.collect::<Vec<_>>(), "next": next })).into_response())
@@ -271,6 +273,7 @@ pub(super) fn summary(row: &DeploymentRow, (word, waits): &(&str, String)) -> Va
         "wave": row.wave,
         "waves": row.waves,
         "failed": row.failed,
+        "left_out": row.left_out,
     })
 }
 

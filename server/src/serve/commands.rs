@@ -1,13 +1,14 @@
 //! What people and programs order, whichever way it comes.
 
 use super::api::Api;
+use super::live::Here;
 use super::parse_id;
 use super::power::wake;
 use super::problem::Problem;
 use super::role::Role;
 use super::start::{Run, image_path, resolve, start_of};
 use super::starting::{GRACE, StartRequest, in_zone};
-use super::store::{DeploymentRow, NewDeployment, Stopped, StoreError, Which, Who, now};
+use super::store::{DeploymentRow, NewDeployment, PATIENCE, Stopped, StoreError, Which, Who, now};
 use super::wishes::Request;
 use crate::service::Command;
 use axum::http::StatusCode;
@@ -72,6 +73,7 @@ pub(super) async fn deploy(
                 key: row_key.as_deref().filter(|_| wave == 1),
                 start: moment.as_ref().filter(|_| wave == 1).map(|moment| (moment.at, moment.zone.as_str())),
                 grace: moment.as_ref().map_or(GRACE, |moment| moment.grace),
+                patience: request.wishes().is_ok_and(|wishes| wishes.with_connected).then_some(PATIENCE),
                 wave: (wave, count, max_failed),
             })
             .collect();
@@ -96,7 +98,7 @@ async fn cut(api: &Api, request: &Request) -> Result<Vec<(String, Request, Strin
         None => vec![request.clone()],
         Some(waves) => {
             let machines = api.database.call(|store| store.machines()).await?;
-            let here: HashSet<String> = api.live.lock().machines.values().flatten().cloned().collect();
+            let here = api.live.lock().connected();
             let here = machines.iter().filter(|machine| machine.hardware.iter().any(|mac| here.contains(mac)));
             let parts = waves.cut(&request.machines, &here.map(|machine| machine.id).collect())?;
             let waves = parts.into_iter().enumerate().map(|(at, part)| request.wave(part, at == 0));
@@ -129,12 +131,17 @@ pub(super) async fn hurry(api: &Arc<Api>, id: &str, who: &Who) -> Result<(), Pro
     if !api.database.call(move |store| store.hurry(&asked, &who)).await? {
         begin(api, id).await?;
     }
-    let (handle, id) = (api.handle.clone(), parse_id(id));
-    blocking(move || {
-        id.into_iter().for_each(|id| handle.tell(Command::Begin(id)));
-        Ok(())
-    })
-    .await
+    tell_to_begin(api, id).await
+}
+
+/// Tells the service that a deployment begins with the machines that are ready, if it does. What is told before the service has the
+/// deployment is lost: whoever gives it to the service asks again, and so does the keeper.
+pub(super) async fn tell_to_begin(api: &Arc<Api>, id: &str) -> Result<(), Problem> {
+    let asked = id.to_owned();
+    match api.database.call(move |store| store.is_to_begin(&asked)).await? {
+        true => tell(api, id, Command::Begin).await,
+        false => Ok(()),
+    }
 }
 
 /// Gives a deployment to the service, unless it waits for somebody, is over, or was given already.
@@ -170,22 +177,24 @@ pub(super) async fn begin(api: &Arc<Api>, id: &str) -> Result<(), Problem> {
     // Whoever wanted it stopped while it was made ready has told the service before it knew of it.
     let asked = id.to_owned();
     if api.database.call(move |store| store.is_to_stop(&asked)).await? {
-        tell_to_stop(api, id).await?;
+        tell(api, id, Command::Stop).await?;
     }
-    Ok(())
+    tell_to_begin(api, id).await
 }
 
 /// How many agents with these hardware addresses are connected.
 fn connected(api: &Api, hardware: &[String]) -> u32 {
     let wanted: HashSet<&String> = hardware.iter().collect();
-    let count = api.live.lock().machines.values().filter(|macs| macs.iter().any(|mac| wanted.contains(mac))).count();
+    let is_wanted = |here: &&Here| here.hardware.iter().any(|mac| wanted.contains(mac));
+    let count = api.live.lock().machines.values().filter(is_wanted).count();
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-async fn tell_to_stop(api: &Arc<Api>, id: &str) -> Result<(), Problem> {
+/// Gives the service a command about a deployment.
+async fn tell(api: &Arc<Api>, id: &str, command: fn(DeploymentId) -> Command) -> Result<(), Problem> {
     let (handle, id) = (api.handle.clone(), parse_id(id));
     blocking(move || {
-        id.into_iter().for_each(|id| handle.tell(Command::Stop(id)));
+        id.into_iter().for_each(|id| handle.tell(command(id)));
         Ok(())
     })
     .await
@@ -204,7 +213,7 @@ pub(super) async fn stop(api: &Arc<Api>, id: &str, who: &Who) -> Result<(), Prob
     find(api, id).await?;
     let (asked, who) = (id.to_owned(), who.clone());
     match api.database.call(move |store| store.stop(&asked, &who)).await? {
-        Stopped::Released => tell_to_stop(api, id).await,
+        Stopped::Released => tell(api, id, Command::Stop).await,
         Stopped::Over | Stopped::Nothing => Ok(()),
     }
 }

@@ -1,17 +1,17 @@
 //! What `serve` makes of the events of its service: rows in the database, and what the API shows of the moment.
 
 use super::database::Database;
-use super::live::Live;
-use super::store::Seen;
+use super::live::{Here, Live};
+use super::store::{Began, Seen};
 use crate::failure::one_line;
 use crate::service::{Command, Event, Finished, Front, MachineView};
 use crate::shown::shown;
-use crate::view::{Snapshot, State};
+use crate::view::{NodeView, Snapshot, State};
 use serde_json::json;
 use slidecast_proto::approval::Identity;
 use slidecast_proto::reason::Reason;
 use slidecast_proto::units::NodeId;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 /// How many machines that went are remembered.
 const MAX_GONE: usize = 4096;
@@ -42,8 +42,19 @@ impl Recorder {
         }
         {
             let mut now = self.live.lock();
-            now.machines.insert(view.node, hardware.clone());
+            let serials = view.hello.disks.iter().map(|disk| shown(disk.serial.trim())).filter(|text| !text.is_empty());
+            let here = Here {
+                name: shown(&view.hello.hostname),
+                address: view.address.to_string(),
+                hardware: hardware.clone(),
+                serials: serials.collect(),
+            };
+            now.machines.insert(view.node, here);
             now.changes += 1;
+        }
+        // Nobody knows which of them it is: what is known of the machine stays as it was.
+        if view.contested {
+            return;
         }
         let disks = view.hello.disks.iter().map(|disk| {
             json!({
@@ -67,20 +78,74 @@ impl Recorder {
     fn on_machine_gone(&mut self, node: NodeId) {
         let mut now = self.live.lock();
         now.changes += 1;
-        let Some(mac) = now.machines.remove(&node).and_then(|macs| macs.into_iter().next()) else { return };
+        now.contested.remove(&node);
+        let Some(mac) = now.machines.remove(&node).and_then(|here| here.hardware.into_iter().next()) else { return };
         if self.gone.len() >= MAX_GONE {
             self.gone.pop_front();
         }
         self.gone.push_back((node, mac));
     }
 
+    /// These agents say that they are one machine: an operator has to look.
+    fn on_contested(&self, nodes: &[NodeId]) {
+        let (words, macs) = {
+            let mut now = self.live.lock();
+            let mut all: Vec<(NodeId, Here)> =
+                nodes.iter().filter_map(|node| Some((*node, now.machines.get(node)?.clone()))).collect();
+            all.sort_by_key(|(node, _)| *node);
+            now.contested.extend(all.iter().map(|(node, _)| *node));
+            now.changes += 1;
+            let macs: Vec<String> = all.iter().flat_map(|(_, here)| here.hardware.iter().cloned()).collect();
+            let shared: BTreeSet<&String> =
+                macs.iter().filter(|mac| macs.iter().filter(|other| other == mac).count() > 1).collect();
+            let shared: Vec<&str> = shared.into_iter().map(String::as_str).collect();
+            let all: Vec<String> = all.iter().map(|(_, here)| here.words()).collect();
+            let words = format!(
+                "{} are connected with the same hardware address {}; no deployment begins with any of them until the others are \
+                 switched off or have another address",
+                all.join(" and "),
+                shared.join(", ")
+            );
+            (words, macs)
+        };
+        log::warn!("{words}");
+        self.database.insist("keeping that machines claim one identity", move |store| {
+            store.claim_events("machine-conflict", &macs, &words)
+        });
+    }
+
+    fn on_settled(&self, node: NodeId) {
+        let here = {
+            let mut now = self.live.lock();
+            now.contested.remove(&node);
+            now.changes += 1;
+            now.machines.get(&node).cloned()
+        };
+        let Some(here) = here else { return };
+        let words = format!("{} alone is connected with its hardware addresses again", here.words());
+        log::info!("{words}");
+        self.database.insist("keeping that one machine has its identity again", move |store| {
+            store.claim_events("machine-conflict-over", &here.hardware, &words)
+        });
+    }
+
     fn on_snapshot(&mut self, id: String, snapshot: Box<Snapshot>) {
         if snapshot.ran.is_some() && self.started.insert(id.clone()) {
-            let id = id.clone();
-            self.database.insist("keeping the start of a deployment", move |store| store.on_started(&id));
+            let (id, began) = (id.clone(), self.began(&snapshot));
+            self.database.insist("keeping the start of a deployment", move |store| store.on_started(&id, &began));
         }
         self.keep_ends(&id, &snapshot);
         self.live.lock().snapshots.insert(id, snapshot);
+    }
+
+    /// Its nodes now that it begins.
+    fn began(&self, snapshot: &Snapshot) -> Vec<Began> {
+        let now = self.live.lock();
+        let nodes = snapshot.nodes.iter().filter_map(|node| {
+            let mac = now.machines.get(&NodeId(node.id))?.hardware.first()?.clone();
+            Some(Began { mac, left_out: node.place.is_none().then(|| why_left_out(node)) })
+        });
+        nodes.collect()
     }
 
     /// Keeps how nodes ended, once each time.
@@ -93,7 +158,7 @@ impl Recorder {
             .map(|node| {
                 self.live.lock().tally.on_node(node.state, node.reason);
                 let id = NodeId(node.id);
-                let mac = self.live.lock().machines.get(&id).and_then(|macs| macs.first().cloned());
+                let mac = self.live.lock().machines.get(&id).and_then(|here| here.hardware.first().cloned());
                 let gone = || self.gone.iter().rev().find(|(went, _)| *went == id).map(|(_, mac)| mac.clone());
                 let mac = mac.or_else(gone);
                 let words = match node.reason {
@@ -129,6 +194,15 @@ impl Recorder {
     }
 }
 
+/// Why a node has no place in the plan.
+fn why_left_out(node: &NodeView) -> String {
+    match (node.state, node.reason) {
+        (State::Refused, Reason::None) => "refused".to_owned(),
+        (State::Refused, reason) => format!("refused, {}: {}", reason.as_str(), node.detail),
+        _ => "not ready".to_owned(),
+    }
+}
+
 /// Whether a node has ended, and not so already. One that was lost or left may come back and end otherwise.
 fn has_ended(ended: &mut HashMap<u32, State>, node: u32, state: State) -> bool {
     match state {
@@ -145,6 +219,8 @@ impl Front for Recorder {
         match event {
             Event::Machine(view) => self.on_machine(&view),
             Event::MachineGone(node) => self.on_machine_gone(node),
+            Event::Contested(nodes) => self.on_contested(&nodes),
+            Event::Settled(node) => self.on_settled(node),
             Event::Snapshot(id, snapshot) => self.on_snapshot(id.to_string(), snapshot),
             Event::Line(Some(id), text) => {
                 let id = id.to_string();

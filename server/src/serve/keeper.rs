@@ -1,8 +1,8 @@
-//! What begins by itself: deployments whose time has come, the next wave, and what was kept and not given to the service before the server
-//! ended. The database says what that is; here is only the waiting.
+//! What begins by itself: deployments whose time has come, the next wave, what was kept and not given to the service before the server
+//! ended, and what has waited long enough for machines that are not ready. The database says what that is; here is only the waiting.
 
 use super::api::Api;
-use super::commands::begin;
+use super::commands::{begin, tell_to_begin};
 use super::store::StoreError;
 use crate::failure::one_line;
 use std::sync::Arc;
@@ -48,6 +48,11 @@ async fn look(api: &Arc<Api>) -> Result<Duration, StoreError> {
     for id in due {
         if let Err(problem) = begin(api, &id).await {
             log::error!("beginning deployment {id}: {problem}");
+        }
+    }
+    for id in api.database.call(|store| store.to_begin()).await? {
+        if let Err(problem) = tell_to_begin(api, &id).await {
+            log::error!("beginning deployment {id} with the machines that are ready: {problem}");
         }
     }
     let next = api.database.call(|store| store.next_start()).await?;

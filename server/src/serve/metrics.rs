@@ -117,6 +117,8 @@ fn text(kept: &Kept, now: &Now) -> String {
         page.sample("slidecast_machines", &[("state", &state)], count);
     }
     page.one("slidecast_machines_connected", "gauge", "Machines that are connected.", now.machines.len());
+    let help = "Connected machines that claim the identity of another one, and are held.";
+    page.one("slidecast_machines_contested", "gauge", help, now.contested.len());
     page.family("slidecast_deployments", "gauge", "Deployments that are not over.");
     let (mut states, mut running) = (kept.deployments.clone(), 0);
     for word in ["waiting", "running"] {

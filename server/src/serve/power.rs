@@ -147,7 +147,7 @@ pub(super) async fn wake(api: &Arc<Api>, ids: Vec<i64>, who: &Who) -> Result<usi
 
 /// Hardware addresses of the machines that are connected.
 fn here(api: &Api) -> HashSet<String> {
-    api.live.lock().machines.values().flatten().cloned().collect()
+    api.live.lock().connected()
 }
 
 fn is_here(machine: &Machine, here: &HashSet<String>) -> bool {

@@ -52,6 +52,7 @@ impl From<StoreError> for Problem {
             StoreError::NotYours { .. } => (StatusCode::FORBIDDEN, "other-group"),
             StoreError::NothingToConfirm { .. } => (StatusCode::CONFLICT, "nothing-to-confirm"),
             StoreError::NothingFailed { .. } => (StatusCode::CONFLICT, "nothing-failed"),
+            StoreError::TooManyWebhooks { .. } => (StatusCode::CONFLICT, "too-many-webhooks"),
             StoreError::SamePerson { .. } => (StatusCode::FORBIDDEN, "same-person"),
             StoreError::LastAdmin => (StatusCode::CONFLICT, "last-admin"),
             StoreError::NotAccepted { .. } => (StatusCode::CONFLICT, "machine-not-accepted"),

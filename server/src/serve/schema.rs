@@ -157,12 +157,30 @@ fn machine() -> Value {
         ("first_seen", number(), "seconds since 1970"),
         ("last_seen", number(), "seconds since 1970"),
         ("connected", flag(), ""),
+        (
+            "claimed_by",
+            list(claimant()),
+            "agents that are connected and say that they are this machine, if there are several",
+        ),
         ("deployment", maybe("string"), "the active one"),
         ("holds", maybe("string"), "the image that it ended done with last"),
         ("holds_since", maybe("integer"), "seconds since 1970"),
         ("note", text(), "what people have written about it"),
         ("groups", list(text()), "names of its groups"),
     ])
+}
+
+fn claimant() -> Value {
+    object(vec![
+        ("name", text(), "the host name"),
+        ("address", text(), ""),
+        ("hardware", list(text()), "hardware addresses"),
+        ("serials", list(text()), "of its disks"),
+    ])
+}
+
+fn left_out() -> Value {
+    object(vec![("machine", number(), "its number"), ("name", text(), "its host name"), ("why", text(), "for people")])
 }
 
 fn disk() -> Value {
@@ -247,6 +265,7 @@ fn deployment() -> Value {
         ("wave", number(), ""),
         ("waves", number(), ""),
         ("failed", maybe("integer"), "machines that did not get the image; null until it is over"),
+        ("left_out", list(left_out()), "machines that had no place in the plan when it began"),
     ]);
     let about = "while it is active: the keys of the node and progress events of --progress json; when it is over: those of the report, \
                  and the other keys of the report are there, too";
@@ -366,12 +385,14 @@ mod tests {
             key: None,
             start: None,
             grace: 0,
+            patience: None,
             wave: (1, 1, 0),
         };
         store.add_deployments(&[new], &anna).unwrap();
         store.add_group("room", false, "anna").unwrap();
         let mut machine = json!(store.machines().unwrap()[0]);
         machine["connected"] = true.into();
+        machine["claimed_by"] = json!([]);
         let row = store.deployments(Which::All).unwrap().remove(0);
         let event = json!(store.events(0).unwrap()[0]);
         store.add_webhook("http://a/", &[], "secret", "anna").unwrap();

@@ -8,11 +8,15 @@ mod events;
 mod groups;
 mod rows;
 mod schedule;
+mod started;
 mod users;
 mod webhooks;
 
 pub(super) use users::token_name;
 pub use webhooks::WebhookRow;
+
+pub(super) use started::PATIENCE;
+pub use started::{Began, LeftOut};
 
 pub use rows::{
     About, DeploymentRow, EventRow, Group, Machine, NewDeployment, Rule, Seen, Stopped, Token, User, Which, Who,
@@ -26,9 +30,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// What leads from each version to the next, from version 1 on.
-const UPGRADES: [&str; 3] = [include_str!("schema-2.sql"), include_str!("schema-3.sql"), include_str!("schema-4.sql")];
+const UPGRADES: [&str; 4] = [
+    include_str!("schema-2.sql"),
+    include_str!("schema-3.sql"),
+    include_str!("schema-4.sql"),
+    include_str!("schema-5.sql"),
+];
 /// The version of the schema.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// How long another program that writes, such as `token new`, is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -127,6 +136,11 @@ pub enum StoreError {
         /// What was asked for.
         deployment: String,
     },
+    /// There are as many webhooks as there may be.
+    TooManyWebhooks {
+        /// How many.
+        most: usize,
+    },
     /// Whoever asked for a deployment can't be the second person.
     SamePerson {
         /// The name.
@@ -173,6 +187,7 @@ impl fmt::Display for StoreError {
             Self::NothingFailed { deployment } => {
                 write!(f, "deployment {deployment} is not over, or all its machines have their image")
             }
+            Self::TooManyWebhooks { most } => write!(f, "there are {most} webhooks already; remove one first"),
             Self::SamePerson { name } => {
                 write!(
                     f,
@@ -213,7 +228,7 @@ impl std::error::Error for StoreError {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 pub(super) fn now() -> i64 {

@@ -39,7 +39,17 @@ fn add_as(
 
 /// A deployment that waits for nothing.
 fn plain<'a>(id: &'a str, machines: &'a [i64]) -> NewDeployment<'a> {
-    NewDeployment { id, image: "x.slide", wishes: "{}", machines, key: None, start: None, grace: 900, wave: (1, 1, 0) }
+    NewDeployment {
+        id,
+        image: "x.slide",
+        wishes: "{}",
+        machines,
+        key: None,
+        start: None,
+        grace: 900,
+        patience: None,
+        wave: (1, 1, 0),
+    }
 }
 
 fn add(store: &mut Store, id: &str, machines: &[i64], key: Option<&str>) -> Result<Vec<String>, StoreError> {
@@ -85,7 +95,7 @@ fn a_database_that_was_opened_again_has_everything_and_a_deployment_that_is_over
     let mut store = Store::open(dir.path()).unwrap();
     let machine = accepted(&mut store, "a");
     add(&mut store, "1", &[machine], None).unwrap();
-    store.on_started("1").unwrap();
+    store.on_started("1", &[]).unwrap();
     assert_eq!(store.stop("1", &anna()).unwrap(), Stopped::Released);
     store.add_token("hash", Role::Operator, None, "anna").unwrap();
     drop(store);
@@ -265,4 +275,24 @@ fn a_webhook_has_events_of_other_kinds_behind_it_and_its_path_is_told_to_nobody(
     assert!(taken(&store) < store.newest_event());
     assert!(store.webhooks_due(0).unwrap().is_empty());
     assert_eq!(taken(&store), store.newest_event(), "they are not looked through again");
+}
+
+#[test]
+fn a_webhook_that_failed_is_tried_after_its_wait_also_when_the_clock_was_set_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let hook = store.add_webhook("http://a.example", &[], "s", "anna").unwrap();
+    store.add_event("line", None, "x").unwrap();
+    // The third failure waits for 20 s.
+    for _ in 0..3 {
+        store.on_webhook_failed(hook, 1_000_020, "no").unwrap();
+    }
+    let due = |store: &mut Store, at: i64| store.webhooks_due(at).unwrap().len();
+    assert_eq!((due(&mut store, 1_000_000), due(&mut store, 1_000_019), due(&mut store, 1_000_020)), (0, 0, 1));
+    assert_eq!(due(&mut store, 999_999), 1, "no retry is 21 s away after three failures");
+    for count in 1..64 {
+        store.add_webhook(&format!("http://{count}.example"), &[], "s", "anna").unwrap();
+    }
+    let refused = store.add_webhook("http://one-more.example", &[], "s", "anna").unwrap_err();
+    assert!(refused.to_string().contains("64 webhooks already"), "{refused}");
 }

@@ -90,7 +90,7 @@ impl From<TlsError> for ServeError {
 struct Loaded {
     config: Arc<ServerConfig>,
     fingerprint: String,
-    changed: [Option<SystemTime>; 2],
+    changed: Changed,
 }
 
 /// What connections are encrypted with.
@@ -108,7 +108,8 @@ impl fmt::Debug for Tls {
 impl Tls {
     /// Reads certificate and key.
     pub(super) fn of_files(files: Files) -> Result<Self, TlsError> {
-        let now = Mutex::new(load(&files)?);
+        let changed = changed(&files);
+        let now = Mutex::new(load(&files, changed)?);
         Ok(Self { files, now })
     }
 
@@ -136,17 +137,23 @@ impl Tls {
 
     /// Reads the files again if they have changed. What can't be used is not taken: the one that there is stays.
     fn look(&self) {
-        if self.lock().changed == changed(&self.files) {
+        self.look_with(load);
+    }
+
+    fn look_with(&self, load: impl FnOnce(&Files, Changed) -> Result<Loaded, TlsError>) {
+        // Before they are read: what changes while they are is seen at the next look.
+        let changed = changed(&self.files);
+        if self.lock().changed == changed {
             return;
         }
-        match load(&self.files) {
+        match load(&self.files, changed) {
             Ok(loaded) => {
                 log::info!("the certificate {} was read again", self.files.certificate.display());
                 *self.lock() = loaded;
             }
             Err(error) => {
                 // Once for each change: the two files may be replaced one after the other.
-                self.lock().changed = changed(&self.files);
+                self.lock().changed = changed;
                 log::error!("{}; the one that was read before is used", crate::failure::one_line(&error));
             }
         }
@@ -163,12 +170,15 @@ impl Tls {
     }
 }
 
-fn changed(files: &Files) -> [Option<SystemTime>; 2] {
+/// When certificate and key were changed last.
+type Changed = [Option<SystemTime>; 2];
+
+fn changed(files: &Files) -> Changed {
     [&files.certificate, &files.key].map(|path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok())
 }
 
-fn load(files: &Files) -> Result<Loaded, TlsError> {
-    let changed = changed(files);
+/// Reads files that were `changed` then.
+fn load(files: &Files, changed: Changed) -> Result<Loaded, TlsError> {
     let pem = |path: &Path| {
         let path = path.to_owned();
         move |source| TlsError::Pem { path: path.clone(), source }
@@ -267,6 +277,28 @@ mod tests {
         };
         assert_eq!(put(b"-----BEGIN CERTIFICATE-----\nAAAA\n", 1), before);
         assert_eq!(put(&std::fs::read(other.path().join("tls.pem")).unwrap(), 2), renewed);
+    }
+
+    #[test]
+    fn a_file_that_is_renewed_while_the_one_before_it_is_found_wrong_is_read() {
+        let (here, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let tls = Tls::own(here.path(), [127, 0, 0, 1].into()).unwrap();
+        let renewed = Tls::own(other.path(), [127, 0, 0, 1].into()).unwrap().fingerprint();
+        let path = here.path().join("tls.pem");
+        let put = |text: &[u8], seconds| {
+            std::fs::write(&path, text).unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+        };
+        put(b"half a certificate", 1);
+        tls.look_with(|files, changed| {
+            let read = load(files, changed);
+            put(&std::fs::read(other.path().join("tls.pem")).unwrap(), 2);
+            read
+        });
+        assert_ne!(tls.fingerprint(), renewed);
+        tls.look();
+        assert_eq!(tls.fingerprint(), renewed);
     }
 
     #[test]

@@ -13,15 +13,19 @@ use hyper::client::conn::http1;
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use ring::hmac;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::json;
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 
 /// How long a receiver may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -74,75 +78,109 @@ fn signature(secret: &str, at: i64, body: &str) -> String {
 }
 
 /// How long to wait after this many failures in a row, in seconds.
-fn wait(failures: i64) -> i64 {
+pub(super) fn wait(failures: i64) -> i64 {
     let doublings = u32::try_from(failures.clamp(1, 32) - 1).unwrap_or_default();
     FIRST_RETRY.saturating_mul(1 << doublings).min(LONGEST_RETRY)
 }
 
-/// Tells all webhooks of events, for ever.
+/// Tells all webhooks of events, for ever. Each is told by a task of its own, of one event at a time: one that takes its time delays
+/// no other. There are as many tasks at most as there may be webhooks.
 pub(super) async fn deliver(api: Arc<Api>) {
     let mut newest = api.database.newest();
+    let (mut tasks, trust) = (Tasks::default(), Arc::new(Trust::default()));
     loop {
         newest.borrow_and_update();
-        // Again at once, as long as something was told.
-        while round(&api).await {}
+        match api.database.call(|store| store.webhooks_due(now())).await {
+            Ok(due) => due.into_iter().for_each(|(hook, event)| tasks.start(&api, &trust, hook, event)),
+            Err(error) => log::error!("looking for webhooks: {}", one_line(&error)),
+        }
         tokio::select! {
             changed = newest.changed() => if changed.is_err() { return },
+            // There may be a next event for it.
+            () = tasks.ended() => {}
             () = tokio::time::sleep(LOOK) => {}
         }
     }
 }
 
-/// Tells each webhook that is due of one event. Gives whether any has taken one.
-async fn round(api: &Arc<Api>) -> bool {
-    let due = match api.database.call(|store| store.webhooks_due(now())).await {
-        Ok(due) => due,
-        Err(error) => {
-            log::error!("looking for webhooks: {}", one_line(&error));
-            return false;
-        }
-    };
-    let mut work = JoinSet::new();
-    for (hook, event) in due {
-        let api = api.clone();
-        work.spawn(async move {
-            let told = tell(&hook, &event).await;
-            let problem = told.as_ref().err().map(|error| error.to_string());
-            let failures = hook.failures + 1;
-            let next = now() + wait(failures);
-            if let Some(problem) = &problem {
-                log::warn!("webhook {}: {problem}; the next try is in {} s", hook.id, wait(failures));
-            }
-            let kept = api.database.call(move |store| match problem {
-                None => store.on_webhook_taken(hook.id, event.id),
-                Some(problem) => store.on_webhook_failed(hook.id, next, &problem),
-            });
-            kept.await.is_ok() && told.is_ok()
-        });
-    }
-    let mut any = false;
-    while let Some(taken) = work.join_next().await {
-        any |= taken.unwrap_or(false);
-    }
-    any
+/// The webhooks that are being told.
+#[derive(Debug, Default)]
+struct Tasks {
+    running: JoinSet<()>,
+    /// The webhook of each task.
+    hooks: HashMap<tokio::task::Id, i64>,
 }
 
-async fn tell(hook: &WebhookRow, event: &EventRow) -> Result<(), Failed> {
-    match tokio::time::timeout(PATIENCE, send(hook, event)).await {
+impl Tasks {
+    /// Tells a webhook of an event, unless it is being told of one.
+    fn start(&mut self, api: &Arc<Api>, trust: &Arc<Trust>, hook: WebhookRow, event: EventRow) {
+        if self.hooks.values().any(|busy| *busy == hook.id) {
+            return;
+        }
+        let id = hook.id;
+        let task = self.running.spawn(deliver_one(api.clone(), trust.clone(), hook, event));
+        self.hooks.insert(task.id(), id);
+    }
+
+    /// Waits until one of them has ended; for ever if there is none.
+    async fn ended(&mut self) {
+        let task = match self.running.join_next_with_id().await {
+            Some(Ok((task, ()))) => task,
+            Some(Err(error)) => error.id(),
+            None => return std::future::pending().await,
+        };
+        self.hooks.remove(&task);
+    }
+}
+
+async fn deliver_one(api: Arc<Api>, trust: Arc<Trust>, hook: WebhookRow, event: EventRow) {
+    let problem = tell(&hook, &event, &trust).await.err().map(|error| error.to_string());
+    let wait = wait(hook.failures + 1);
+    let next = now() + wait;
+    if let Some(problem) = &problem {
+        log::warn!("webhook {}: {problem}; the next try is in {wait} s", hook.id);
+    }
+    let kept = api.database.call(move |store| match problem {
+        None => store.on_webhook_taken(hook.id, event.id),
+        Some(problem) => store.on_webhook_failed(hook.id, next, &problem),
+    });
+    if let Err(error) = kept.await {
+        log::error!("keeping what webhook {} was told: {}", hook.id, one_line(&error));
+        // A database that refuses to be written is not asked again at once, and nor is the receiver.
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The authorities that this system trusts, read when the first address with https is called: a bundle has more than a hundred.
+#[derive(Debug, Default)]
+struct Trust(OnceCell<Arc<ClientConfig>>);
+
+impl Trust {
+    async fn connector(&self) -> Result<TlsConnector, Failed> {
+        let read = async || {
+            let config = tokio::task::spawn_blocking(trust_of_system).await??;
+            Ok::<_, Failed>(Arc::new(config))
+        };
+        self.0.get_or_try_init(read).await.cloned().map(TlsConnector::from)
+    }
+}
+
+async fn tell(hook: &WebhookRow, event: &EventRow, trust: &Trust) -> Result<(), Failed> {
+    match tokio::time::timeout(PATIENCE, send(hook, event, trust)).await {
         Ok(told) => told,
         Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs()).into()),
     }
 }
 
-async fn send(hook: &WebhookRow, event: &EventRow) -> Result<(), Failed> {
+async fn send(hook: &WebhookRow, event: &EventRow, trust: &Trust) -> Result<(), Failed> {
     let address = parse(&hook.url)?;
     let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| one_line(&error))?;
     if !address.tls {
         return post(stream, &address, hook, event).await;
     }
-    let config = trust_of_system().map_err(|error| one_line(&error))?;
+    let connector = trust.connector().await.map_err(|error| one_line(&*error))?;
     let name = ServerName::try_from(address.host.clone())?;
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    let stream = connector.connect(name, stream).await;
     post(stream.map_err(|error| one_line(&error))?, &address, hook, event).await
 }
 

@@ -91,6 +91,7 @@ impl Service {
             address: here.address,
             card: here.card.0,
             deployment: agent.loan,
+            contested: self.host.fleet().is_contested(node),
         };
         self.events.push_back(Event::Machine(Box::new(view)));
     }

@@ -30,6 +30,10 @@ pub enum Event {
     Machine(Box<MachineView>),
     /// The control link of this agent is gone.
     MachineGone(NodeId),
+    /// These agents have said for some time that they are one machine: deployments that name their machines get none of them.
+    Contested(Vec<NodeId>),
+    /// This one of them is the only one again.
+    Settled(NodeId),
     /// A deployment as it is now. There will be a newer one; this one may be dropped.
     Snapshot(DeploymentId, Box<Snapshot>),
     /// This deployment could not be started: the system refused.
@@ -63,6 +67,8 @@ pub struct MachineView {
     pub card: String,
     /// The deployment that has it; if none has, it is idle.
     pub deployment: Option<DeploymentId>,
+    /// Another agent that is there says that it is the same machine.
+    pub contested: bool,
 }
 
 /// A deployment that is over. Dropping it waits until its state file is gone.

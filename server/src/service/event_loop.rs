@@ -339,6 +339,8 @@ impl Service {
                     token.into_iter().for_each(|token| self.port.drop_link(token));
                     self.events.push_back(Event::MachineGone(node));
                 }
+                HostAct::Contested(nodes) => self.events.push_back(Event::Contested(nodes)),
+                HostAct::Settled(node) => self.events.push_back(Event::Settled(node)),
                 HostAct::NotTaken(id, node, full) => log::warn!("deployment {id} does not take agent {node}: {full}"),
                 HostAct::Of(id, HostedAct::Over) => {
                     let finished = self.running.remove(&id).zip(self.host.take(id));

@@ -3,6 +3,7 @@
 
 mod api;
 mod groups;
+mod identity;
 mod pages;
 mod queue;
 mod remote;

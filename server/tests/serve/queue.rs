@@ -1,5 +1,6 @@
 //! The queue, times and waves, as they are seen from outside.
 
+use super::identity::Idle;
 use super::pages::{first, get, post};
 use super::{MAC, Server};
 use crate::support::{Agent, Sandbox};
@@ -12,17 +13,17 @@ fn mac(last: u8) -> [u8; 6] {
     mac
 }
 
-fn agent(sandbox: &Sandbox, last: u8) -> Agent {
+pub(super) fn agent(sandbox: &Sandbox, last: u8) -> Agent {
     Agent::connect_as(sandbox.port, Some(sandbox.server_key()), mac(last)).unwrap()
 }
 
 /// Has all machines that call from here accepted.
-fn accept_all(server: &Server<'_>, admin: &str) {
+pub(super) fn accept_all(server: &Server<'_>, admin: &str) {
     assert_eq!(server.ask("POST", "/v1/rules", admin, &json!({ "subnet": "127.0.0.0/8" }).to_string()).0, 201);
 }
 
 /// Takes part in one deployment to its end.
-fn work(mut agent: Agent) -> std::thread::JoinHandle<()> {
+pub(super) fn work(mut agent: Agent) -> std::thread::JoinHandle<()> {
     spawn(move || {
         let (prepare, join) = agent.join();
         agent.receive(&prepare, &join, u32::MAX).unwrap();
@@ -30,7 +31,7 @@ fn work(mut agent: Agent) -> std::thread::JoinHandle<()> {
     })
 }
 
-fn ask(server: &Server<'_>, token: &str, body: Value) -> String {
+pub(super) fn ask(server: &Server<'_>, token: &str, body: Value) -> String {
     let (status, made) = server.ask("POST", "/v1/deployments", token, &body.to_string());
     assert_eq!(status, 201, "{made}");
     format!("/v1/deployments/{}", made["id"].as_str().unwrap())
@@ -200,4 +201,38 @@ fn a_time_is_chosen_on_the_pages_and_shown_in_both_clocks_before_it_is_kept() {
     let page = get(&server, started.to(), &cookie).body;
     assert!(page.contains("Again for those that failed"), "{page}");
     assert_eq!(post(&server, &format!("{}/again", started.to()), &cookie, "").status, 303);
+}
+
+/// The host name of these agents, fit to show.
+pub(super) const NAME: &str = "fake\u{fffd}\u{fffd}host";
+
+#[test]
+fn a_deployment_with_connected_machines_begins_without_one_that_is_not_ready_and_names_it() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox);
+    let token = server.token("admin");
+    let cookie = first(&sandbox, &server);
+    accept_all(&server, &token);
+    let mut agents = Vec::new();
+    for last in 1..=2 {
+        agents.push(agent(&sandbox, last));
+        let count = usize::from(last);
+        server.wait("/v1/machines", &token, |body| body["machines"].as_array().is_some_and(|all| all.len() == count));
+    }
+    let (other, one) = (Idle::new(agents.pop().unwrap()), work(agents.pop().unwrap()));
+    let path = ask(&server, &token, json!({ "image": "base.slide", "machines": [1, 2], "start": { "when": "now" } }));
+    let ready =
+        |body: &Value| body["nodes"].as_array().is_some_and(|all| all.iter().any(|node| node["state"] == "ready"));
+    assert_eq!(server.wait(&path, &token, ready)["state"], "waiting");
+    // Its minute is over. The next event has the server look.
+    let database = rusqlite::Connection::open(sandbox.path("state/slidecast.db")).unwrap();
+    database.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+    assert_eq!(database.execute("UPDATE deployments SET begin_by = 1 WHERE begin_by > 1", []).unwrap(), 1);
+    assert_eq!(server.ask("POST", "/v1/groups", &token, &json!({ "name": "room" }).to_string()).0, 201);
+    let over = server.wait(&path, &token, |body| body["state"] == "over");
+    assert_eq!(over["left_out"], json!([{ "machine": 2, "name": NAME, "why": "not ready" }]), "{over}");
+    let page = get(&server, path.strip_prefix("/v1").unwrap(), &cookie).body;
+    assert!(page.contains(&format!("It began without: {NAME} (not ready)")), "{page}");
+    one.join().unwrap();
+    drop(other);
 }

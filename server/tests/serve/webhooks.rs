@@ -58,3 +58,27 @@ fn a_webhook_is_told_in_order_and_again_until_it_takes_the_event_also_after_a_re
         assert_eq!(server.ask("POST", "/v1/webhooks", &token, &bad.to_string()).0, 400, "{bad}");
     }
 }
+
+#[test]
+fn a_receiver_that_takes_its_time_delays_no_other() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox);
+    let token = server.token("admin");
+    let (slow, quick) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    for receiver in [&slow, &quick] {
+        let url = format!("http://{}/", receiver.local_addr().unwrap());
+        let body = json!({ "url": url, "kinds": ["group-new"] }).to_string();
+        assert_eq!(server.ask("POST", "/v1/webhooks", &token, &body).0, 201);
+    }
+    for name in ["one", "two", "three"] {
+        assert_eq!(server.ask("POST", "/v1/groups", &token, &json!({ "name": name }).to_string()).0, 201);
+    }
+    // It is called, and does not answer.
+    let (mut called, _) = slow.accept().unwrap();
+    for name in ["one", "two", "three"] {
+        assert_eq!(take(&quick, 200).1["text"], name);
+    }
+    // The server waits 10 s for an answer.
+    called.write_all(b"HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n").unwrap();
+    assert_eq!(take(&slow, 200).1["text"], "two", "its first event counts as taken: all that was within its time");
+}

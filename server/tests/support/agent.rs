@@ -72,6 +72,8 @@ impl Agent {
         }
         let hello = agent.hello();
         agent.say(&ToServer::Hello(hello));
+        // From here on it is heard for as long as it is polled.
+        agent.control.on_greeted(agent.now());
         Ok(agent)
     }
 

@@ -10,7 +10,7 @@ use crate::serve::commands;
 use crate::serve::fields::Fields;
 use crate::serve::problem::Problem;
 use crate::serve::role::Role;
-use crate::serve::store::{About, DeploymentRow, Who};
+use crate::serve::store::{About, DeploymentRow, LeftOut, Who};
 use crate::serve::waiting::standing;
 use crate::view::{Facts, Snapshot};
 use axum::body::Bytes;
@@ -93,6 +93,9 @@ pub(super) async fn page(State(api): Shared, Path(id): Path<String>, uri: Uri, h
         div id="chains" data-live {
             @if !row.detail.is_empty() { p.alert { (row.detail) } }
             @if !why.is_empty() { p.notice { (why) } }
+            @if !row.left_out.is_empty() {
+                p.notice { "It began without: " (row.left_out.iter().map(LeftOut::words).collect::<Vec<_>>().join(", ")) }
+            }
             @if !away.is_empty() { p.notice { "Waiting for: " (away.join(", ")) } }
             (chains(&view.chains, &view.nodes))
         }

@@ -26,6 +26,17 @@ pub(super) async fn page(State(api): Shared, Path(id): Path<String>, uri: Uri, h
             h1 { (row.title()) }
             p id="state" role="status" data-live { (row.dot()) }
         }
+        div id="conflict" data-live {
+            @if !row.claimants.is_empty() {
+                div.alert {
+                    p {
+                        "Several machines are connected that say that they are this one, by their hardware addresses. No deployment begins with any of them. \
+                         Switch off those that are not meant, give them another address, or unplug a network card that they pass around."
+                    }
+                    ul { @for here in &row.claimants { li { (here.words()) ", " span.mono { (here.hardware.join(", ")) } } } }
+                }
+            }
+        }
         dl.facts id="facts" data-live {
             dt { "Address" } dd { span.mono { (machine.address) } " through " (machine.interface) }
             dt { "Hardware" } dd.mono { (machine.hardware.join(", ")) }

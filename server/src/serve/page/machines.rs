@@ -4,6 +4,7 @@ use super::words::{moment, size, state};
 use super::{Answer, Shared, done, page as whole, visitor};
 use crate::serve::api::Api;
 use crate::serve::fields::Fields;
+use crate::serve::live::Here;
 use crate::serve::power::wake;
 use crate::serve::problem::Problem;
 use crate::serve::role::Role;
@@ -12,7 +13,6 @@ use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, Uri};
 use maud::{Markup, html};
-use std::collections::HashSet;
 
 /// The most rows of a page; a filter finds the others.
 const MAX_ROWS: usize = 1000;
@@ -22,11 +22,16 @@ const MAX_ROWS: usize = 1000;
 pub(super) struct Row {
     pub(super) machine: Machine,
     pub(super) connected: bool,
+    /// The agents that say that they are this machine, if there are several.
+    pub(super) claimants: Vec<Here>,
 }
 
 impl Row {
     /// A class for the dot, and the word.
     fn state(&self) -> (&'static str, &'static str) {
+        if !self.claimants.is_empty() {
+            return ("bad", "held: claimed by several");
+        }
         match (self.machine.state.as_str(), &self.machine.deployment, self.connected) {
             ("new", _, true) => ("new", "new"),
             ("new", _, false) => ("new", "new, away"),
@@ -72,11 +77,16 @@ impl Row {
 /// All machines, by name and number.
 pub(super) async fn rows(api: &Api) -> Result<Vec<Row>, StoreError> {
     let machines = api.database.call(|store| store.machines()).await?;
-    let connected: HashSet<String> = api.live.lock().machines.values().flatten().cloned().collect();
-    let mut rows: Vec<Row> = machines
-        .into_iter()
-        .map(|machine| Row { connected: machine.hardware.iter().any(|mac| connected.contains(mac)), machine })
-        .collect();
+    let mut rows: Vec<Row> = {
+        let now = api.live.lock();
+        let connected = now.connected();
+        let row = |machine: Machine| Row {
+            connected: machine.hardware.iter().any(|mac| connected.contains(mac)),
+            claimants: now.claimants(&machine.hardware),
+            machine,
+        };
+        machines.into_iter().map(row).collect()
+    };
     rows.sort_by(|a, b| (&a.machine.name, a.machine.id).cmp(&(&b.machine.name, b.machine.id)));
     Ok(rows)
 }

@@ -66,6 +66,8 @@ pub(super) fn kind(kind: &str) -> &str {
         "machine-wake" => "woken",
         "machine-not-woken" => "did not wake",
         "machine-note" => "note written",
+        "machine-conflict" => "claimed by several machines",
+        "machine-conflict-over" => "claimed by one machine again",
         "group-new" => "group made",
         "group-changed" => "group changed",
         "group-removed" => "group removed",

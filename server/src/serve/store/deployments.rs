@@ -76,7 +76,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn release(&mut self, id: &str) -> Result<Option<(DeploymentRow, Vec<String>)>, StoreError> {
-        let set = format!("UPDATE deployments SET released = 1 WHERE id = ?2 AND {IS_DUE}");
+        let set = format!("UPDATE deployments SET released = 1, begin_by = ?1 + patience WHERE id = ?2 AND {IS_DUE}");
         if self.connection.execute(&set, params![now(), id]).map_err(self.failed())? == 0 {
             return Ok(None);
         }
@@ -114,21 +114,6 @@ impl Store {
         stop.map(Option::unwrap_or_default).map_err(self.failed())
     }
 
-    /// The plan of this deployment is fixed: from now on it is not begun anew.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub fn on_started(&mut self, id: &str) -> Result<(), StoreError> {
-        let failed = self.failed();
-        self.change(|change| {
-            let set = "UPDATE deployments SET started = 1 WHERE id = ?1 AND state = 'active' AND started = 0";
-            match change.execute(set, [id]).map_err(&failed)? {
-                0 => Ok(()),
-                _ => add_event(change, "", "deployment-started", Some(id), None, "").map_err(&failed),
-            }
-        })
-    }
-
     /// This deployment is over.
     ///
     /// # Errors
@@ -164,12 +149,13 @@ impl Store {
         };
         let select = format!(
             "SELECT id, image, wishes, state, stop, exit_code, report, detail, created, ended, started, asked_by, needs_second,
-             confirmed_by, released, start_at, start_zone, wave, waves, series, failed, (SELECT json_group_array(machine) FROM (SELECT machine FROM targets WHERE deployment = deployments.id ORDER BY machine))
+             confirmed_by, released, start_at, start_zone, wave, waves, series, failed, left_out, (SELECT json_group_array(machine) FROM (SELECT machine FROM targets WHERE deployment = deployments.id ORDER BY machine))
              FROM deployments WHERE ({filter}) AND ?1 = ?1 ORDER BY created DESC, rowid DESC LIMIT {limit}"
         );
         let mut query = self.connection.prepare_cached(&select).map_err(&failed)?;
         let rows = query.query_map([id], |row| {
-            let (report, machines): (Option<String>, String) = (row.get(6)?, row.get(21)?);
+            let (report, left_out, machines): (Option<String>, String, String) =
+                (row.get(6)?, row.get(21)?, row.get(22)?);
             Ok(DeploymentRow {
                 id: row.get(0)?,
                 image: row.get(1)?,
@@ -192,6 +178,7 @@ impl Store {
                 waves: row.get(18)?,
                 series: row.get(19)?,
                 failed: row.get(20)?,
+                left_out: serde_json::from_str(&left_out).unwrap_or_default(),
                 machines: serde_json::from_str(&machines).unwrap_or_default(),
             })
         });
@@ -223,12 +210,15 @@ fn add(
     who: &Who,
     failed: &impl Fn(rusqlite::Error) -> StoreError,
 ) -> Result<(), StoreError> {
-    let NewDeployment { id, image, wishes, machines, key, start, grace, wave: (wave, waves, max_failed) } = *new;
+    let NewDeployment { id, image, wishes, machines, key, start, grace, patience, wave: (wave, waves, max_failed) } =
+        *new;
     let add = "INSERT INTO deployments (id, image, wishes, state, created, idempotency_key, asked_by, start_at, start_zone, grace,
-                   series, wave, waves, max_failed)
-               VALUES (?1, ?2, ?3, 'active', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+                   series, wave, waves, max_failed, patience)
+               VALUES (?1, ?2, ?3, 'active', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
     let (at, zone) = start.map_or((None, ""), |(at, zone)| (Some(at), zone));
-    let values = params![id, image, wishes, now(), key, who.name, at, zone, grace, series, wave, waves, max_failed];
+    let name = &who.name;
+    let values =
+        params![id, image, wishes, now(), key, name, at, zone, grace, series, wave, waves, max_failed, patience];
     change.execute(add, values).map_err(failed)?;
     for &machine in machines {
         let select = "SELECT state FROM machines WHERE id = ?1 AND forgotten IS NULL";

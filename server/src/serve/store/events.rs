@@ -33,6 +33,26 @@ impl Store {
         })
     }
 
+    /// Something happened to the machines with these hardware addresses; if none of them is known, it is kept all the same.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn claim_events(&mut self, kind: &str, macs: &[String], text: &str) -> Result<(), StoreError> {
+        let failed = self.failed();
+        let macs = serde_json::json!(macs).to_string();
+        self.change(|change| {
+            let select =
+                "SELECT DISTINCT machine FROM cards WHERE mac IN (SELECT value FROM json_each (?1)) ORDER BY machine";
+            let mut query = change.prepare_cached(select).map_err(&failed)?;
+            let machines = query.query_map([macs], |row| row.get(0)).and_then(Iterator::collect);
+            let machines: Vec<i64> = machines.map_err(&failed)?;
+            if machines.is_empty() {
+                add_event(change, "", kind, None, None, text).map_err(&failed)?;
+            }
+            machines.iter().try_for_each(|id| add_event(change, "", kind, None, Some(*id), text)).map_err(&failed)
+        })
+    }
+
     /// How often the database was changed by this program.
     #[must_use]
     pub fn changes(&self) -> u64 {

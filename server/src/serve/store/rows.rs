@@ -1,5 +1,6 @@
 //! What the database holds, row by row.
 
+use super::LeftOut;
 use crate::serve::role::Role;
 use serde::Serialize;
 use serde_json::Value;
@@ -80,6 +81,8 @@ pub struct NewDeployment<'a> {
     pub start: Option<(i64, &'a str)>,
     /// How many seconds late it may begin.
     pub grace: i64,
+    /// So many seconds after it was given to the service it begins with the machines that are ready; nothing: only when enough are.
+    pub patience: Option<i64>,
     /// Its place in a series of waves, how many those are, and how many machines may fail before the rest is called off.
     pub wave: (u32, u32, u32),
 }
@@ -144,6 +147,8 @@ pub struct DeploymentRow {
     pub series: Option<String>,
     /// Machines that did not get the image, once it is over.
     pub failed: Option<i64>,
+    /// Its machines that had no place in the plan when it began.
+    pub left_out: Vec<LeftOut>,
     /// Its machines.
     pub machines: Vec<i64>,
 }

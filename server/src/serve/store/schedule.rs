@@ -26,12 +26,13 @@ impl Store {
         query.query_map([now()], |row| row.get(0)).and_then(Iterator::collect).map_err(&failed)
     }
 
-    /// In how many seconds the next deployment begins by itself.
+    /// In how many seconds the next deployment begins by itself, or with the machines that are ready then.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub fn next_start(&self) -> Result<Option<i64>, StoreError> {
-        let select = "SELECT min(start_at) FROM deployments WHERE state = 'active' AND released = 0 AND start_at > ?1";
+        let select = "SELECT min(CASE released WHEN 0 THEN start_at ELSE begin_by END) FROM deployments
+            WHERE state = 'active' AND started = 0 AND CASE released WHEN 0 THEN start_at ELSE begin_by END > ?1";
         let next: Option<i64> = self.connection.query_row(select, [now()], |row| row.get(0)).map_err(self.failed())?;
         Ok(next.map(|at| at.saturating_sub(now())))
     }
@@ -96,7 +97,7 @@ impl Store {
         query.query_map([value], |row| row.get(0)).and_then(Iterator::collect).map_err(&failed)
     }
 
-    /// This deployment waits for no time any longer. Gives whether the service has it already.
+    /// This deployment waits no longer: not for its time, and not for more machines than are ready. Gives whether the service has it already.
     ///
     /// # Errors
     /// [`StoreError`]: a machine of it is in no group of an operator that is limited to some.
@@ -104,9 +105,11 @@ impl Store {
         let failed = self.failed();
         self.change(|change| {
             super::deployments::may_use(change, id, who).map_err(&failed)??;
-            let set = "UPDATE deployments SET start_at = CASE WHEN released = 1 THEN start_at END
+            let set = "UPDATE deployments SET start_at = CASE WHEN released = 1 THEN start_at END,
+                       patience = 0, begin_by = CASE WHEN released = 1 THEN ?2 END
                        WHERE id = ?1 AND state = 'active' AND started = 0 RETURNING released";
-            let released: Option<bool> = change.query_row(set, [id], |row| row.get(0)).optional().map_err(&failed)?;
+            let released = change.query_row(set, params![id, now()], |row| row.get(0));
+            let released: Option<bool> = released.optional().map_err(&failed)?;
             if released.is_some() {
                 add_event(change, &who.name, "deployment-hurried", Some(id), None, "").map_err(&failed)?;
             }

@@ -2,8 +2,12 @@
 
 use super::events::add_event;
 use super::{EventRow, Store, StoreError, now};
+use crate::serve::webhook::wait;
 use rusqlite::{OptionalExtension, Row, params};
 use serde::Serialize;
+
+/// The most webhooks: each may keep a connection busy.
+const MAX_WEBHOOKS: usize = 64;
 
 /// Makes the table if it is missing.
 pub(super) const TABLE: &str = include_str!("../webhooks.sql");
@@ -30,6 +34,13 @@ pub struct WebhookRow {
     pub problem: String,
     /// Since when there is this webhook.
     pub created: i64,
+}
+
+impl WebhookRow {
+    /// Whether it may be tried at this time. A time that lies further ahead than it ever waits is from before the clock was set back.
+    fn is_due(&self, at: i64) -> bool {
+        self.next_try <= at || self.next_try > at.saturating_add(wait(self.failures))
+    }
 }
 
 const WEBHOOK: &str = "SELECT id, url, kinds, secret, taken, failures, next_try, problem, created FROM webhooks";
@@ -63,11 +74,16 @@ impl Store {
     /// Keeps a webhook; it is told of what happens from now on. Gives its number.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`StoreError`]: there are as many as there may be.
     pub fn add_webhook(&mut self, url: &str, kinds: &[String], secret: &str, who: &str) -> Result<i64, StoreError> {
         let failed = self.failed();
         let kinds = serde_json::json!(kinds).to_string();
         self.change(|change| {
+            let count: usize =
+                change.query_row("SELECT count (*) FROM webhooks", [], |row| row.get(0)).map_err(&failed)?;
+            if count >= MAX_WEBHOOKS {
+                return Err(StoreError::TooManyWebhooks { most: MAX_WEBHOOKS });
+            }
             let add = "INSERT INTO webhooks (url, kinds, secret, taken, created)
                        VALUES (?1, ?2, ?3, (SELECT coalesce (max (id), 0) FROM events), ?4)";
             change.execute(add, params![url, kinds, secret, now()]).map_err(&failed)?;
@@ -103,7 +119,7 @@ impl Store {
         let failed = self.failed();
         let mut due = Vec::new();
         let newest = self.newest_event();
-        for hook in self.webhooks()?.into_iter().filter(|hook| hook.next_try <= at) {
+        for hook in self.webhooks()?.into_iter().filter(|hook| hook.is_due(at)) {
             let select = "SELECT id, at, kind, deployment, machine, text, who FROM events WHERE id > ?1
                           AND (?2 = '[]' OR kind IN (SELECT value FROM json_each (?2))) ORDER BY id LIMIT 1";
             let kinds = serde_json::json!(hook.kinds).to_string();

@@ -1,6 +1,6 @@
 //! Times, waves, and what is ordered again.
 
-use super::super::store::now;
+use super::super::store::{Began, LeftOut, PATIENCE, now};
 use super::*;
 
 /// Machines of a deployment have ended so.
@@ -192,4 +192,67 @@ fn every_deployment_that_is_not_over_goes_on_after_a_restart_however_many_there_
     store.add_deployments(&rows, &anna()).unwrap();
     assert_eq!(store.deployments(Which::Active).unwrap().len(), 1001);
     assert_eq!(store.deployments(Which::All).unwrap().len(), 1000);
+}
+
+#[test]
+fn a_deployment_with_connected_machines_waits_for_a_minute_at_most_and_a_button_outlives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let [a, b] = ["a", "b"].map(|mac| accepted(&mut store, mac));
+    let (only_a, only_b) = (&[a], &[b]);
+    let now_start = NewDeployment { patience: Some(PATIENCE), ..plain("1", only_a) };
+    store.add_deployments(&[now_start], &anna()).unwrap();
+    store.add_deployments(&[plain("2", only_b)], &anna()).unwrap();
+    store.release("1").unwrap().unwrap();
+    store.release("2").unwrap().unwrap();
+    assert!(store.to_begin().unwrap().is_empty(), "its minute is not over");
+    assert!((PATIENCE - 5..=PATIENCE).contains(&store.next_start().unwrap().unwrap()));
+    assert!(store.hurry("2", &anna()).unwrap(), "the service has it");
+    drop(store);
+    let mut store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.to_begin().unwrap(), ["2"]);
+    let set = |store: &Store, by: i64| {
+        store.connection.execute("UPDATE deployments SET begin_by = ?1 WHERE id = '1'", [by]).unwrap();
+    };
+    set(&store, now());
+    assert_eq!(store.to_begin().unwrap(), ["1", "2"]);
+    set(&store, now() + 3600);
+    assert!(store.is_to_begin("1").unwrap(), "the clock was set back since");
+    store.on_started("1", &[]).unwrap();
+    store.stop("2", &anna()).unwrap();
+    assert!(store.to_begin().unwrap().is_empty());
+}
+
+#[test]
+fn a_button_that_was_pressed_before_the_service_had_the_deployment_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let a = accepted(&mut store, "a");
+    let machines = &[a];
+    let later = NewDeployment { start: Some((now() + 3600, "UTC")), ..plain("1", machines) };
+    store.add_deployments(&[later], &anna()).unwrap();
+    assert!(!store.hurry("1", &anna()).unwrap());
+    assert!(!store.is_to_begin("1").unwrap(), "the service does not have it");
+    store.release("1").unwrap().unwrap();
+    assert!(store.is_to_begin("1").unwrap());
+}
+
+#[test]
+fn machines_without_a_place_in_the_plan_are_named_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let machines = ["a", "b", "c", "d"].map(|mac| accepted(&mut store, mac));
+    add(&mut store, "1", &machines, None).unwrap();
+    let began = |mac: &str, why: Option<&str>| Began { mac: mac.to_owned(), left_out: why.map(str::to_owned) };
+    // The second one had left before, and called again.
+    let all = [began("a", None), began("b", Some("refused")), began("b", None), began("c", Some("not ready"))];
+    store.on_started("1", &all).unwrap();
+    store.on_started("1", &[]).unwrap();
+    let row = store.deployments(Which::One("1")).unwrap().remove(0);
+    let left_out = |machine, why: &str| LeftOut { machine, name: "pc".to_owned(), why: why.to_owned() };
+    assert_eq!(row.left_out, [left_out(machines[2], "not ready"), left_out(machines[3], "not connected")]);
+    let events = store.events(0).unwrap();
+    let started: Vec<_> = events.iter().filter(|event| event.kind == "deployment-started").collect();
+    assert_eq!(started.len(), 1);
+    assert_eq!(started[0].text, "without pc (not ready), pc (not connected)");
 }
