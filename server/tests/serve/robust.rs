@@ -8,6 +8,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Sends a request to a server that may be killed meanwhile; gives the status, if an answer came.
@@ -55,13 +57,20 @@ fn kill_often(times: u32) {
         assert_eq!(status, 201, "{made}");
         let path = format!("/v1/deployments/{}", made["id"].as_str().unwrap());
         let (http, by) = (server.http, token.clone());
+        let restarted = Arc::new(AtomicBool::new(false));
+        let enough = Arc::clone(&restarted);
         let commands = std::thread::spawn(move || {
             let name = |number| format!("group {round} {number}");
             let body = |number| json!({ "name": name(number) }).to_string();
-            (0..).map_while(|number| Some((name(number), try_post(http, &by, "/v1/groups", &body(number))?))).collect()
+            let numbers = (0..).take_while(|_| !enough.load(Ordering::Relaxed));
+            numbers
+                .map_while(|number| Some((name(number), try_post(http, &by, "/v1/groups", &body(number))?)))
+                .collect()
         });
         std::thread::sleep(Duration::from_millis(random(300)));
         server.restart();
+        // A server that is back between two commands refuses none.
+        restarted.store(true, Ordering::Relaxed);
         let answered: Vec<(String, u16)> = commands.join().unwrap();
         kept.extend(answered.into_iter().map(|(name, status)| {
             assert_eq!(status, 201, "{name}");
