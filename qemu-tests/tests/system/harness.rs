@@ -30,8 +30,8 @@ pub(crate) enum Needs {
 /// A test: its name says what is so.
 pub(crate) type Test = (&'static str, Needs, fn());
 
-/// How many tests run at once: every test is a handful of processes already.
-const AT_ONCE: usize = 2;
+/// How many tests run at once: every test is a handful of processes, which wait most of the time for shaped links and for each other.
+const AT_ONCE: usize = 3;
 /// How many that do little but wait for minutes run beside them.
 const WAITING: usize = 4;
 
