@@ -4,6 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+/// How many pieces that had to go keep their memory for others.
+const MAX_SPARE: usize = 4;
+
 /// Pieces by number. `E` is why one could not be loaded.
 #[derive(Debug)]
 pub struct Recent<E> {
@@ -15,6 +18,8 @@ pub struct Recent<E> {
 struct Kept<E> {
     slots: HashMap<u64, Slot<E>>,
     bytes: usize,
+    /// Memory of pieces that had to go: an allocator that several threads use keeps more than it gives.
+    spare: Vec<Arc<[u8]>>,
     /// Counts uses.
     now: u64,
 }
@@ -60,7 +65,7 @@ impl<E> Recent<E> {
     /// Keeps at most `most_bytes`.
     #[must_use]
     pub fn new(most_bytes: usize) -> Self {
-        Self { most_bytes, kept: Mutex::new(Kept { slots: HashMap::new(), bytes: 0, now: 0 }) }
+        Self { most_bytes, kept: Mutex::new(Kept { slots: HashMap::new(), bytes: 0, spare: Vec::new(), now: 0 }) }
     }
 
     /// Piece `number`, made by `load` if it is not there. Threads that want it meanwhile wait, and get the same outcome. A piece that
@@ -100,6 +105,20 @@ impl<E> Recent<E> {
         outcome
     }
 
+    /// A piece with this content, in the memory of one that had to go if there is any.
+    #[must_use]
+    pub fn piece(&self, content: &[u8]) -> Arc<[u8]> {
+        let mut kept = self.lock();
+        let same = kept.spare.iter().position(|spare| spare.len() == content.len() && Arc::strong_count(spare) == 1);
+        let mut spare = same.map(|at| kept.spare.swap_remove(at));
+        drop(kept);
+        match spare.as_mut().and_then(Arc::get_mut) {
+            Some(room) => room.copy_from_slice(content),
+            None => spare = None,
+        }
+        spare.unwrap_or_else(|| Arc::from(content))
+    }
+
     /// Whether piece `number` is there, or on its way.
     #[must_use]
     pub fn has(&self, number: u64) -> bool {
@@ -122,8 +141,13 @@ impl<E> Kept<E> {
             });
             // Few pieces fit: looking at all of them costs less than fetching one.
             let Some((_, oldest, len)) = ready.min() else { return };
-            self.slots.remove(&oldest);
+            let removed = self.slots.remove(&oldest);
             self.bytes -= len;
+            if let Some(Slot::Ready { bytes, .. }) = removed {
+                // The last ones are the likeliest to be free.
+                self.spare.insert(0, bytes);
+                self.spare.truncate(MAX_SPARE);
+            }
         }
     }
 }
@@ -148,6 +172,19 @@ mod tests {
         };
         assert_eq!([get(1), get(2), get(3), get(1)], [1, 2, 3, 3]);
         assert_eq!([get(4), get(1), get(3), get(2)], [4, 4, 4, 5], "2 had to go");
+    }
+
+    #[test]
+    fn the_memory_of_a_piece_that_had_to_go_is_used_again_unless_somebody_reads_it() {
+        let cache = Recent::<()>::new(100);
+        let get = |number: u8| cache.get(number.into(), || Ok(cache.piece(&[number; 100]))).unwrap();
+        let place = |piece: &Arc<[u8]>| piece.as_ptr();
+        let (first, read) = (place(&get(1)), get(2));
+        let third = get(3);
+        assert!(place(&third) == first && third[..] == [3; 100]);
+        drop(third);
+        let fourth = get(4);
+        assert!(place(&fourth) != place(&read) && read[..] == [2; 100] && fourth[..] == [4; 100]);
     }
 
     #[test]

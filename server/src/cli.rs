@@ -8,7 +8,7 @@ mod serve;
 mod shell;
 mod values;
 
-pub use look::{CacheFlags, Diff, Flatten, ListImages, LookCommand, Nbd, Pull, Push, Rebase};
+pub use look::{CacheFlags, CollectImages, Diff, Flatten, ListImages, LookCommand, Nbd, Pull, Push, Rebase, Stage};
 pub use remote::{RemoteCommand, RemoteDeploy, RemoteImages, RemoteMachines, RemoteServer, RemoteWatch};
 pub use serve::{Serve, TokenCommand, TokenNew};
 pub use shell::{Completions, Man, ShellName};

@@ -7,7 +7,7 @@ use crate::layers;
 use crate::nbd;
 use crate::say;
 use crate::shown::{count, shown};
-use crate::store::{self, STORES, transfer};
+use crate::store::{self, STORES, gc, stage, transfer};
 use indicatif::{ProgressBar, ProgressStyle};
 use slidecast_image::source::describe;
 use slidecast_image::{CreateOptions, CreateProgress, CreateReport, ExportOptions, ImageError};
@@ -45,6 +45,8 @@ fn look(command: LookCommand) -> Result<ExitCode, Failure> {
         LookCommand::List(args) => transfer::list(&args),
         LookCommand::Pull(args) => transfer::pull(&args),
         LookCommand::Push(args) => transfer::push(&args),
+        LookCommand::Stage(args) => stage::run(&args),
+        LookCommand::Gc(args) => gc::run(&args),
     }
 }
 

@@ -158,7 +158,7 @@ impl DiskView {
     fn unpacked(&self, block: u32) -> Result<Arc<[u8]>, Arc<ImageError>> {
         self.cache.get(block.into(), || {
             let mut reader = self.readers.take();
-            let raw = self.resolved.unpack(BlockNo(block), &mut reader).map(Arc::from);
+            let raw = self.resolved.unpack(BlockNo(block), &mut reader).map(|raw| self.cache.piece(raw));
             self.readers.give_back(reader);
             raw
         })

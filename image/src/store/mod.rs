@@ -28,6 +28,27 @@ pub fn layer_id(layer: &dyn LayerBytes, path: &Path) -> Result<Hash, ImageError>
     superblock_of(layer, path).map(|superblock| superblock.layer)
 }
 
+/// Where a layer is among others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerLink {
+    /// Its id.
+    pub id: Hash,
+    /// The id of the layer that it is an increment of.
+    pub parent: Option<Hash>,
+    /// How many layers are below it.
+    pub depth: u32,
+}
+
+/// Which layer these bytes are, and which one it is an increment of. `path` is named in errors.
+///
+/// # Errors
+/// [`ImageError`] if they are no layer.
+pub fn layer_link(layer: &dyn LayerBytes, path: &Path) -> Result<LayerLink, ImageError> {
+    let superblock = superblock_of(layer, path)?;
+    let (id, depth) = (superblock.layer, superblock.depth);
+    Ok(LayerLink { id, depth, parent: (depth > 0).then_some(superblock.parent) })
+}
+
 /// A place that has layers, each under a path.
 pub trait LayerStore: Debug {
     /// Opens the layer at `path`.

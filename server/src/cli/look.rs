@@ -1,15 +1,18 @@
 //! The flags of the commands that look into images without deploying them.
 
 use super::look_examples::{
-    DIFF_EXAMPLES, FLATTEN_EXAMPLES, LIST_EXAMPLES, NBD_EXAMPLES, PULL_EXAMPLES, PUSH_EXAMPLES, REBASE_EXAMPLES,
+    DIFF_EXAMPLES, FLATTEN_EXAMPLES, GC_EXAMPLES, LIST_EXAMPLES, NBD_EXAMPLES, PULL_EXAMPLES, PUSH_EXAMPLES,
+    REBASE_EXAMPLES, STAGE_EXAMPLES,
 };
 use super::values::layer_path;
 use crate::nbd::Listen;
+use crate::store::Hours;
 use clap::{Args, Subcommand};
 use slidecast_image::codec::Packing;
-use slidecast_proto::quantity::parse_bytes;
+use slidecast_proto::quantity::{parse_bytes, parse_duration, parse_mbits};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// `slidecast image ...` without making an image of a disk.
 #[derive(Debug, Subcommand)]
@@ -26,7 +29,7 @@ pub enum LookCommand {
     /// Turn an image into an increment of another one.
     #[command(after_help = REBASE_EXAMPLES)]
     Rebase(Rebase),
-    /// List the images in a bucket of S3.
+    /// List the images in a folder of a bucket or of a web server.
     #[command(after_help = LIST_EXAMPLES)]
     List(ListImages),
     /// Fetch an image with all its layers from a server, and check it.
@@ -35,6 +38,12 @@ pub enum LookCommand {
     /// Put an image with all its layers into a bucket of S3.
     #[command(after_help = PUSH_EXAMPLES)]
     Push(Push),
+    /// Fill a cache ahead, at a rate and at hours when the line is free.
+    #[command(after_help = STAGE_EXAMPLES)]
+    Stage(Stage),
+    /// Remove from a folder of a bucket what no image that is kept is made of.
+    #[command(after_help = GC_EXAMPLES)]
+    Gc(CollectImages),
 }
 
 /// Flags of commands that read images on servers again and again.
@@ -107,7 +116,8 @@ pub struct Rebase {
 /// `slidecast image list`
 #[derive(Debug, Args)]
 pub struct ListImages {
-    /// The folder, as s3://BUCKET/FOLDER/.
+    /// The folder, as s3://BUCKET/FOLDER/ or https://HOST/FOLDER/.
+    #[arg(value_parser = layer_path())]
     pub url: PathBuf,
     /// Print one JSON list, for programs.
     #[arg(long)]
@@ -134,6 +144,39 @@ pub struct Push {
     pub url: PathBuf,
 }
 
+/// `slidecast image stage`
+#[derive(Debug, Args)]
+pub struct Stage {
+    /// The image, as https://HOST/PATH or s3://BUCKET/KEY.
+    #[arg(value_parser = layer_path())]
+    pub file: PathBuf,
+    /// Which cache, that of a later `deploy` or `serve`.
+    #[command(flatten)]
+    pub kept: CacheFlags,
+    /// Fetch no faster than this on average, such as 20M for 20 Mbit/s.
+    #[arg(long, value_name = "RATE", value_parser = parse_mbits)]
+    pub rate: Option<u32>,
+    /// Fetch only at these hours of the day in the time zone of this machine, such as 22:00-06:00; wait until they begin.
+    #[arg(long, value_name = "FROM-TO", value_parser = Hours::from_str)]
+    pub hours: Option<Hours>,
+}
+
+/// `slidecast image gc`
+#[derive(Debug, Args)]
+pub struct CollectImages {
+    /// The folder, as s3://BUCKET/FOLDER/.
+    pub url: PathBuf,
+    /// The newest layer of an image that is kept with all its parents, as its name in the folder. May be given several times.
+    #[arg(long, value_name = "NAME.slide", required = true)]
+    pub keep: Vec<String>,
+    /// What has been there for less than this is kept, too.
+    #[arg(long, value_name = "DUR", default_value = "168h", value_parser = parse_duration)]
+    pub grace: Duration,
+    /// Only say what would be removed.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use crate::cli::Cli;
@@ -154,6 +197,9 @@ mod tests {
             &["image", "rebase", "a.slide", "-o", "b.slide", "--parent", signed],
             &["image", "create", "disk", "-o", "b.slide", "--parent", signed],
             &["image", "pull", signed],
+            &["image", "list", signed],
+            &["image", "stage", signed, "--cache", "c"],
+            &["serve", "--images", signed],
         ] {
             let cli = Cli::try_parse_from(["slidecast"].iter().chain(command)).unwrap();
             let all = format!("{cli:?}");

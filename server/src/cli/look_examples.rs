@@ -42,7 +42,34 @@ pub(super) const PUSH_EXAMPLES: &str = "\
 Examples:
   slidecast image push monday.slide s3://images/lab/";
 
+pub(super) const STAGE_EXAMPLES: &str = "\
+Examples:
+  slidecast image stage s3://images/lab/monday.slide --cache /var/cache/slidecast
+  slidecast image stage s3://images/lab/monday.slide --cache /c --rate 20M --hours 22:00-06:00
+
+All of the image is checked at the end. What was fetched before it was stopped is not fetched again.
+
+Exit codes: 0 all of it is in the cache and good, 1 it is not, 2 wrong usage.";
+
+pub(super) const GC_EXAMPLES: &str = "\
+Examples:
+  slidecast image gc s3://images/lab/ --keep friday.slide --keep kiosk.slide --dry-run
+  slidecast image gc s3://images/lab/ --keep friday.slide --keep kiosk.slide --grace 24h
+
+Parents of what stays stay, too. The folder does not know what is being deployed from it: keep that.
+
+Exit codes: 0 done, 1 it is refused or the server refuses, 2 wrong usage.";
+
 /// All of them.
 #[cfg(test)]
-pub(super) const ALL: [&str; 7] =
-    [NBD_EXAMPLES, DIFF_EXAMPLES, FLATTEN_EXAMPLES, REBASE_EXAMPLES, LIST_EXAMPLES, PULL_EXAMPLES, PUSH_EXAMPLES];
+pub(super) const ALL: [&str; 9] = [
+    NBD_EXAMPLES,
+    DIFF_EXAMPLES,
+    FLATTEN_EXAMPLES,
+    REBASE_EXAMPLES,
+    LIST_EXAMPLES,
+    PULL_EXAMPLES,
+    PUSH_EXAMPLES,
+    STAGE_EXAMPLES,
+    GC_EXAMPLES,
+];

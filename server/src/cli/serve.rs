@@ -1,7 +1,8 @@
 //! The flags of `slidecast serve` and `slidecast token`.
 
 use super::examples::TOKEN_EXAMPLES;
-use super::values::{card_speed, words};
+use super::look::CacheFlags;
+use super::values::{card_speed, layer_path, words};
 use crate::nic::CardSpeed;
 use crate::serve::role::Role;
 use clap::{Args, Subcommand};
@@ -12,9 +13,12 @@ use std::path::PathBuf;
 /// `slidecast serve`
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// The folder with the images; files in it that end in .slide can be deployed.
-    #[arg(long, value_name = "DIR")]
+    /// The folder with the images, also s3://BUCKET/FOLDER/ or https://HOST/FOLDER/; what ends in .slide there can be deployed.
+    #[arg(long, value_name = "DIR", value_parser = layer_path())]
     pub images: PathBuf,
+    /// Where layers of servers are kept.
+    #[command(flatten)]
+    pub kept: CacheFlags,
     /// Keep the database, this server's key and the state of deployments here [default: slidecast in the XDG state folder].
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,

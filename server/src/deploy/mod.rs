@@ -62,10 +62,7 @@ pub fn run(args: &Deploy) -> Result<ExitCode, Failure> {
     let report = args.report.as_deref().map(|path| report_to(args, path, &[])).transpose()?;
     // What would be refused anyway is refused before a key is made for it, and where somebody finds a port open the key
     // is there. Putting a large image together takes a while; whether the ports are free shows before.
-    if let Some(folder) = &args.kept.cache {
-        let kept = store::CacheFolder::new(folder, args.kept.cache_size);
-        store::STORES.keep_in(kept.map_err(|error| Failure::not_done(store::CacheError::new(folder, error)))?);
-    }
+    store::keep(&args.kept)?;
     let image = store::open(&args.file)?;
     if let Some(path) = &args.report {
         report_to(args, path, &image.layers().map(|layer| layer.path).collect::<Vec<_>>())?;

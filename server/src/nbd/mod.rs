@@ -27,7 +27,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 /// How much memory unpacked blocks may take.
-const CACHE_BYTES: usize = 48 << 20;
+const CACHE_BYTES: usize = 32 << 20;
 
 /// The server could not start.
 #[derive(Debug)]

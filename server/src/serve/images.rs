@@ -4,15 +4,14 @@ use super::api::Api;
 use super::commands::blocking;
 use super::problem::Problem;
 use crate::failure::one_line;
+use crate::store::{self, Found, STORES};
 use axum::http::StatusCode;
-use slidecast_image::Image;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::PoisonError;
-use std::time::SystemTime;
 
 /// What is remembered of each image, by the name of its file.
-pub(super) type Listed = HashMap<String, (u64, Option<SystemTime>, ImageRow)>;
+pub(super) type Listed = HashMap<String, ((Option<u64>, String), ImageRow)>;
 
 /// An image.
 #[derive(Clone, Debug)]
@@ -39,25 +38,23 @@ pub(super) async fn list(api: &std::sync::Arc<Api>) -> Result<Vec<ImageRow>, Pro
     let api = api.clone();
     blocking(move || {
         let folder = &api.place.images;
-        let entries = std::fs::read_dir(folder).map_err(|error| {
+        let found = STORES.images_in(folder).map_err(|error| {
             let detail = format!("reading the image folder {}: {}", folder.display(), one_line(&error));
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "images", detail)
         })?;
-        let files =
-            entries.flatten().filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.metadata().ok()?)));
-        let files = files.filter(|(name, meta)| meta.is_file() && name.ends_with(".slide") && !name.starts_with('.'));
         let known = std::mem::take(&mut *api.listed.lock().unwrap_or_else(PoisonError::into_inner));
-        let listed: Listed = files
-            .map(|(name, meta)| {
-                let (bytes, changed) = (meta.len(), meta.modified().ok());
-                let same = known.get(&name).filter(|(was, at, _)| (*was, *at) == (bytes, changed));
+        let listed: Listed = found
+            .into_iter()
+            .map(|Found { name, bytes, version }| {
+                let version = (bytes, version);
+                let same = known.get(&name).filter(|(was, _)| *was == version);
                 // A layer that could not be read may lack its parent, which may have come since.
-                let same = same.filter(|(_, _, row)| row.layers.is_ok());
-                let row = same.map_or_else(|| read(folder, &name, bytes), |(_, _, row)| row.clone());
-                (name, (bytes, changed, row))
+                let same = same.filter(|(_, row)| row.layers.is_ok());
+                let row = same.map_or_else(|| read(folder, &name, bytes), |(_, row)| row.clone());
+                (name, (version, row))
             })
             .collect();
-        let mut rows: Vec<ImageRow> = listed.values().map(|(_, _, row)| row.clone()).collect();
+        let mut rows: Vec<ImageRow> = listed.values().map(|(_, row)| row.clone()).collect();
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         *api.listed.lock().unwrap_or_else(PoisonError::into_inner) = listed;
         Ok(rows)
@@ -65,15 +62,13 @@ pub(super) async fn list(api: &std::sync::Arc<Api>) -> Result<Vec<ImageRow>, Pro
     .await
 }
 
-fn read(folder: &Path, name: &str, file_bytes: u64) -> ImageRow {
-    let layers = Image::open(&folder.join(name)).map_err(|error| one_line(&error)).map(|image| {
-        let files: Vec<_> = image.layers().map(|layer| layer.path).collect();
-        let parent = files.len().checked_sub(2).and_then(|below| files[below].file_name());
-        Layers {
-            disk_bytes: image.header().disk_bytes,
-            raw_bytes: image.header().raw_bytes,
-            parent: parent.map(|name| name.to_string_lossy().into_owned()),
-        }
+fn read(folder: &Path, name: &str, bytes: Option<u64>) -> ImageRow {
+    let mut file_bytes = bytes.unwrap_or(0);
+    let layers = store::open(&STORES.inside(folder, name)).map_err(|error| one_line(&error)).map(|image| {
+        let files: Vec<_> = image.layers().collect();
+        file_bytes = files.last().map_or(file_bytes, |newest| newest.file_bytes);
+        let parent = files.len().checked_sub(2).and_then(|below| store::name_of(&files[below].path));
+        Layers { disk_bytes: image.header().disk_bytes, raw_bytes: image.header().raw_bytes, parent }
     });
     ImageRow { name: name.to_owned(), file_bytes, layers }
 }

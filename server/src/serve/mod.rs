@@ -55,6 +55,7 @@ use crate::failure::{Failure, one_line};
 use crate::key;
 use crate::nic::Nics;
 use crate::service::{Command, Handle, Service, ServiceConfig, ServiceError, Sockets, Start};
+use crate::store::STORES;
 use api::Api;
 use database::Database;
 use front::Recorder;
@@ -163,9 +164,10 @@ pub fn new_token(args: &TokenNew) -> Result<String, Failure> {
 /// It could not start.
 pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
     let nics = Nics::of_this_machine(&args.interface, &args.card_speed).map_err(Failure::usage)?;
-    if !args.images.is_dir() {
+    if !STORES.is_folder(&args.images).map_err(Failure::usage)? {
         return Err(Failure::usage(ServeError::Images { path: args.images.clone() }));
     }
+    crate::store::keep(&args.kept)?;
     limits::raise_open_files();
     let state = key::state_folder(args.state.as_deref())?;
     // Before anything is changed there.

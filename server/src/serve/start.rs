@@ -6,9 +6,10 @@ use super::store::DeploymentRow;
 use super::wishes::{Request, Wishes};
 use crate::failure::one_line;
 use crate::service::{Found, RequestFingerprint, Resume, Start, StateFile};
+use crate::store::{self, STORES};
 use crate::view::Facts;
 use axum::http::StatusCode;
-use slidecast_image::{Image, Resolved};
+use slidecast_image::Resolved;
 use slidecast_proto::approval::{Identity, parse_list};
 use slidecast_proto::control::Prepare;
 use slidecast_proto::deployment::DeploymentConfig;
@@ -28,19 +29,18 @@ pub(super) struct Place {
     pub(super) key: Option<String>,
 }
 
-/// The file of the image with this name. A name is that of a file in the folder and leads nowhere else.
+/// The file, or the address, of the image with this name. A name is that of a file in the folder and leads nowhere else.
 pub(super) fn image_path(images: &Path, name: &str) -> Result<PathBuf, Problem> {
     let plain = !name.starts_with('.') && !name.contains(['/', '\\', '\0']) && name.ends_with(".slide");
-    let path = images.join(name);
-    match plain && path.is_file() {
-        true => Ok(path),
-        false => Err(Problem::not_found(format!("there is no image {name:?} in the image folder"))),
-    }
+    let path = plain.then(|| STORES.inside(images, name));
+    // Whether an object is there shows when it is opened.
+    let path = path.filter(|path| store::is_remote(path) || path.is_file());
+    path.ok_or_else(|| Problem::not_found(format!("there is no image {name:?} in the image folder")))
 }
 
 /// Opens an image and puts its layers together. Takes its time.
 pub(super) fn resolve(path: &Path) -> Result<Arc<Resolved>, Problem> {
-    let resolved = Image::open(path).and_then(|image| image.resolve());
+    let resolved = store::open(path).and_then(|image| image.resolve());
     resolved
         .map(Arc::new)
         .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "image-refused", one_line(&error)))

@@ -78,12 +78,17 @@ pub(super) fn beside(url: &str, name: &str) -> String {
 }
 
 /// The name that the file at `path` has: the last piece of the path, without what an address escapes in it.
-pub(super) fn name_of(path: &Path) -> Option<String> {
+pub(crate) fn name_of(path: &Path) -> Option<String> {
     if !is_web(path) {
         return path.file_name().and_then(OsStr::to_str).map(str::to_owned);
     }
     let url = public(path.to_str()?);
-    let mut bytes = url.rsplit('/').next()?.bytes();
+    unescaped(url.rsplit('/').next()?)
+}
+
+/// What `text`, a piece of an address, means.
+pub(super) fn unescaped(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
     let mut name = Vec::new();
     while let Some(byte) = bytes.next() {
         name.push(match byte {

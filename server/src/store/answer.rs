@@ -163,7 +163,7 @@ impl Patience {
             Fault::Final(kind, what) => Err(io::Error::new(kind, what)),
             Fault::Passing(what, _) if self.failures + 1 >= MAX_FAILURES => {
                 let tries = self.failures + 1;
-                Err(io::Error::other(format!("{what}; given up after {tries} tries")))
+                Err(io::Error::new(ErrorKind::TimedOut, format!("{what}; given up after {tries} tries")))
             }
             Fault::Passing(_, asked) => {
                 let wait = self.first_wait.saturating_mul(1 << self.failures).min(MAX_WAIT);

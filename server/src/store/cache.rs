@@ -59,16 +59,6 @@ impl std::error::Error for CacheError {
     }
 }
 
-/// What is known of a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Chunk {
-    Absent,
-    /// The map says that it is there.
-    Claimed(Hash),
-    /// It was written or compared by this process.
-    Good,
-}
-
 /// One layer in the folder.
 #[derive(Debug)]
 pub(super) struct Kept {
@@ -76,7 +66,8 @@ pub(super) struct Kept {
     file: File,
     map: Flock<File>,
     chunk_bytes: u64,
-    chunks: Mutex<Vec<Chunk>>,
+    /// Which chunks were written or compared by this process.
+    good: Mutex<Vec<bool>>,
     /// Nothing more can be written.
     is_full: AtomicBool,
 }
@@ -108,11 +99,11 @@ impl CacheFolder {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
         // Its whole length counts from now on, whoever makes room.
         file.set_len(bytes)?;
-        let chunks = read_map(&map, bytes, count)?;
+        begin_map(&map, bytes, count)?;
         map.set_modified(SystemTime::now())?;
         drop(alone);
-        let (chunks, is_full) = (Mutex::new(chunks), AtomicBool::new(false));
-        Ok(Some(Kept { path, file, map, chunk_bytes, chunks, is_full }))
+        let good = Mutex::new(vec![false; usize::try_from(count).unwrap_or(0)]);
+        Ok(Some(Kept { path, file, map, chunk_bytes, good, is_full: AtomicBool::new(false) }))
     }
 
     /// Removes layers until `own`, which takes `bytes` with its map, fits beside the others. Each counts with its length, because one in use
@@ -163,51 +154,41 @@ fn remove_unless_used(path: &Path) -> bool {
     is_named && std::fs::remove_file(map_path).is_ok() && std::fs::remove_file(path).is_ok()
 }
 
-/// What a map says; one that is none says nothing, and is begun.
-fn read_map(map: &File, bytes: u64, count: u64) -> io::Result<Vec<Chunk>> {
-    let count_in_memory = usize::try_from(count).unwrap_or(0);
+/// Begins the map anew if it is none of a layer with `bytes` in `count` chunks.
+fn begin_map(map: &File, bytes: u64, count: u64) -> io::Result<()> {
     let mut header = [0; 16];
     let begun = map.read_exact_at(&mut header, 0).is_ok();
     if !begun || header[..8] != *MAGIC || header[8..] != bytes.to_le_bytes() {
         map.set_len(0)?;
         map.write_all_at(MAGIC, 0)?;
         map.write_all_at(&bytes.to_le_bytes(), 8)?;
-        map.set_len(map_bytes(count))?;
-        return Ok(vec![Chunk::Absent; count_in_memory]);
     }
-    let mut hashes = vec![0; count_in_memory * Hash::default().0.len()];
-    if map.read_exact_at(&mut hashes, HEADER).is_err() {
-        map.set_len(map_bytes(count))?;
-        hashes.fill(0);
-    }
-    let chunks = hashes.as_chunks::<32>().0.iter().map(|hash| match hash {
-        [0, ..] if hash.iter().all(|byte| *byte == 0) => Chunk::Absent,
-        hash => Chunk::Claimed(Hash(*hash)),
-    });
-    Ok(chunks.collect())
+    map.set_len(map_bytes(count))
 }
 
 impl Kept {
     /// Chunk number `chunk` with `bytes`, if it is there and good.
     pub(super) fn read(&self, chunk: u64, bytes: u64) -> Option<Vec<u8>> {
         let at = usize::try_from(chunk).ok()?;
-        let known = *self.lock().get(at)?;
-        if known == Chunk::Absent {
-            return None;
-        }
+        let is_good = *self.lock().get(at)?;
+        // Another process may have fetched it since.
+        let claimed = if is_good { None } else { Some(self.claimed(chunk)?) };
         let mut content = vec![0; usize::try_from(bytes).ok()?];
         let read = self.file.read_exact_at(&mut content, chunk * self.chunk_bytes);
-        match known {
-            _ if read.is_err() => {}
-            Chunk::Good => return Some(content),
-            Chunk::Claimed(hash) if Hash::of(&content) == hash => {
-                self.lock()[at] = Chunk::Good;
-                return Some(content);
-            }
-            _ => log::warn!("{}: chunk {chunk} is not what was written: it is fetched again", self.path.display()),
+        if read.is_ok() && claimed.is_none_or(|hash| Hash::of(&content) == hash) {
+            self.lock()[at] = true;
+            return Some(content);
         }
-        self.lock()[at] = Chunk::Absent;
+        log::warn!("{}: chunk {chunk} is not what was written: it is fetched again", self.path.display());
+        self.lock()[at] = false;
         None
+    }
+
+    /// The hash that the map has of a chunk; `None` if it is not there.
+    fn claimed(&self, chunk: u64) -> Option<Hash> {
+        let mut hash = [0; 32];
+        self.map.read_exact_at(&mut hash, HEADER + chunk * HASH).ok()?;
+        (hash != [0; 32]).then_some(Hash(hash))
     }
 
     /// Keeps chunk number `chunk`. A folder that takes nothing more costs nothing but the traffic.
@@ -216,7 +197,7 @@ impl Kept {
         let hash = Hash::of(content);
         let written = self.file.write_all_at(content, chunk * self.chunk_bytes);
         match written.and_then(|()| self.map.write_all_at(&hash.0, HEADER + chunk * HASH)) {
-            Ok(()) => self.lock()[at] = Chunk::Good,
+            Ok(()) => self.lock()[at] = true,
             Err(error) => {
                 self.is_full.store(true, Ordering::Relaxed);
                 log::warn!("{}: nothing more is kept of this layer: {}", self.path.display(), os_error_text(&error));
@@ -224,16 +205,23 @@ impl Kept {
         }
     }
 
+    /// Takes nothing of what is there for the layer any more, here and in later processes.
+    pub(super) fn forget(&self) {
+        self.lock().fill(false);
+        // A map that cannot be cut says what it said: its chunks are compared as before.
+        let _ = self.map.set_len(0);
+    }
+
     /// The file, if it has every byte of `range`.
     pub(super) fn descriptor(&self, range: &Range<u64>) -> Option<BorrowedFd<'_>> {
         let first = usize::try_from(range.start / self.chunk_bytes).ok()?;
         let end = usize::try_from(range.end.div_ceil(self.chunk_bytes)).ok()?;
-        let chunks = self.lock();
-        chunks.get(first..end)?.iter().all(|chunk| *chunk == Chunk::Good).then(|| self.file.as_fd())
+        let good = self.lock();
+        good.get(first..end)?.iter().all(|good| *good).then(|| self.file.as_fd())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Chunk>> {
-        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<bool>> {
+        self.good.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -263,6 +251,22 @@ mod tests {
         assert!(kept.descriptor(&(100..250)).is_some() && kept.descriptor(&(0..250)).is_none());
         assert_eq!(kept.read(0, 100).unwrap(), [1; 100]);
         assert!(kept.descriptor(&(0..250)).is_some());
+        kept.forget();
+        assert!(kept.read(0, 100).is_none() && kept.descriptor(&(0..1)).is_none());
+        drop(kept);
+        assert!(folder.open(&ID, 250, 100).unwrap().unwrap().read(0, 100).is_none());
+    }
+
+    #[test]
+    fn what_another_process_fetches_meanwhile_is_not_fetched_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = CacheFolder::new(dir.path(), 1000).unwrap();
+        let [ours, theirs] = [(); 2].map(|()| folder.open(&ID, 200, 100).unwrap().unwrap());
+        assert!(ours.read(1, 100).is_none());
+        theirs.write(1, &[2; 100]);
+        assert!(ours.descriptor(&(100..200)).is_none(), "it is compared first");
+        assert_eq!(ours.read(1, 100).unwrap(), [2; 100]);
+        assert!(ours.descriptor(&(100..200)).is_some());
     }
 
     #[test]

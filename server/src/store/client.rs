@@ -262,11 +262,15 @@ fn roots() -> io::Result<RootCerts> {
         Err(_) if named.is_none() => return Ok(RootCerts::WebPki),
         Err(error) => return Err(wrong(&slidecast_net::text::os_error_text(&error))),
     };
-    let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if certificates.is_empty() { Err(wrong("there are none")) } else { Ok(certificates.into()) }
+    trusted(&pem).ok_or_else(|| wrong("there are none"))
+}
+
+/// The authorities in `pem`; `None` if there are none.
+pub(super) fn trusted(pem: &[u8]) -> Option<RootCerts> {
+    let certificates = parse_pem(pem).filter_map(|item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    });
+    let certificates: Vec<Certificate<'static>> = certificates.collect();
+    (!certificates.is_empty()).then(|| certificates.into())
 }

@@ -6,24 +6,34 @@
 
 mod address;
 mod answer;
+#[cfg(test)]
+mod bucket_tests;
 mod cache;
 mod client;
+mod folder;
+pub(crate) mod gc;
 mod push;
 mod redirect;
 mod remote;
 mod s3;
 mod shown;
+pub(crate) mod stage;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 pub(crate) mod transfer;
 
 pub use address::is_remote;
+pub(crate) use address::name_of;
 pub use cache::{CacheError, CacheFolder};
+pub use folder::{Found, keep};
+pub use stage::Hours;
 
 use address::Address;
 use client::Client;
 use remote::{RemoteLayer, Shared};
-use s3::Object;
+use s3::{Listed, Object};
 use shown::Shown;
 use slidecast_image::store::{LayerBytes, LayerStore, LocalFiles};
 use slidecast_image::{Image, ImageError};
@@ -76,8 +86,12 @@ impl Stores {
 }
 
 impl Stores {
-    /// What lies in the folder of an object: keys and sizes.
-    fn listed(&self, folder: &Object) -> io::Result<Vec<(String, u64)>> {
+    fn cache(&self) -> Option<CacheFolder> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What lies in the folder of an object.
+    fn listed(&self, folder: &Object) -> io::Result<Vec<Listed>> {
         let (shared, mut after, mut all) = (self.shared()?, None, Vec::new());
         for _ in 0..MAX_PAGES {
             let text = shared.client().text(|| folder.list_url(after.as_deref()))?;
@@ -97,38 +111,24 @@ impl Stores {
     }
 }
 
-/// Those of `keys` that are layers beside `path`.
-fn layers(path: &Path, keys: &[(String, u64)]) -> Vec<PathBuf> {
-    let names = keys.iter().filter_map(|(key, _)| key.rsplit('/').next()).filter(|name| name.ends_with(".slide"));
-    names.map(|name| path.with_file_name(name)).collect()
-}
-
 impl LayerStore for Stores {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LayerBytes>> {
         match Address::of(&self.shown.real(path))? {
             None => LocalFiles.open(path),
-            Some(address) => {
-                let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                Ok(Arc::new(RemoteLayer::open(&self.shared()?, address, path, cache.as_ref())?))
-            }
+            Some(address) => Ok(Arc::new(RemoteLayer::open(&self.shared()?, address, path, self.cache().as_ref())?)),
         }
     }
 
     fn beside(&self, path: &Path) -> Vec<PathBuf> {
-        match Address::of(path) {
-            Ok(None) => LocalFiles.beside(path),
-            // Where it cannot be listed a parent is found by its name alone.
-            Ok(Some(Address::S3(folder))) => {
-                let listed = self.listed(&folder);
-                let failed = |error: io::Error| {
-                    log::warn!("looking for a layer beside {}: {}", path.display(), one_line(&error));
-                    Vec::new()
-                };
-                listed.map_or_else(failed, |keys| layers(path, &keys))
-            }
-            // A web server does not say what lies beside a file.
-            Ok(Some(Address::Web(_))) | Err(_) => Vec::new(),
+        if !is_remote(path) {
+            return LocalFiles.beside(path);
         }
+        // Where the folder has no list a parent is found by its name alone.
+        let listed = path.parent().map_or_else(|| Ok(Vec::new()), |folder| self.images_in(folder));
+        let failed =
+            |error: io::Error| log::warn!("looking for a layer beside {}: {}", path.display(), one_line(&error));
+        let names = listed.map_err(failed).unwrap_or_default().into_iter();
+        names.map(|found| self.shown.beside(path, &found.name)).collect()
     }
 
     fn named(&self, path: &Path, name: &str) -> PathBuf {

@@ -175,6 +175,46 @@ impl RemoteLayer {
     }
 }
 
+/// What became of a chunk that should be in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Staged {
+    /// It was there, with so many bytes.
+    There(u64),
+    /// It was fetched, with so many bytes.
+    Fetched(u64),
+    /// The cache does not take it.
+    NotKept,
+}
+
+impl RemoteLayer {
+    /// How many chunks it has.
+    pub(super) fn chunks(&self) -> u64 {
+        self.0.identity.bytes.div_ceil(CHUNK)
+    }
+
+    /// Sees to it that a chunk is in the cache; with `ahead` those behind it are fetched meanwhile.
+    pub(super) fn stage(&self, chunk: u64, ahead: bool) -> io::Result<Staged> {
+        let Some(kept) = self.0.kept() else { return Ok(Staged::NotKept) };
+        let range = chunk * CHUNK..((chunk + 1) * CHUNK).min(self.0.identity.bytes);
+        let bytes = range.end - range.start;
+        if kept.descriptor(&range).is_none() && kept.read(chunk, bytes).is_some() {
+            return Ok(Staged::There(bytes));
+        }
+        if ahead {
+            self.0.want(chunk + 1..chunk + 1 + NEXT_CHUNKS);
+        }
+        self.0.chunk(chunk)?;
+        Ok(if kept.descriptor(&range).is_some() { Staged::Fetched(bytes) } else { Staged::NotKept })
+    }
+
+    /// What the cache has of it is not used any more.
+    pub(super) fn forget(&self) {
+        if let Some(kept) = self.0.kept() {
+            kept.forget();
+        }
+    }
+}
+
 /// What a layer is called in a cache. The id is what the object says of itself, so length and tag count, too: an object that only claims
 /// to be the same layer has a file of its own.
 fn cache_name(id: &Hash, identity: &Identity) -> Option<Hash> {

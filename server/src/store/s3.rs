@@ -4,7 +4,7 @@
 //! takes.
 
 use core::time::Duration;
-use rusty_s3::actions::{CreateMultipartUpload, ListObjectsV2, S3Action};
+use rusty_s3::actions::{CreateMultipartUpload, DeleteObject, ListObjectsV2, ListParts, S3Action};
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -44,6 +44,12 @@ impl Object {
         if bucket.is_empty() {
             return Err(invalid("expected s3://BUCKET/KEY"));
         }
+        // What is joined to the address of a bucket must not lead out of it.
+        if key.starts_with('/') || key.split('/').any(|piece| matches!(piece, "." | "..")) {
+            return Err(invalid(format!(
+                "{key:?} is no key of an object: it begins with / or has a . or .. in its path"
+            )));
+        }
         let endpoint = settings.endpoint();
         let url = endpoint.parse().map_err(|_| invalid(format!("{endpoint} is no address of a server")))?;
         let bucket = Bucket::new(url, settings.style(bucket), bucket.to_owned(), settings.region.clone());
@@ -78,6 +84,15 @@ impl Object {
         self.bucket.upload_part(self.credentials.as_deref(), &self.key, number, upload).sign(SIGNED_FOR).into()
     }
 
+    /// The address that lists the parts of an upload that are there, behind part number `after`.
+    pub(super) fn parts_url(&self, upload: &str, after: Option<u16>) -> String {
+        let mut list = ListParts::new(&self.bucket, self.credentials.as_deref(), &self.key, upload);
+        if let Some(after) = after {
+            list.set_part_number_marker(after);
+        }
+        list.sign(SIGNED_FOR).into()
+    }
+
     /// The address that makes the object of its parts, and what to send there.
     pub(super) fn complete(&self, upload: &str, tags: &[String]) -> (String, String) {
         let tags = tags.iter().map(String::as_str);
@@ -88,6 +103,17 @@ impl Object {
     /// The address that gives an upload up.
     pub(super) fn abort_url(&self, upload: &str) -> String {
         self.bucket.abort_multipart_upload(self.credentials.as_deref(), &self.key, upload).sign(SIGNED_FOR).into()
+    }
+
+    /// The object called `name` in the folder of this one.
+    pub(super) fn beside(&self, name: &str) -> Self {
+        let folder = self.key.rfind('/').map_or("", |at| &self.key[..=at]);
+        Self { key: format!("{folder}{name}"), ..self.clone() }
+    }
+
+    /// The address to remove it at.
+    pub(super) fn delete_url(&self) -> String {
+        DeleteObject::new(&self.bucket, self.credentials.as_deref(), &self.key).sign(SIGNED_FOR).into()
     }
 
     /// The address that lists what lies in the folder of this object, `after` the page that this token ends.
@@ -103,11 +129,28 @@ impl Object {
     }
 }
 
+/// An object in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) key: String,
+    pub(super) bytes: u64,
+    /// Its entity tag.
+    pub(super) tag: String,
+    /// When it was put there, as the server says it.
+    pub(super) changed: String,
+}
+
+impl Listed {
+    /// Its name in its folder.
+    pub(super) fn name(&self) -> &str {
+        self.key.rsplit('/').next().unwrap_or_default()
+    }
+}
+
 /// A page of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Page {
-    /// Keys and sizes of objects.
-    pub(super) objects: Vec<(String, u64)>,
+    pub(super) objects: Vec<Listed>,
     /// What to ask the next page with.
     pub(super) next: Option<String>,
 }
@@ -115,8 +158,29 @@ pub(super) struct Page {
 /// Reads a page of a list.
 pub(super) fn listed(text: &str) -> Option<Page> {
     let page = ListObjectsV2::parse_response(text).ok()?;
-    let objects = page.contents.into_iter().map(|object| (object.key, object.size)).collect();
-    Some(Page { objects, next: page.next_continuation_token })
+    let objects = page.contents.into_iter().map(|object| Listed {
+        key: object.key,
+        bytes: object.size,
+        tag: object.etag,
+        changed: object.last_modified,
+    });
+    Some(Page { objects: objects.collect(), next: page.next_continuation_token })
+}
+
+/// A part of an upload.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Counted from 1.
+    pub(super) number: u16,
+    pub(super) bytes: u64,
+    pub(super) tag: String,
+}
+
+/// Reads a page of the list of an upload's parts, and what the next one is asked with.
+pub(super) fn parts(text: &str) -> Option<(Vec<Part>, Option<u16>)> {
+    let page = ListParts::parse_response(text).ok()?;
+    let parts = page.parts.into_iter().map(|part| Part { number: part.number, bytes: part.size, tag: part.etag });
+    Some((parts.collect(), page.next_part_number_marker))
 }
 
 /// The id of an upload of several parts that a server has begun.
@@ -262,7 +326,10 @@ mod tests {
             settings(&[("AWS_ENDPOINT_URL", "http://h:1"), ("AWS_S3_ADDRESSING_STYLE", "virtual")], "", "");
         assert_eq!(url("s3://images/c", &virtual_host.unwrap()), "http://images.h:1/c");
         assert!(settings(&[("AWS_PROFILE", "none")], files.0, files.1).is_err());
-        assert!(Object::with("s3://", &lab).is_err());
+        for wrong in ["s3://", "s3://b/../c/a.slide", "s3://b//a.slide", "s3://b/d/./a.slide"] {
+            assert!(Object::with(wrong, &lab).is_err(), "{wrong}");
+        }
+        assert_eq!(url("s3://b/http://x/y:1", &anonymous), "http://h:1/b/http%3A//x/y%3A1");
     }
 
     #[test]
@@ -271,11 +338,16 @@ mod tests {
             <MaxKeys>2</MaxKeys><KeyCount>1</KeyCount><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>\
             <Contents><Key>d/a.slide</Key><LastModified>2026-01-01T00:00:00Z</LastModified><ETag>x</ETag><Size>5</Size></Contents>\
             </ListBucketResult>";
-        let page = Page { objects: vec![("d/a.slide".to_owned(), 5)], next: Some("t".to_owned()) };
+        let object =
+            Listed { key: "d/a.slide".into(), bytes: 5, tag: "x".into(), changed: "2026-01-01T00:00:00Z".into() };
+        assert_eq!(object.name(), "a.slide");
+        let page = Page { objects: vec![object], next: Some("t".to_owned()) };
         assert_eq!(listed(text).unwrap(), page);
         assert!(listed("<html>").is_none());
         let anonymous = settings(&[("AWS_ENDPOINT_URL", "http://h:1")], "", "").unwrap();
         let url = Object::with("s3://b/d/e/a.slide", &anonymous).unwrap().list_url(Some("t"));
+        let beside = Object::with("s3://b/d/e/a.slide", &anonymous).unwrap().beside("50%25?.slide");
+        assert_eq!((beside.url(), beside.delete_url()), ("http://h:1/b/d/e/50%2525%3F.slide".to_owned(), beside.url()));
         assert!(url.contains("prefix=d%2Fe%2F") && url.contains("continuation-token=t"), "{url}");
     }
 }

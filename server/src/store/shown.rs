@@ -43,9 +43,25 @@ impl Shown {
     /// What stands for the object `name` in the folder of the object at `path`.
     pub(super) fn beside(&self, path: &Path, name: &str) -> PathBuf {
         match self.real(path).to_str().filter(|_| is_web(path)) {
-            Some(url) => self.hide(Path::new(&beside(url, name))),
+            Some(url) => self.hide_if_secret(beside(url, name)),
             None => path.with_file_name(name),
         }
+    }
+
+    /// What stands for the object `name` in `folder`.
+    pub(super) fn inside(&self, folder: &Path, name: &str) -> PathBuf {
+        match self.real(folder).to_str().filter(|_| is_web(folder)) {
+            Some(url) => {
+                let url = url.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+                self.hide_if_secret(beside(&format!("{url}/-"), name))
+            }
+            None => folder.join(name),
+        }
+    }
+
+    /// What stands for an address that was made of another one. There may be any number of them, so most are not remembered.
+    fn hide_if_secret(&self, url: String) -> PathBuf {
+        if public(&url) == url { PathBuf::from(url) } else { self.hide(Path::new(&url)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Secret>> {
@@ -68,6 +84,10 @@ mod tests {
         assert_eq!(parent, Path::new("https://h/d/b%3F.slide"));
         assert_eq!(shown.real(&parent), Path::new("https://u:p@h/d/b%3F.slide"));
         assert!(!format!("{shown:?}").contains("5ec"));
+        let folder = shown.hide(Path::new("https://u:p@h/d/"));
+        assert_eq!(shown.inside(&folder, "b?.slide"), parent);
+        assert_eq!(shown.inside(Path::new("https://h"), "a.slide"), Path::new("https://h/a.slide"));
+        assert_eq!(shown.inside(Path::new("s3://b/d/"), "a.slide"), Path::new("s3://b/d/a.slide"));
     }
 
     #[test]

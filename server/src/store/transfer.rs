@@ -15,6 +15,7 @@ use serde::Serialize;
 use slidecast_image::store::{LayerBytes, LayerStore, LocalFiles, layer_id};
 use slidecast_image::{Image, LayerInfo, verify};
 use slidecast_proto::quantity::Bytes;
+use slidecast_proto::units::Hash;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -45,12 +46,12 @@ impl std::error::Error for TransferError {
     }
 }
 
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failure {
+pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failure {
     let path = path.to_owned();
     move |error| Failure::not_done(TransferError { what, path, error })
 }
 
-fn refused(what: &'static str, path: &Path, why: &str) -> Failure {
+pub(super) fn refused(what: &'static str, path: &Path, why: &str) -> Failure {
     failed(what, path)(io::Error::new(ErrorKind::InvalidInput, why))
 }
 
@@ -58,28 +59,23 @@ fn refused(what: &'static str, path: &Path, why: &str) -> Failure {
 #[derive(Serialize)]
 struct Row {
     name: String,
-    bytes: u64,
+    bytes: Option<u64>,
 }
 
-/// Lists the layers in a folder of a bucket.
+/// Lists the layers in a folder of a bucket or of a web server.
 ///
 /// # Errors
-/// The address is none of S3, or the server refuses.
+/// The folder has no list, or the server refuses.
 pub(crate) fn list(args: &ListImages) -> Result<ExitCode, Failure> {
     let listing = "listing";
-    let address = Address::of(&args.url).map_err(failed(listing, &args.url))?;
-    let Some(Address::S3(folder)) = address else {
-        return Err(refused(listing, &args.url, "only s3://BUCKET/FOLDER/ can be listed"));
-    };
-    let keys = STORES.listed(&folder).map_err(failed(listing, &args.url))?;
-    let name = |key: &str| key.rsplit('/').next().unwrap_or_default().to_owned();
-    let rows: Vec<_> = keys.iter().map(|(key, bytes)| Row { name: name(key), bytes: *bytes }).collect();
-    let rows = rows.into_iter().filter(|row| row.name.ends_with(".slide"));
+    let found = STORES.images_in(&args.url).map_err(failed(listing, &args.url))?;
+    let mut rows: Vec<_> = found.into_iter().map(|found| Row { name: found.name, bytes: found.bytes }).collect();
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
     if args.json {
-        let rows: Vec<_> = rows.collect();
         say(&serde_json::to_string_pretty(&rows).expect("it has only numbers and texts"));
     } else {
-        rows.for_each(|row| say(&format!("{:>10}  {}", Bytes(row.bytes).to_string(), shown(&row.name))));
+        let size = |row: &Row| row.bytes.map_or_else(|| "-".to_owned(), |bytes| Bytes(bytes).to_string());
+        rows.iter().for_each(|row| say(&format!("{:>10}  {}", size(row), shown(&row.name))));
     }
     Ok(ExitCode::Done)
 }
@@ -172,6 +168,7 @@ fn fetch(stores: &Stores, layer: &LayerInfo, folder: &Path, to: &Path) -> Result
 pub(crate) fn push(args: &Push) -> Result<ExitCode, Failure> {
     let image = Image::open(&args.file)?;
     let mut sent = 0_usize;
+    tell_of_conditions(&args.url)?;
     for layer in image.layers() {
         let to = destination(&args.url, &layer.path, layer.id == image.header().layer);
         sent += usize::from(send(&layer, &to)?);
@@ -179,6 +176,21 @@ pub(crate) fn push(args: &Push) -> Result<ExitCode, Failure> {
     let layers = count(sent, "layer");
     say(&format!("{}: {layers} sent; manifest root {}", args.url.display(), image.root()));
     Ok(ExitCode::Done)
+}
+
+/// Says so if the server would overwrite what somebody else pushes at the same time.
+fn tell_of_conditions(url: &Path) -> Result<(), Failure> {
+    let Some(Address::S3(object)) = Address::of(url).map_err(failed("pushing to", url))? else { return Ok(()) };
+    let shared = STORES.shared().map_err(failed("pushing to", url))?;
+    match push::heeds_conditions(shared.client(), &object) {
+        Ok(true) => {}
+        Ok(false) => crate::complain(
+            "note: this server ignores If-None-Match: two pushes to one name at the same time overwrite each other",
+        ),
+        // Pushing itself says what is wrong.
+        Err(error) => log::info!("whether {} heeds If-None-Match is not known: {error}", url.display()),
+    }
+    Ok(())
 }
 
 /// Where a layer goes: the newest one to the address itself unless that is a folder, its parents beside it under their names.
@@ -207,7 +219,10 @@ fn send(layer: &LayerInfo, to: &Path) -> Result<bool, Failure> {
         let all = there.fetch_add(bytes, Ordering::Relaxed) + bytes;
         advance(&bar, all, layer.file_bytes);
     };
-    let sent = push::push(shared.client(), &object, &file, layer.file_bytes, &done);
+    let note = note(layer, to);
+    let (client, object, file) = (shared.client(), &object, &file);
+    let pushed = push::Pushed { client, object, file, bytes: layer.file_bytes, note: note.as_deref() };
+    let sent = pushed.send(&done);
     bar.finish_and_clear();
     match sent {
         // Somebody else was faster, or the answer to what succeeded was lost.
@@ -218,6 +233,14 @@ fn send(layer: &LayerInfo, to: &Path) -> Result<bool, Failure> {
         Ok(()) if is_there(layer, to)? => Ok(true),
         Ok(()) => Err(refused("pushing to", to, "what was sent is not there")),
     }
+}
+
+/// Where the upload of a layer to this address is noted; `None` where this machine has no folder for it.
+fn note(layer: &LayerInfo, to: &Path) -> Option<PathBuf> {
+    let folder = crate::key::state_folder(None).ok()?.join("pushes");
+    std::fs::create_dir_all(&folder).ok()?;
+    let what = [&layer.id.0[..], &layer.file_bytes.to_le_bytes(), to.as_os_str().as_encoded_bytes()].concat();
+    Some(folder.join(Hash::of(&what).to_string()))
 }
 
 /// Whether this very layer is at `to`; an error if it is another one.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails in a test should stop it")]
 
 mod api;
+mod elsewhere;
 mod groups;
 mod identity;
 mod pages;
@@ -14,6 +15,7 @@ mod webhooks;
 
 use crate::support::{Agent, Sandbox};
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -94,9 +96,13 @@ fn serve(sandbox: &Sandbox, port: u16, http: u16) -> Command {
 }
 
 fn serve_at(sandbox: &Sandbox, port: u16, http: &str) -> Command {
+    serve_images(sandbox, port, http, sandbox.path("").as_os_str())
+}
+
+fn serve_images(sandbox: &Sandbox, port: u16, http: &str, images: &OsStr) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slidecast"));
     command.args(["serve", "--interface", "lo", "--port", &port.to_string()]);
-    command.args(["--http", http, "--images"]).arg(sandbox.path(""));
+    command.args(["--http", http, "--images"]).arg(images);
     command.arg("--state").arg(sandbox.path("state"));
     command.env_remove("XDG_CONFIG_HOME").env("HOME", sandbox.path(""));
     command
