@@ -23,6 +23,7 @@ mod lvm;
 mod mapped;
 mod md;
 mod ntfs;
+mod ntfs_files;
 mod ntfs_record;
 mod raid;
 mod reader;

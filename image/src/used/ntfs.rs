@@ -1,11 +1,12 @@
 //! Free clusters of NTFS: the map of clusters is a file, record 6 of the master file table (layout as in Linux'
 //! `fs/ntfs3/ntfs.h`).
 //!
-//! The map counts only if the volume was left properly: the dirty flag is clear, the log has nothing to replay, and no
+//! The map counts only if it agrees with all files (`ntfs_files.rs`) and the volume was left properly: the dirty flag is clear, the log has nothing to replay, and no
 //! Windows sleeps in `hiberfil.sys` with the file system half in its memory. The boot sector's copy lies behind the last
 //! cluster, and so is used.
 
 use super::bitmap;
+use super::ntfs_files;
 use super::ntfs_record::{Stream, attribute, kind, names, restore};
 use super::reader::Reader;
 use super::volume::{Kept, Unused, Volume};
@@ -47,7 +48,9 @@ fn unused(volume: &Volume<'_>, head: &[u8]) -> Result<Unused, Kept> {
     let mut metadata: Vec<Range<u64>> = [&ntfs.mft.runs, &log.runs, &map.runs].into_iter().flatten().cloned().collect();
     metadata.push(0..1);
     metadata.push(ntfs.mirror..ntfs.mirror.saturating_add(1));
-    ntfs.free(&map, &metadata)
+    let unused = ntfs.free(&map, &metadata)?;
+    ntfs_files::are_used(&ntfs.volume, &ntfs.mft, ntfs.record, (ntfs.cluster, ntfs.clusters), &unused)?;
+    Ok(unused)
 }
 
 /// An open volume.

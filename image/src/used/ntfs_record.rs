@@ -67,33 +67,63 @@ impl<'a> Attribute<'a> {
     }
 }
 
+/// Whether a file record is one of a file.
+pub(crate) fn is_in_use(record: &[u8]) -> bool {
+    u16_at(record, 22).is_some_and(|flags| flags & 1 == 1)
+}
+
+/// The bytes of the attribute at `at` of a restored file record; nothing at the end of all of them, `None` where there can be none.
+fn raw_attribute(record: &[u8], at: usize) -> Option<&[u8]> {
+    let used = usize::try_from(u32_at(record, 24)?).ok()?.min(record.len());
+    if u32_at(record, at)? == u32::MAX {
+        return Some(&[]);
+    }
+    let len = usize::try_from(u32_at(record, at.checked_add(4)?)?).ok()?;
+    let end = at.checked_add(len).filter(|end| len >= 24 && *end <= used)?;
+    record.get(at..end)
+}
+
 /// The first attribute of this kind and name in a restored file record that is in use.
 pub(crate) fn attribute<'a>(record: &'a [u8], wanted: u32, name: &str) -> Option<Attribute<'a>> {
     let mut at = usize::from(u16_at(record, 20)?);
-    let used = usize::try_from(u32_at(record, 24)?).ok()?.min(record.len());
-    if u16_at(record, 22)? & 1 == 0 {
+    if !is_in_use(record) {
         return None;
     }
     loop {
-        let kind = u32_at(record, at)?;
-        let len = usize::try_from(u32_at(record, at.checked_add(4)?)?).ok()?;
-        let end = at.checked_add(len)?;
-        if kind == u32::MAX || len < 24 || end > used {
-            return None;
-        }
-        let raw = record.get(at..end)?;
+        let raw = raw_attribute(record, at).filter(|raw| !raw.is_empty())?;
         let name_at = usize::from(u16_at(raw, 10)?);
         let name_len = 2 * usize::from(*raw.get(9)?);
         let its_name = raw.get(name_at..name_at + name_len)?.chunks_exact(2).map(|unit| [unit[0], unit[1]]);
-        if kind == wanted && its_name.eq(name.encode_utf16().map(u16::to_le_bytes)) {
+        if u32_at(raw, 0)? == wanted && its_name.eq(name.encode_utf16().map(u16::to_le_bytes)) {
             return Some(Attribute { raw });
         }
-        at = end;
+        at += raw.len();
     }
 }
 
-/// The runs of clusters in a mapping: a byte with the sizes of two numbers, the length, the distance to the run before.
-fn runs(mut mapping: &[u8]) -> Option<Vec<Range<u64>>> {
+/// All clusters that the attributes of a restored file record lie in; `None` where they are not as they have to be.
+pub(crate) fn places(record: &[u8]) -> Option<Vec<Range<u64>>> {
+    let mut at = usize::from(u16_at(record, 20)?);
+    let mut places = Vec::new();
+    loop {
+        let raw = raw_attribute(record, at)?;
+        match raw.get(8) {
+            None => return Some(places),
+            Some(0) => {}
+            Some(_) => places.extend(mapped(raw.get(usize::from(u16_at(raw, 32)?)..)?)?.into_iter().flatten()),
+        }
+        at += raw.len();
+    }
+}
+
+/// The runs of clusters in a mapping that has no holes.
+fn runs(mapping: &[u8]) -> Option<Vec<Range<u64>>> {
+    mapped(mapping)?.into_iter().collect()
+}
+
+/// The runs of clusters in a mapping, and its holes: a byte with the sizes of two numbers, the length, the distance to the run before. A hole has no
+/// distance.
+fn mapped(mut mapping: &[u8]) -> Option<Vec<Option<Range<u64>>>> {
     let mut runs = Vec::new();
     let mut cluster = 0_i64;
     loop {
@@ -102,15 +132,15 @@ fn runs(mut mapping: &[u8]) -> Option<Vec<Range<u64>>> {
             return Some(runs);
         }
         let (len_size, distance_size) = (usize::from(sizes & 0xF), usize::from(sizes >> 4));
-        let len = signed(rest.get(..len_size)?)?;
-        // Without a distance the run is a hole, which nothing that is read here has.
-        let distance = signed(rest.get(len_size..len_size + distance_size)?)?;
-        cluster = cluster.checked_add(distance)?;
-        let start = u64::try_from(cluster).ok()?;
-        if len <= 0 {
-            return None;
+        let len = signed(rest.get(..len_size)?).filter(|len| *len > 0)?;
+        let distance = rest.get(len_size..len_size + distance_size)?;
+        if distance.is_empty() {
+            runs.push(None);
+        } else {
+            cluster = cluster.checked_add(signed(distance)?)?;
+            let start = u64::try_from(cluster).ok()?;
+            runs.push(Some(start..start.checked_add(len.unsigned_abs())?));
         }
-        runs.push(start..start.checked_add(len.unsigned_abs())?);
         mapping = &rest[len_size + distance_size..];
     }
 }
@@ -200,6 +230,8 @@ mod tests {
         {
             assert_eq!(runs(bad), None, "{bad:x?}");
         }
+        let sparse = [0x01, 0x18, 0x11, 2, 5, 0x01, 3, 0x11, 1, 2, 0];
+        assert_eq!((runs(&sparse), mapped(&sparse)), (None, Some(vec![None, Some(5..7), None, Some(7..8)])));
     }
 
     proptest! {
@@ -212,6 +244,7 @@ mod tests {
                 }
             }
             let _ = names(&bytes);
+            let _ = places(&bytes);
             let data = attribute(&bytes, kind::DATA, "");
             let _ = data.map(|data| (data.value().is_some(), data.stream().is_some()));
             let _ = restore(&mut bytes, [0; 4]);

@@ -1,6 +1,6 @@
 //! Damage: flipped bytes never make a reader panic, and what they hide is not lost.
 
-use super::oracle::{MIB, Numbers, empty, files, unused_of};
+use super::oracle::{MIB, Numbers, assert_flips_free_nothing, empty, files, unused_of};
 use crate::testing::{run, tool};
 use crate::used::scan;
 use core::ops::Range;
@@ -12,7 +12,16 @@ fn images() -> Vec<(&'static str, Vec<u8>)> {
     let made = |program: &'static str, options: &[&str]| {
         tool(program)?;
         let (_dir, path) = empty(8 * MIB);
-        run(program, options.iter().copied().chain([path.to_str().unwrap()]));
+        let disk = path.to_str().unwrap();
+        run(program, options.iter().copied().chain([disk]));
+        match program {
+            // A FAT32 so small is none for mtools.
+            "mkfs.vfat" if options[0] == "-F12" => {
+                drop(run(tool("mcopy")?, ["-s", "-i", disk, &format!("{folder}/d0"), "::/"]))
+            }
+            "mkntfs" => drop(run(tool("ntfscp")?, ["-q", "-f", disk, &format!("{folder}/d0/e0/f0"), "a"])),
+            _ => {}
+        }
         Some((program, std::fs::read(&path).unwrap()))
     };
     let ext = |kind| ["-q", "-F", "-b1024", "-t", kind, "-d", folder];
@@ -91,5 +100,42 @@ fn truncated_disks_never_panic() {
             let _ = scan(&short, len as u64, 512);
             assert_eq!(scan(&short, 8 * MIB, 512).unused, []);
         }
+    }
+}
+
+/// As many places as a sweep takes of `count`, evenly apart.
+fn step(count: usize) -> usize {
+    let places = std::env::var("SLIDECAST_SWEEP").map_or(400, |places| 10 * places.parse::<usize>().unwrap());
+    (count / places).max(1)
+}
+
+#[test]
+fn a_volume_that_is_cut_at_any_sector_has_nothing_free_that_was_not() {
+    for (program, mut image) in images() {
+        let (_, before) = unused_of(&image, 8 * MIB);
+        let before = before.unwrap();
+        for cut in (0..16384_u64).rev().step_by(step(16384)) {
+            image.truncate(usize::try_from(cut * 512).unwrap());
+            for range in unused_of(&image, cut * 512).1.unwrap_or_default() {
+                assert!(inside(&range, &before) && range.end <= cut * 512, "{program}, cut at {cut}: {range:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_flipped_bit_in_boot_sectors_superblocks_and_tables_frees_what_is_used() {
+    for (program, mut image) in images() {
+        let word = |at: usize| usize::from(u16::from_le_bytes([image[at], image[at + 1]]));
+        // Nothing but the boot sector says how many entries the root folder of a FAT12 or FAT16 has.
+        let (numbers, tables) = match program {
+            "mke2fs" => (1024..1280, 1280..2112),
+            "mkfs.vfat" => (0..90, word(14) * 512..word(14) * 512 + 600),
+            "mkntfs" => (0..90, 90..512),
+            _ => (1024..1080, 4086..4096),
+        };
+        let numbers = numbers.filter(|at| program != "mkfs.vfat" || !(17..19).contains(at));
+        assert_flips_free_nothing(&mut image, numbers.flat_map(|at| core::iter::repeat_n(at..at + 1, 24)));
+        assert_flips_free_nothing(&mut image, core::iter::once(tables));
     }
 }

@@ -1,6 +1,6 @@
 //! NTFS against ntfs-3g's programs.
 
-use super::oracle::{MIB, empty, files, scribble, sum, unused, unused_of};
+use super::oracle::{MIB, assert_flips_free_nothing, empty, files, scribble, sum, unused, unused_of};
 use crate::testing::{run, tool};
 use crate::used::volume::Kept;
 use std::path::{Path, PathBuf};
@@ -147,12 +147,33 @@ fn a_sleeping_windows_is_kept_and_one_that_woke_up_is_not() {
 #[test]
 fn metadata_that_the_map_calls_free_are_kept() {
     let Some((mut image, record)) = image() else { return };
-    let data = attribute(&image, record(6), 0x80);
+    let map = map_of(&image, record(6));
+    image[map] &= !1;
+    assert_eq!(unused_of(&image, 24 * MIB).1, Err(Kept::Disagree("map of clusters", "places of its metadata")));
+}
+
+/// Where a cluster map of up to a cluster lies on a small volume.
+fn map_of(image: &[u8], record: usize) -> usize {
+    let data = attribute(image, record, 0x80);
     let run = data + usize::from(image[data + 32]);
     let (len, place) = (usize::from(image[run] & 15), usize::from(image[run] >> 4));
     let mut cluster = [0; 8];
     cluster[..place].copy_from_slice(&image[run + 1 + len..][..place]);
-    let map = usize::try_from(u64::from_le_bytes(cluster)).unwrap() * 4096;
-    image[map] &= !1;
-    assert_eq!(unused_of(&image, 24 * MIB).1, Err(Kept::Disagree("map of clusters", "places of its metadata")));
+    usize::try_from(u64::from_le_bytes(cluster)).unwrap() * 4096
+}
+
+#[test]
+fn no_flipped_bit_of_the_map_of_clusters_of_ntfs_frees_a_file_and_no_flip_in_its_table_does() {
+    let Some((mut image, record)) = image() else { return };
+    let map = map_of(&image, record(6));
+    let clusters = 24 * 256 - 1;
+    let used: Vec<_> = (0..clusters).filter(|cluster| image[map + cluster / 8] >> (cluster % 8) & 1 == 1).collect();
+    assert!(used.len() > 100);
+    for cluster in used {
+        image[map + cluster / 8] ^= 1 << (cluster % 8);
+        assert!(unused_of(&image, 24 * MIB).1.is_err(), "cluster {cluster}");
+        image[map + cluster / 8] ^= 1 << (cluster % 8);
+    }
+    let table = [0, 2, 3, 5, 6, 64, 70].map(|number| record(number)..record(number) + 480);
+    assert_flips_free_nothing(&mut image, table.into_iter().chain(core::iter::once(0..512)));
 }
