@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 const MIB: u64 = 1 << 20;
 
 /// Target, name, size of the volume, program, and its arguments before the volume.
-const VOLUMES: [(&str, &str, u64, &str, &[&str]); 21] = [
+const VOLUMES: [(&str, &str, u64, &str, &[&str]); 27] = [
     ("ext", "ext2", MIB, "mke2fs", &["-q", "-F", "-t", "ext2", "-b", "1024"]),
     ("ext", "ext4", 4 * MIB, "mke2fs", &["-q", "-F", "-t", "ext4", "-N", "64"]),
     ("ext", "uninit", 4 * MIB, "mke2fs", &["-q", "-F", "-t", "ext4", "-N", "64", "-O", "^metadata_csum,uninit_bg"]),
@@ -45,6 +45,24 @@ const VOLUMES: [(&str, &str, u64, &str, &[&str]); 21] = [
     ),
     ("exfat", "exfat", 8 * MIB, "mkfs.exfat", &["-b", "4K"]),
     ("f2fs", "f2fs", 60 * MIB, "mkfs.f2fs", &["-q", "-f"]),
+    (
+        "container",
+        "qcow2",
+        0,
+        "qemu-img",
+        &["create", "-q", "-f", "qcow2", "-o", "size=256K,cluster_size=4k,preallocation=metadata"],
+    ),
+    (
+        "container",
+        "parts",
+        0,
+        "qemu-img",
+        &["create", "-q", "-f", "qcow2", "-o", "size=256K,cluster_size=16k,extended_l2=on"],
+    ),
+    ("container", "vhd", 0, "qemu-img", &["create", "-q", "-f", "vpc", "-o", "size=1M,force_size=on"]),
+    ("container", "vmdk", 0, "qemu-img", &["create", "-q", "-f", "vmdk", "-o", "size=1M"]),
+    ("container", "vdi", 0, "qemu-img", &["create", "-q", "-f", "vdi", "-o", "size=2M,static=on"]),
+    ("container", "vhdx", 0, "qemu-img", &["create", "-q", "-f", "vhdx", "-o", "size=1M,block_size=1M"]),
     ("partition_table", "gpt", 8 * MIB, "sgdisk", &["-n", "1:64:+1M", "-n", "2:0:0"]),
     ("partition_table", "gpt_of_4", MIB, "sgdisk", &["-S", "4", "-n", "1:0:0"]),
     ("partition_table", "mbr", 8 * MIB, "sgdisk", &["-n", "1:64:+1M", "-n", "2:0:0", "-m", "1:2"]),
@@ -99,6 +117,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             continue;
         }
         let mut content = fs::read(&volume)?;
+        content.resize(content.len().next_multiple_of(512), 0);
         clear_upper_case(&mut content);
         let description = slidecast_image::fuzzing::encode(&content);
         // The byte in front says whether checksums are put right.

@@ -19,7 +19,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A partition table, and its backup fitted to a larger disk. With the first byte odd, the checksums of a GPT are put right
 /// first, so that its numbers are looked at.
@@ -140,18 +140,38 @@ pub fn partclone(input: &[u8]) {
     assert!(runs.iter().all(|run| run.start < run.end && run.end <= end));
 }
 
+/// A file in whatever format its front says, opened as a disk: its ranges and the front of each are read.
+///
+/// # Panics
+/// If a range lies outside the disk, or in front of what was asked for.
+pub fn container(input: &[u8]) {
+    with_file(|file, path| {
+        if SparseDisk::parse(input).write_to(file).is_err() {
+            return;
+        }
+        let Ok(disk) = crate::source::open(path, &crate::source::Asked::of(&std::env::temp_dir())) else { return };
+        assert!(disk.unused().windows(2).all(|pair| pair[0].end < pair[1].start));
+        assert!(disk.unused().iter().all(|range| range.start < range.end && range.end <= disk.bytes()));
+        let mut at = 0;
+        // Of a disk in very many pieces the first ones are enough.
+        for _ in 0..1000 {
+            let Ok(Some(data)) = disk.next_data(at) else { break };
+            assert!(at <= data.start && data.start < data.end && data.end <= disk.bytes(), "{data:?} after {at}");
+            let len = usize::try_from(data.end - data.start).unwrap_or(usize::MAX).min(4096);
+            let _ = disk.read_at(data.start, &mut vec![0; len]);
+            at = data.end;
+        }
+    });
+}
+
 /// A layer file. With the first byte odd, its checksums and its id are put right first.
 pub fn layer(input: &[u8]) {
-    thread_local! {
-        static SCRATCH: RefCell<Option<(File, PathBuf)>> = const { RefCell::new(None) };
-    }
     let Some((flags, input)) = input.split_first() else { return };
     let mut bytes = input.to_vec();
     if flags & 1 == 1 {
         seal::layer(&mut bytes);
     }
-    SCRATCH.with_borrow_mut(|scratch| {
-        let (file, path) = scratch.get_or_insert_with(in_memory);
+    with_file(|file, path| {
         let written = file.set_len(0).and_then(|()| file.write_all_at(&bytes, 0));
         if written.is_err() {
             return;
@@ -162,6 +182,17 @@ pub fn layer(input: &[u8]) {
         if image.header().disk_bytes <= 1 << 40 {
             let _ = image.resolve();
         }
+    });
+}
+
+/// Calls `with` with a file of this thread, whatever is in it.
+fn with_file(with: impl FnOnce(&File, &Path)) {
+    thread_local! {
+        static SCRATCH: RefCell<Option<(File, PathBuf)>> = const { RefCell::new(None) };
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        let (file, path) = scratch.get_or_insert_with(in_memory);
+        with(file, path);
     });
 }
 
@@ -185,6 +216,7 @@ mod tests {
             disk(input);
             manifest(input);
             partclone(input);
+            container(input);
             layer(input);
         }
     }

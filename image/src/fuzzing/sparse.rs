@@ -1,7 +1,9 @@
 //! A disk in a few kilobytes: its size, and what is on it that is not zero.
 
 use crate::source::ReadAt;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 /// Places and lengths are counted in this many bytes.
 const UNIT: usize = 16;
@@ -64,6 +66,21 @@ impl<'a> SparseDisk<'a> {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Makes `file` a file with this content.
+    pub(super) fn write_to(&self, file: &File) -> io::Result<()> {
+        file.set_len(0)?;
+        file.set_len(self.bytes)?;
+        for (place, piece) in &self.pieces {
+            let held = usize::try_from(piece.bytes().min(self.bytes.saturating_sub(*place))).unwrap_or(0);
+            match piece {
+                Piece::Given(bytes) => file.write_all_at(&bytes[..held], *place)?,
+                Piece::Made(bytes) => file.write_all_at(&bytes[..held], *place)?,
+                Piece::Repeated(byte, _) => file.write_all_at(&vec![*byte; held], *place)?,
+            }
+        }
+        Ok(())
     }
 
     /// Writes `bytes` at `at`.
@@ -141,5 +158,8 @@ mod tests {
         let mut found = vec![9; disk.len()];
         SparseDisk::parse(&description).read_at(0, &mut found).unwrap();
         assert!(found == disk);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        SparseDisk::parse(&description).write_to(file.as_file()).unwrap();
+        assert!(std::fs::read(file.path()).unwrap() == disk);
     }
 }
