@@ -1,9 +1,8 @@
 //! Files that are no raw disk and are not imported ([`crate::source`]): recognised by how they begin, so that they are not
 //! imaged as they are.
 
-use std::fs::File;
+use crate::source::ReadAt;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 /// How a container begins: name and bytes at offset 0.
 const MAGICS: &[(&str, &[u8])] = &[
@@ -19,11 +18,11 @@ const MAGICS: &[(&str, &[u8])] = &[
 pub(crate) const OURS: &str = "SlideCast image";
 /// Where the first header of a tar file (POSIX and GNU) has its magic.
 const TAR: (usize, &[u8]) = (257, b"ustar");
-/// The container format of a regular file of `bytes` bytes, if it is one that is known.
-pub(crate) fn format_of(file: &File, bytes: u64) -> io::Result<Option<&'static str>> {
+/// The container format of a file or of a disk of `bytes` bytes, if it is one that is known.
+pub(crate) fn format_of(file: &dyn ReadAt, bytes: u64) -> io::Result<Option<&'static str>> {
     let mut head = [0; 512];
     let len = usize::try_from(bytes.min(512)).unwrap_or(512);
-    file.read_exact_at(&mut head[..len], 0)?;
+    file.read_at(0, &mut head[..len])?;
     if let Some((name, _)) = MAGICS.iter().find(|(_, magic)| head.starts_with(magic)) {
         return Ok(Some(name));
     }
@@ -51,9 +50,7 @@ mod tests {
     use super::*;
 
     fn found(bytes: &[u8]) -> Option<&'static str> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().write_all_at(bytes, 0).unwrap();
-        format_of(file.as_file(), bytes.len() as u64).unwrap()
+        format_of(&bytes.to_vec(), bytes.len() as u64).unwrap()
     }
 
     #[test]

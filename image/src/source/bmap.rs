@@ -162,7 +162,8 @@ impl DiskSource for MappedImage {
 
     fn notes(&self) -> Vec<String> {
         let (map, count) = (self.map.path.display(), self.map.checked().count());
-        let checked = format!("{} agrees with the {count} checksums of {map}", self.path().display());
+        let checked =
+            format!("{} agrees with the checksums of {map} (ranges compared: {count})", self.path().display());
         self.disk.notes().into_iter().chain([checked]).collect()
     }
 }

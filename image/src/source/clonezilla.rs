@@ -46,16 +46,14 @@ pub(super) fn open(folder: &Folder, opening: &Opening<'_>) -> Result<Box<dyn Dis
     }
     table.put_into(&mut disk);
     if let Some(hidden) = folder.small(&format!("{}-hidden-data-after-mbr", saved.name))?.filter(|_| !saved.is_gpt) {
-        let first = table.partitions.iter().map(|partition| partition.place.start);
-        let first = first.chain(table.areas.iter().map(|(at, _)| *at).filter(|at| *at > 0)).min().unwrap_or(0);
-        let room = usize::try_from(first.saturating_sub(512)).unwrap_or(usize::MAX);
+        let room = usize::try_from(table.first_taken().saturating_sub(512)).unwrap_or(usize::MAX);
         disk.put(512, hidden[..room.min(hidden.len())].to_vec());
     }
     for partition in &table.partitions {
         let device = saved.device(partition.number);
         saved.put_partition(folder, &mut disk, partition.place.clone(), &device)?;
     }
-    Ok(disk.complete())
+    disk.complete()
 }
 
 /// What a folder says of one disk.

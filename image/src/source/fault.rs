@@ -69,6 +69,8 @@ pub enum ImportFault {
         /// The names of those that there are.
         has: Vec<String>,
     },
+    /// A disk of a folder was asked for, and this is a file.
+    OneDisk,
     /// A partition table was given for something that is no partition.
     NoTable,
     /// A partition that was asked for, or none, while the image may be of several of these or fits none.
@@ -135,6 +137,7 @@ impl fmt::Display for ImportFault {
                 write!(f, "it has no disk {asked:?}; it has {}", has.join(", "))
             }
             Self::Disks { has, .. } => write!(f, "it has several disks ({}): say which, --disk NAME", has.join(", ")),
+            Self::OneDisk => f.write_str("it is one disk: --disk is for a folder of Clonezilla or FOG with several"),
             Self::NoTable => f.write_str("it is no image of a partition, so that no partition table goes with it"),
             Self::Partition { asked: Some(asked), bytes, .. } => {
                 write!(
@@ -160,7 +163,7 @@ impl fmt::Display for ImportFault {
                 )
             }
             Self::Stream { error } if error.kind() == io::ErrorKind::UnexpectedEof => {
-                f.write_str("it ends in the middle: it was cut short")
+                f.write_str("it ends in the middle: it was cut short, or something else was added to its end")
             }
             Self::Stream { error } => write!(f, "it does not unpack ({error}): it is damaged"),
             Self::Unpack { what, offset } => write!(f, "its packed {what} at {offset} does not unpack: it is damaged"),

@@ -70,12 +70,12 @@ pub(super) fn open(folder: &Folder, opening: &Opening<'_>) -> Result<Box<dyn Dis
     }
     table.put_into(&mut disk);
     if !is_gpt && first.len() > 512 {
-        let start = table.partitions.iter().map(|partition| partition.place.start).min().unwrap_or(0);
+        let start = table.first_taken();
         let end = usize::try_from(start).unwrap_or(usize::MAX).min(first.len()).max(512);
         disk.put(512, first[512..end].to_vec());
     }
     put_partitions(folder, &mut disk, &number, &table)?;
-    Ok(disk.complete())
+    disk.complete()
 }
 
 /// The size of the disk in bytes: `d1.size` has it behind the number of the disk.

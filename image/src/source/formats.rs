@@ -65,13 +65,17 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     core::iter::once(RAW).chain(FORMATS.iter().map(|format| format.name)).chain(folders)
 }
 
-fn recognised(disk: &RawDisk) -> io::Result<Option<&'static Format>> {
-    let bytes = disk.bytes();
+/// The format whose signs a disk or a file has.
+fn by_signs(disk: &dyn ReadAt, bytes: u64) -> io::Result<Option<&'static Format>> {
     let len = LOOKED_AT.min(bytes);
     let [mut head, mut tail] = [(); 2].map(|()| vec![0; usize::try_from(len).unwrap_or(0)]);
     disk.read_at(0, &mut head)?;
     disk.read_at(bytes - len, &mut tail)?;
-    let found = FORMATS.iter().find(|format| (format.probe)(&head, &tail));
+    Ok(FORMATS.iter().find(|format| (format.probe)(&head, &tail)))
+}
+
+fn recognised(disk: &RawDisk) -> io::Result<Option<&'static Format>> {
+    let found = by_signs(disk, disk.bytes())?;
     // An image of partclone is read where it is packed, too.
     if found.is_some_and(|format| Packer::of(format.called).is_some()) && packed::holds(disk, partclone::MAGIC) {
         return Ok(FORMATS.iter().find(|format| format.called == partclone::NAME));
@@ -83,8 +87,31 @@ fn recognised(disk: &RawDisk) -> io::Result<Option<&'static Format>> {
 pub(super) fn found(disk: &RawDisk) -> io::Result<Option<&'static str>> {
     match recognised(disk)? {
         Some(format) => Ok(Some(format.called)),
-        None => container::format_of(disk.file(), disk.bytes()),
+        None => container::format_of(disk, disk.bytes()),
     }
+}
+
+/// What begins on a device where a disk should. The end of one tells nothing: the last sector of a fixed VHD stays there where such a file was
+/// written to a disk, and the disk is raw nevertheless.
+fn on_device(disk: &RawDisk) -> io::Result<Option<&'static str>> {
+    let mut head = vec![0; usize::try_from(LOOKED_AT.min(disk.bytes())).unwrap_or(0)];
+    disk.read_at(0, &mut head)?;
+    match FORMATS.iter().find(|format| (format.probe)(&head, &[])) {
+        Some(format) => Ok(Some(format.called)),
+        None => container::format_of(disk, disk.bytes()),
+    }
+}
+
+/// Refuses a disk whose own content is such a file: who converted it took one for a raw disk.
+fn is_no_container(disk: &dyn DiskSource) -> Result<(), ImageError> {
+    let found = by_signs(disk, disk.bytes()).and_then(|format| match format {
+        Some(format) => Ok(Some(format.called)),
+        None => container::format_of(disk, disk.bytes()),
+    });
+    let Some(inside) = found.map_err(ImageError::io(Operation::Read, disk.path(), None))? else { return Ok(()) };
+    let why = "is no raw disk either; convert the file that is inside, or give --format to image it as it is";
+    let fault = ImportFault::Named { what: "content", name: inside.to_owned(), why };
+    Err(ImageError::Import { path: disk.path().to_owned(), format: disk.format(), fault })
 }
 
 /// Whether it is a format that is imported.
@@ -142,10 +169,7 @@ pub fn open(path: &Path, asked: &Asked<'_>) -> Result<Box<dyn DiskSource>, Image
     if path.is_dir() && format.is_none_or(is_folder) || format.is_some_and(is_folder) {
         return folder::open(path, format, &opening);
     }
-    if let Some(disk) = disk {
-        let fault = ImportFault::Disks { asked: Some(disk.to_owned()), has: Vec::new() };
-        return Err(ImageError::Import { path: path.to_owned(), format: "no folder", fault });
-    }
+    let one_disk = disk.is_none();
     let disk = RawDisk::open(path).map_err(ImageError::io(Operation::Open, path, None))?;
     let is_device = disk.is_device();
     let row = match asked.format {
@@ -153,6 +177,10 @@ pub fn open(path: &Path, asked: &Asked<'_>) -> Result<Box<dyn DiskSource>, Image
         None if is_device => None,
         None => recognised(&disk).map_err(ImageError::io(Operation::Read, path, None))?,
     };
+    if !one_disk {
+        let fault = ImportFault::OneDisk;
+        return Err(ImageError::Import { path: path.to_owned(), format: row.map_or(RAW, |row| row.called), fault });
+    }
     if let Some(asked) = asked.snapshot.filter(|_| row.is_none_or(|format| format.name != "qcow2")) {
         let fault = ImportFault::NoSnapshot { asked: asked.to_owned(), has: Vec::new() };
         return Err(ImageError::Import { path: path.to_owned(), format: row.map_or(RAW, |row| row.called), fault });
@@ -164,8 +192,8 @@ pub fn open(path: &Path, asked: &Asked<'_>) -> Result<Box<dyn DiskSource>, Image
     let disk: Box<dyn DiskSource> = match row {
         Some(row) => (row.open)(disk, &opening)?,
         None => {
-            if asked.format.is_none() && !is_device {
-                let other = container::format_of(disk.file(), disk.bytes());
+            if asked.format.is_none() {
+                let other = if is_device { on_device(&disk) } else { container::format_of(&disk, disk.bytes()) };
                 if let Some(format) = other.map_err(ImageError::io(Operation::Read, path, None))? {
                     return Err(ImageError::Container { path: path.to_owned(), format });
                 }
@@ -173,6 +201,12 @@ pub fn open(path: &Path, asked: &Asked<'_>) -> Result<Box<dyn DiskSource>, Image
             Box::new(disk)
         }
     };
+    // What was unpacked was looked at, and an image of partclone is read from its front to its end only.
+    if asked.format.is_none()
+        && row.is_some_and(|row| Packer::of(row.called).is_none() && row.called != partclone::NAME)
+    {
+        is_no_container(&*disk)?;
+    }
     // A map says what a raw image has to be, packed or not.
     let is_raw = row.is_none_or(|row| Packer::of(row.called).is_some());
     if asked.format.is_some() || is_device || !is_raw {

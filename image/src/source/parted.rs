@@ -63,6 +63,8 @@ pub(super) struct PartedDisk {
     unused: Vec<Range<u64>>,
     /// Where nothing is to be left of what was there before.
     blank: Vec<Range<u64>>,
+    /// The first place that two parts were put to.
+    taken_twice: Option<u64>,
     /// Files besides those of the volumes.
     files: Pieces,
     pub(super) notes: Vec<String>,
@@ -88,13 +90,14 @@ impl PartedDisk {
             contents: Vec::new(),
             unused: Vec::new(),
             blank: Vec::new(),
+            taken_twice: None,
             files,
             notes: Vec::new(),
             open: Mutex::default(),
         }
     }
 
-    /// Puts bytes somewhere. What lies outside the disk or on something else is left out.
+    /// Puts bytes somewhere. What lies outside the disk is left out.
     pub(super) fn put(&mut self, at: u64, mut bytes: Vec<u8>) {
         bytes.truncate(usize::try_from(self.bytes.saturating_sub(at)).unwrap_or(usize::MAX));
         self.insert(at, bytes.len() as u64, Part::Bytes(bytes));
@@ -127,13 +130,22 @@ impl PartedDisk {
         let end = at.saturating_add(bytes);
         let apart = self.parts.get(index).is_none_or(|(next, _)| next.start >= end)
             && index.checked_sub(1).is_none_or(|before| self.parts[before].0.end <= at);
-        if apart && bytes > 0 {
+        if bytes == 0 {
+            return;
+        }
+        if apart {
             self.parts.insert(index, (at..end, part));
+        } else {
+            self.taken_twice.get_or_insert(at);
         }
     }
 
-    /// The disk, when everything is there.
-    pub(super) fn complete(mut self) -> Box<dyn DiskSource> {
+    /// The disk, when everything is there. It is refused if two things were put to one place: one of them would be lost.
+    pub(super) fn complete(mut self) -> Result<Box<dyn DiskSource>, ImageError> {
+        if let Some(offset) = self.taken_twice {
+            let fault = ImportFault::Damaged { what: "partition table, by which two things lie in one place,", offset };
+            return Err(ImageError::Import { path: self.path, format: self.format, fault });
+        }
         // Of very many ranges the shorter ones are forgotten: these are zeros then.
         let mut unused = Unused::default();
         let mut at = 0;
@@ -152,7 +164,7 @@ impl PartedDisk {
         unused.push(at..self.bytes.max(at));
         self.unused = without(&unused.into_ranges(), &joined(core::mem::take(&mut self.blank)));
         self.contents.sort_by_key(|content| content.range.start);
-        Box::new(self)
+        Ok(Box::new(self))
     }
 
     /// The parts that end behind `from`, with their numbers.

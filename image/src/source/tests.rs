@@ -84,4 +84,5 @@ mod lvm;
 mod packed;
 mod partclone;
 mod qemu;
+mod sets;
 mod sweeps;

@@ -207,7 +207,8 @@ pub(super) fn probe(head: &[u8], tail: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::source::tests::{bytes_of, opened, write};
+    use crate::source::tests::{bytes_of, open_as, opened, write};
+    use std::path::Path;
 
     fn sealed(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
         let sum = bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_add((*byte).into()));
@@ -270,5 +271,53 @@ mod tests {
         let path = write(dir.path(), "a.vhd", &bytes);
         let error = opened(&path).unwrap_err().to_string();
         assert!(error.contains("table of blocks"), "{error}");
+    }
+
+    /// Where on the disk a flip at this place of the file made by [`differencing`] may be seen: in a sector, or in a block.
+    fn seen(at: usize) -> core::ops::Range<usize> {
+        match at {
+            1536..1544 => (at - 1536) / 4 * 4096..(at - 1536) / 4 * 4096 + 4096,
+            2048..2560 => {
+                let sector = (at - 2048) * 8;
+                (sector * 512).min(4096)..((sector + 8) * 512).min(4096)
+            }
+            2560..6656 => at - 2560..at - 2559,
+            _ => 0..0,
+        }
+    }
+
+    #[test]
+    fn a_differencing_disk_that_is_cut_or_flipped_is_an_error_or_differs_where_the_flip_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let parent = [vec![5; 8192], footer(8192, 2, 3)].concat();
+        let base = write(dir.path(), "base.vhd", &parent);
+        let content = differencing("base.vhd", 3);
+        let child = write(dir.path(), "child.vhd", &content);
+        let read = || bytes_of(&*open_as(&child, "vhd").ok()?).ok();
+        let expected = read().unwrap();
+        for len in (0..content.len()).step_by(512) {
+            write(dir.path(), "child.vhd", &content[..len]);
+            assert_eq!(read(), None, "the child, cut at {len}");
+        }
+        write(dir.path(), "child.vhd", &content);
+        for len in (0..parent.len()).step_by(512) {
+            std::fs::write(&base, &parent[..len]).unwrap();
+            assert_eq!(read(), None, "the parent, cut at {len}");
+        }
+        let flip = |path: &Path, content: &[u8], seen: &dyn Fn(usize) -> core::ops::Range<usize>| {
+            // The copy of the footer at the front is not read; of data some bytes are enough.
+            for at in (512..content.len()).filter(|at| !matches!(at, 2080..6600) || at % 256 == 0) {
+                let mut flipped = content.to_vec();
+                flipped[at] ^= 1 << (at % 8);
+                std::fs::write(path, flipped).unwrap();
+                let read = read().unwrap_or_else(|| expected.clone());
+                let mut differs = (0..expected.len()).filter(|place| read[*place] != expected[*place]);
+                assert!(differs.all(|place| seen(at).contains(&place)), "{}, {at}", path.display());
+            }
+            std::fs::write(path, content).unwrap();
+        };
+        std::fs::write(&base, &parent).unwrap();
+        flip(&child, &content, &seen);
+        flip(&base, &parent, &|at| at..at + 1);
     }
 }

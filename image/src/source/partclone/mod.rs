@@ -55,7 +55,7 @@ pub(super) fn open(file: RawDisk, opening: &Opening<'_>) -> Result<Box<dyn DiskS
         let mut disk = PartedDisk::new(&path, NAME, (bytes, SECTOR), Pieces::of(&[])?);
         disk.notes.push(format!("the disk is this one {} without a partition table", image.header.file_system));
         image.put_into(&mut disk, 0..bytes);
-        return Ok(disk.complete());
+        return disk.complete();
     };
     let files = Pieces::of(&[table_file.to_owned()])?;
     let read = files.head(MAX_TABLE).map_err(ImageError::io(Operation::Read, table_file, None))?;
@@ -70,7 +70,7 @@ pub(super) fn open(file: RawDisk, opening: &Opening<'_>) -> Result<Box<dyn DiskS
         disk.describe(other.place.clone(), "");
     }
     image.put_into(&mut disk, place);
-    Ok(disk.complete())
+    disk.complete()
 }
 
 /// The place of the partition that `image` is of: the one that was asked for, the only one of about its size, or the only one with

@@ -3,6 +3,7 @@
 use super::super::bytes::{be32, be64, read_to_end};
 use super::super::fault::CONVERT;
 use super::super::{DiskSource, ImportFault, RawDisk};
+use core::ops::Range;
 
 pub(super) const MAGIC: &[u8] = b"QFI\xFB";
 
@@ -37,6 +38,13 @@ pub(super) struct View {
     pub(super) bytes: u64,
     pub(super) l1_offset: u64,
     pub(super) l1_entries: u32,
+}
+
+impl View {
+    /// Where the first table lies in the file.
+    pub(super) fn table(&self) -> Range<u64> {
+        self.l1_offset..self.l1_offset.saturating_add(8 * u64::from(self.l1_entries))
+    }
 }
 
 /// What the header says.

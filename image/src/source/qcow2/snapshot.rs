@@ -19,7 +19,9 @@ struct Snapshot {
 pub(super) fn find(file: &RawDisk, header: &Header, asked: &str) -> Result<View, ImportFault> {
     let (mut by_id, mut names) = (None, Vec::new());
     let mut by_name = None;
+    let mut tables = vec![header.active().table()];
     each(file, header, |snapshot| {
+        tables.push(snapshot.view.table());
         if snapshot.name == asked {
             by_name.get_or_insert(snapshot.view);
         } else if snapshot.id == asked {
@@ -32,6 +34,11 @@ pub(super) fn find(file: &RawDisk, header: &Header, asked: &str) -> Result<View,
     })?;
     let view = by_name.or(by_id).ok_or_else(|| ImportFault::NoSnapshot { asked: asked.to_owned(), has: names })?;
     header.check(&view)?;
+    // Each has a table of its own. A place that is another one's was damaged, and would give the disk of another time.
+    let own = view.table();
+    if tables.iter().filter(|table| table.start < own.end && own.start < table.end).count() > 1 {
+        return Err(ImportFault::Damaged { what: "first table of the snapshot", offset: view.l1_offset });
+    }
     Ok(view)
 }
 

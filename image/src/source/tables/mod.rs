@@ -45,13 +45,22 @@ impl SavedTable {
         }
         match core::str::from_utf8(content) {
             Ok(text) => Script::parse(text)?.table(),
-            Err(_) => Err(ImportFault::Damaged { what: WHAT, offset: 0 }),
+            Err(_) => Err(ImportFault::Unsupported {
+                what: "neither the text of sfdisk --dump, nor a backup of sgdisk, nor the first sectors of a GPT",
+                remedy: "write the table to a file first: sfdisk --dump DISK",
+            }),
         }
     }
 
     /// Puts the bytes of the table where they belong.
     pub(super) fn put_into(&self, disk: &mut super::parted::PartedDisk) {
         self.areas.iter().for_each(|(at, bytes)| disk.put(*at, bytes.clone()));
+    }
+
+    /// Where the first partition or boot record of one begins: in front of that are the sectors of boot loaders.
+    pub(super) fn first_taken(&self) -> u64 {
+        let partitions = self.partitions.iter().map(|partition| partition.place.start);
+        partitions.chain(self.areas.iter().map(|(at, _)| *at).filter(|at| *at > 0)).min().unwrap_or(0)
     }
 
     /// Whether every partition is on the disk and none reaches into another.

@@ -58,12 +58,16 @@ fn what_a_map_does_not_cover_is_zeros() {
 }
 
 #[test]
-fn a_map_with_a_flipped_byte_is_refused() {
+fn a_map_that_is_cut_or_has_a_flipped_byte_is_refused() {
     let Some(_) = tool("bmaptool") else { return };
     let dir = tempfile::tempdir().unwrap();
     let (path, content) = made(dir.path());
     let map = dir.path().join("disk.bmap");
     let text = std::fs::read(&map).unwrap();
+    for len in (0..text.len()).step_by(64) {
+        std::fs::write(&map, &text[..len]).unwrap();
+        assert!(opened(&path).is_err(), "cut at {len}");
+    }
     for at in (0..text.len()).step_by(7) {
         let mut flipped = text.clone();
         flipped[at] ^= 1;

@@ -308,6 +308,26 @@ fn a_folder_of_fog_gives_the_disk_resizable_or_not() {
 }
 
 #[test]
+fn the_boot_loader_in_front_of_an_extended_partition_is_in_the_disk_that_fog_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = "label: dos\n/dev/sda1 : start=2048, size=8192, type=5\n/dev/sda5 : start=4096, size=2048, type=82\n";
+    write(dir.path(), "d1.partitions", table.as_bytes());
+    let mut front = vec![0x5A; 2 * MIB];
+    front[..512].fill(0);
+    write(dir.path(), "d1.mbr", &front);
+    let disk = opened(dir.path()).unwrap();
+    let mut read = vec![0; 2048 * 512];
+    disk.read_at(0, &mut read).unwrap();
+    assert!(read[512..].iter().all(|byte| *byte == 0x5A));
+    // Where a boot record lies in another partition, one of both would be lost.
+    let table = format!("{table}/dev/sda2 : start=2044, size=100, type=83\n");
+    write(dir.path(), "d1.partitions", table.as_bytes());
+    write(dir.path(), "d1.original.swapuuids", format!("/dev/sda2 {UUID}\n").as_bytes());
+    let error = opened(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("two things") && !error.contains('\n'), "{error}");
+}
+
+#[test]
 fn a_partition_that_fog_saved_as_it_is_has_its_bytes_and_its_checksums_are_compared() {
     let Some(machine) = Machine::new(SCRIPTS[1]) else { return };
     if tools(&["partclone.imager"]).is_none() {

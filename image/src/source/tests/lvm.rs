@@ -11,7 +11,7 @@ const START: u64 = 2 * MIB;
 const SIZE: u64 = 120 * MIB;
 
 /// A disk with a group in its only partition, and the partition as a file of its own.
-struct Group {
+pub(super) struct Group {
     dir: tempfile::TempDir,
     disk: PathBuf,
     device: LoopDevice,
@@ -31,7 +31,7 @@ fn lvm(device: &LoopDevice, dir: &Path, command: &str) -> String {
 
 impl Group {
     /// `root` in two pieces with `data` between them, a `swap`, and a free end.
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         tools(&["lvm", "sfdisk", "mke2fs", "mkswap", "mkntfs", "partclone.extfs", "gzip", "zstd"])?;
         let dir = tempfile::tempdir().unwrap();
         let disk = dir.path().join("disk");
@@ -80,7 +80,7 @@ fn inside(content: &[u8], places: &[Range<u64>]) -> Vec<u8> {
 }
 
 /// What Clonezilla saves, with each logical volume in a file.
-fn folder(group: &Group) -> (PathBuf, PathBuf, PathBuf, PathBuf) {
+pub(super) fn folder(group: &Group) -> (PathBuf, PathBuf, PathBuf, PathBuf) {
     let folder = group.dir.path().join("saved");
     std::fs::create_dir(&folder).unwrap();
     let table = run("sfdisk", ["-d", group.disk.to_str().unwrap()]);

@@ -1,7 +1,7 @@
 //! Files made by QEMU's tools, and what these read out of them.
 
 use super::*;
-use crate::testing::{run, succeeds, tool};
+use crate::testing::{LoopDevice, run, succeeds, tool};
 
 /// What `qemu-img convert` is given for each kind of file: format, options, name.
 pub(super) const KINDS: &[(&str, &str, &[&str])] = &[
@@ -160,6 +160,30 @@ fn a_vmdk_reads_no_file_elsewhere_and_no_delta() {
     assert!(refused("FLAT", "SESPARSE").contains("another kind"));
     std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link.vmdk")).unwrap();
     assert!(refused("flat-flat.vmdk", "link.vmdk").contains("outside the folder"));
+    assert!(refused("RW 2048", "RW 1024").contains("longer than"));
+    let twice = format!("{line}\n{line}", line = text.lines().find(|line| line.starts_with("RW")).unwrap());
+    assert!(refused(twice.lines().next().unwrap(), &twice).contains("twice"));
+    assert!(refused("parentCID=ffffffff", "parentFileNameHint=\"base.vmdk\"").contains("a parent"));
+    assert!(refused("RW 2048", "SW 2048").contains("descriptor"));
+
+    made(&raw, ("vmdk", "split.vmdk", &["-o", "subformat=twoGbMaxExtentSparse"]));
+    let error = opened(&dir.path().join("split-s001.vmdk")).unwrap_err().to_string();
+    assert!(error.contains("one extent of a disk in several files") && error.contains("names all of them"), "{error}");
+}
+
+#[test]
+fn a_container_on_a_device_is_refused_by_name_and_imaged_on_purpose() {
+    let Some(_) = tool("qemu-img") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let raw = write(dir.path(), "disk.raw", &disk(2048));
+    let path = made(&raw, ("qcow2", "a.qcow2", &[]));
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(2 << 20).unwrap();
+    let Some(device) = LoopDevice::new(&path, 512) else { return };
+    let shown = Path::new(device.path());
+    let error = opened(shown).unwrap_err().to_string();
+    assert!(error.contains("qcow2") && error.contains("--format raw"), "{error}");
+    assert_eq!(open_as(shown, RAW).unwrap().bytes(), 2 << 20);
+    assert_eq!(difference(&bytes_of(&*open_as(shown, "qcow2").unwrap()).unwrap(), &disk(2048)), "");
 }
 
 #[test]
@@ -211,4 +235,29 @@ fn a_vhdx_with_a_log_or_a_parent_is_refused_by_name() {
     child[flags] |= 2;
     let error = opened(&write(dir.path(), "child.vhdx", &child)).unwrap_err().to_string();
     assert!(error.contains("a parent") && error.contains("Merge-VHD"), "{error}");
+}
+
+#[test]
+fn a_container_inside_of_a_container_is_refused_by_name_and_imaged_on_purpose() {
+    let Some(_) = tool("qemu-img") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let raw = write(dir.path(), "disk.raw", &disk(256));
+    let fixed = ("vpc", "inside.vhd", &["-o", "subformat=fixed,force_size=on"][..]);
+    for (inside, name) in [(("qcow2", "inside.qcow2", &[][..]), "qcow2"), (fixed, "VHD")] {
+        let inside = made(&raw, inside);
+        let content = std::fs::read(&inside).unwrap();
+        for kind in [("qcow2", "outside.qcow2", &[][..]), ("vmdk", "outside.vmdk", &[]), ("vhdx", "outside.vhdx", &[])]
+        {
+            let path = made(&inside, kind);
+            let error = opened(&path).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("its content {name:?} is no raw disk")) && !error.contains('\n'),
+                "{error}"
+            );
+            let read = bytes_of(&*open_as(&path, kind.0).unwrap()).unwrap();
+            assert_eq!(difference(&read[..content.len()], &content), "", "{}", kind.1);
+        }
+    }
+    let error = open(&raw, &Asked { disk: Some("sda"), ..Asked::of(dir.path()) }).unwrap_err().to_string();
+    assert!(error.contains("(raw): it is one disk"), "{error}");
 }

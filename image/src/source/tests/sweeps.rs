@@ -2,6 +2,7 @@
 //! read without harm. What has checksums gives the same disk or an error.
 
 use super::folders::{Machine, SCRIPTS, clonezilla, fog};
+use super::lvm::Group;
 use super::*;
 
 /// What may come of a changed file.
@@ -17,7 +18,7 @@ enum May {
 fn read(folder: &Path, all: bool) -> Result<Vec<u8>, String> {
     let disk = opened(folder).map_err(|error| error.to_string())?;
     if !all || disk.bytes() > 64 << 20 {
-        let mut front = vec![0; usize::try_from(disk.bytes().min(1 << 20)).unwrap()];
+        let mut front = vec![0; usize::try_from(disk.bytes().min(4 << 20)).unwrap()];
         disk.read_at(0, &mut front).map_err(|error| error.to_string())?;
         return Ok(front);
     }
@@ -69,7 +70,21 @@ fn sweep(count: usize) {
 }
 
 /// `SLIDECAST_SWEEP` is the number of places in each file; `./check.sh fuzz` takes thirty times as many.
+pub(super) fn places() -> usize {
+    std::env::var("SLIDECAST_SWEEP").map_or(40, |count| count.parse().unwrap())
+}
+
 #[test]
 fn a_folder_with_a_cut_or_flipped_file_is_an_error_or_read_without_harm() {
-    sweep(std::env::var("SLIDECAST_SWEEP").map_or(40, |count| count.parse().unwrap()));
+    sweep(places());
+}
+
+#[test]
+fn a_folder_with_a_cut_or_flipped_text_about_a_volume_group_is_an_error_or_read_without_harm() {
+    let Some(group) = Group::new() else { return };
+    let folder = lvm::folder(&group).0;
+    let texts = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    for name in texts.filter(|name| name.starts_with("lvm_")).collect::<Vec<_>>() {
+        change(&folder, &name, May::BeRead, places(), &[]);
+    }
 }

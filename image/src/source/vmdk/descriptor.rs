@@ -33,29 +33,38 @@ pub(super) struct Row {
 #[derive(Debug, Default)]
 pub(super) struct Descriptor {
     parent: String,
+    names_parent: bool,
     unknown: bool,
     pub(super) extents: Vec<Row>,
 }
 
 impl Descriptor {
-    /// Reads the `bytes` bytes at `offset` of `file`, up to the first zero.
+    /// Reads the `bytes` bytes at `offset` of `file`, up to the first zero. It is a file of its own, or inside of an extent behind its header.
     pub(super) fn read(file: &RawDisk, offset: u64, bytes: u64) -> Result<Self, ImportFault> {
         if bytes > MAX_BYTES {
             return Err(ImportFault::TooLarge { what: "descriptor" });
         }
         let text = read(file, "descriptor", offset, usize::try_from(bytes).unwrap_or(usize::MAX))?;
-        let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        let (text, padding) = text.split_at(text.iter().position(|byte| *byte == 0).unwrap_or(text.len()));
+        // In a file of its own nothing stands behind the text: a zero inside would be the end of the list of extents.
+        if let Some(behind) = padding.iter().position(|byte| *byte != 0).filter(|_| offset == 0) {
+            return Err(ImportFault::Damaged { what: "descriptor", offset: (text.len() + behind) as u64 });
+        }
         let mut descriptor = Self::default();
         let mut at = offset;
         for line in text.split(|byte| *byte == b'\n') {
             let shown = String::from_utf8_lossy(line);
             let shown = shown.trim();
+            let damaged = ImportFault::Damaged { what: "descriptor", offset: at };
             if let Some(parent) = shown.strip_prefix("parentCID") {
                 descriptor.parent = parent.trim_start_matches([' ', '=']).to_ascii_lowercase();
+            } else if shown.starts_with("parentFileNameHint") {
+                descriptor.names_parent = true;
             } else if ["RW ", "RDONLY ", "NOACCESS "].iter().any(|access| shown.starts_with(access)) {
-                let row = row(shown, at);
-                descriptor.extents.extend(row.ok_or(ImportFault::Damaged { what: "descriptor", offset: at })?);
+                descriptor.extents.extend(row(shown, at).ok_or(damaged)?);
                 descriptor.unknown |= descriptor.extents.last().is_none_or(|row| row.at != at);
+            } else if !is_of_no_extent(shown) {
+                return Err(damaged);
             }
             at += line.len() as u64 + 1;
         }
@@ -70,9 +79,18 @@ impl Descriptor {
         let refused = |what| Err(ImportFault::Unsupported { what, remedy: CONVERT });
         match self.parent.as_str() {
             _ if self.unknown => refused("an extent of another kind than flat, sparse and zero"),
-            NO_PARENT | "" => Ok(()),
+            NO_PARENT | "" if !self.names_parent => Ok(()),
             _ => refused("a parent (it is a snapshot or a linked clone)"),
         }
+    }
+}
+
+/// Whether a line is empty, `KEY=VALUE` or a comment, and not what a damaged line of an extent or two lines in one look like: a line that
+/// is passed over would be a part of the disk that is missing without a word.
+fn is_of_no_extent(line: &str) -> bool {
+    match line.strip_prefix('#') {
+        Some(comment) => !comment.contains('"'),
+        None => line.is_empty() || line.contains('='),
     }
 }
 
@@ -108,6 +126,18 @@ mod tests {
         assert_eq!(row("RW 63 SESPARSE \"a\"", 7), Some(None));
         for bad in ["RW x FLAT \"a\"", "RW 63 FLAT a", "RW 63 FLAT \"a", "RW 63 FLAT \"a\" x", "RW 63"] {
             assert_eq!(row(bad, 7), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_may_have_been_one_of_an_extent_is_not_passed_over() {
+        for line in
+            ["", "# Extent description", "#DDB", "CID=12345678", "ddb.adapterType = \"ide\"", "isNativeSnapshot=\"no\""]
+        {
+            assert!(is_of_no_extent(line), "{line}");
+        }
+        for line in ["SW 63 FLAT \"a\" 0", "# Extent description*RW 63 SPARSE \"a\"", "RW\t63 ZERO", "garbage"] {
+            assert!(!is_of_no_extent(line), "{line}");
         }
     }
 }

@@ -10,8 +10,10 @@ use super::fault::CONVERT;
 use super::mapped::{Layout, MappedDisk, Packed, Piece};
 use super::{DiskSource, ImportFault, Opening, RawDisk};
 use crate::error::ImageError;
-use descriptor::{Descriptor, Kind};
+use core::ops::Range;
+use descriptor::{Descriptor, Kind, Row};
 use sparse::Sparse;
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 pub(super) const NAME: &str = "VMDK";
@@ -43,13 +45,12 @@ pub(super) fn open(file: RawDisk, _opening: &Opening<'_>) -> Result<Box<dyn Disk
 fn one_file(file: RawDisk) -> Result<MappedDisk<Extents>, ImportFault> {
     let mut room = sparse::MAX_GD;
     let extent = Sparse::open(&file, 0, &mut room)?;
-    if let Some(descriptor) = extent.descriptor(&file)? {
-        descriptor.check()?;
-        if descriptor.extents.len() > 1 {
-            return Err(ImportFault::Unsupported {
-                what: "only a part of the disk: open its descriptor",
-                remedy: CONVERT,
-            });
+    // The extents of a disk in several files have no descriptor inside, or a blank one.
+    match extent.descriptor(&file)? {
+        Some(descriptor) if descriptor.extents.len() < 2 => descriptor.check()?,
+        _ => {
+            let what = "one extent of a disk in several files";
+            return Err(ImportFault::Unsupported { what, remedy: "give the small .vmdk that names all of them" });
         }
     }
     let bytes = extent.bytes();
@@ -61,7 +62,7 @@ fn described(file: RawDisk) -> Result<MappedDisk<Extents>, ImportFault> {
     let descriptor = Descriptor::read(&file, 0, file.bytes())?;
     descriptor.check()?;
     let (mut extents, mut end, mut room) = (Vec::new(), 0_u64, sparse::MAX_GD);
-    let mut files = vec![file];
+    let (mut files, mut flat, mut sparse_names) = (vec![file], Vec::new(), HashSet::new());
     for row in &descriptor.extents {
         let start = end;
         let bytes = row.sectors.checked_mul(SECTOR).filter(|bytes| *bytes > 0);
@@ -86,14 +87,18 @@ fn described(file: RawDisk) -> Result<MappedDisk<Extents>, ImportFault> {
             Kind::Flat => {
                 let (file, offset) = (beside()?, row.offset.checked_mul(SECTOR));
                 let has = offset.and_then(|offset| offset.checked_add(end - start));
-                let Some(offset) = offset.filter(|_| has.is_some_and(|has| has <= file.bytes())) else {
+                let (Some(offset), Some(has)) = (offset, has.filter(|has| *has <= file.bytes())) else {
                     return Err(named("is shorter than the descriptor says"));
                 };
+                flat.push((row, offset..has, file.bytes()));
                 files.push(file);
                 What::Flat { file: files.len() - 1, offset }
             }
             Kind::Sparse => {
                 let file = beside()?;
+                if !sparse_names.insert(&row.name) {
+                    return Err(named("is the file of two extents"));
+                }
                 let extent = Sparse::open(&file, files.len(), &mut room)?;
                 if extent.bytes() != end - start {
                     return Err(named("has another size than the descriptor says"));
@@ -104,7 +109,28 @@ fn described(file: RawDisk) -> Result<MappedDisk<Extents>, ImportFault> {
         };
         extents.push(Extent { end, what });
     }
+    flat_files_are_whole(flat)?;
     Ok(MappedDisk::new(NAME, end, files, Extents(extents)))
+}
+
+/// A part of a file that is a flat extent, and the length of the file.
+type FlatPart<'a> = (&'a Row, Range<u64>, u64);
+
+/// Flat extents have no header that would say what they are of, and descriptors have no checksum: so no file is a part of the disk twice, and none
+/// is longer than its extents.
+fn flat_files_are_whole(mut parts: Vec<FlatPart<'_>>) -> Result<(), ImportFault> {
+    parts.sort_by(|(one, one_part, _), (other, other_part, _)| {
+        (&one.name, one_part.start).cmp(&(&other.name, other_part.start))
+    });
+    for (index, (row, part, bytes)) in parts.iter().enumerate() {
+        let named = |why| Err(ImportFault::Named { what: "extent", name: row.name.clone(), why });
+        match parts.get(index + 1).filter(|(next, ..)| next.name == row.name) {
+            Some((_, next, _)) if next.start < part.end => return named("is a part of the disk twice"),
+            None if part.end != *bytes => return named("is longer than the descriptor says"),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether a file lies in the folder of another one, also when links are followed.

@@ -12,6 +12,8 @@ use flate2::{Decompress, FlushDecompress, Status};
 pub(super) const MAGIC: &[u8] = b"KDMV";
 
 const HEADER: usize = 512;
+/// There is a second directory, with tables of its own that say the same.
+const TWICE: u32 = 1 << 1;
 const ZEROED: u32 = 1 << 2;
 const PACKED: u32 = 1 << 16;
 /// In place of the directory's place: that stands in a second header, the footer, a kilobyte before the end.
@@ -33,6 +35,8 @@ pub(super) struct Sparse {
     packed: bool,
     zeroed: bool,
     directory: Vec<u32>,
+    /// The second directory; empty where there is none.
+    copy: Vec<u32>,
     tables: Tables<u32>,
     descriptor: (u64, u64),
 }
@@ -74,11 +78,21 @@ impl Sparse {
             return damaged("size of the disk", 12);
         }
         let entries = sectors.div_ceil(grain * TABLE as u64);
-        *room = room.checked_sub(entries).ok_or(ImportFault::TooLarge { what: "directory" })?;
+        let copy_at = if flags & TWICE != 0 { le64(&header, 48) } else { 0 };
+        let needed = if copy_at == 0 { entries } else { 2 * entries };
+        *room = room.checked_sub(needed).ok_or(ImportFault::TooLarge { what: "directory" })?;
         let offset = le64(&header, 56).checked_mul(SECTOR).filter(|offset| *offset != 0);
         let Some(offset) = offset else { return damaged("place of the directory", 56) };
         let entries = usize::try_from(entries).unwrap_or(usize::MAX);
         let directory = read_table(file, "directory", offset, entries, u32::from_le_bytes)?;
+        let copy = match copy_at.checked_mul(SECTOR) {
+            Some(0) => Vec::new(),
+            Some(offset) => read_table(file, "second directory", offset, entries, u32::from_le_bytes)?,
+            None => return damaged("place of the second directory", 48),
+        };
+        if !copy.is_empty() && directory.iter().zip(&copy).any(|(one, other)| (*one == 0) != (*other == 0)) {
+            return damaged("directory", 56);
+        }
         if directory.iter().any(|table| u64::from(*table) * SECTOR >= file.bytes()) {
             return Err(ImportFault::Cut { what: "table of grains", offset: file.bytes() });
         }
@@ -89,6 +103,7 @@ impl Sparse {
             packed,
             zeroed: flags & ZEROED != 0,
             directory,
+            copy,
             tables: Tables::new(1 << 20, TABLE),
             descriptor: (le64(&header, 28), le64(&header, 36)),
         })
@@ -98,14 +113,17 @@ impl Sparse {
         self.bytes
     }
 
-    /// The descriptor inside, if there is one.
+    /// The descriptor inside, if there is one that is not blank.
     pub(super) fn descriptor(&self, file: &RawDisk) -> Result<Option<Descriptor>, ImportFault> {
         let (at, sectors) = self.descriptor;
         if at == 0 || sectors == 0 {
             return Ok(None);
         }
         match (at.checked_mul(SECTOR), sectors.checked_mul(SECTOR)) {
-            (Some(at), Some(bytes)) => Descriptor::read(file, at, bytes).map(Some),
+            (Some(at), Some(bytes)) => {
+                let first = read(file, "descriptor", at, 1)?;
+                if first[0] == 0 { Ok(None) } else { Descriptor::read(file, at, bytes).map(Some) }
+            }
             _ => Err(ImportFault::Damaged { what: "place of the descriptor", offset: 28 }),
         }
     }
@@ -120,7 +138,17 @@ impl Sparse {
         }
         let offset = u64::from(table_at) * SECTOR;
         let file = &files[self.file];
-        let load = || read_table(file, "table of grains", offset, TABLE, u32::from_le_bytes);
+        let load = || {
+            let table = read_table(file, "table of grains", offset, TABLE, u32::from_le_bytes)?;
+            // Nothing else would tell a damaged entry.
+            if let Some(copy) = self.copy.get(usize::try_from(table_number).unwrap_or(usize::MAX)) {
+                let other_at = u64::from(*copy) * SECTOR;
+                if table != read_table(file, "table of grains", other_at, TABLE, u32::from_le_bytes)? {
+                    return Err(ImportFault::Damaged { what: "table of grains", offset });
+                }
+            }
+            Ok(table)
+        };
         let table = self.tables.get(offset, load)?;
         let entry = table[usize::try_from(number % TABLE as u64).unwrap_or(0)];
         let (grain_at, end) = (number * self.grain, (number + 1) * self.grain);
