@@ -19,7 +19,7 @@
 #   fuzz     every reader of bytes from outside, a minute each, the property tests with many more cases, and a standing server
 #            that is killed 200 times;
 #            ./check.sh fuzz TARGET [--seconds N] [ARGUMENT OF libFuzzer]... runs one
-#   store    images in real S3 servers (moto and SeaweedFS, from their packages for Python): a minute
+#   store    images in real S3 servers (moto, SeaweedFS and rclone, from their packages for Python): a minute or two
 #   web      the pages of a standing server in Chromium, with axe-core and a real deployment: two minutes, and installs Chromium and
 #            Playwright; screenshots stay in target/web/
 #   package  the Debian package of ./package.sh in a clean system: installed, started, upgraded, removed, purged (root)

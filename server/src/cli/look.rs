@@ -66,6 +66,9 @@ pub struct Nbd {
     /// Where to listen: an address and a port (0 for any free one), or a Unix socket, which is made. The export is named "disk".
     #[arg(long, value_name = "HOST:PORT|unix:PATH", value_parser = Listen::from_str)]
     pub listen: Listen,
+    /// Where layers of servers are kept.
+    #[command(flatten)]
+    pub kept: CacheFlags,
 }
 
 /// `slidecast image diff`

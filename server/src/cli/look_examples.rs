@@ -4,6 +4,7 @@ pub(super) const NBD_EXAMPLES: &str = "\
 Examples:
   slidecast image nbd monday.slide --listen 127.0.0.1:10809
   slidecast image nbd monday.slide --listen unix:/run/monday.sock
+  slidecast image nbd s3://images/lab/monday.slide --listen unix:/run/monday.sock --cache /c
 
 Then, for instance:
   qemu-img convert -O qcow2 nbd://127.0.0.1:10809/disk monday.qcow2

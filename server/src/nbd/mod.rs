@@ -63,6 +63,7 @@ fn signals() -> io::Result<UnixStream> {
 /// [`Failure`] if the image is not good or nobody could connect.
 pub fn run(args: &Nbd) -> Result<ExitCode, Failure> {
     let cannot = |what: String| move |error| Failure::not_done(CannotServe { what, error });
+    store::keep(&args.kept)?;
     let image = store::open(&args.file)?;
     let view = Arc::new(DiskView::new(image.resolve()?, CACHE_BYTES)?);
     let export = Export { bytes: view.bytes(), description: format!("SlideCast image {}", image.root()) };

@@ -121,7 +121,7 @@ impl Bucket {
                     plain(
                         200,
                         format!(
-                            "<ListPartsResult {XMLNS}><MaxParts>1000</MaxParts><IsTruncated>false</IsTruncated>{rows}</ListPartsResult>"
+                            "<ListPartsResult {XMLNS}><UploadId>u</UploadId><MaxParts>1000</MaxParts><IsTruncated>false</IsTruncated>{rows}</ListPartsResult>"
                         ),
                     )
                 }

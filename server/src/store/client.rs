@@ -3,6 +3,7 @@
 use super::answer::{Fault, Head, Identity, Patience, content_range, judge, refusal, refusal_of_write};
 use super::push::PART_TIME;
 use super::redirect::{MAX_REDIRECTS, endless, target};
+use super::xml::field;
 use core::ops::Range;
 use core::time::Duration;
 use std::io::{self, ErrorKind, Read};
@@ -209,9 +210,8 @@ fn opened(response: Response<ureq::Body>) -> (Head, impl Read) {
 }
 
 fn error_code(text: &str) -> Option<String> {
-    let (_, rest) = text.split_once("<Code>")?;
-    let (code, _) = rest.split_once("</Code>")?;
-    is_plain(code).then(|| code.to_owned())
+    let code = field(text, "Code")?;
+    is_plain(&code).then_some(code)
 }
 
 /// Whether what a server says may stand in a message.

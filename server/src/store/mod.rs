@@ -23,6 +23,7 @@ mod tests;
 #[cfg(test)]
 mod tls_tests;
 pub(crate) mod transfer;
+mod xml;
 
 pub use address::is_remote;
 pub(crate) use address::name_of;

@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::s3::Object;
+use super::xml::{field, parts};
 use core::sync::atomic::{AtomicU16, Ordering};
 use core::time::Duration;
 use std::fs::File;
@@ -49,7 +50,7 @@ impl Pushed<'_> {
             done(self.bytes);
             return Ok(());
         }
-        let upload = match self.unfinished() {
+        let upload = match self.unfinished()? {
             Some(upload) => upload,
             None => self.begin()?,
         };
@@ -89,7 +90,7 @@ impl Pushed<'_> {
 
     fn begin(&self) -> io::Result<Upload> {
         let answer = self.client.post(|| self.object.begin_url(), "", false)?;
-        let id = super::s3::upload_id(&answer)
+        let id = field(&answer, "UploadId")
             .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the server began no upload of several parts"))?;
         if let Some(note) = self.note
             && let Err(error) = std::fs::write(note, &id)
@@ -99,26 +100,40 @@ impl Pushed<'_> {
         Ok(Upload { id, tags: vec![None; usize::from(self.count())] })
     }
 
-    /// What an earlier push has left.
-    fn unfinished(&self) -> Option<Upload> {
-        let id = std::fs::read_to_string(self.note?).ok().filter(|id| !id.is_empty() && id.len() <= MAX_ID_BYTES)?;
+    /// What an earlier push has left. What nobody can go on with is given up.
+    fn unfinished(&self) -> io::Result<Option<Upload>> {
+        let id = self.note.and_then(|note| std::fs::read_to_string(note).ok());
+        let Some(id) = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID_BYTES) else { return Ok(None) };
+        match self.noted(&id) {
+            // The server does not know it any more.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                let _ = self.client.delete(|| self.object.abort_url(&id));
+                Ok(None)
+            }
+            noted => noted.map(Some),
+        }
+    }
+
+    /// The upload with this id, as the server has it.
+    fn noted(&self, id: &str) -> io::Result<Upload> {
+        let wrong = || io::Error::new(ErrorKind::InvalidData, "the server sends no list of parts");
         let mut tags = vec![None; usize::from(self.count())];
         let mut after = None;
         for _ in 0..MAX_PARTS {
-            // An upload that the server does not know any more is begun anew.
-            let text = self.client.text(|| self.object.parts_url(&id, after)).ok()?;
-            let (parts, next) = super::s3::parts(&text)?;
+            let text = self.client.text(|| self.object.parts_url(id, after))?;
+            let (parts, next) = parts(&text).ok_or_else(wrong)?;
             for part in parts {
-                let at = usize::from(part.number).checked_sub(1)?;
-                let tag = tags.get_mut(at)?;
+                let at = usize::from(part.number).wrapping_sub(1);
+                let tag = tags.get_mut(at).ok_or_else(wrong)?;
                 *tag = Some(part.tag).filter(|_| part.bytes == self.len_of(at as u64));
             }
             match next {
                 Some(next) if after < Some(next) => after = Some(next),
-                _ => return Some(Upload { id, tags }),
+                _ => return Ok(Upload { id: id.to_owned(), tags }),
             }
         }
-        None
+        Err(wrong())
     }
 
     /// Sends the parts that are not there yet, and gives the entity tags of all.

@@ -97,7 +97,7 @@ impl Remote {
             let range = start..(start + CHUNK).min(self.identity.bytes);
             let want = range.end - range.start;
             if let Some(bytes) = self.kept().and_then(|kept| kept.read(chunk, want)) {
-                return Ok(bytes.into());
+                return Ok(self.shared.chunks.piece(&bytes));
             }
             let (_, bytes) = self.shared.client.fetch(|| self.address.url(), range, Some(&self.identity))?;
             if bytes.len() as u64 != want {
@@ -106,7 +106,7 @@ impl Remote {
             if let Some(kept) = self.kept() {
                 kept.write(chunk, &bytes);
             }
-            Ok(bytes.into())
+            Ok(self.shared.chunks.piece(&bytes))
         });
         got.map_err(|error| Arc::try_unwrap(error).unwrap_or_else(|error| io::Error::new(error.kind(), error)))
     }

@@ -4,7 +4,7 @@
 //! takes.
 
 use core::time::Duration;
-use rusty_s3::actions::{CreateMultipartUpload, DeleteObject, ListObjectsV2, ListParts, S3Action};
+use rusty_s3::actions::{DeleteObject, ListObjectsV2, ListParts, S3Action};
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -165,27 +165,6 @@ pub(super) fn listed(text: &str) -> Option<Page> {
         changed: object.last_modified,
     });
     Some(Page { objects: objects.collect(), next: page.next_continuation_token })
-}
-
-/// A part of an upload.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Part {
-    /// Counted from 1.
-    pub(super) number: u16,
-    pub(super) bytes: u64,
-    pub(super) tag: String,
-}
-
-/// Reads a page of the list of an upload's parts, and what the next one is asked with.
-pub(super) fn parts(text: &str) -> Option<(Vec<Part>, Option<u16>)> {
-    let page = ListParts::parse_response(text).ok()?;
-    let parts = page.parts.into_iter().map(|part| Part { number: part.number, bytes: part.size, tag: part.etag });
-    Some((parts.collect(), page.next_part_number_marker))
-}
-
-/// The id of an upload of several parts that a server has begun.
-pub(super) fn upload_id(text: &str) -> Option<String> {
-    CreateMultipartUpload::parse_response(text).ok().map(|answer| answer.upload_id().to_owned())
 }
 
 /// What a secret is signed with.
