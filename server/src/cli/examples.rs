@@ -94,6 +94,7 @@ Exit codes: 0 ended by a signal, 1 it could not start, 2 wrong usage.";
 pub(super) const TOKEN_EXAMPLES: &str = "\
 Examples:
   slidecast token new --role operator --days 90
+  slidecast token new --role operator --group room7
   slidecast token new --role admin --state /var/lib/slidecast";
 
 pub(super) const COMPLETIONS_EXAMPLES: &str = "\
@@ -117,6 +118,7 @@ pub(super) const REMOTE_DEPLOY_EXAMPLES: &str = "\
 Examples:
   slidecast remote deploy a.slide --machine 1 --server https://host.example --token-file t
   slidecast remote deploy a.slide --machine 4 --fresh --server http://[::1]:7540 --token-file t
+  slidecast remote deploy a.slide --group room7 --server http://[::1]:7540 --token-file t
 
 The deployment goes on if this command is ended. Exit codes: as those of deploy; 1 also if
 the server can't be reached or refuses.";

@@ -89,8 +89,11 @@ pub struct RemoteDeploy {
     /// The name of the image, as `remote images` lists it.
     pub image: String,
     /// The number of a machine, as `remote machines` lists it; given once for each.
-    #[arg(long, value_name = "ID", required = true)]
+    #[arg(long, value_name = "ID", required_unless_present = "group")]
     pub machine: Vec<i64>,
+    /// Instead: the name of a group; its accepted machines are taken as they are now.
+    #[arg(long, value_name = "NAME", conflicts_with = "machine")]
+    pub group: Option<String>,
     /// Start once this many of them are ready [default: all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub wait_for: Option<u32>,

@@ -46,6 +46,9 @@ pub struct Serve {
     /// Run this program when a machine is woken: it may switch its power on. The environment tells which machine it is; see docs/SERVE.md.
     #[arg(long, value_name = "PROGRAM")]
     pub power_hook: Option<PathBuf>,
+    /// Keep events that are about no machine for so many days. What has happened to machines, and reports, stay.
+    #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub keep_events: u32,
     /// The speed of a network card whose own claim is unknown or wrong, such as eth1=10G.
     #[arg(long, value_name = "IF=RATE", value_parser = card_speed)]
     pub card_speed: Vec<CardSpeed>,
@@ -71,4 +74,7 @@ pub struct TokenNew {
     /// For how many days it works [default: until it is removed].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub days: Option<u32>,
+    /// A group that an operator's token is limited to; may be given several times [default: all machines].
+    #[arg(long, value_name = "NAME")]
+    pub group: Vec<String>,
 }

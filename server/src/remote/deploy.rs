@@ -39,7 +39,7 @@ pub(super) fn run(args: &RemoteDeploy) -> Result<ExitCode, Failure> {
     let client = Client::new(&args.server)?;
     let id = start(&client, args)?;
     let mut screen = Screen { style: args.progress, nodes: HashMap::new() };
-    screen.start(args, &id, &client.address());
+    screen.start(args, &id, count(&client, args, &id)?, &client.address());
     let over = follow(&client, &id, &mut screen)?;
     let code = over["exit_code"].as_u64().unwrap_or(3);
     screen.end(&over, code);
@@ -58,22 +58,37 @@ fn start(client: &Client, args: &RemoteDeploy) -> Result<String, RemoteError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(|error| RemoteError::Runtime(std::io::Error::other(error)))?;
     let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (body, since) = (body(args), Instant::now());
+    let body = body(args);
+    let answer = patiently(|| client.post("/v1/deployments", &[("idempotency-key", &key)], &body))?;
+    Ok(answer["id"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Asks again for some seconds while the connection breaks.
+fn patiently(ask: impl Fn() -> Result<Value, RemoteError>) -> Result<Value, RemoteError> {
+    let since = Instant::now();
     loop {
-        match client.post("/v1/deployments", &[("idempotency-key", &key)], &body) {
+        match ask() {
             Err(error) if matches!(error, RemoteError::Broken { .. }) && since.elapsed() < AGAIN * 10 => {
                 std::thread::sleep(AGAIN);
             }
-            answer => return answer.map(|answer| answer["id"].as_str().unwrap_or_default().to_owned()),
+            answer => return answer,
         }
     }
+}
+
+/// How many machines the deployment has. Which those of a group are, the server knows.
+fn count(client: &Client, args: &RemoteDeploy, id: &str) -> Result<usize, RemoteError> {
+    if args.group.is_none() {
+        return Ok(args.machine.len());
+    }
+    let made = patiently(|| client.get(&format!("/v1/deployments/{id}")))?;
+    Ok(made["machines"].as_array().map_or(0, Vec::len))
 }
 
 fn body(args: &RemoteDeploy) -> Value {
     let duration = |duration: Option<Duration>| duration.map(|duration| format!("{}ms", duration.as_millis()));
     let mut body = json!({
         "image": args.image,
-        "machines": args.machine,
         "target": args.target.to_string(),
         "verify": args.verify.to_string(),
         "free": args.free.to_string(),
@@ -81,6 +96,8 @@ fn body(args: &RemoteDeploy) -> Value {
         "fresh": args.fresh,
     });
     for (key, value) in [
+        ("machines", args.group.is_none().then(|| json!(args.machine))),
+        ("group", args.group.as_deref().map(Value::from)),
         ("wait_for", args.wait_for.map(Value::from)),
         ("timeout", duration(args.timeout).map(Value::from)),
         ("join_window", duration(args.join_window).map(Value::from)),
@@ -169,8 +186,8 @@ impl Screen {
         }
     }
 
-    fn start(&self, args: &RemoteDeploy, id: &str, address: &str) {
-        let all = u32::try_from(args.machine.len()).unwrap_or(u32::MAX);
+    fn start(&self, args: &RemoteDeploy, id: &str, count: usize, address: &str) {
+        let all = u32::try_from(count).unwrap_or(u32::MAX);
         let wait_for = args.wait_for.unwrap_or(all);
         match self.json() {
             true => {

@@ -52,6 +52,8 @@ pub(super) struct Api {
     pub(super) listed: Mutex<Listed>,
     /// Without it requests come in the clear.
     pub(super) tls: Option<Arc<Tls>>,
+    /// For how many days events are kept.
+    pub(super) keep_events: u32,
 }
 
 pub(super) type Shared = State<Arc<Api>>;

@@ -7,6 +7,7 @@
 mod access;
 mod api;
 mod attempts;
+mod cleaning;
 mod commands;
 mod database;
 mod etag;
@@ -63,7 +64,7 @@ use http::{Limits, listen, serve_http};
 use live::Live;
 use nix::fcntl::Flock;
 use power::{HOOKS, Power};
-use role::hash_of;
+use role::{Role, hash_of};
 use slidecast_proto::approval::Approval;
 use slidecast_proto::noise::SecretKey;
 use slidecast_proto::units::DeploymentId;
@@ -90,6 +91,11 @@ pub enum ServeError {
     },
     /// There is no certificate to encrypt with.
     Tls(Box<dyn std::error::Error + Send + Sync>),
+    /// A token is to be limited to groups, and its role is not.
+    GroupOfToken {
+        /// The role.
+        role: Role,
+    },
     /// Another server uses the state folder.
     Busy {
         /// The folder.
@@ -123,6 +129,9 @@ impl fmt::Display for ServeError {
         match self {
             Self::Images { path } => write!(f, "--images {}: this is no folder", path.display()),
             Self::Tls(error) => error.fmt(f),
+            Self::GroupOfToken { role } => {
+                write!(f, "--group: only the role operator is limited to groups, and this token has the role {role}")
+            }
             Self::Busy { path } => write!(
                 f,
                 "--state {}: another `slidecast serve` uses this folder; stop that one, or give each its own",
@@ -154,7 +163,12 @@ pub fn new_token(args: &TokenNew) -> Result<String, Failure> {
     let mut store = Store::open(&state).map_err(Failure::not_done)?;
     let token = role::secret().map_err(ServiceError::system("drawing random bytes"))?;
     let ends = args.days.map(|days| store::now() + i64::from(days) * 86_400);
-    store.add_token(&hash_of(&token), args.role, ends, "command line").map_err(Failure::not_done)?;
+    if args.role != Role::Operator && !args.group.is_empty() {
+        return Err(Failure::usage(ServeError::GroupOfToken { role: args.role }));
+    }
+    let groups = args.group.iter().map(|name| store.group_number(name)).collect::<Result<Vec<_>, _>>();
+    let groups = groups.map_err(Failure::not_done)?;
+    store.add_token(&hash_of(&token), args.role, ends, &groups, "command line").map_err(Failure::not_done)?;
     Ok(token)
 }
 
@@ -217,6 +231,7 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         attempts: Mutex::default(),
         listed: Mutex::default(),
         tls: tls.clone(),
+        keep_events: args.keep_events,
     };
     if let Some(tls) = &tls {
         complain(&format!("certificate, SHA-256 fingerprint: {}", tls.fingerprint()));

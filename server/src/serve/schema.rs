@@ -123,7 +123,7 @@ fn group() -> Value {
         ("name", text(), ""),
         ("protected", flag(), PROTECTED),
         ("machines", list(number()), ""),
-        ("operators", list(text()), "names of users that are limited to it, and perhaps to others"),
+        ("operators", list(text()), "names of users and tokens that are limited to it, and perhaps to others"),
     ])
 }
 

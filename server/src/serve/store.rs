@@ -15,6 +15,7 @@ mod webhooks;
 pub(super) use users::token_name;
 pub use webhooks::WebhookRow;
 
+pub(super) use events::MAX_REMOVED;
 pub(super) use started::PATIENCE;
 pub use started::{Began, LeftOut};
 
@@ -30,14 +31,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// What leads from each version to the next, from version 1 on.
-const UPGRADES: [&str; 4] = [
+const UPGRADES: [&str; 5] = [
     include_str!("schema-2.sql"),
     include_str!("schema-3.sql"),
     include_str!("schema-4.sql"),
     include_str!("schema-5.sql"),
+    include_str!("schema-6.sql"),
 ];
 /// The version of the schema.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 /// How long another program that writes, such as `token new`, is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -104,11 +106,11 @@ pub enum StoreError {
         /// The name.
         name: String,
     },
-    /// A user is limited to this group.
+    /// A user or a token is limited to this group.
     GroupNeeded {
         /// The group.
         name: String,
-        /// The user.
+        /// The user, or the token.
         user: String,
     },
     /// There is a rule for this subnet already.
@@ -174,7 +176,7 @@ impl fmt::Display for StoreError {
             Self::NoGroup { group } => write!(f, "there is no group {group}"),
             Self::GroupTaken { name } => write!(f, "there is a group {name:?} already; choose another name"),
             Self::GroupNeeded { name, user } => {
-                write!(f, "{user} is limited to the group {name}; change the groups of that user first")
+                write!(f, "{user} is limited to the group {name}; give that user other groups, or remove that token, first")
             }
             Self::RuleTaken { subnet } => write!(f, "there is a rule for {subnet} already; remove that one first"),
             Self::NoRule { rule } => write!(f, "there is no rule {rule}"),

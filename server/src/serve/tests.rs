@@ -1,5 +1,5 @@
 use super::role::Role;
-use super::store::{NewDeployment, Seen, Stopped, Store, StoreError, Which, Who};
+use super::store::{MAX_REMOVED, NewDeployment, Seen, Stopped, Store, StoreError, Which, Who, now};
 use super::wishes::Request;
 use serde_json::json;
 
@@ -97,7 +97,7 @@ fn a_database_that_was_opened_again_has_everything_and_a_deployment_that_is_over
     add(&mut store, "1", &[machine], None).unwrap();
     store.on_started("1", &[]).unwrap();
     assert_eq!(store.stop("1", &anna()).unwrap(), Stopped::Released);
-    store.add_token("hash", Role::Operator, None, "anna").unwrap();
+    store.add_token("hash", Role::Operator, None, &[], "anna").unwrap();
     drop(store);
     let mut store = Store::open(dir.path()).unwrap();
     let row = store.deployments(Which::Active).unwrap().remove(0);
@@ -185,10 +185,15 @@ fn a_database_of_version_1_is_brought_up_and_keeps_what_it_has() {
     let dir = tempfile::tempdir().unwrap();
     let old = rusqlite::Connection::open(dir.path().join("slidecast.db")).unwrap();
     old.execute_batch(include_str!("schema.sql")).unwrap();
-    old.execute_batch("INSERT INTO tokens (hash, role, created) VALUES ('h', 'admin', 1);").unwrap();
+    old.execute_batch(
+        "INSERT INTO tokens (hash, role, created) VALUES ('h', 'admin', 1);
+         INSERT INTO events (at, kind, text) VALUES (1, 'line', 'kept');",
+    )
+    .unwrap();
     drop(old);
     let store = Store::open(dir.path()).unwrap();
-    assert_eq!(store.of_token("h").unwrap().unwrap().role, Role::Admin);
+    let who = store.of_token("h").unwrap().unwrap();
+    assert_eq!((who.role, who.limits(), store.events(0).unwrap().len()), (Role::Admin, None, 1));
     drop(store);
     assert!(Store::open(dir.path()).unwrap().users().unwrap().is_empty());
 }
@@ -237,8 +242,8 @@ fn a_link_works_once_and_what_was_ordered_is_kept_with_the_name() {
 fn a_token_or_a_session_that_has_ended_is_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
-    store.add_token("over", Role::Admin, Some(1), "anna").unwrap();
-    store.add_token("now", Role::Admin, Some(i64::MAX), "anna").unwrap();
+    store.add_token("over", Role::Admin, Some(1), &[], "anna").unwrap();
+    store.add_token("now", Role::Admin, Some(i64::MAX), &[], "anna").unwrap();
     assert_eq!((store.of_token("over").unwrap(), store.of_token("now").unwrap().is_some()), (None, true));
     store.remove_token("now", "anna").unwrap();
     assert_eq!(store.of_token("now").unwrap(), None);
@@ -295,4 +300,37 @@ fn a_webhook_that_failed_is_tried_after_its_wait_also_when_the_clock_was_set_bac
     }
     let refused = store.add_webhook("http://one-more.example", &[], "s", "anna").unwrap_err();
     assert!(refused.to_string().contains("64 webhooks already"), "{refused}");
+}
+
+#[test]
+fn old_events_go_and_those_of_machines_the_newest_and_reports_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let machine = accepted(&mut store, "a");
+    add(&mut store, "1", &[machine], None).unwrap();
+    store.end("1", 0, Some(&json!({ "nodes": [] })), "").unwrap();
+    // Of long ago: lines of a deployment, and what a machine has seen.
+    let old = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)
+               INSERT INTO events (at, kind, deployment, text) SELECT i, 'line', '1', 'x' FROM n";
+    store.connection.execute(old, []).unwrap();
+    let node = "INSERT INTO events (at, kind, deployment, machine, text) VALUES (5, 'node', '1', ?1, 'pc: done')";
+    store.connection.execute(node, [machine]).unwrap();
+    assert_eq!(store.remove_events(now()).unwrap(), 0, "the newest stay, whatever the clock says");
+    let new = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9990)
+               INSERT INTO events (at, kind, text) SELECT unixepoch (), 'line', 'y' FROM n";
+    store.connection.execute(new, []).unwrap();
+    let parts: Vec<usize> = (0..3).map(|_| store.remove_events(1_000_000).unwrap()).collect();
+    assert!(parts[0] == MAX_REMOVED && parts[1] > 400 && parts[2] == 0, "{parts:?}");
+    let count = |which: &str| {
+        let select = format!("SELECT count (*) FROM events WHERE {which}");
+        store.connection.query_row(&select, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!((count("machine = 1 AND kind = 'node'"), count("text = 'y'")), (1, 9990));
+    assert_eq!(store.machines().unwrap()[0].holds.as_deref(), Some("x.slide"));
+    assert!(store.deployments(Which::One("1")).unwrap()[0].report.is_some());
+    // Whatever a program asks for: the rule is in the database.
+    for kept in ["machine = 1", "at > 1000000"] {
+        let refused = store.connection.execute(&format!("DELETE FROM events WHERE {kept}"), []);
+        assert!(refused.unwrap_err().to_string().contains("are kept"), "{kept}");
+    }
 }

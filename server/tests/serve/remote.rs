@@ -1,5 +1,6 @@
 //! `slidecast remote`, and HTTPS, over which it comes from other machines.
 
+use super::queue::{accept_all, agent, work};
 use super::{MAC, Server, serve_at};
 use crate::support::{Agent, Sandbox};
 use serde_json::{Value, json};
@@ -127,4 +128,43 @@ fn a_server_that_is_not_there_and_a_token_that_is_none_are_told_in_one_line() {
     let server = Server::start(&sandbox);
     let (code, _, err) = run(&sandbox, &format!("http://127.0.0.1:{}", server.http), &["watch"]);
     assert!(code == 1 && err.contains("the server refused (401)"), "{err}");
+}
+
+#[test]
+fn a_token_that_is_limited_to_a_room_deploys_that_room_by_its_name_and_no_other() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox);
+    let url = format!("http://127.0.0.1:{}", server.http);
+    let admin = server.token("admin");
+    accept_all(&server, &admin);
+    let machine = agent(&sandbox, 1);
+    server.wait("/v1/machines", &admin, |body| body["machines"][0]["state"] == "accepted");
+    for name in ["Room 7", "Room 8"] {
+        assert_eq!(server.ask("POST", "/v1/groups", &admin, &json!({ "name": name }).to_string()).0, 201);
+    }
+    let new_token = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slidecast"));
+        command.args(["token", "new", "--state"]).arg(sandbox.path("state")).args(args);
+        let output = command.env_remove("XDG_CONFIG_HOME").env("HOME", sandbox.path("")).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, _, err) = new_token(&["--role", "admin", "--group", "Room 7"]);
+    assert!(code == Some(2) && err.contains("only the role operator"), "{err}");
+    let (code, _, err) = new_token(&["--role", "operator", "--group", "Room 9"]);
+    assert!(code == Some(1) && err.contains("there is no group \"Room 9\""), "{err}");
+    let (_, token, _) = new_token(&["--role", "operator", "--group", "room 7"]);
+    std::fs::write(sandbox.path("token"), &token).unwrap();
+    let add = json!({ "add": [1] }).to_string();
+    assert_eq!(server.ask("PATCH", "/v1/groups/2", &admin, &add).0, 204);
+    let (code, _, err) = run(&sandbox, &url, &["deploy", "base.slide", "--group", "Room 8"]);
+    assert!(code == 1 && err.contains("machine 1 is in none of your groups"), "{err}");
+    let (code, _, err) = run(&sandbox, &url, &["deploy", "base.slide", "--group", "Room 7"]);
+    assert!(code == 1 && err.contains("no machine of Room 7 is accepted"), "{err}");
+    let (code, _, err) = run(&sandbox, &url, &["deploy", "base.slide", "--group", "Room 7", "--machine", "1"]);
+    assert!(code == 2 && err.contains("--machine"), "{err}");
+    assert_eq!(server.ask("PATCH", "/v1/groups/1", &admin, &add).0, 204);
+    let machine = work(machine);
+    let (code, out, err) = run(&sandbox, &url, &["deploy", "base.slide", "--group", "Room 7"]);
+    assert!(code == 0 && out.contains("waiting for 1 of 1"), "{out}{err}");
+    machine.join().unwrap();
 }

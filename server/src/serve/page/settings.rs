@@ -10,7 +10,7 @@ use crate::serve::fields::Fields;
 use crate::serve::password;
 use crate::serve::problem::Problem;
 use crate::serve::role::{Role, hash_of, secret};
-use crate::serve::store::{Token, now, token_name};
+use crate::serve::store::{Group, Token, now, token_name};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
@@ -21,7 +21,10 @@ const MAX_DAYS: i64 = 3650;
 pub(super) async fn page(State(api): Shared, uri: Uri, headers: HeaderMap) -> Answer {
     let who = visitor(&api, &headers, &uri, Role::Viewer).await?;
     let admin = who.role >= Role::Admin;
-    let tokens = if admin { api.database.call(|store| store.tokens()).await? } else { Vec::new() };
+    let (tokens, groups) = match admin {
+        true => api.database.call(|store| Ok((store.tokens()?, store.groups()?))).await?,
+        false => (Vec::new(), Vec::new()),
+    };
     let hooks = if admin { api.database.call(|store| store.webhooks()).await? } else { Vec::new() };
     let body = html! {
         div.head { h1 { "Settings" } }
@@ -32,13 +35,14 @@ pub(super) async fn page(State(api): Shared, uri: Uri, headers: HeaderMap) -> An
             (new_password())
             button type="submit" { "Change" }
         }
-        @if admin { (token_list(&tokens)) (webhooks::list(&hooks)) }
+        @if admin { (token_list(&tokens)) (token_form(&groups)) (webhooks::list(&hooks)) }
         h2 { "This server" }
         dl.facts {
             dt { "Version" } dd { (env!("CARGO_PKG_VERSION")) }
             dt { "Images" } dd.mono { (api.place.images.display()) }
             dt { "State" } dd.mono { (api.place.state.display()) }
             dt { "Port for machines" } dd { (api.place.port) }
+            dt { "Events that are about no machine" } dd { "kept for " (api.keep_events) " days" }
             dt { "Certificate" } dd.mono { @if let Some(tls) = &api.tls { "SHA-256 " (tls.fingerprint()) } @else { "none: pages are for this machine alone" } }
             dt { "Server key" } dd.mono { @if let Some(key) = &api.place.key { (key) } @else { "none (--insecure)" } }
         }
@@ -51,12 +55,19 @@ fn token_list(tokens: &[Token]) -> Markup {
         h2 { "Tokens for programs" }
         div.scroll tabindex="0" role="region" aria-label="Tokens" {
             table.rows {
-                thead { tr { th scope="col" { "Token" } th scope="col" { "Role" } th scope="col" { "Made" } th scope="col" { "Works until" } th scope="col" { "Remove" } } }
+                thead { tr { th scope="col" { "Token" } th scope="col" { "Role" } th scope="col" { "Groups" } th scope="col" { "Made" } th scope="col" { "Works until" } th scope="col" { "Remove" } } }
                 tbody {
                     @for token in tokens {
                         tr {
                             th.mono scope="row" { (token_name(&token.hash)) }
                             td { (token.role) }
+                            td {
+                                @match token.role {
+                                    Role::Operator if token.groups.is_empty() => "all",
+                                    Role::Operator => (token.groups.join(", ")),
+                                    _ => span.faint { "–" },
+                                }
+                            }
                             td { (moment(token.created)) }
                             td {
                                 @match token.ends {
@@ -73,12 +84,25 @@ fn token_list(tokens: &[Token]) -> Markup {
                             }
                         }
                     }
-                    @if tokens.is_empty() { tr { td.faint colspan="5" { "None." } } }
+                    @if tokens.is_empty() { tr { td.faint colspan="6" { "None." } } }
                 }
             }
         }
+    }
+}
+
+fn token_form(groups: &[Group]) -> Markup {
+    html! {
         form.stack method="post" action="/settings/tokens" {
             (role_choice())
+            @if !groups.is_empty() {
+                fieldset {
+                    legend { "Groups that an operator’s token is limited to; with none chosen: all machines" }
+                    @for group in groups {
+                        label.check { input type="checkbox" name="group" value=(group.id); span { (group.name) } }
+                    }
+                }
+            }
             label { "Days that it works" input name="days" value="90" inputmode="numeric" required pattern="[0-9]+"; }
             button type="submit" { "Make a token" }
         }
@@ -109,9 +133,14 @@ pub(super) async fn new_token(State(api): Shared, uri: Uri, headers: HeaderMap, 
     if !(1..=MAX_DAYS).contains(&days) {
         return Err(Problem::bad(format!("days: {days} is not in 1..={MAX_DAYS}")).into());
     }
+    let groups = fields.numbers("group")?;
+    if role != Role::Operator && !groups.is_empty() {
+        return Err(Problem::bad("group: only the role operator is limited to groups").into());
+    }
     let token = secret().map_err(|error| Problem::system(format!("drawing random bytes: {error}")))?;
     let (hash, by) = (hash_of(&token), who.name.clone());
-    api.database.call(move |store| store.add_token(&hash, role, Some(now() + days * 86_400), &by)).await?;
+    let ends = Some(now() + days * 86_400);
+    api.database.call(move |store| store.add_token(&hash, role, ends, &groups, &by)).await?;
     let body = html! {
         div.head { h1 { "A new token" } }
         p { "It is not shown again. Programs send it as " span.mono { "Authorization: Bearer TOKEN" } "." }

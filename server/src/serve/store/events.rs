@@ -5,6 +5,10 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 /// The most events that one call gives.
 const MAX_EVENTS: u32 = 1000;
+/// The most events that one call removes: requests wait meanwhile.
+pub(in crate::serve) const MAX_REMOVED: usize = 1000;
+/// So many of the newest events stay: a clock that is wrong by years must not empty the history.
+const KEPT_NEWEST: i64 = 10_000;
 /// The most events of a page.
 const MAX_HISTORY: u32 = 200;
 
@@ -51,6 +55,17 @@ impl Store {
             }
             machines.iter().try_for_each(|id| add_event(change, "", kind, None, Some(*id), text)).map_err(&failed)
         })
+    }
+
+    /// Removes some of the events that happened before `before` (in seconds since 1970) and are about no machine; the newest ones
+    /// stay however old they are. Gives how many; there may be more if that is [`MAX_REMOVED`].
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn remove_events(&mut self, before: i64) -> Result<usize, StoreError> {
+        let remove = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE machine IS NULL AND at < ?1
+                          AND id <= (SELECT max (id) FROM events) - ?2 ORDER BY at LIMIT ?3)";
+        self.connection.execute(remove, params![before, KEPT_NEWEST, MAX_REMOVED]).map_err(self.failed())
     }
 
     /// How often the database was changed by this program.

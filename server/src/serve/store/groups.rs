@@ -21,7 +21,8 @@ impl Store {
             (SELECT json_group_array(machine) FROM (SELECT machine FROM members JOIN machines ON machines.id = machine
              WHERE machine_group = groups.id AND forgotten IS NULL ORDER BY machine)),
             (SELECT json_group_array(name) FROM (SELECT users.name FROM user_groups JOIN users ON users.id = user
-             WHERE machine_group = groups.id ORDER BY users.name))
+             WHERE machine_group = groups.id UNION ALL SELECT 'token ' || substr (token, 1, 8) FROM token_groups
+             WHERE machine_group = groups.id ORDER BY 1))
             FROM groups ORDER BY name";
         let mut query = self.connection.prepare_cached(select).map_err(&failed)?;
         let rows = query.query_map([], |row| {
@@ -86,13 +87,14 @@ impl Store {
     /// Removes a group and its rules; its machines stay.
     ///
     /// # Errors
-    /// [`StoreError`]: there is no such group, or a user is limited to it.
+    /// [`StoreError`]: there is no such group, or a user or a token is limited to it.
     pub fn remove_group(&mut self, id: i64, who: &str) -> Result<(), StoreError> {
         let failed = self.failed();
         self.change(|change| {
             let name = group_name(change, id).map_err(&failed)?;
             let name = name.ok_or(StoreError::NoGroup { group: id.to_string() })?;
-            let user = "SELECT name FROM user_groups JOIN users ON users.id = user WHERE machine_group = ?1 LIMIT 1";
+            let user = "SELECT name FROM user_groups JOIN users ON users.id = user WHERE machine_group = ?1
+                        UNION ALL SELECT 'token ' || substr (token, 1, 8) FROM token_groups WHERE machine_group = ?1 LIMIT 1";
             let user: Option<String> = change.query_row(user, [id], |row| row.get(0)).optional().map_err(&failed)?;
             if let Some(user) = user {
                 return Err(StoreError::GroupNeeded { name, user });
@@ -142,6 +144,16 @@ impl Store {
             }
             Ok(new.len())
         })
+    }
+
+    /// The number of the group with this name.
+    ///
+    /// # Errors
+    /// [`StoreError`]: there is none.
+    pub fn group_number(&self, name: &str) -> Result<i64, StoreError> {
+        let number = self.connection.query_row("SELECT id FROM groups WHERE name = ?1", [name], |row| row.get(0));
+        let number = number.optional().map_err(self.failed())?;
+        number.ok_or_else(|| StoreError::NoGroup { group: format!("{name:?}") })
     }
 
     /// The numbers of the accepted machines of the group with this name.
@@ -314,7 +326,7 @@ fn numbers(connection: &Connection, select: &str, id: i64) -> rusqlite::Result<V
     connection.prepare_cached(select)?.query_map([id], |row| row.get(0))?.collect()
 }
 
-fn group_name(connection: &Connection, id: i64) -> rusqlite::Result<Option<String>> {
+pub(super) fn group_name(connection: &Connection, id: i64) -> rusqlite::Result<Option<String>> {
     connection.query_row("SELECT name FROM groups WHERE id = ?1", [id], |row| row.get(0)).optional()
 }
 

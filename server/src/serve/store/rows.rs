@@ -49,7 +49,7 @@ pub struct Group {
     pub protected: bool,
     /// The numbers of its machines.
     pub machines: Vec<i64>,
-    /// The names of the users that are limited to it, and perhaps to others.
+    /// The names of the users and tokens that are limited to it, and perhaps to others.
     pub operators: Vec<String>,
 }
 
@@ -253,6 +253,8 @@ pub struct Token {
     pub created: i64,
     /// Until when; for ever if there is none.
     pub ends: Option<i64>,
+    /// The names of the groups that it is limited to as an operator; none: all.
+    pub groups: Vec<String>,
 }
 
 /// Which deployments.

@@ -1,6 +1,7 @@
 //! Who may use the server: users, their sessions, links that work once, and tokens.
 
 use super::events::add_event;
+use super::groups::group_name;
 use super::{Store, StoreError, Token, User, Who, now};
 use crate::serve::role::Role;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
@@ -213,16 +214,32 @@ impl Store {
         self.connection.query_row(select, params![hash, now()], who).optional().map_err(self.failed())
     }
 
-    /// Keeps a token by its hash; without an end it works for ever.
+    /// Keeps a token by its hash; without an end it works for ever. With groups it is limited to those.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
-    pub fn add_token(&mut self, hash: &str, role: Role, ends: Option<i64>, who: &str) -> Result<(), StoreError> {
+    /// [`StoreError`]: there is no such group.
+    pub fn add_token(
+        &mut self,
+        hash: &str,
+        role: Role,
+        ends: Option<i64>,
+        groups: &[i64],
+        who: &str,
+    ) -> Result<(), StoreError> {
         let failed = self.failed();
         self.change(|change| {
             let add = "INSERT INTO tokens (hash, role, created, ends) VALUES (?1, ?2, ?3, ?4)";
             change.execute(add, params![hash, role.as_str(), now(), ends]).map_err(&failed)?;
-            add_event(change, who, "token-new", None, None, &format!("{}: {role}", token_name(hash))).map_err(&failed)
+            let mut names = Vec::new();
+            for &group in groups {
+                let found = group_name(change, group).map_err(&failed)?;
+                names.push(found.ok_or(StoreError::NoGroup { group: group.to_string() })?);
+                let add = "INSERT OR IGNORE INTO token_groups (token, machine_group) VALUES (?1, ?2)";
+                change.execute(add, params![hash, group]).map_err(&failed)?;
+            }
+            let limits = if names.is_empty() { String::new() } else { format!(", limited to {}", names.join(", ")) };
+            let text = format!("{}: {role}{limits}", token_name(hash));
+            add_event(change, who, "token-new", None, None, &text).map_err(&failed)
         })
     }
 
@@ -232,10 +249,16 @@ impl Store {
     /// [`StoreError::Database`].
     pub fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         let failed = self.failed();
-        let select = "SELECT hash, role, created, ends FROM tokens ORDER BY created DESC, rowid DESC LIMIT 1000";
+        let select = "SELECT hash, role, created, ends,
+            (SELECT json_group_array(name) FROM (SELECT groups.name FROM token_groups JOIN groups ON groups.id = machine_group
+             WHERE token = hash ORDER BY groups.name))
+            FROM tokens ORDER BY created DESC, rowid DESC LIMIT 1000";
         let mut query = self.connection.prepare_cached(select).map_err(&failed)?;
-        let token =
-            |row: &Row<'_>| Ok(Token { hash: row.get(0)?, role: row.get(1)?, created: row.get(2)?, ends: row.get(3)? });
+        let token = |row: &Row<'_>| {
+            let groups: String = row.get(4)?;
+            let groups = serde_json::from_str(&groups).unwrap_or_default();
+            Ok(Token { hash: row.get(0)?, role: row.get(1)?, created: row.get(2)?, ends: row.get(3)?, groups })
+        };
         query.query_map([], token).and_then(Iterator::collect).map_err(&failed)
     }
 
@@ -256,8 +279,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn of_token(&self, hash: &str) -> Result<Option<Who>, StoreError> {
-        let select = "SELECT role FROM tokens WHERE hash = ?1 AND (ends IS NULL OR ends > ?2)";
-        let who = |row: &Row<'_>| Ok(Who { name: token_name(hash), user: None, role: row.get(0)?, groups: Vec::new() });
+        let select = "SELECT role, (SELECT json_group_array(machine_group) FROM token_groups WHERE token = hash)
+            FROM tokens WHERE hash = ?1 AND (ends IS NULL OR ends > ?2)";
+        let who = |row: &Row<'_>| {
+            let groups: String = row.get(1)?;
+            let groups = serde_json::from_str(&groups).unwrap_or_default();
+            Ok(Who { name: token_name(hash), user: None, role: row.get(0)?, groups })
+        };
         self.connection.query_row(select, params![hash, now()], who).optional().map_err(self.failed())
     }
 }

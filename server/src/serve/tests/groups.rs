@@ -125,3 +125,32 @@ fn a_deployment_with_a_protected_machine_begins_when_somebody_else_confirms_it()
         Err(StoreError::NotYours { .. } | StoreError::NothingToConfirm { .. })
     ));
 }
+
+#[test]
+fn a_token_that_is_limited_to_a_group_is_so_after_a_restart_and_holds_the_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let (a, b) = (accepted(&mut store, "a"), accepted(&mut store, "b"));
+    let room = store.add_group("Room 7", false, "anna").unwrap();
+    store.set_members(room, &[a], &[], "anna").unwrap();
+    let number = store.group_number("room 7").unwrap();
+    assert!(matches!(store.group_number("Room 8"), Err(StoreError::NoGroup { .. })));
+    assert!(matches!(store.add_token("x", Role::Operator, None, &[9], "anna"), Err(StoreError::NoGroup { .. })));
+    assert!(store.of_token("x").unwrap().is_none(), "what was refused left nothing");
+    store.add_token("0123456789", Role::Operator, None, &[number], "anna").unwrap();
+    drop(store);
+    let mut store = Store::open(dir.path()).unwrap();
+    let token = store.of_token("0123456789").unwrap().unwrap();
+    assert!(matches!(add_as(&mut store, "1", &[b], None, &token), Err(StoreError::NotYours { .. })));
+    add_as(&mut store, "1", &[a], None, &token).unwrap();
+    assert_eq!(store.tokens().unwrap()[0].groups, ["Room 7"]);
+    assert_eq!(store.groups().unwrap()[0].operators, ["token 01234567"]);
+    // Without its group it might use all machines.
+    let refused = store.remove_group(room, "anna").unwrap_err().to_string();
+    assert!(refused.starts_with("token 01234567 is limited to the group Room 7"), "{refused}");
+    store.remove_token("0123456789", "anna").unwrap();
+    store.remove_group(room, "anna").unwrap();
+    let events = store.events(0).unwrap();
+    let made = events.iter().find(|event| event.kind == "token-new").unwrap();
+    assert_eq!(made.text, "token 01234567: operator, limited to Room 7");
+}
