@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -10,6 +11,7 @@ use slidecast_lab::{Exit, Lab, Node, NodeOptions, Process, tool};
 
 use crate::fixtures::{Fixtures, LONG, SOON, says, start_agents};
 use crate::harness::{Needs, Test};
+use crate::serve::Server;
 
 pub(crate) const TESTS: &[Test] = &[
     ("boot::an_isolated_net_gets_addresses_and_the_boot_file_of_each_firmware", Needs::NetworkBoot, isolated),
@@ -24,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("boot::what_is_wrong_is_one_line_and_nothing_starts", Needs::NetworkBoot, wrong),
     ("boot::a_deployment_boots_machines_with_its_server_and_key", Needs::NetworkBoot, deployment),
     ("boot::a_machine_that_is_done_is_sent_on_to_its_disk", Needs::NetworkBoot, sent_on),
+    ("boot::a_standing_server_boots_machines_that_are_new_or_wanted_and_no_others", Needs::NetworkBoot, standing),
 ];
 
 const LAB: &str = env!("CARGO_BIN_EXE_slidecast-lab");
@@ -377,4 +380,42 @@ fn sent_on() {
     assert!(fetch(&nodes[1], "boot.ipxe").1.contains("\nkernel "), "the other one is not done");
     deploy.process.wait_for(&format!("{} is through: sent on to its own disk", nodes[0].address), SOON).unwrap();
     assert!(deploy.process.poll_exit().is_none(), "the deployment ended before it was looked at");
+}
+
+fn standing() {
+    let fixtures = Fixtures::get();
+    let lab = Lab::new(1).unwrap();
+    let nodes = lab.nodes(1, &fixtures.node()).unwrap();
+    let dir = boot_files(&lab).display().to_string();
+    let server = Server::start_with(&lab, &["--interface", "eth0", "--boot", "--boot-dir", &dir]);
+    let got = lab.path("got");
+    // Which machines have something to do is known a moment after that has changed.
+    let until_it_boots = |what: &str| {
+        let until = Instant::now() + SOON;
+        loop {
+            curl(&lab, &nodes[0], &format!("http://{}:{HTTP}/boot.ipxe", lab.server_address(0)), &got);
+            let script = fs::read_to_string(&got).unwrap_or_default();
+            if script.contains(what) {
+                return script;
+            }
+            assert!(Instant::now() < until, "{what}: {script}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let key = slidecast_lab::programs::public_key(&lab.key().unwrap()).unwrap();
+    let script = until_it_boots("kernel ");
+    assert!(script.contains(&format!("slidecast.server={}:7531 slidecast.key={key}", lab.server_address(0))), "{script}");
+    let mut agents = start_agents(&lab, &nodes);
+    let machine = server.machines(&nodes)[0];
+    server.accept(machine);
+    until_it_boots("boots from its disk");
+    let path = server.deploy("base.slide", &[machine]);
+    let over = server.wait(&path, |body| body["state"] == "over");
+    assert_eq!(over["exit_code"], 0, "{over}");
+    assert_eq!(agents[0].wait_exit(LONG).unwrap(), Exit::Code(0), "{}", agents[0].tail());
+    until_it_boots("boots from its disk");
+    let path = server.deploy("increment.slide", &[machine]);
+    until_it_boots("kernel ");
+    assert_eq!(server.ask("POST", &format!("{path}/stop"), None, "").0, 202);
+    until_it_boots("boots from its disk");
 }

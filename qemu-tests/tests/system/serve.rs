@@ -20,7 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
 const URL: &str = "http://127.0.0.1:8080";
 
 /// A standing server, and a token of an administrator.
-struct Server<'a> {
+pub(crate) struct Server<'a> {
     lab: &'a Lab,
     process: Process,
     token: String,
@@ -29,14 +29,19 @@ struct Server<'a> {
 
 impl<'a> Server<'a> {
     fn start(lab: &'a Lab) -> Self {
+        Self::start_with(lab, &[])
+    }
+
+    /// With more flags.
+    pub(crate) fn start_with(lab: &'a Lab, more: &[&str]) -> Self {
         let state = lab.path("serve-state").display().to_string();
         let mut token = lab.server("token", ["token", "new", "--role", "admin", "--state", &state]).unwrap();
         assert_eq!(token.wait_exit(SOON).unwrap(), Exit::Code(0), "{}", token.tail());
         let token = token.out().trim().to_owned();
-        Self { lab, process: Self::process(lab, "serve"), token, requests: Cell::new(0) }
+        Self { lab, process: Self::process(lab, "serve", more), token, requests: Cell::new(0) }
     }
 
-    fn process(lab: &Lab, name: &str) -> Process {
+    fn process(lab: &Lab, name: &str, more: &[&str]) -> Process {
         let images = Fixtures::get().base.parent().unwrap();
         let flags: [OsString; 9] = [
             "serve".into(),
@@ -49,13 +54,14 @@ impl<'a> Server<'a> {
             "--key-file".into(),
             lab.key().unwrap().into(),
         ];
+        let flags = flags.into_iter().chain(more.iter().map(OsString::from));
         let mut process = lab.server(name, flags).unwrap();
         process.wait_for("serving http://127.0.0.1:8080", SOON).unwrap();
         process
     }
 
     /// Sends a request; gives the status and the body.
-    fn ask(&self, method: &str, path: &str, body: Option<&Value>, key: &str) -> (u16, Value) {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: Option<&Value>, key: &str) -> (u16, Value) {
         self.requests.set(self.requests.get() + 1);
         let mut args =
             vec!["-sS".to_owned(), "-X".to_owned(), method.to_owned(), "-w".to_owned(), "\n%{http_code}".to_owned()];
@@ -79,7 +85,7 @@ impl<'a> Server<'a> {
     }
 
     /// Asks until the answer is as `wanted`.
-    fn wait(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let until = Instant::now() + LONG;
         loop {
             let body = self.get(path);
@@ -92,7 +98,7 @@ impl<'a> Server<'a> {
     }
 
     /// Waits until these nodes are connected; gives the number of each one's machine.
-    fn machines(&self, nodes: &[Node]) -> Vec<i64> {
+    pub(crate) fn machines(&self, nodes: &[Node]) -> Vec<i64> {
         let of = |body: &Value, node: &Node| {
             let all = body["machines"].as_array().unwrap().iter();
             let mut of_it =
@@ -103,12 +109,12 @@ impl<'a> Server<'a> {
         nodes.iter().map(|node| of(&body, node).unwrap()).collect()
     }
 
-    fn accept(&self, machine: i64) {
+    pub(crate) fn accept(&self, machine: i64) {
         assert_eq!(self.ask("POST", &format!("/v1/machines/{machine}/accept"), None, "").0, 204);
     }
 
     /// Asks for a deployment; gives its path.
-    fn deploy(&self, image: &str, machines: &[i64]) -> String {
+    pub(crate) fn deploy(&self, image: &str, machines: &[i64]) -> String {
         let request = json!({ "image": image, "machines": machines });
         let (status, body) = self.ask("POST", "/v1/deployments", Some(&request), image);
         assert_eq!(status, 201, "{body}");
@@ -159,7 +165,7 @@ fn killed() {
         body["state"] == "running" && body["nodes"][1]["received_bytes"].as_u64().is_some_and(|bytes| bytes > 0)
     });
     server.process.kill();
-    server.process = Server::process(&lab, "serve-again");
+    server.process = Server::process(&lab, "serve-again", &[]);
     let over = server.wait(&path, |body| body["state"] == "over");
     assert_eq!(over["exit_code"], json!(0), "{over}");
     let blocks: u64 =

@@ -1,5 +1,5 @@
-//! Machines that have booted and were written. They are sent on to their own disk when they boot from the network again: whoever is to
-//! restart when it is done would otherwise come back as an agent for ever.
+//! Machines that have booted and were written, or have nothing to do here. They are sent on to their own disk when they boot from the network
+//! again: whoever is to restart when it is done would otherwise come back as an agent for ever.
 
 use super::event::Mac;
 use std::collections::HashSet;
@@ -20,6 +20,12 @@ impl BootedMachines {
         let mut known = self.cards.lock().unwrap_or_else(PoisonError::into_inner);
         let room = MOST.saturating_sub(known.len());
         known.extend(cards.into_iter().filter(|mac| *mac != [0; 6]).map(Mac).take(room));
+    }
+
+    /// The machines with these cards have, and no others.
+    pub fn replace(&self, cards: impl IntoIterator<Item = [u8; 6]>) {
+        let cards = cards.into_iter().filter(|mac| *mac != [0; 6]).map(Mac).take(MOST).collect();
+        *self.cards.lock().unwrap_or_else(PoisonError::into_inner) = cards;
     }
 
     /// Whether the machine with this card has booted.
@@ -45,6 +51,8 @@ mod tests {
         booted.add([[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [0; 6]]);
         assert!(booted.has(Mac([2, 0, 0, 0, 0, 1])) && booted.has(Mac([2, 0, 0, 0, 0, 2])));
         assert!(!booted.has(Mac([0; 6])) && !booted.has(Mac([2, 0, 0, 0, 0, 3])));
+        booted.replace([[2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3], [0; 6]]);
+        assert!(booted.has(Mac([2, 0, 0, 0, 0, 3])) && !booted.has(Mac([2, 0, 0, 0, 0, 1])) && !booted.has(Mac([0; 6])));
     }
 
     #[test]

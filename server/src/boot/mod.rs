@@ -12,6 +12,7 @@
 //!
 //! Where we own the net, [`router`] sends the router advertisement that iPXE waits for.
 
+mod agents;
 mod booted;
 mod card;
 mod child;
@@ -30,6 +31,7 @@ mod server;
 mod stage;
 mod uki;
 
+pub use agents::Agents;
 pub use booted::BootedMachines;
 pub use command::run;
 pub use config::UefiStage;

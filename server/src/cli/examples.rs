@@ -84,6 +84,7 @@ Examples:
   slidecast serve --images /srv/images
   slidecast serve --images /srv/images --interface eth1 --state /var/lib/slidecast
   slidecast serve --images /srv/images --http 0.0.0.0:7540
+  slidecast serve --images /srv/images --interface eth1 --boot --boot-dir /srv/boot
   slidecast serve --images /srv/images --http 0.0.0.0:443 --tls-cert site.crt --tls-key site.key
   slidecast serve --images s3://images/lab/ --cache /var/cache/slidecast --cache-size 200GiB
 

@@ -3,12 +3,14 @@
 use super::examples::TOKEN_EXAMPLES;
 use super::look::CacheFlags;
 use super::values::{card_speed, layer_path, words};
+use crate::boot::BootMode;
 use crate::nic::CardSpeed;
 use crate::serve::role::Role;
 use clap::{Args, Subcommand};
 use slidecast_proto::discovery::DEFAULT_PORT;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// `slidecast serve`
 #[derive(Debug, Args)]
@@ -46,6 +48,12 @@ pub struct Serve {
     /// Run this program when a machine is woken: it may switch its power on. The environment tells which machine it is; see docs/SERVE.md.
     #[arg(long, value_name = "PROGRAM")]
     pub power_hook: Option<PathBuf>,
+    /// Boot machines from the network, on each --interface: beside its DHCP server (proxy), or give out the addresses of a RANGE such as 10.0.0.100-10.0.0.200. Accepted machines with nothing to do boot their own disk. Needs root.
+    #[arg(long, value_name = "proxy|RANGE", num_args = 0..=1, require_equals = true, default_missing_value = "proxy", requires = "interface", value_parser = BootMode::from_str)]
+    pub boot: Option<BootMode>,
+    /// The folder with the boot files, as ./mkimage.sh makes it.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub boot_dir: PathBuf,
     /// Keep events that are about no machine for so many days. What has happened to machines, and reports, stay.
     #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub keep_events: u32,

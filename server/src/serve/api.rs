@@ -22,6 +22,7 @@ use super::store::{DeploymentRow, Which};
 use super::stream::{self, Bulletin};
 use super::tls::Tls;
 use super::waiting::standing;
+use crate::boot::BootedMachines;
 use crate::progress::node_json;
 use crate::service::Handle;
 use axum::Router;
@@ -33,6 +34,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
 
 /// The most deployments of a page.
 const MAX_DEPLOYMENTS: usize = 1000;
@@ -54,6 +56,10 @@ pub(super) struct Api {
     pub(super) tls: Option<Arc<Tls>>,
     /// For how many days events are kept.
     pub(super) keep_events: u32,
+    /// Machines that boot their own disk, if any are booted from here.
+    pub(super) own_disk: Option<Arc<BootedMachines>>,
+    /// A deployment was given to the service.
+    pub(super) released: Notify,
 }
 
 pub(super) type Shared = State<Arc<Api>>;

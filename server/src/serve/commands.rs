@@ -148,6 +148,7 @@ pub(super) async fn tell_to_begin(api: &Arc<Api>, id: &str) -> Result<(), Proble
 pub(super) async fn begin(api: &Arc<Api>, id: &str) -> Result<(), Problem> {
     let asked = id.to_owned();
     let Some((row, hardware)) = api.database.call(move |store| store.release(&asked)).await? else { return Ok(()) };
+    api.released.notify_one();
     let shared = api.clone();
     let connected = connected(api, &hardware);
     let wakes = serde_json::from_str::<Request>(&row.wishes).is_ok_and(|request| request.wake);

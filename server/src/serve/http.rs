@@ -4,7 +4,7 @@ use super::api::{self, Api};
 use super::notify;
 use super::tls::Tls;
 use super::webhook;
-use super::{ServeError, cleaning, keeper, stream};
+use super::{ServeError, booting, cleaning, keeper, stream};
 use axum::Router;
 use axum::http::HeaderValue;
 use hyper::body::Incoming;
@@ -85,6 +85,9 @@ pub(super) fn serve_http(listener: TcpListener, api: Api, limits: Limits) -> io:
                 tokio::spawn(tls.watch());
             }
             tokio::spawn(keeper::keep(api.clone()));
+            if let Some(own_disk) = api.own_disk.clone() {
+                tokio::spawn(booting::keep(api.clone(), own_disk));
+            }
             tokio::spawn(cleaning::clean(api.database.clone(), api.keep_events));
             tokio::select! {
                 served = serve(listener, api::router(api, limits), tls, limits) => served,

@@ -7,6 +7,7 @@
 mod access;
 mod api;
 mod attempts;
+mod booting;
 mod cleaning;
 mod commands;
 mod database;
@@ -47,6 +48,7 @@ mod waves;
 mod webhook;
 mod wishes;
 
+use crate::boot::BootedMachines;
 use crate::cli::{Serve, TokenNew};
 use crate::clock::Clock;
 use crate::complain;
@@ -79,7 +81,7 @@ use store::{Store, Which};
 use stream::Bulletin;
 pub(crate) use tls::fingerprint;
 use tls::{Files, Tls};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// Why the server could not start.
 #[derive(Debug)]
@@ -213,6 +215,11 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         None => complain("insecure: no key is used, anybody may pose as this server"),
     }
     let starting = || ServiceError::system("starting a thread");
+    // What boots goes on until this function ends.
+    let own_disk: Arc<BootedMachines> = Arc::default();
+    booting::look(&again.store, &own_disk).map_err(Failure::not_done)?;
+    let public = secret.as_ref().map(SecretKey::public);
+    let _boot = booting::start(args, public.as_ref(), &own_disk)?;
     let live = Live::default();
     for start in again.starts.drain(..) {
         live.lock().on_start(&start);
@@ -232,6 +239,8 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
         listed: Mutex::default(),
         tls: tls.clone(),
         keep_events: args.keep_events,
+        own_disk: args.boot.map(|_| own_disk),
+        released: Notify::new(),
     };
     if let Some(tls) = &tls {
         complain(&format!("certificate, SHA-256 fingerprint: {}", tls.fingerprint()));

@@ -3,6 +3,7 @@
 //! A change is durable when the call that makes it returns (write-ahead log, a flush per transaction). The calls wait for the disk, so
 //! they are made on the database's own thread: see [`super::database`].
 
+mod booting;
 mod deployments;
 mod events;
 mod groups;

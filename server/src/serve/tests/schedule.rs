@@ -256,3 +256,36 @@ fn machines_without_a_place_in_the_plan_are_named_with_the_reason() {
     assert_eq!(started.len(), 1);
     assert_eq!(started[0].text, "without pc (not ready), pc (not connected)");
 }
+
+#[test]
+fn accepted_machines_with_nothing_to_do_boot_their_own_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|mac| accepted(&mut store, mac));
+    store.on_machine(&seen(&["new"])).unwrap();
+    let own = |store: &Store| {
+        let mut macs = store.own_disk().unwrap();
+        macs.sort();
+        macs
+    };
+    assert_eq!(own(&store), ["a", "b", "c", "d"]);
+    let only_d = &[d];
+    let later = NewDeployment { start: Some((now() + 3600, "UTC")), ..plain("later", only_d) };
+    store.add_deployments(&[later], &anna()).unwrap();
+    store.add_deployments(&waves(["1", "2", "3"], [&[a], &[b], &[c]], 0), &anna()).unwrap();
+    assert_eq!(own(&store), ["a", "b", "c", "d"], "nothing has begun");
+    store.release("1").unwrap().unwrap();
+    assert_eq!(own(&store), ["d"], "the machines of later waves wait for their turn");
+    store.on_nodes("1", &[(Some("a".to_owned()), "pc: failed (disk-write): no".to_owned())]).unwrap();
+    assert_eq!(own(&store), ["d"], "it may come again");
+    store.on_nodes("1", &[(Some("a".to_owned()), "pc: done".to_owned())]).unwrap();
+    assert_eq!(own(&store), ["a", "d"]);
+    store.end("1", 0, None, "").unwrap();
+    store.stop("2", &anna()).unwrap();
+    store.call_off().unwrap();
+    assert_eq!(own(&store), ["a", "b", "c", "d"]);
+    store.forget(d, "anna").unwrap_err();
+    store.stop("later", &anna()).unwrap();
+    store.forget(d, "anna").unwrap();
+    assert_eq!(own(&store), ["a", "b", "c"], "it is to show itself again");
+}
