@@ -404,7 +404,10 @@ fn standing() {
     };
     let key = slidecast_lab::programs::public_key(&lab.key().unwrap()).unwrap();
     let script = until_it_boots("kernel ");
-    assert!(script.contains(&format!("slidecast.server={}:7531 slidecast.key={key}", lab.server_address(0))), "{script}");
+    assert!(
+        script.contains(&format!("slidecast.server={}:7531 slidecast.key={key}", lab.server_address(0))),
+        "{script}"
+    );
     let mut agents = start_agents(&lab, &nodes);
     let machine = server.machines(&nodes)[0];
     server.accept(machine);

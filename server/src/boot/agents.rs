@@ -1,12 +1,12 @@
 //! Machines that boot as agents of one server are told its address and its key: `deploy --boot` and `serve --boot`.
 
+use super::DEFAULT_HTTP_PORT;
 use super::booted::BootedMachines;
 use super::config::UefiStage;
 use super::error::BootError;
 use super::event::Tell;
 use super::range::BootMode;
 use super::server::{BootServer, Options};
-use super::DEFAULT_HTTP_PORT;
 use slidecast_proto::noise::PublicKey;
 use std::net::Ipv4Addr;
 use std::path::Path;

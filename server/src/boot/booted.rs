@@ -52,7 +52,9 @@ mod tests {
         assert!(booted.has(Mac([2, 0, 0, 0, 0, 1])) && booted.has(Mac([2, 0, 0, 0, 0, 2])));
         assert!(!booted.has(Mac([0; 6])) && !booted.has(Mac([2, 0, 0, 0, 0, 3])));
         booted.replace([[2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3], [0; 6]]);
-        assert!(booted.has(Mac([2, 0, 0, 0, 0, 3])) && !booted.has(Mac([2, 0, 0, 0, 0, 1])) && !booted.has(Mac([0; 6])));
+        assert!(
+            booted.has(Mac([2, 0, 0, 0, 0, 3])) && !booted.has(Mac([2, 0, 0, 0, 0, 1])) && !booted.has(Mac([0; 6]))
+        );
     }
 
     #[test]

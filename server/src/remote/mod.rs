@@ -29,7 +29,12 @@ pub(crate) fn host_and_port(host: &str, port: u16) -> String {
 
 /// Servers are known by the authorities that this system trusts.
 pub(crate) fn trust_of_system() -> Result<rustls::ClientConfig, RemoteError> {
-    trust::config(None, None)
+    trust_of(None)
+}
+
+/// A server is known by the digits of its fingerprint, or by the authorities that this system trusts.
+pub(crate) fn trust_of(pin: Option<&str>) -> Result<rustls::ClientConfig, RemoteError> {
+    trust::config(pin, None)
 }
 
 /// Runs the command.

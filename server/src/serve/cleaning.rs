@@ -26,7 +26,8 @@ async fn remove(database: &Database, days: u32) -> Result<usize, String> {
     let mut count = 0;
     loop {
         let before = now() - i64::from(days) * 86_400;
-        let removed = database.call(move |store| store.remove_events(before)).await.map_err(|error| one_line(&error))?;
+        let removed =
+            database.call(move |store| store.remove_events(before)).await.map_err(|error| one_line(&error))?;
         count += removed;
         if removed < MAX_REMOVED {
             return Ok(count);

@@ -3,27 +3,32 @@
 use super::api::{Answer, Shared, machine_number};
 use super::guard::json as read_json;
 use super::page::good_name;
-use super::power::wake;
+use super::power::{restart, wake};
 use super::problem::Problem;
+use super::redfish;
 use super::role::Role;
 use super::routes::Body::{Empty, Json as Object};
 use super::routes::{Route, Verb};
+use super::store::Board;
 use super::subnet::Subnet;
+use crate::remote::parse_fingerprint;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{delete, get, patch, post};
+use axum::routing::{delete, get, patch, post, put};
 use serde::Deserialize;
 use serde_json::json;
 
+/// The longest address, name or password of a board, in bytes.
+const LONGEST_TEXT: usize = 500;
 /// The longest note, in characters.
 pub(super) const MAX_NOTE: usize = 2000;
 
 /// The rows of the table of the API.
 pub(super) fn routes() -> Vec<Route> {
     use Role::{Admin, Operator, Viewer};
-    use Verb::{Delete, Get, Patch, Post};
+    use Verb::{Delete, Get, Patch, Post, Put};
     let row = Route::new;
     vec![
         row(Patch, "/v1/machines/{id}", Operator, "Write a note about a machine", patch(change_machine))
@@ -31,6 +36,19 @@ pub(super) fn routes() -> Vec<Route> {
             .gives(&[(204, Empty)]),
         row(Post, "/v1/machines/{id}/wake", Operator, "Wake a machine", post(wake_machine))
             .gives(&[(202, Object("Woken"))]),
+        row(
+            Post,
+            "/v1/machines/{id}/restart",
+            Operator,
+            "Restart a machine from the network, by its management board",
+            post(restart_machine),
+        )
+        .gives(&[(202, Empty)]),
+        row(Put, "/v1/machines/{id}/board", Admin, "Name the management board of a machine", put(set_board))
+            .takes("BoardRequest")
+            .gives(&[(204, Empty)]),
+        row(Delete, "/v1/machines/{id}/board", Admin, "Forget the management board of a machine", delete(remove_board))
+            .gives(&[(204, Empty)]),
         row(Post, "/v1/groups/{id}/wake", Operator, "Wake the accepted machines of a group", post(wake_group))
             .gives(&[(202, Object("Woken"))]),
         row(Get, "/v1/groups", Viewer, "All groups", get(groups)).gives(&[(200, Object("Groups"))]),
@@ -57,6 +75,34 @@ pub(super) fn routes() -> Vec<Route> {
 #[serde(deny_unknown_fields)]
 struct MachineChange {
     note: String,
+}
+
+/// The management board of a machine.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewBoard {
+    pub(super) url: String,
+    pub(super) user: String,
+    pub(super) password: String,
+    #[serde(default)]
+    pub(super) fingerprint: String,
+}
+
+impl NewBoard {
+    /// What is kept of it, if it makes sense.
+    pub(super) fn board(self) -> Result<Board, Problem> {
+        redfish::check(&self.url).map_err(|why| Problem::bad(format!("url: {why}")))?;
+        let fingerprint = match self.fingerprint.trim() {
+            "" => String::new(),
+            text => parse_fingerprint(text).map_err(|why| Problem::bad(format!("fingerprint: {why}")))?,
+        };
+        let texts = [&self.url, &self.user, &self.password];
+        if self.user.is_empty() || self.user.contains(':') || texts.iter().any(|text| text.len() > LONGEST_TEXT) {
+            let most = format!("user: expected a name without a colon, and at most {LONGEST_TEXT} characters of each");
+            return Err(Problem::bad(most));
+        }
+        Ok(Board { url: self.url, user: self.user, password: self.password, fingerprint })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -127,6 +173,26 @@ async fn wake_machine(State(api): Shared, Path(id): Path<String>, headers: Heade
     let who = api.authorize(&headers, Role::Operator).await?;
     let called = wake(&api, vec![machine_number(&id)?], &who).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "called": called }))).into_response())
+}
+
+async fn restart_machine(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let who = api.authorize(&headers, Role::Operator).await?;
+    restart(&api, machine_number(&id)?, &who).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+async fn set_board(State(api): Shared, Path(id): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
+    let who = api.authorize(&headers, Role::Admin).await?;
+    let (id, board) = (machine_number(&id)?, read_json::<NewBoard>(&body)?.board()?);
+    api.database.call(move |store| store.set_board(id, Some(&board), &who.name)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn remove_board(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let who = api.authorize(&headers, Role::Admin).await?;
+    let id = machine_number(&id)?;
+    api.database.call(move |store| store.set_board(id, None, &who.name)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn wake_group(State(api): Shared, Path(id): Path<String>, headers: HeaderMap) -> Answer {

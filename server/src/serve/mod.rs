@@ -31,6 +31,7 @@ mod page;
 mod password;
 mod power;
 mod problem;
+mod redfish;
 pub mod role;
 mod routes;
 mod schema;

@@ -6,9 +6,11 @@
 use super::api::Api;
 use super::commands::blocking;
 use super::problem::Problem;
-use super::store::{Machine, Who};
+use super::redfish::{self, Wish};
+use super::store::{Machine, StoreError, Who};
 use super::waking::{Deed, Waking};
 use crate::nic::Nics;
+use axum::http::StatusCode;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 use slidecast_proto::approval::{Identity, parse_list};
 use std::collections::{BTreeMap, HashSet};
@@ -33,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) struct Power {
     pub(super) nics: Nics,
     pub(super) hook: Option<PathBuf>,
-    /// One for each program of the site that may run at once. Each takes a thread, and requests need some, too.
+    /// One for each program of the site that may run at once, and for each board that is asked. A program takes a thread, and requests need some, too.
     pub(super) places: Semaphore,
 }
 
@@ -157,20 +159,61 @@ fn is_here(machine: &Machine, here: &HashSet<String>) -> bool {
 /// Calls one machine, once a place is free where the site's program is to run.
 async fn call(api: Arc<Api>, machine: i64, row: Machine, first: bool) {
     let shared = api.clone();
-    let has_hook = first && api.power.hook.is_some();
-    let _place = if has_hook { api.power.places.acquire().await.ok() } else { None };
+    let board = match first {
+        true => api.database.call(move |store| store.board(machine)).await.unwrap_or_default(),
+        false => None,
+    };
+    let takes_time = first && (api.power.hook.is_some() || board.is_some());
+    let _place = if takes_time { api.power.places.acquire().await.ok() } else { None };
+    if let Some(board) = board
+        && let Err(why) = redfish::boot(&board, Wish::On).await
+    {
+        not_woken(&api, machine, why);
+    }
     let called = blocking(move || {
         if let Some(why) = shared.power.call(&row, first) {
-            log::warn!("waking machine {machine}: {why}");
-            shared.database.post("keeping why a machine was not woken", move |store| {
-                store.machine_events("machine-not-woken", &[machine], &why, "")
-            });
+            not_woken(&shared, machine, why);
         }
         Ok(())
     });
     if let Err(problem) = called.await {
         log::error!("waking machine {machine}: {problem}");
     }
+}
+
+fn not_woken(api: &Api, machine: i64, why: String) {
+    log::warn!("waking machine {machine}: {why}");
+    api.database.post("keeping why a machine was not woken", move |store| {
+        store.machine_events("machine-not-woken", &[machine], &why, "")
+    });
+}
+
+/// Begins to restart a machine into the agent, by its management board.
+pub(super) async fn restart(api: &Arc<Api>, machine: i64, who: &Who) -> Result<(), Problem> {
+    let by = who.clone();
+    let found = api.database.call(move |store| {
+        let row = store.to_wake(&[machine], &by)?.pop();
+        Ok(row.zip(store.board(machine)?))
+    });
+    let no_board =
+        || Problem::new(StatusCode::CONFLICT, "no-board", format!("machine {machine} has no management board"));
+    let (row, board) = found.await?.ok_or_else(no_board)?;
+    if row.deployment.is_some() && is_here(&row, &here(api)) {
+        return Err(StoreError::InUse { machine }.into());
+    }
+    let name = who.name.clone();
+    api.database.call(move |store| store.machine_events("machine-restart", &[machine], "", &name)).await?;
+    let api = api.clone();
+    tokio::spawn(async move {
+        let _place = api.power.places.acquire().await.ok();
+        if let Err(why) = redfish::boot(&board, Wish::Restart).await {
+            log::warn!("restarting machine {machine}: {why}");
+            api.database.post("keeping why a machine was not restarted", move |store| {
+                store.machine_events("machine-not-restarted", &[machine], &why, "")
+            });
+        }
+    });
+    Ok(())
 }
 
 async fn carry(api: Arc<Api>, mut waking: Waking, machines: BTreeMap<i64, Machine>) {

@@ -84,6 +84,22 @@ pub(super) fn all() -> Map<String, Value> {
         ("GroupChange", group_change()),
         ("MadeNumber", object(vec![("id", number(), "")])),
         ("Accepted", object(vec![("accepted", number(), "how many of its machines were new")])),
+        (
+            "BoardRequest",
+            strict(
+                loose(vec![
+                    ("url", text(), "https; with the path of the system if there are several on the board"),
+                    ("user", text(), ""),
+                    ("password", text(), ""),
+                    (
+                        "fingerprint",
+                        text(),
+                        "the SHA-256 of its certificate; without it, that is of an authority that the server's system trusts",
+                    ),
+                ]),
+                &["url", "user", "password"],
+            ),
+        ),
         ("Woken", object(vec![("called", number(), "how many were not connected, and are called")])),
         ("Rule", rule()),
         ("Rules", object(vec![("rules", list(of("Rule")), "")])),

@@ -3,6 +3,7 @@
 //! A change is durable when the call that makes it returns (write-ahead log, a flush per transaction). The calls wait for the disk, so
 //! they are made on the database's own thread: see [`super::database`].
 
+mod boards;
 mod booting;
 mod deployments;
 mod events;
@@ -16,6 +17,7 @@ mod webhooks;
 pub(super) use users::token_name;
 pub use webhooks::WebhookRow;
 
+pub use boards::Board;
 pub(super) use events::MAX_REMOVED;
 pub(super) use started::PATIENCE;
 pub use started::{Began, LeftOut};
@@ -27,20 +29,22 @@ pub use rows::{
 use events::add_event;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::fmt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// What leads from each version to the next, from version 1 on.
-const UPGRADES: [&str; 5] = [
+const UPGRADES: [&str; 6] = [
     include_str!("schema-2.sql"),
     include_str!("schema-3.sql"),
     include_str!("schema-4.sql"),
     include_str!("schema-5.sql"),
     include_str!("schema-6.sql"),
+    include_str!("schema-7.sql"),
 ];
 /// The version of the schema.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 /// How long another program that writes, such as `token new`, is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -177,7 +181,10 @@ impl fmt::Display for StoreError {
             Self::NoGroup { group } => write!(f, "there is no group {group}"),
             Self::GroupTaken { name } => write!(f, "there is a group {name:?} already; choose another name"),
             Self::GroupNeeded { name, user } => {
-                write!(f, "{user} is limited to the group {name}; give that user other groups, or remove that token, first")
+                write!(
+                    f,
+                    "{user} is limited to the group {name}; give that user other groups, or remove that token, first"
+                )
             }
             Self::RuleTaken { subnet } => write!(f, "there is a rule for {subnet} already; remove that one first"),
             Self::NoRule { rule } => write!(f, "there is no rule {rule}"),
@@ -239,6 +246,13 @@ pub(super) fn now() -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
+/// Makes the file if it is not there: it has secrets, and the files that SQLite puts beside it get the same mode. If that fails, SQLite says why.
+///
+/// The file is closed before SQLite opens it: closing it later would drop the locks that this process has on it (fcntl(2)).
+fn make_private(path: &Path) {
+    drop(std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path));
+}
+
 impl Store {
     /// Opens the database in the state folder `state`; makes both if they are not there.
     ///
@@ -249,6 +263,7 @@ impl Store {
         std::fs::create_dir_all(state).map_err(folder)?;
         let path = state.join("slidecast.db");
         let failed = |source| StoreError::Database { path: path.clone(), source };
+        make_private(&path);
         let mut connection = Connection::open(&path).map_err(failed)?;
         connection.busy_timeout(BUSY).map_err(failed)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
@@ -398,6 +413,7 @@ impl Store {
             }
             change.execute("DELETE FROM cards WHERE machine = ?1", [machine]).map_err(&failed)?;
             change.execute("DELETE FROM members WHERE machine = ?1", [machine]).map_err(&failed)?;
+            change.execute("DELETE FROM boards WHERE machine = ?1", [machine]).map_err(&failed)?;
             add_event(change, who, "machine-forgotten", None, Some(machine), "").map_err(&failed)
         })
     }

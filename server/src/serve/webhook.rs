@@ -38,13 +38,13 @@ const LOOK: Duration = Duration::from_secs(5);
 
 type Failed = Box<dyn Error + Send + Sync>;
 
-/// Where a webhook goes.
+/// Where a webhook goes, or what else is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Address {
-    tls: bool,
-    host: String,
-    port: u16,
-    path: String,
+    pub(super) tls: bool,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) path: String,
 }
 
 /// Understands the address of a webhook.

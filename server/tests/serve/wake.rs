@@ -43,3 +43,39 @@ fn machines_that_are_away_are_called_and_the_sites_program_switches_them_on() {
     assert!(why.as_str().unwrap().contains("exit status: 3"), "{why}");
     assert_eq!(std::fs::read_to_string(called).unwrap(), "1 room\n");
 }
+
+#[test]
+fn a_management_board_is_kept_for_administrators_and_one_that_is_away_is_told_of() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox);
+    let (token, operator) = (server.token("admin"), server.token("operator"));
+    assert_eq!(server.ask("POST", "/v1/rules", &token, &json!({ "subnet": "127.0.0.0/8" }).to_string()).0, 201);
+    let agent = Agent::connect_as(sandbox.port, Some(sandbox.server_key()), MAC).unwrap();
+    server.wait("/v1/machines", &token, |body| body["machines"][0]["state"] == "accepted");
+    drop(agent);
+    server.wait("/v1/machines", &token, |body| body["machines"][0]["connected"] == false);
+    let (status, problem) = server.ask("POST", "/v1/machines/1/restart", &operator, "");
+    assert_eq!((status, &problem["type"]), (409, &json!("urn:slidecast:no-board")));
+    // Nobody listens there.
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let board = |url: &str| json!({ "url": url, "user": "a", "password": "secret", "fingerprint": "ab".repeat(32) });
+    let (path, url) = ("/v1/machines/1/board", format!("https://{closed}"));
+    assert_eq!(server.ask("PUT", path, &operator, &board(&url).to_string()).0, 403);
+    for wrong in [board("http://10.0.0.1"), json!({ "url": url, "user": "a:b", "password": "" }), json!({ "url": url })]
+    {
+        assert_eq!(server.ask("PUT", path, &token, &wrong.to_string()).0, 400, "{wrong}");
+    }
+    assert_eq!(server.ask("PUT", "/v1/machines/9/board", &token, &board(&url).to_string()).0, 404);
+    assert_eq!(server.ask("PUT", path, &token, &board(&url).to_string()).0, 204);
+    assert_eq!(server.ask("POST", "/v1/machines/1/restart", &operator, "").0, 202);
+    assert_eq!(server.ask("POST", "/v1/machines/1/wake", &operator, "").0, 202);
+    let told = |body: &serde_json::Value, kind: &str| {
+        let mut of_kind = body["events"].as_array().unwrap().iter().filter(|event| event["kind"] == kind);
+        of_kind.any(|event| event["text"].as_str().unwrap().starts_with(&format!("management board {url}: GET ")))
+    };
+    let both = |body: &serde_json::Value| told(body, "machine-not-woken") && told(body, "machine-not-restarted");
+    let events = server.wait("/v1/events?after=0", &token, both).to_string();
+    assert!(events.contains(&format!("{url} as a")) && !events.contains("secret"), "{events}");
+    assert_eq!(server.ask("DELETE", path, &token, "").0, 204);
+    assert_eq!(server.ask("POST", "/v1/machines/1/restart", &operator, "").0, 409);
+}

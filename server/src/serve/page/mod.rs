@@ -47,6 +47,8 @@ pub(super) fn router() -> Router<Arc<Api>> {
         .route("/machines", get(machines::page).post(machines::act))
         .route("/machines/{id}", get(machine::page))
         .route("/machines/{id}/note", post(machine::note))
+        .route("/machines/{id}/board", post(machine::board))
+        .route("/machines/{id}/restart", post(machine::restart))
         .route("/groups", get(groups::page).post(groups::new_group))
         .route("/groups/rules", post(groups::new_rule))
         .route("/groups/rules/remove", post(groups::remove_rule))
