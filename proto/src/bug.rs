@@ -98,6 +98,8 @@ pub enum Bug {
     HeldUnreported,
     /// A feed does not count for how long it waits for its head.
     WaitUncounted,
+    /// Agents are let go before it is kept that they are done.
+    LetGoBeforeState,
 }
 
 #[cfg(slidecast_bugs)]
@@ -158,6 +160,7 @@ mod switch {
             Self::FlushCoversLater,
             Self::HeldUnreported,
             Self::WaitUncounted,
+            Self::LetGoBeforeState,
         ];
         /// Those that the lab's forged peers must catch. Most of them only a peer that breaks the rules can show, and the simulator has
         /// none.

@@ -13,13 +13,12 @@ use crate::run::Run;
 use crate::scenario::NodePlan;
 use slidecast_proto::control::{Card, HOLD, Hello, Join, Prepare, Ready, ToAgent, ToServer};
 use slidecast_proto::plan::CardId;
+use slidecast_proto::reason::Then;
 use slidecast_proto::run::RunConfig;
 use slidecast_proto::units::{DeploymentId, Time};
-use slidecast_proto::visit::{ControlClock, Task, Visit, VisitAct, VisitConfig};
+use slidecast_proto::visit::{ControlClock, Leave, Task, Visit, VisitAct, VisitConfig};
 use std::time::Duration;
 
-/// The agent is a plain program, and nobody sits in front of it.
-const CONFIG: VisitConfig = VisitConfig { patience: HOLD, once: false, owns_machine: false, attended: false };
 /// The pause between two searches.
 const SEARCH: Duration = Duration::from_secs(1);
 /// The most that may wait for a server that does not read, in bytes.
@@ -45,6 +44,8 @@ pub(crate) struct Agent {
     mbits: u32,
     ring: u64,
     turn: u64,
+    /// The machine is its own: it may do at the end what the server says.
+    owns_machine: bool,
     /// Counts processes and runs, so that what was meant for an older one is dropped.
     runs: u64,
     boot: [u8; 16],
@@ -70,13 +71,14 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(index: usize, plan: &NodePlan, image: &Image) -> Self {
+    pub(crate) fn new(index: usize, plan: &NodePlan, then: Then, image: &Image) -> Self {
         Self {
             index,
             card: plan.card,
             mbits: plan.mbits,
             ring: plan.ring,
             turn: plan.turn,
+            owns_machine: then != Then::Hold,
             runs: 0,
             boot: [0; 16],
             alive: false,
@@ -141,6 +143,17 @@ impl Agent {
             return;
         }
         core.note(format_args!("agent {}: {}", self.index, if power { "loses its power" } else { "is killed" }));
+        self.end(core, power);
+    }
+
+    /// Its machine is turned off, in order: its connections are closed. What it has not flushed is lost.
+    fn shut_down(&mut self, core: &mut Core) {
+        core.note(format_args!("agent {}: turns its machine off", self.index));
+        self.end(core, false);
+        self.platter.power_cut();
+    }
+
+    fn end(&mut self, core: &mut Core, power: bool) {
         let host = self.host();
         if power {
             core.network.power_off(host);
@@ -300,7 +313,8 @@ impl Agent {
                     run.stop(core);
                     self.past = std::mem::take(&mut self.joins);
                 }
-                VisitAct::Leave(_) => {
+                VisitAct::Leave(Leave::Exit(_)) => return self.shut_down(core),
+                VisitAct::Leave(Leave::Search) => {
                     self.visit = None;
                     self.search_at = core.now.after(SEARCH);
                 }
@@ -414,7 +428,10 @@ impl Agent {
             None => {}
         }
         if self.control.as_ref().is_some_and(|control| control.open) {
-            let visit = self.visit.get_or_insert_with(|| Visit::new(CONFIG));
+            // Nobody sits in front of it.
+            let owns_machine = self.owns_machine;
+            let config = VisitConfig { patience: HOLD, once: false, owns_machine, attended: false };
+            let visit = self.visit.get_or_insert_with(|| Visit::new(config));
             if visit.awaits_link() {
                 visit.on_open(None, None);
             }
@@ -427,6 +444,9 @@ impl Agent {
         }
         self.complain(core);
         self.carry_out(core);
+        if !self.alive {
+            return;
+        }
         if let Some(control) = &self.control
             && control.clock.check(control.open, now) == Ok(true)
         {

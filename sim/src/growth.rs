@@ -6,7 +6,8 @@ use crate::network::NetworkPlan;
 use crate::rng::Rng;
 use crate::scenario::{Fault, NodePlan, Scenario, at_ms};
 use crate::world::{Outcome, World};
-use slidecast_proto::reason::Verify;
+use slidecast_proto::reason::{Then, Verify};
+use slidecast_proto::units::Time;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,9 @@ pub(crate) const SIZES: [usize; 7] = [1, 2, 8, 32, 100, 1000, 10_000];
 
 /// 1 Gbit/s in bytes per second.
 const WIRE: u64 = 125_000_000;
+
+/// A block of the image, in bytes.
+const BLOCK: u32 = 1 << 20;
 
 /// What a table is about.
 #[derive(Clone, Copy, Debug)]
@@ -29,16 +33,30 @@ pub(crate) struct GrowthPlan {
     pub(crate) silent: u64,
 }
 
+/// Which nodes die, and when: at random moments while blocks flow.
+fn deaths(nodes: usize, plan: GrowthPlan, seed: u64) -> Vec<(Time, Fault)> {
+    let mut rng = Rng::new(seed, 3);
+    let chains = u64::from(plan.card / 1000).clamp(1, 8);
+    let span_ms = u64::from(plan.blocks) * u64::from(BLOCK) / (WIRE / 1000) + nodes as u64 * 9 / chains;
+    let mut order: Vec<usize> = (0..nodes).collect();
+    let mut deaths = Vec::new();
+    for _ in 0..nodes * plan.dying / 100 {
+        let victim = order.swap_remove(usize::try_from(rng.below(order.len() as u64)).unwrap_or(0));
+        let fault = if rng.chance(plan.silent) { Fault::PowerOff(victim, None) } else { Fault::Kill(victim, None) };
+        deaths.push((at_ms(100 + rng.below(span_ms)), fault));
+    }
+    deaths.sort_by_key(|(at, _)| *at);
+    deaths
+}
+
 /// A deployment of `nodes` equal nodes.
 pub(crate) fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
-    let mut rng = Rng::new(seed, 3);
-    let block = 1 << 20;
     let image = ImagePlan {
         blocks: plan.blocks,
-        block,
+        block: BLOCK,
         per_part: 1024,
         fill_every: 0,
-        stored: block..block + 1,
+        stored: BLOCK..BLOCK + 1,
         part_bytes: 64 << 10,
         rotten: None,
     };
@@ -61,16 +79,6 @@ pub(crate) fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
         disk,
         boot: at_ms(0),
     };
-    let chains = u64::from(plan.card / 1000).clamp(1, 8);
-    let span_ms = u64::from(plan.blocks) * u64::from(block) / (WIRE / 1000) + nodes as u64 * 9 / chains;
-    let mut order: Vec<usize> = (0..nodes).collect();
-    let mut faults = Vec::new();
-    for _ in 0..nodes * plan.dying / 100 {
-        let victim = order.swap_remove(usize::try_from(rng.below(order.len() as u64)).unwrap_or(0));
-        let fault = if rng.chance(plan.silent) { Fault::PowerOff(victim, None) } else { Fault::Kill(victim, None) };
-        faults.push((at_ms(100 + rng.below(span_ms)), fault));
-    }
-    faults.sort_by_key(|(at, _)| *at);
     Scenario {
         seed,
         image,
@@ -82,8 +90,10 @@ pub(crate) fn scenario(nodes: usize, plan: GrowthPlan, seed: u64) -> Scenario {
         state_write: Duration::from_millis(20),
         wait_for: u32::try_from(nodes).unwrap_or(u32::MAX),
         verify: Verify::Full,
+        then: Then::Hold,
+        kill: None,
         network: NetworkPlan { window: 1 << 20, unsent: 512 << 10, jitter: Duration::ZERO, pieces: false },
-        faults,
+        faults: deaths(nodes, plan, seed),
         limit: at_ms(10_000_000),
         again: false,
         fresh: true,

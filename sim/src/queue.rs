@@ -4,6 +4,7 @@ use crate::network::ConnId;
 use slidecast_proto::units::Time;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Event {
@@ -15,8 +16,10 @@ pub(crate) enum Event {
     Opened(usize, u64),
     /// The server wanted to be woken.
     Server,
-    /// The server's state folder has written a state.
-    Written,
+    /// This write of the server's state folder is done.
+    Written(u64),
+    /// The server is killed, and is started again after this time; the flag as for `Restart`.
+    Kill(Duration, bool),
     /// The server is started again; the flag says whether it is told to go on.
     Restart(bool),
     /// A feed wanted to be woken.

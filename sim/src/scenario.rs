@@ -6,7 +6,7 @@ use crate::disk::{DiskFault, DiskPlan, Old};
 use crate::image::ImagePlan;
 use crate::network::NetworkPlan;
 use crate::rng::Rng;
-use slidecast_proto::reason::Verify;
+use slidecast_proto::reason::{Then, Verify};
 use slidecast_proto::run::TURN;
 use slidecast_proto::units::Time;
 use std::time::Duration;
@@ -70,6 +70,15 @@ pub(crate) enum Fault {
     Stop,
 }
 
+/// The server is killed at a moment that depends on what it does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kill {
+    /// So long after that moment.
+    pub(crate) after: Duration,
+    /// When it is started again, and whether it is told to go on.
+    pub(crate) back: (Duration, bool),
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     /// What all of it was drawn from.
@@ -88,6 +97,10 @@ pub(crate) struct Scenario {
     pub(crate) wait_for: u32,
     /// How much is read back.
     pub(crate) verify: Verify,
+    /// What machines do when they are let go.
+    pub(crate) then: Then,
+    /// The server is killed when it has let the first node go.
+    pub(crate) kill: Option<Kill>,
     pub(crate) network: NetworkPlan,
     /// What goes wrong, in the order of time.
     pub(crate) faults: Vec<(Time, Fault)>,
@@ -226,7 +239,7 @@ fn draw_nodes(draw: &mut Draw, count: usize, rate: u64, cards: u32, block: u32) 
 impl Scenario {
     /// The run of a seed.
     pub(crate) fn of_seed(seed: u64) -> Self {
-        let [rng, agents, held, shared] = [1, 4, 5, 6].map(|stream| Rng::new(seed, stream));
+        let [rng, agents, held, shared, mut ending] = [1, 4, 5, 6, 9].map(|stream| Rng::new(seed, stream));
         let mut draw = Draw { rng, agents, held, shared };
         let fresh = draw.held.chance(20);
         let count = usize::try_from(match draw.rng.below(10) {
@@ -260,6 +273,8 @@ impl Scenario {
             state_write: MS * Rng::new(seed, 7).pick(&[0, 2, 2, 20, 20, 200, 2000]),
             wait_for: early.max(1),
             verify,
+            then: if ending.chance(50) { Then::Poweroff } else { Then::Hold },
+            kill: None,
             network,
             faults: Vec::new(),
             limit: at_ms(600_000),
@@ -275,6 +290,10 @@ impl Scenario {
             _ => {
                 scenario.again = agents.chance(25);
                 scenario.draw_faults(&mut rng);
+                scenario.kill = ending.chance(10).then(|| Kill {
+                    after: MS * ending.between_u32(0, 500),
+                    back: (MS * ending.between_u32(20, 5000), ending.chance(50)),
+                });
             }
         }
         scenario
@@ -403,6 +422,6 @@ impl Scenario {
     pub(crate) fn is_calm(&self) -> bool {
         let whole = self.nodes.iter().all(|node| node.disk.faults.is_empty() && node.boot <= at_ms(30));
         let harmless = self.faults.iter().all(|(_, fault)| matches!(fault, Fault::FalseHellos(..)));
-        harmless && whole && self.image.rotten.is_none()
+        harmless && whole && self.image.rotten.is_none() && self.kill.is_none()
     }
 }

@@ -6,6 +6,7 @@ use crate::core::Core;
 use crate::feed::Feed;
 use crate::network::{CALLED, ConnId, Frame, SERVER, address_of};
 use crate::queue::Event;
+use crate::scenario::Kill;
 use crate::state::StateFolder;
 use slidecast_proto::approval::Caller;
 use slidecast_proto::control::{ToAgent, ToServer};
@@ -33,6 +34,10 @@ pub(crate) struct Server {
     /// The feeds by serial number.
     feeds: BTreeMap<u64, Feed>,
     timer: Time,
+    /// The chains of the plan.
+    plan: Vec<Vec<NodeId>>,
+    /// It is killed when it has let a node go.
+    pub(crate) kill: Option<Kill>,
     /// Since when all is over.
     pub(crate) over: Option<Time>,
     /// Frames with blocks that feeds have sent.
@@ -44,7 +49,7 @@ pub(crate) struct Server {
 /// One deployment that gets every agent.
 fn host_of(config: &DeploymentConfig, now: Time) -> Host {
     let mut host = Host::new(config.version.clone(), now);
-    host.open(config.prepare.deployment, Hosted::new(config.clone(), now), Wanted::Everyone);
+    host.open(config.prepare.deployment, Hosted::new(config.clone(), now), Wanted::Everyone, now);
     host
 }
 
@@ -60,6 +65,8 @@ impl Server {
             nodes: BTreeMap::new(),
             feeds: BTreeMap::new(),
             timer: Time(u64::MAX),
+            plan: Vec::new(),
+            kill: None,
             over: None,
             blocks_sent: 0,
             egress: 0,
@@ -69,7 +76,13 @@ impl Server {
     /// Another process begins another deployment.
     pub(crate) fn begin_again(&mut self, config: DeploymentConfig, seed: u64, state_write: Duration, now: Time) {
         let Self { blocks_sent, egress, .. } = *self;
-        *self = Self { blocks_sent, egress, ..Self::new(config, seed, state_write, now) };
+        let folder = self.folder.renew(seed, state_write);
+        *self = Self { blocks_sent, egress, folder, ..Self::new(config, seed, state_write, now) };
+    }
+
+    /// The chains as they were planned.
+    pub(crate) fn plan(&self) -> &[Vec<NodeId>] {
+        &self.plan
     }
 
     /// What is known of the deployment.
@@ -226,7 +239,7 @@ impl Server {
 
     /// Its process is killed; it is started again after `span`.
     pub(crate) fn crash(&mut self, span: Duration, told: bool, core: &mut Core) {
-        if self.down || !self.is_running() {
+        if self.down || !self.has_begun() || self.over.is_some() {
             return;
         }
         core.note(format_args!("server: is killed"));
@@ -252,11 +265,11 @@ impl Server {
         let id = self.id();
         let mut hosted = Hosted::new(self.config.clone(), core.now);
         self.host = Host::new(self.config.version.clone(), core.now);
-        if let Some(saved) = self.folder.take() {
+        if let Some(saved) = self.folder.kept() {
             self.host.expect_back(id, saved.last_id, saved.nodes.iter().map(|node| (node.id, node.boot, None)));
             hosted.deployment_mut().expect_back(*saved, told, core.now);
         }
-        self.host.open(id, hosted, Wanted::Everyone);
+        self.host.open(id, hosted, Wanted::Everyone, core.now);
         self.turn(core);
     }
 
@@ -269,9 +282,9 @@ impl Server {
     }
 
     /// The state folder has written something.
-    pub(crate) fn on_written(&mut self, core: &mut Core) {
-        if let Some((number, next)) = self.folder.on_written() {
-            next.into_iter().for_each(|after| core.wake(core.now.after(after), Event::Written));
+    pub(crate) fn on_written(&mut self, serial: u64, core: &mut Core) {
+        if let Some((number, next)) = self.folder.on_written(serial) {
+            next.into_iter().for_each(|(serial, after)| core.wake(core.now.after(after), Event::Written(serial)));
             self.hosted_mut().on_kept(number);
             self.turn(core);
         }
@@ -310,13 +323,20 @@ impl Server {
             return self.gone(Some(node), "send backlog full: the agent is not reading", core);
         }
         core.start(conn, CALLED, Frame::Message(order.encode()));
+        if matches!(order, ToAgent::Finish(_))
+            && let Some(Kill { after, back: (span, told) }) = self.kill.take()
+        {
+            core.wake(core.now.after(after), Event::Kill(span, told));
+        }
     }
 
     fn carry_out(&mut self, act: HostedAct, core: &mut Core) {
         match act {
             HostedAct::Keep { number, saved, .. } => {
                 let written = self.folder.keep(number, saved);
-                written.into_iter().for_each(|after| core.wake(core.now.after(after), Event::Written));
+                written
+                    .into_iter()
+                    .for_each(|(serial, after)| core.wake(core.now.after(after), Event::Written(serial)));
             }
             HostedAct::StartFeed { serial, chain, order } => {
                 let (head, blocks) = (order.terms.to, order.blocks.count());
@@ -330,8 +350,12 @@ impl Server {
             }
             HostedAct::Note(text) => core.note(format_args!("server: {text}")),
             HostedAct::Resumed => core.note(format_args!("server: goes on")),
-            HostedAct::PlanFixed(plan) => core.note(format_args!("server: the plan is fixed: {:?}", plan.chains)),
-            HostedAct::NodeChanged(_) | HostedAct::RemoveState | HostedAct::Replaced { .. } => {}
+            HostedAct::PlanFixed(plan) => {
+                core.note(format_args!("server: the plan is fixed: {:?}", plan.chains));
+                self.plan = plan.chains.into_iter().map(|chain| chain.nodes).collect();
+            }
+            HostedAct::RemoveState => self.folder.remove(),
+            HostedAct::NodeChanged(_) | HostedAct::Replaced { .. } => {}
             HostedAct::Send(..) | HostedAct::Forgotten(_) => {}
             HostedAct::Over => {
                 core.note(format_args!("server: all is over: {:?}", self.machine().stage()));
@@ -345,7 +369,8 @@ impl Server {
         }
     }
 
-    pub(crate) fn is_running(&self) -> bool {
-        self.machine().stage() == Stage::Running
+    /// Whether its plan was fixed: before that there is nothing to go on with.
+    fn has_begun(&self) -> bool {
+        matches!(self.machine().stage(), Stage::Running | Stage::Over { started: true, .. })
     }
 }

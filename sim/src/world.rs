@@ -14,7 +14,7 @@ use crate::server::Server;
 use slidecast_proto::control::Prepare;
 use slidecast_proto::deployment::{DeploymentConfig, RepairKind, Stage};
 use slidecast_proto::plan::{CardId, PlanCard, PlanLimits};
-use slidecast_proto::reason::{Free, Reason, Then};
+use slidecast_proto::reason::{Free, Reason};
 use slidecast_proto::units::{BlockNo, DeploymentId, NodeId, Time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ fn config_of(scenario: &Scenario, image: &Image) -> DeploymentConfig {
             selector: String::new(),
             verify: scenario.verify,
             free: Free::Keep,
-            then: Then::Hold,
+            then: scenario.then,
             fresh: scenario.fresh,
         },
         blocks: image.blocks(),
@@ -119,7 +119,7 @@ impl World {
             queue.push(*at, Event::Fault(index));
         }
         let agents = scenario.nodes.iter().enumerate();
-        let agents = agents.map(|(index, plan)| Agent::new(index, plan, &image)).collect();
+        let agents = agents.map(|(index, plan)| Agent::new(index, plan, scenario.then, &image)).collect();
         let config = config_of(&scenario, &image);
         let core = Core {
             now,
@@ -131,7 +131,8 @@ impl World {
             shown,
             strangers: BTreeMap::new(),
         };
-        let server = Server::new(config.clone(), scenario.seed, scenario.state_write, now);
+        let mut server = Server::new(config.clone(), scenario.seed, scenario.state_write, now);
+        server.kill = scenario.kill;
         Self { core, server, agents, scenario, config, second: false }
     }
 
@@ -266,7 +267,7 @@ impl World {
                 .filter(|block| agents.iter().any(|agent| lacks(*agent, *block)))
                 .count()
         };
-        self.server.machine().chains().map(|chain| sent(chain) as u64).sum()
+        self.server.plan().iter().map(|chain| sent(chain) as u64).sum()
     }
 
     fn still(&self, host: usize) -> Option<Time> {
@@ -278,7 +279,7 @@ impl World {
         // What stands still does nothing until it goes on.
         let host = match event {
             Event::Agent(agent) | Event::Opened(agent, _) | Event::Disk(agent, ..) => Some(agent + 1),
-            Event::Server | Event::Written | Event::Feed(_) => Some(SERVER),
+            Event::Server | Event::Written(_) | Event::Feed(_) => Some(SERVER),
             Event::Called { conn, .. } => Some(self.core.network.conn(conn).hosts[CALLER]),
             Event::Reset(conn, end) => Some(self.core.network.conn(conn).hosts[end]),
             _ => None,
@@ -293,7 +294,8 @@ impl World {
             Event::Opened(agent, run) => agents[agent].on_opened(run, core),
             Event::Disk(agent, run, op) => agents[agent].on_disk(run, op, core),
             Event::Server => server.on_timer(core),
-            Event::Written => server.on_written(core),
+            Event::Written(serial) => server.on_written(serial, core),
+            Event::Kill(span, told) => server.crash(span, told, core),
             Event::Restart(told) => server.restart(told, core),
             Event::Feed(serial) => server.on_feed_timer(serial, core),
             Event::Fault(index) => {

@@ -28,7 +28,7 @@ mod slow;
 mod stalls;
 mod standing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod timers;
 mod topology;
 mod turn;

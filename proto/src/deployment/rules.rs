@@ -8,8 +8,11 @@ use crate::units::{NodeId, Time};
 
 /// The rules for a deployment that runs. Each sees what those before it have changed, and whatever follows for an earlier one is
 /// drawn at the next look, at the latest with the next heartbeat.
-const RULES: [fn(&mut Deployment, Time); 8] = [
-    // The dead first: every other rule must neither count on them nor wait for them. Suspected ones before those that are only
+const RULES: [fn(&mut Deployment, Time); 9] = [
+    // Before every rule that gives orders: a node that goes in the same turn must not be linked to any more. The node above it would
+    // call a machine that turns itself off, until that counts as lost.
+    |deployment, _| deployment.release_done(),
+    // Then the dead: every other rule must neither count on them nor wait for them. Suspected ones before those that are only
     // gone, because the report of a neighbour tells the operator more than the age of a closed link.
     Deployment::lose_suspected,
     Deployment::lose_gone,
@@ -25,7 +28,7 @@ const RULES: [fn(&mut Deployment, Time); 8] = [
     Deployment::admit_late,
     // Only nodes for which no running chain has a place get the next pass.
     Deployment::catch_up,
-    // Last: nodes that have ended are needed by whatever the rules above have put below them.
+    // Again at the end: what the rules above have changed may be the last thing that nodes were needed for.
     |deployment, _| deployment.release_done(),
 ];
 

@@ -14,9 +14,9 @@ use crate::reason::{Free, LookedAt, Phase, Reason, Then, Verified, Verify};
 use crate::units::{DeploymentId, Epoch, Hash};
 use std::net::{IpAddr, Ipv4Addr};
 
-const DEPLOYMENT: DeploymentId = DeploymentId([5; 16]);
+pub(crate) const DEPLOYMENT: DeploymentId = DeploymentId([5; 16]);
 const ROOT: Hash = Hash([6; 32]);
-const BLOCKS: u32 = 10;
+pub(crate) const BLOCKS: u32 = 10;
 
 struct World {
     machine: Deployment,
@@ -24,7 +24,7 @@ struct World {
     last_id: u32,
 }
 
-fn hello(boot: u8) -> Hello {
+pub(crate) fn hello(boot: u8) -> Hello {
     Hello {
         agent_version: "0".into(),
         hostname: format!("host{boot}"),
@@ -37,7 +37,34 @@ fn hello(boot: u8) -> Hello {
     }
 }
 
-fn ready() -> ToServer {
+pub(crate) fn config(wait_for: u32, timeout: Option<Duration>) -> DeploymentConfig {
+    DeploymentConfig {
+        prepare: Prepare {
+            deployment: DEPLOYMENT,
+            root: ROOT,
+            image: "x.slide".into(),
+            disk_bytes: 1 << 30,
+            sector: 512,
+            block: 1 << 20,
+            grain: 4096,
+            selector: String::new(),
+            verify: Verify::Full,
+            free: Free::Keep,
+            then: Then::Hold,
+            fresh: false,
+        },
+        blocks: BLOCKS,
+        secret: [3; 32],
+        wait_for,
+        timeout,
+        join_window: None,
+        cards: vec![PlanCard { card: CardId("eth0".into()), mbits: 1000 }],
+        limits: PlanLimits::default(),
+        version: "0".into(),
+    }
+}
+
+pub(crate) fn ready() -> ToServer {
     ToServer::Ready(Ready {
         deployment: DEPLOYMENT,
         target: "/dev/sda".into(),
@@ -86,32 +113,7 @@ fn progress(accepted: u32) -> ToServer {
 
 impl World {
     fn new(wait_for: u32, timeout: Option<Duration>) -> Self {
-        let prepare = Prepare {
-            deployment: DEPLOYMENT,
-            root: ROOT,
-            image: "x.slide".into(),
-            disk_bytes: 1 << 30,
-            sector: 512,
-            block: 1 << 20,
-            grain: 4096,
-            selector: String::new(),
-            verify: Verify::Full,
-            free: Free::Keep,
-            then: Then::Hold,
-            fresh: false,
-        };
-        let config = DeploymentConfig {
-            prepare,
-            blocks: BLOCKS,
-            secret: [3; 32],
-            wait_for,
-            timeout,
-            join_window: None,
-            cards: vec![PlanCard { card: CardId("eth0".into()), mbits: 1000 }],
-            limits: PlanLimits::default(),
-            version: "0".into(),
-        };
-        Self { machine: Deployment::new(config, Time(0)), now: Time(0), last_id: 0 }
+        Self { machine: Deployment::new(config(wait_for, timeout), Time(0)), now: Time(0), last_id: 0 }
     }
 
     fn join(&mut self, boot: u8) -> NodeId {

@@ -25,6 +25,18 @@ pub(super) enum Wait {
     Long,
 }
 
+/// A deed that waits.
+#[derive(Debug)]
+struct Held<D> {
+    /// How many deeds were held before it.
+    place: u64,
+    /// The state that it waits for.
+    number: u64,
+    /// When it goes although that is not kept.
+    until: Time,
+    deed: D,
+}
+
 /// The deeds that wait.
 #[derive(Debug)]
 pub(super) struct Holding<D> {
@@ -32,16 +44,18 @@ pub(super) struct Holding<D> {
     newest: Option<u64>,
     /// States up to this number are kept, or could not be.
     kept: u64,
-    /// Until then new deeds wait for it.
-    until: Option<Time>,
-    short: VecDeque<D>,
-    /// Each with the state that it waits for, and until when.
-    long: VecDeque<(u64, Time, D)>,
+    /// Until then a short deed waits for the newest state.
+    until: Time,
+    /// How many deeds were held so far.
+    held: u64,
+    short: VecDeque<Held<D>>,
+    long: VecDeque<Held<D>>,
 }
 
 impl<D> Default for Holding<D> {
     fn default() -> Self {
-        Self { newest: None, kept: 0, until: None, short: VecDeque::new(), long: VecDeque::new() }
+        let (short, long) = (VecDeque::new(), VecDeque::new());
+        Self { newest: None, kept: 0, until: Time(0), held: 0, short, long }
     }
 }
 
@@ -49,7 +63,7 @@ impl<D> Holding<D> {
     /// The state with this number is being kept; none: there is nothing to keep yet.
     pub(super) fn on_keep(&mut self, number: Option<u64>, now: Time) {
         self.newest = number;
-        self.until = number.map(|_| now.after(SHORT));
+        self.until = now.after(SHORT);
     }
 
     /// States up to this number are kept.
@@ -61,46 +75,51 @@ impl<D> Holding<D> {
     pub(super) fn enter(&mut self, deed: D, wait: Wait, now: Time) -> Option<D> {
         let unkept = self.newest.filter(|newest| *newest > self.kept);
         let first = self.short.is_empty() && self.long.is_empty();
-        match (wait, unkept) {
-            (Wait::Not, _) => Some(deed),
-            (Wait::Short, Some(_)) if self.until.is_some_and(|until| now < until) => self.hold(deed),
-            (Wait::Short, _) if !self.short.is_empty() => self.hold(deed),
-            (Wait::Long, None) if first => Some(deed),
-            (Wait::Long, unkept) => {
-                self.long.push_back((unkept.or(self.newest).unwrap_or(0), now.after(LONG), deed));
-                None
+        let waits_for = match wait {
+            Wait::Not => None,
+            Wait::Short => {
+                let newest = unkept.map(|number| (number, self.until)).filter(|(_, until)| now < *until);
+                // Behind another one it waits for no less than that one does.
+                let last = self.short.back().map(|last| (last.number, last.until));
+                newest.max(last)
             }
-            (Wait::Short, _) => Some(deed),
-        }
-    }
-
-    fn hold(&mut self, deed: D) -> Option<D> {
-        self.short.push_back(deed);
+            Wait::Long if unkept.is_none() && first => None,
+            Wait::Long => Some((self.newest.unwrap_or(0), now.after(LONG))),
+        };
+        let Some((number, until)) = waits_for else { return Some(deed) };
+        self.held += 1;
+        let queue = if wait == Wait::Short { &mut self.short } else { &mut self.long };
+        queue.push_back(Held { place: self.held, number, until, deed });
         None
     }
 
-    /// The next deed that need not wait any longer, in the order in which they came.
-    pub(super) fn poll(&mut self, now: Time) -> Option<D> {
-        let kept_number = self.kept;
-        let kept = self.newest.is_none_or(|newest| newest <= kept_number);
-        self.until.take_if(|until| *until <= now || kept);
-        if !self.short.is_empty() {
-            return if self.until.is_none() { self.short.pop_front() } else { None };
-        }
-        let due = |(number, until, _): &(u64, Time, D)| *until <= now || kept || *number <= kept_number;
-        self.long.front().is_some_and(due).then(|| self.long.pop_front())?.map(|(_, _, deed)| deed)
+    /// The first deed of each queue. A long one does not overtake a short one that came before it.
+    fn fronts(&self) -> [Option<&Held<D>>; 2] {
+        let short = self.short.front();
+        let long = self.long.front().filter(|long| short.is_none_or(|short| long.place < short.place));
+        [short, long]
     }
 
-    /// When a deed is due though nothing was kept.
+    /// The next deed that need not wait any longer. Those that wait equally long keep the order in which they came.
+    pub(super) fn poll(&mut self, now: Time) -> Option<D> {
+        let due = |held: &Held<D>| held.until <= now || held.number <= self.kept || self.newest.is_none();
+        let queue = match self.fronts().map(|front| front.is_some_and(due)) {
+            [true, _] => &mut self.short,
+            [false, true] => &mut self.long,
+            [false, false] => return None,
+        };
+        queue.pop_front().map(|held| held.deed)
+    }
+
+    /// When a deed is due though nothing was kept: the first of those that [`Self::poll`] would give.
     pub(super) fn deadline(&self) -> Option<Time> {
-        let short = self.until.filter(|_| !self.short.is_empty());
-        short.into_iter().chain(self.long.front().map(|(_, until, _)| *until)).min()
+        self.fronts().into_iter().flatten().map(|held| held.until).min()
     }
 
     /// Everything that waits, at the end of a deployment.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = D> {
         let short = std::mem::take(&mut self.short);
-        short.into_iter().chain(std::mem::take(&mut self.long).into_iter().map(|(_, _, deed)| deed))
+        short.into_iter().chain(std::mem::take(&mut self.long)).map(|held| held.deed)
     }
 }
 
@@ -149,6 +168,58 @@ mod tests {
         holding.on_keep(Some(3), at(1000));
         assert_eq!(holding.enter("finish", Wait::Long, at(1000)), None);
         assert_eq!(holding.poll(at(31_000)), Some("finish"), "not for ever");
+    }
+
+    #[test]
+    fn a_deed_waits_for_its_own_state_however_many_newer_ones_follow() {
+        let mut holding = Holding::default();
+        holding.on_keep(Some(1), at(0));
+        assert_eq!(holding.enter("a", Wait::Short, at(0)), None);
+        holding.on_keep(Some(2), at(400));
+        assert_eq!(holding.enter("b", Wait::Short, at(400)), None);
+        assert_eq!(holding.deadline(), Some(at(500)));
+        assert_eq!([holding.poll(at(500)), holding.poll(at(500))], [Some("a"), None]);
+        holding.on_keep(Some(3), at(800));
+        assert_eq!(holding.enter("c", Wait::Short, at(850)), None);
+        assert_eq!([holding.poll(at(900)), holding.poll(at(900))], [Some("b"), None]);
+        holding.on_keep(Some(4), at(1000));
+        holding.on_kept(3);
+        assert_eq!(holding.poll(at(1000)), Some("c"), "state 4 is not kept, and c does not follow from it");
+    }
+
+    #[test]
+    fn the_deadline_is_that_of_a_deed_which_goes_then() {
+        let mut holding = Holding::default();
+        holding.on_keep(Some(1), at(0));
+        assert_eq!(holding.enter("finish", Wait::Long, at(0)), None);
+        // States that are never kept, each with a deed that has to wait: at no time is there none.
+        let mut now = at(0);
+        let mut done = Vec::new();
+        for number in 2..100 {
+            holding.on_keep(Some(number), now);
+            assert_eq!(holding.enter("short", Wait::Short, now), None);
+            now = now.after(Duration::from_millis(400));
+            while let Some(deadline) = holding.deadline().filter(|deadline| *deadline <= now) {
+                done.push((deadline, holding.poll(deadline).expect("it is due")));
+            }
+        }
+        assert!(done.contains(&(at(30_000), "finish")), "{done:?}");
+    }
+
+    #[test]
+    fn agents_are_not_let_go_before_what_was_decided_earlier_is_done() {
+        let mut holding = Holding::default();
+        holding.on_keep(Some(1), at(0));
+        assert_eq!(holding.enter("finish one", Wait::Long, at(0)), None);
+        holding.on_keep(Some(2), at(29_800));
+        assert_eq!(holding.enter("join", Wait::Short, at(29_800)), None);
+        assert_eq!(holding.enter("finish another", Wait::Long, at(29_800)), None);
+        assert_eq!((holding.poll(at(29_999)), holding.deadline()), (None, Some(at(30_000))));
+        assert_eq!([holding.poll(at(30_000)), holding.poll(at(30_000))], [Some("finish one"), None]);
+        assert_eq!(holding.deadline(), Some(at(30_300)), "join is first");
+        holding.on_kept(2);
+        assert_eq!([holding.poll(at(30_100)), holding.poll(at(30_100))], [Some("join"), Some("finish another")]);
+        assert_eq!(holding.deadline(), None);
     }
 
     #[test]

@@ -121,15 +121,18 @@ impl Host {
     }
 
     /// A deployment begins, and gets the agents that it wants.
-    pub fn open(&mut self, id: DeploymentId, hosted: Hosted, wanted: Wanted) {
+    pub fn open(&mut self, id: DeploymentId, hosted: Hosted, wanted: Wanted, now: Time) {
         self.deployments.insert(id, hosted);
         self.fleet.open(id, wanted);
+        // At once: an agent that goes must be known to the deployment that it was lent to.
+        self.carry_fleet(now);
     }
 
-    /// A deployment that is over gives its agents back.
-    pub fn close(&mut self, id: DeploymentId) {
+    /// A deployment that is over gives its agents back, and others get those that they want.
+    pub fn close(&mut self, id: DeploymentId, now: Time) {
         self.deployments.remove(&id);
         self.fleet.close(id);
+        self.carry_fleet(now);
     }
 
     /// All of them end with the server; no agent is told.

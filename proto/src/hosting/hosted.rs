@@ -4,6 +4,7 @@
 //! [`Hosted::poll`] gives, in that order.
 
 use super::holding::{Holding, Wait};
+use crate::bug::{self, Bug};
 use crate::control::ToAgent;
 use crate::deployment::{Deployment, DeploymentConfig, DeploymentEvent, Saved};
 use crate::feed::{FeedEvent, FeedOrder};
@@ -85,6 +86,7 @@ impl Deed {
                 | DeploymentEvent::CheckBlock(_)
                 | DeploymentEvent::Forgotten { .. },
             ) => Wait::Not,
+            Self::Send(_, ToAgent::Finish(_)) if bug::is(Bug::LetGoBeforeState) => Wait::Not,
             Self::Send(_, ToAgent::Finish(_)) | Self::Event(DeploymentEvent::Over) => Wait::Long,
             Self::Send(..) | Self::Event(_) => Wait::Short,
         }

@@ -3,78 +3,32 @@
 use super::hosted::KEEP_EVERY;
 use super::{Host, HostAct, Hosted, HostedAct, MAX_CHECKS};
 use crate::approval::{Caller, Identity};
-use crate::control::{Card, Hello, LinkClass, Prepare, Ready, ToAgent, ToServer};
-use crate::deployment::{DeploymentConfig, DeploymentEvent, Standing};
+use crate::control::{Card, LinkClass, ToAgent, ToServer};
+use crate::deployment::tests::{self, BLOCKS, DEPLOYMENT, config, hello};
+use crate::deployment::{DeploymentEvent, Standing};
 use crate::feed::{FeedEvent, FeedOrder};
 use crate::fleet::Wanted;
 use crate::link::Terms;
-use crate::plan::{CardId, PlanCard, PlanLimits};
-use crate::reason::{Free, Then, Verify};
+use crate::plan::CardId;
 use crate::set::BlockSet;
-use crate::units::{BlockNo, DeploymentId, Epoch, Hash, LinkKey, NodeId, Time};
+use crate::units::{BlockNo, DeploymentId, Epoch, LinkKey, NodeId, Time};
 use core::time::Duration;
 use std::net::{IpAddr, Ipv4Addr};
 
-const DEPLOYMENT: DeploymentId = DeploymentId([5; 16]);
 const NODE: NodeId = NodeId(1);
 const NOW: Time = Time(1);
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
-fn hello(boot: u8) -> Hello {
-    Hello {
-        agent_version: "0".into(),
-        hostname: "host".into(),
-        boot: [boot; 16],
-        ram_bytes: 1 << 30,
-        cards: Vec::new(),
-        disks: Vec::new(),
-        link_port: 4000,
-        target: String::new(),
-    }
-}
-
-fn config() -> DeploymentConfig {
-    DeploymentConfig {
-        prepare: Prepare {
-            deployment: DEPLOYMENT,
-            root: Hash([6; 32]),
-            image: "x.slide".into(),
-            disk_bytes: 1 << 30,
-            sector: 512,
-            block: 1 << 20,
-            grain: 4096,
-            selector: String::new(),
-            verify: Verify::Full,
-            free: Free::Keep,
-            then: Then::Hold,
-            fresh: false,
-        },
-        blocks: 100,
-        secret: [3; 32],
-        wait_for: 1,
-        timeout: None,
-        join_window: None,
-        cards: vec![PlanCard { card: CardId("eth0".into()), mbits: 1000 }],
-        limits: PlanLimits::default(),
-        version: "0".into(),
-    }
+/// A deployment that begins with its first node.
+fn hosted() -> Hosted {
+    Hosted::new(config(1, None), NOW)
 }
 
 /// A deployment for which its one node is ready.
 fn ready() -> Hosted {
-    let mut hosted = Hosted::new(config(), NOW);
+    let mut hosted = hosted();
     hosted.deployment_mut().on_agent(NODE, hello(1), CardId("eth0".into()), ADDRESS, NOW);
-    let ready = Ready {
-        deployment: DEPLOYMENT,
-        target: "/dev/sda".into(),
-        describe: String::new(),
-        bytes: 1 << 30,
-        rotational: false,
-        direct: true,
-        comparable: false,
-        ring: 1 << 26,
-    };
-    hosted.deployment_mut().on_message(NODE, ToServer::Ready(ready), NOW);
+    hosted.deployment_mut().on_message(NODE, tests::ready(), NOW);
     hosted
 }
 
@@ -144,7 +98,7 @@ fn what_a_replaced_feed_says_no_longer_counts() {
         class: LinkClass::Paced,
     };
     let address = "10.0.0.1:4000".parse().unwrap();
-    let order = FeedOrder { terms, address, blocks: BlockSet::full(100) };
+    let order = FeedOrder { terms, address, blocks: BlockSet::full(BLOCKS) };
     let mut hosted = ready();
     hosted.on_kept(u64::MAX);
     acts(&mut hosted, NOW);
@@ -159,7 +113,7 @@ fn what_a_replaced_feed_says_no_longer_counts() {
 
 #[test]
 fn a_block_is_checked_once_at_a_time_and_only_so_many_wait() {
-    let mut hosted = Hosted::new(config(), NOW);
+    let mut hosted = hosted();
     for block in [0, 0].into_iter().chain(0..100) {
         hosted.on_event(DeploymentEvent::CheckBlock(BlockNo(block)));
     }
@@ -187,7 +141,7 @@ fn an_agent_that_no_deployment_wants_is_idle_and_goes_to_the_first_that_does() {
     assert!(matches!(orders(&mut host, NOW)[..], [(first, ToAgent::Welcome(_))] if first == node));
     assert!(host.is_here(&[1; 16]) && host.of_agent(node).is_none());
     assert!(!host.on_message(node, ToServer::Heartbeat, NOW), "no deployment hears it");
-    host.open(DEPLOYMENT, Hosted::new(config(), NOW), Wanted::Everyone);
+    host.open(DEPLOYMENT, hosted(), Wanted::Everyone, NOW);
     assert!(matches!(orders(&mut host, NOW)[..], [(_, ToAgent::Welcome(_)), (_, ToAgent::Prepare(_))]));
     assert_eq!(host.of_agent(node), Some(DEPLOYMENT));
     assert!(host.on_message(node, ToServer::Heartbeat, NOW));
@@ -196,7 +150,7 @@ fn an_agent_that_no_deployment_wants_is_idle_and_goes_to_the_first_that_does() {
 #[test]
 fn an_agent_that_goes_is_not_here_and_its_deployment_waits_for_it() {
     let mut host = Host::new("0".into(), NOW);
-    host.open(DEPLOYMENT, Hosted::new(config(), NOW), Wanted::Everyone);
+    host.open(DEPLOYMENT, hosted(), Wanted::Everyone, NOW);
     let node = host.on_agent(caller(1), NOW).unwrap();
     orders(&mut host, NOW);
     host.on_gone(node, "it hung up", NOW);
@@ -205,6 +159,26 @@ fn an_agent_that_goes_is_not_here_and_its_deployment_waits_for_it() {
     assert!(host.is_here(&[1; 16]));
     let known = host.get(DEPLOYMENT).unwrap().deployment().node(back).is_some();
     assert!(known && host.of_agent(back) == Some(DEPLOYMENT));
+}
+
+#[test]
+fn an_agent_that_goes_right_after_it_was_lent_is_known_to_its_deployment() {
+    for ended in [false, true] {
+        let mut host = Host::new("0".into(), NOW);
+        let earlier = DeploymentId([7; 16]);
+        if ended {
+            host.open(earlier, hosted(), Wanted::Everyone, NOW);
+        }
+        let node = host.on_agent(caller(1), NOW).unwrap();
+        host.open(DEPLOYMENT, hosted(), Wanted::Everyone, NOW);
+        if ended {
+            host.close(earlier, NOW);
+        }
+        host.on_gone(node, "it hung up", NOW);
+        assert!(host.get(DEPLOYMENT).unwrap().deployment().node(node).is_some(), "{ended}: its deployment knows it");
+        host.close(DEPLOYMENT, NOW);
+        assert_eq!(host.fleet().agents().count(), 0, "{ended}: nobody waits for it any longer");
+    }
 }
 
 #[test]
@@ -225,7 +199,7 @@ fn an_idle_agent_that_is_silent_is_gone_and_its_link_is_closed() {
 #[test]
 fn a_deployment_that_is_over_gives_its_agents_back_only_when_it_is_closed() {
     let mut host = Host::new("0".into(), NOW);
-    host.open(DEPLOYMENT, Hosted::new(config(), NOW), Wanted::Everyone);
+    host.open(DEPLOYMENT, hosted(), Wanted::Everyone, NOW);
     let node = host.on_agent(caller(1), NOW).unwrap();
     orders(&mut host, NOW);
     let hosted = host.get_mut(DEPLOYMENT).unwrap();
@@ -234,7 +208,7 @@ fn a_deployment_that_is_over_gives_its_agents_back_only_when_it_is_closed() {
     let is_over = |act: &HostAct| matches!(act, HostAct::Of(DEPLOYMENT, HostedAct::Over));
     assert!(std::iter::from_fn(|| host.poll(NOW)).any(|act| is_over(&act)));
     assert!(host.take(DEPLOYMENT).is_some() && host.fleet().loan(node) == Some(DEPLOYMENT));
-    host.close(DEPLOYMENT);
+    host.close(DEPLOYMENT, NOW);
     assert!(matches!(host.poll(NOW), Some(HostAct::Machine(idle)) if idle == node));
     assert_eq!(host.fleet().loan(node), None);
 }
@@ -250,7 +224,7 @@ fn caller_with_card(boot: u8) -> Caller {
 fn an_agent_whose_machine_another_one_claims_is_taken_back_before_the_start_and_comes_again_when_it_is_alone() {
     let mut host = Host::new("0".into(), NOW);
     let wanted = Wanted::Machines([Identity::Mac([2, 0, 0, 0, 0, 1])].into());
-    host.open(DEPLOYMENT, Hosted::new(config(), NOW), wanted);
+    host.open(DEPLOYMENT, hosted(), wanted, NOW);
     let first = host.on_agent(caller_with_card(1), NOW).unwrap();
     assert_eq!(host.of_agent(first), Some(DEPLOYMENT));
     orders(&mut host, NOW);

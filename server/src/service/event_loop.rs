@@ -154,7 +154,7 @@ impl Service {
         }
         self.running.insert(id, running);
         self.turns.on_start(id);
-        self.host.open(id, hosted, wanted);
+        self.host.open(id, hosted, wanted, self.clock.now());
         Ok(())
     }
 
@@ -297,7 +297,7 @@ impl Service {
             }
             // Only now: where all ends with a deployment, its agents are not told that they are idle.
             for id in ended {
-                self.host.close(id);
+                self.host.close(id, now);
                 self.turns.on_over(id);
                 // What waited for its cards is looked at again.
                 self.running.values_mut().for_each(|running| running.unqueued = true);

@@ -83,6 +83,20 @@ fn who_holds_everything_ends_without_a_main_pass() {
 }
 
 #[test]
+fn a_node_that_holds_everything_is_let_go_and_has_no_place_in_the_main_pass() {
+    let (mut world, [a, b]) = comparing();
+    world.orders();
+    let message = at_phase(&world, a, Phase::Waiting);
+    world.say(a, message);
+    assert!(joins(world.orders()).is_empty(), "one still compares");
+    world.say(b, ended(EndState::Done));
+    let orders = world.orders();
+    assert!(orders.iter().any(|(id, order)| *id == b && matches!(order, ToAgent::Finish(_))), "{orders:?}");
+    let [(id, join)] = &joins(orders)[..] else { panic!("one node is left") };
+    assert_eq!((*id, join.pass, &join.downstream), (a, 1, &None));
+}
+
+#[test]
 fn a_late_node_compares_alone_and_is_then_taken_in_at_the_tail() {
     let (mut world, [_, _, c]) = World::running();
     let late = world.join(9);
