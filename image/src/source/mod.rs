@@ -28,7 +28,6 @@ mod parted;
 mod pieces;
 mod qcow2;
 mod raw;
-mod slices;
 mod tables;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -4,7 +4,10 @@
 //! its partition is known before: that is used, and the rest of the partition is not. A place that was passed is read
 //! by beginning the file anew: right, and slow.
 //!
-//! Memory: what unpacks one file.
+//! A volume may lie in several places of the disk: a logical volume in several segments. Its file stays open while another one is read that lies
+//! between them.
+//!
+//! Memory: what unpacks one file, or two where a volume lies in several places.
 
 use super::pieces::Pieces;
 use super::{Content, DiskSource, ImportFault, ReadAt};
@@ -47,9 +50,20 @@ pub(super) trait Forward: Send {
 enum Part {
     /// These bytes.
     Bytes(Vec<u8>),
-    /// A partition, or as much of it as the volume has.
-    Volume(Box<dyn Volume>),
+    /// What is used of the volume with this number, from the byte `from` of the volume on.
+    Volume { number: usize, from: u64 },
 }
+
+/// A volume of the disk.
+#[derive(Debug)]
+struct Placed {
+    volume: Box<dyn Volume>,
+    /// It lies in several places.
+    scattered: bool,
+}
+
+/// The most volumes that are being read at once.
+const MAX_OPEN: usize = 2;
 
 /// The disk.
 pub(super) struct PartedDisk {
@@ -59,6 +73,7 @@ pub(super) struct PartedDisk {
     sector: u32,
     /// With the place of each, sorted and apart.
     parts: Vec<(Range<u64>, Part)>,
+    volumes: Vec<Placed>,
     contents: Vec<Content>,
     unused: Vec<Range<u64>>,
     /// Where nothing is to be left of what was there before.
@@ -68,8 +83,8 @@ pub(super) struct PartedDisk {
     /// Files besides those of the volumes.
     files: Pieces,
     pub(super) notes: Vec<String>,
-    /// The volume that is being read, by its place in `parts`.
-    open: Mutex<Option<(usize, Box<dyn Forward>)>>,
+    /// The volumes that are being read, by number; the last one was read last.
+    open: Mutex<Vec<(usize, Box<dyn Forward>)>>,
 }
 
 impl Debug for PartedDisk {
@@ -87,6 +102,7 @@ impl PartedDisk {
             bytes,
             sector,
             parts: Vec::new(),
+            volumes: Vec::new(),
             contents: Vec::new(),
             unused: Vec::new(),
             blank: Vec::new(),
@@ -105,14 +121,20 @@ impl PartedDisk {
 
     /// Puts a volume into the partition `place` with the content `what`, which the caller has found to fit.
     pub(super) fn put_volume(&mut self, place: Range<u64>, what: &str, volume: Box<dyn Volume>) {
-        self.put_inner_volume(place.start, volume);
+        self.put_inner_volume(core::slice::from_ref(&place), volume);
         self.describe(place, what);
     }
 
-    /// Puts a volume somewhere inside a partition that is described otherwise.
-    pub(super) fn put_inner_volume(&mut self, at: u64, volume: Box<dyn Volume>) {
-        let end = volume.used().last().map_or(0, |run| run.end);
-        self.insert(at, end, Part::Volume(volume));
+    /// Puts a volume somewhere inside a partition that is described otherwise: into `places`, which are apart and have room for it together.
+    pub(super) fn put_inner_volume(&mut self, places: &[Range<u64>], volume: Box<dyn Volume>) {
+        let (number, mut from) = (self.volumes.len(), 0);
+        for place in places {
+            let room = place.end - place.start;
+            let end = within(volume.used(), from..from + room).last().map_or(from, |run| run.end);
+            self.insert(place.start, end - from, Part::Volume { number, from });
+            from += room;
+        }
+        self.volumes.push(Placed { volume, scattered: places.len() > 1 });
     }
 
     /// Says that what is unused of `range` has to become zeros.
@@ -156,9 +178,7 @@ impl PartedDisk {
             };
             match part {
                 Part::Bytes(_) => used(place.clone()),
-                Part::Volume(volume) => {
-                    volume.used().iter().for_each(|run| used(place.start + run.start..place.start + run.end));
-                }
+                Part::Volume { number, from } => self.used(*number, *from, place, place).for_each(used),
             }
         }
         unused.push(at..self.bytes.max(at));
@@ -167,23 +187,45 @@ impl PartedDisk {
         Ok(Box::new(self))
     }
 
-    /// The parts that end behind `from`, with their numbers.
-    fn behind(&self, from: u64) -> impl Iterator<Item = (usize, &Range<u64>, &Part)> {
+    /// The parts that end behind `from`.
+    fn behind(&self, from: u64) -> impl Iterator<Item = (&Range<u64>, &Part)> {
         let first = self.parts.partition_point(|(place, _)| place.end <= from);
-        (first..).zip(&self.parts[first..]).map(|(index, (place, part))| (index, place, part))
+        self.parts[first..].iter().map(|(place, part)| (place, part))
     }
 
-    /// Reads used bytes of the volume `index`.
-    fn read_volume(&self, index: usize, volume: &dyn Volume, at: u64, bytes: &mut [u8]) -> Result<(), ImportFault> {
+    /// Where in `range` of the disk the volume `number` has used bytes, of which the byte `from` lies where `place` begins.
+    fn used(
+        &self,
+        number: usize,
+        from: u64,
+        place: &Range<u64>,
+        range: &Range<u64>,
+    ) -> impl Iterator<Item = Range<u64>> {
+        let (start, end) = (range.start.max(place.start), range.end.min(place.end));
+        let outside = move |at: u64| place.start + (at - from);
+        let inside = from + (start - place.start)..from + (end - place.start);
+        within(self.volumes[number].volume.used(), inside).map(move |run| outside(run.start)..outside(run.end))
+    }
+
+    /// Reads used bytes of the volume `number`.
+    fn read_volume(&self, number: usize, at: u64, bytes: &mut [u8]) -> Result<(), ImportFault> {
+        let volume = &self.volumes[number].volume;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        // What is not gone on with is closed before something else is opened.
-        let begun = open.take().filter(|(which, forward)| *which == index && forward.at() <= at);
-        let mut forward = match begun {
-            Some((_, forward)) => forward,
-            None => volume.forward()?,
+        let begun = open.iter().position(|(which, _)| *which == number).map(|index| open.remove(index).1);
+        let mut forward = match begun.filter(|forward| forward.at() <= at) {
+            Some(forward) => forward,
+            None => {
+                // What is not gone on with is closed before something else is opened.
+                open.retain(|(which, _)| self.volumes[*which].scattered);
+                let surplus = (open.len() + 1).saturating_sub(MAX_OPEN);
+                open.drain(..surplus);
+                volume.forward()?
+            }
         };
         forward.read(at, bytes)?;
-        *open = Some((index, forward));
+        if volume.used().last().is_some_and(|run| forward.at() < run.end) {
+            open.push((number, forward));
+        }
         Ok(())
     }
 }
@@ -215,17 +257,18 @@ impl ReadAt for PartedDisk {
         let end = offset.checked_add(buffer.len() as u64).filter(|end| *end <= self.bytes);
         let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.fill(0);
-        for (index, place, part) in self.behind(offset).take_while(|(_, place, _)| place.start < end) {
+        for (place, part) in self.behind(offset).take_while(|(place, _)| place.start < end) {
             let (from, to) = (place.start.max(offset), place.end.min(end));
             let here = |at: u64| usize::try_from(at - offset).unwrap_or(usize::MAX);
             match part {
                 Part::Bytes(bytes) => {
                     bytes.read_at(from - place.start, &mut buffer[here(from)..here(to)])?;
                 }
-                Part::Volume(volume) => {
-                    for run in within(volume.used(), from - place.start..to - place.start) {
-                        let out = &mut buffer[here(place.start + run.start)..here(place.start + run.end)];
-                        self.read_volume(index, &**volume, run.start, out).map_err(|fault| {
+                Part::Volume { number, from: first } => {
+                    for run in self.used(*number, *first, place, &(from..to)) {
+                        let out = &mut buffer[here(run.start)..here(run.end)];
+                        self.read_volume(*number, first + (run.start - place.start), out).map_err(|fault| {
+                            let volume = &self.volumes[*number].volume;
                             let (path, format) = (volume.pieces().path().to_owned(), volume.format());
                             io::Error::new(io::ErrorKind::InvalidData, ImageError::Import { path, format, fault })
                         })?;
@@ -255,14 +298,13 @@ impl DiskSource for PartedDisk {
     }
 
     fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
-        for (_, place, part) in self.behind(from) {
+        for (place, part) in self.behind(from) {
             let from = from.max(place.start);
             match part {
                 Part::Bytes(_) => return Ok(Some(from..place.end)),
-                Part::Volume(volume) => {
-                    let inside = from - place.start..place.end - place.start;
-                    if let Some(run) = within(volume.used(), inside).next() {
-                        return Ok(Some(place.start + run.start..place.start + run.end));
+                Part::Volume { number, from: first } => {
+                    if let Some(run) = self.used(*number, *first, place, &(from..place.end)).next() {
+                        return Ok(Some(run));
                     }
                 }
             }
@@ -279,21 +321,16 @@ impl DiskSource for PartedDisk {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let volumes = self.parts.iter().filter_map(|(_, part)| match part {
-            Part::Volume(volume) => Some(volume.pieces()),
-            Part::Bytes(_) => None,
-        });
-        // Several parts may be of one file.
+        let volumes = self.volumes.iter().map(|placed| placed.volume.pieces());
+        // Several volumes may be of one file.
         let mut known = HashSet::new();
         let all = core::iter::once(&self.files).chain(volumes).flat_map(Pieces::paths);
         all.filter(|path| known.insert(*path)).map(Path::to_owned).collect()
     }
 
     fn change(&self) -> io::Result<Option<&'static str>> {
-        for (_, part) in &self.parts {
-            if let Part::Volume(volume) = part
-                && let Some(change) = volume.pieces().change()?
-            {
+        for placed in &self.volumes {
+            if let Some(change) = placed.volume.pieces().change()? {
                 return Ok(Some(change));
             }
         }
@@ -302,5 +339,125 @@ impl DiskSource for PartedDisk {
 
     fn notes(&self) -> Vec<String> {
         self.notes.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const PLACE: u64 = 100;
+
+    /// How many volumes are open, the most that were, and how often one was opened.
+    #[derive(Debug, Default)]
+    struct Counts([AtomicUsize; 3]);
+
+    /// A volume all of whose bytes are used, and are `byte`.
+    #[derive(Debug)]
+    struct Counted {
+        byte: u8,
+        used: Range<u64>,
+        pieces: Pieces,
+        counts: Arc<Counts>,
+    }
+
+    struct CountedData {
+        byte: u8,
+        at: u64,
+        counts: Arc<Counts>,
+    }
+
+    impl Volume for Counted {
+        fn used(&self) -> &[Range<u64>] {
+            core::slice::from_ref(&self.used)
+        }
+
+        fn pieces(&self) -> &Pieces {
+            &self.pieces
+        }
+
+        fn format(&self) -> &'static str {
+            "counted"
+        }
+
+        fn forward(&self) -> Result<Box<dyn Forward>, ImportFault> {
+            let [open, most, times] = &self.counts.0;
+            most.fetch_max(open.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            times.fetch_add(1, Ordering::Relaxed);
+            Ok(Box::new(CountedData { byte: self.byte, at: 0, counts: Arc::clone(&self.counts) }))
+        }
+    }
+
+    impl Forward for CountedData {
+        fn at(&self) -> u64 {
+            self.at
+        }
+
+        fn read(&mut self, at: u64, bytes: &mut [u8]) -> Result<(), ImportFault> {
+            assert!(at >= self.at);
+            self.at = at + bytes.len() as u64;
+            bytes.fill(self.byte);
+            Ok(())
+        }
+    }
+
+    impl Drop for CountedData {
+        fn drop(&mut self) {
+            self.counts.0[0].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A disk in whose places the volumes with these letters lie, each as long as its places; and what is counted.
+    fn disk(letters: &str) -> (Box<dyn DiskSource>, Arc<Counts>) {
+        let counts = Arc::new(Counts::default());
+        let nothing = || Pieces::of(&[]).unwrap();
+        let bytes = PLACE * letters.len() as u64;
+        let mut disk = PartedDisk::new(Path::new("disk"), "test", (bytes, 1), nothing());
+        for byte in letters.bytes().collect::<std::collections::BTreeSet<_>>() {
+            let starts = (0..).step_by(100).zip(letters.bytes()).filter(|(_, letter)| *letter == byte);
+            let places: Vec<_> = starts.map(|(start, _)| start..start + PLACE).collect();
+            let used = 0..PLACE * places.len() as u64;
+            let volume = Counted { byte, used, pieces: nothing(), counts: Arc::clone(&counts) };
+            disk.put_inner_volume(&places, Box::new(volume));
+        }
+        (disk.complete().unwrap(), counts)
+    }
+
+    /// What is counted after the disk was read from the front to the end, 30 bytes at a time.
+    fn counted(letters: &str) -> [usize; 3] {
+        let (disk, counts) = disk(letters);
+        let mut read = vec![0; usize::try_from(disk.bytes()).unwrap()];
+        let starts = (0..).step_by(30);
+        read.chunks_mut(30).zip(starts).for_each(|(chunk, at)| disk.read_at(at, chunk).unwrap());
+        let expected: Vec<u8> = letters.bytes().flat_map(|letter| [letter; 100]).collect();
+        assert!(read == expected, "{letters}");
+        counts.0.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn each_volume_is_opened_once_and_closed_when_it_was_read() {
+        assert_eq!(counted("abc"), [0, 1, 3]);
+        assert_eq!(counted("aab"), [0, 1, 2]);
+        assert_eq!(counted("aba"), [0, 2, 2], "a waits for its second place");
+        assert_eq!(counted("abab"), [0, 2, 2]);
+    }
+
+    #[test]
+    fn no_more_than_two_volumes_are_open_however_many_are_scattered() {
+        let [open, most, times] = counted("abcdabcdabcd");
+        assert_eq!((open, most), (0, 2));
+        assert!(times > 4, "some were begun anew: {times}");
+    }
+
+    #[test]
+    fn a_volume_in_one_place_is_closed_when_another_one_is_opened() {
+        let (disk, counts) = disk("abc");
+        let mut byte = [0];
+        for at in [0, 100, 200, 10] {
+            disk.read_at(at, &mut byte).unwrap();
+            assert_eq!(counts.0[0].load(Ordering::Relaxed), 1);
+        }
     }
 }

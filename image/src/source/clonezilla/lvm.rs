@@ -5,7 +5,6 @@ use super::super::ImportFault;
 use super::super::folder::{Folder, VolumeImage};
 use super::super::parted::PartedDisk;
 use super::super::pieces::Pieces;
-use super::super::slices;
 use super::{NAME, is_plain, pieces_of, saved_swap};
 use crate::error::ImageError;
 use crate::signatures;
@@ -54,6 +53,20 @@ pub(super) fn put_group(
     Ok(true)
 }
 
+/// Where `range` of a volume in `places` lies.
+fn outside(places: &[Range<u64>], range: &Range<u64>) -> Vec<Range<u64>> {
+    let (mut at, mut found) = (0, Vec::new());
+    for place in places {
+        let len = place.end - place.start;
+        let (start, end) = (range.start.clamp(at, at + len), range.end.clamp(at, at + len));
+        if start < end {
+            found.push(place.start + (start - at)..place.start + (end - at));
+        }
+        at += len;
+    }
+    found
+}
+
 fn put_volume(
     folder: &Folder,
     disk: &mut PartedDisk,
@@ -65,11 +78,11 @@ fn put_volume(
     let places: Vec<_> = volume.places.iter().map(|place| start + place.start..start + place.end).collect();
     let bytes = places.iter().map(|place| place.end - place.start).sum();
     for range in signatures::places(0, bytes) {
-        slices::outside(&places, &range).into_iter().for_each(|range| disk.blank(range));
+        outside(&places, &range).into_iter().for_each(|range| disk.blank(range));
     }
     let put = |disk: &mut PartedDisk, at: u64, content: Vec<u8>| {
         let mut rest = content.as_slice();
-        for place in slices::outside(&places, &(at..at + content.len() as u64)) {
+        for place in outside(&places, &(at..at + content.len() as u64)) {
             let (now, later) = rest.split_at(usize::try_from(place.end - place.start).unwrap_or(rest.len()));
             disk.put(place.start, now.to_vec());
             rest = later;
@@ -82,7 +95,7 @@ fn put_volume(
         if let Some((at, content)) = image.last_sector {
             put(disk, at, content);
         }
-        slices::put(disk, &places, image.volume);
+        disk.put_inner_volume(&places, image.volume);
         return Ok(());
     }
     if let Some(header) = saved_swap(folder, &device, bytes)? {
