@@ -80,7 +80,7 @@ macro_rules! hex_text {
     ($name:ident) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                crate::hex::write(f, &self.0)
             }
         }
         impl fmt::Debug for $name {

@@ -7,6 +7,7 @@
 use super::dhcp::default_prefix;
 use super::line::{Word, shown, words};
 use crate::cli::Trust;
+use slidecast_proto::hex;
 use slidecast_proto::noise::KeyError;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -199,10 +200,7 @@ fn trust(text: &str) -> Result<Trust, String> {
 
 /// `01-aa-bb-cc-dd-ee-ff`, where the first two digits are the kind of hardware and may be missing; `:` is as good.
 fn hardware_address(text: &str) -> Option<[u8; 6]> {
-    let bytes: Option<Vec<u8>> = text
-        .split(['-', ':'])
-        .map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2 && !byte.starts_with('+')))
-        .collect();
+    let bytes: Option<Vec<u8>> = text.split(['-', ':']).map(|byte| hex::parse(byte).map(|[byte]| byte)).collect();
     match bytes?.as_slice() {
         [_, address @ ..] if address.len() == 6 => address.try_into().ok(),
         address => address.try_into().ok(),

@@ -5,6 +5,7 @@ use super::pieces::Pieces;
 use super::{DiskSource, ImportFault, Opening, clonezilla, fog, packed, partclone};
 use crate::error::{ImageError, Operation};
 use core::ops::Range;
+use slidecast_proto::hex;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -230,12 +231,12 @@ impl Forward for PlainData {
 pub(super) fn swap_header(bytes: u64, uuid: &str, label: &str) -> Option<Vec<u8>> {
     const PAGE: usize = 4096;
     let digits: String = uuid.chars().filter(|c| *c != '-').collect();
-    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;
+    let uuid: [u8; 16] = hex::parse(&digits)?;
     let last_page = u32::try_from(bytes / PAGE as u64 - 1).unwrap_or(u32::MAX);
     let mut header = vec![0; PAGE];
     header[1024..1028].copy_from_slice(&1_u32.to_le_bytes());
     header[1028..1032].copy_from_slice(&last_page.to_le_bytes());
-    header[1036..1052].copy_from_slice(&number.to_be_bytes());
+    header[1036..1052].copy_from_slice(&uuid);
     let label = &label.as_bytes()[..label.len().min(15)];
     header[1052..1052 + label.len()].copy_from_slice(label);
     header[PAGE - 10..].copy_from_slice(b"SWAPSPACE2");

@@ -1,7 +1,8 @@
 //! X25519 keys and their text: one line of 64 hexadecimal digits, in a key file with a tag in front that says which half it
 //! is. Files of older versions have no tag; where their half can't be told, they are taken for what is asked for.
 
-use core::fmt::{self, Write as _};
+use crate::hex;
+use core::fmt;
 use core::str::FromStr;
 use snow::params::DHChoice;
 use snow::resolvers::{CryptoResolver, DefaultResolver};
@@ -102,9 +103,7 @@ impl SecretKey {
     #[must_use]
     pub fn to_hex(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(64));
-        for byte in self.0 {
-            write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-        }
+        hex::write(&mut *text, &self.0).expect("writing to a string cannot fail");
         text
     }
 
@@ -148,7 +147,7 @@ impl PublicKey {
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex::write(f, &self.0)
     }
 }
 
@@ -178,17 +177,7 @@ fn from_hex(text: &str, tag: &str, key: &mut [u8; 32]) -> Result<(), KeyError> {
     if digits.chars().count() != 64 {
         return Err(KeyError::Length(digits.chars().count()));
     }
-    if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return Err(KeyError::NotHexadecimal);
-    }
-    for (byte, pair) in key.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-        let value = |digit: u8| match digit {
-            b'0'..=b'9' => digit - b'0',
-            _ => (digit | 0x20) - b'a' + 10,
-        };
-        *byte = value(pair[0]) << 4 | value(pair[1]);
-    }
-    Ok(())
+    hex::fill(key, digits).ok_or(KeyError::NotHexadecimal)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::failure::{Failure, one_line};
 use crate::output::Output;
 use crate::say;
 use serde_json::{Map, Value, json};
+use slidecast_proto::hex;
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -57,7 +58,7 @@ pub(super) fn run(args: &RemoteDeploy) -> Result<ExitCode, Failure> {
 fn start(client: &Client, args: &RemoteDeploy) -> Result<String, RemoteError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(|error| RemoteError::Runtime(std::io::Error::other(error)))?;
-    let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = hex::text(&key);
     let body = body(args);
     let answer = patiently(|| client.post("/v1/deployments", &[("idempotency-key", &key)], &body))?;
     Ok(answer["id"].as_str().unwrap_or_default().to_owned())

@@ -69,6 +69,7 @@ use nix::fcntl::Flock;
 use power::{HOOKS, Power};
 use role::{Role, hash_of};
 use slidecast_proto::approval::Approval;
+use slidecast_proto::hex;
 use slidecast_proto::noise::SecretKey;
 use slidecast_proto::units::DeploymentId;
 use start::{Place, Run, start_of};
@@ -351,6 +352,5 @@ fn again(mut store: Store, place: &Place) -> Result<Again, store::StoreError> {
 
 /// The id with these digits.
 fn parse_id(text: &str) -> Option<DeploymentId> {
-    let number = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32)?;
-    Some(DeploymentId(number.to_be_bytes()))
+    hex::parse(text).map(DeploymentId)
 }

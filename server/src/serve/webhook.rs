@@ -16,9 +16,9 @@ use ring::hmac;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::json;
+use slidecast_proto::hex;
 use std::collections::HashMap;
 use std::error::Error;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -69,12 +69,7 @@ pub(super) fn parse(url: &str) -> Result<Address, &'static str> {
 fn signature(secret: &str, at: i64, body: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let tag = hmac::sign(&key, format!("{at}.{body}").as_bytes());
-    let mut text = format!("t={at},v1=");
-    for byte in tag.as_ref() {
-        // Writing to a string can't fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    format!("t={at},v1={}", hex::text(tag.as_ref()))
 }
 
 /// How long to wait after this many failures in a row, in seconds.

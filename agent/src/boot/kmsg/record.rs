@@ -11,6 +11,7 @@
 use nom::bytes::complete::{tag, take_till};
 use nom::character::complete::{u32 as number, u64 as long_number};
 use nom::{IResult, Parser};
+use slidecast_proto::hex;
 
 /// The longest text that is kept, in bytes.
 const TEXT: usize = 240;
@@ -66,7 +67,7 @@ fn printable(mut bytes: &[u8], most: usize) -> String {
     let mut plain = Vec::new();
     while let Some((&byte, rest)) = bytes.split_first() {
         let escaped = bytes.strip_prefix(b"\\x").and_then(|rest| rest.split_first_chunk::<2>());
-        let escaped = escaped.and_then(|(digits, rest)| Some((hex(*digits)?, rest)));
+        let escaped = escaped.and_then(|(digits, rest)| Some((hex::byte(*digits)?, rest)));
         let (byte, rest) = escaped.unwrap_or((byte, rest));
         plain.push(byte);
         bytes = rest;
@@ -83,11 +84,6 @@ fn printable(mut bytes: &[u8], most: usize) -> String {
         out.push(c);
     }
     out.trim().to_owned()
-}
-
-fn hex(digits: [u8; 2]) -> Option<u8> {
-    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
-    u8::try_from(high? << 4 | low?).ok()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::status::Board;
 use crate::sys::rtnetlink::RtNetlink;
 use card::Card;
 use pnet_datalink::{MacAddr, NetworkInterface};
+use slidecast_proto::hex;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
@@ -117,7 +118,7 @@ fn spawn(interface: &NetworkInterface, shared: &Arc<Shared>) -> Option<JoinHandl
     let is_boot = shared.boot_card == Some(mac);
     let metric = if is_boot { METRIC_BOOT } else { METRIC_OTHERS.saturating_add(interface.index) };
     if !interface.is_loopback() {
-        name_host(shared, &mac.map(|byte| format!("{byte:02x}")).concat());
+        name_host(shared, &hex::text(&mac));
         log::info!(
             "network card {} ({}){}",
             interface.name,

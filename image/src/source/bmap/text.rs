@@ -3,6 +3,7 @@
 use super::super::ImportFault;
 use core::ops::Range;
 use sha2::{Digest, Sha256};
+use slidecast_proto::hex;
 
 type Ranges = Vec<(Range<u64>, Option<[u8; 32]>)>;
 
@@ -58,18 +59,7 @@ fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 fn holds(text: &str, sum: &str) -> bool {
     let zeros = "0".repeat(sum.len());
     let found = Sha256::digest(text.replacen(sum, &zeros, 1));
-    hex(sum).is_some_and(|sum| sum == found.as_slice())
-}
-
-fn hex(digits: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if digits.len() != 64 || !digits.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
+    hex::parse::<32>(sum).is_some_and(|sum| sum == found.as_slice())
 }
 
 /// The ranges in bytes, which rise and lie on the disk. A map that was made without checksums has none.
@@ -81,7 +71,7 @@ fn ranges(list: &str, size: u64, block: u64) -> Option<Ranges> {
         let (content, behind) = behind.split_once("</Range>")?;
         let sum = match attributes.trim() {
             "" => None,
-            attribute => Some(hex(attribute.strip_prefix("chksum=\"")?.strip_suffix('"')?)?),
+            attribute => Some(hex::parse(attribute.strip_prefix("chksum=\"")?.strip_suffix('"')?)?),
         };
         let (first, last) = content.trim().split_once('-').unwrap_or((content.trim(), content.trim()));
         let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
@@ -128,7 +118,9 @@ mod tests {
         }
         assert!(parse(map(&[range("1"), range("0")].concat()).as_bytes(), 10000).is_err());
         assert!(parse(map(&[range("0-1"), range("1")].concat()).as_bytes(), 10000).is_err());
-        assert!(parse(map("<Range chksum=\"12\"> 0 </Range>").as_bytes(), 10000).is_err());
+        for sum in ["12", &SUM.replacen("e3", "+3", 1), &SUM.replacen("e3", " 3", 1), &SUM.replacen("e3", "é", 1)] {
+            assert!(parse(map(&range("0").replace(SUM, sum)).as_bytes(), 10000).is_err(), "{sum}");
+        }
         assert_eq!(parse(map("<Range> 0 </Range>").as_bytes(), 10000).unwrap(), [(0..4096, None)]);
         let error = parse(map("").as_bytes(), 9999).unwrap_err().to_string();
         assert!(error.contains("10000 bytes") && error.contains("--format"), "{error}");

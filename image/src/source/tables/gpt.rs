@@ -6,6 +6,7 @@ use super::script::{Row, Script};
 use super::{SavedPartition, SavedTable, WHAT};
 use crate::le::u64_at;
 use crate::table::gpt::{Header, header_crc};
+use slidecast_proto::hex;
 
 /// The sector of files of sgdisk, whatever that of the disk is.
 const FILE_SECTOR: usize = 512;
@@ -108,8 +109,7 @@ fn fill_entry(entry: &mut [u8], row: &Row) -> Option<()> {
 /// A GUID as it lies on a disk.
 fn guid(text: &str) -> Option<[u8; 16]> {
     let digits: String = text.chars().filter(|c| *c != '-').collect();
-    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;
-    let mut bytes = number.to_be_bytes();
+    let mut bytes: [u8; 16] = hex::parse(&digits)?;
     bytes[..4].reverse();
     bytes[4..6].reverse();
     bytes[6..8].reverse();
