@@ -123,6 +123,20 @@ impl Client {
         })
     }
 
+    /// Posts a form to `url`, and gives the text that it is answered with.
+    pub(super) fn form(&self, url: &str, form: &str) -> io::Result<String> {
+        self.send(|| {
+            let request = self.agent.post(url).header("content-type", "application/x-www-form-urlencoded");
+            let (head, body) = opened(request.send(form).map_err(fault)?);
+            if head.status != 200 {
+                return Err(refusal(&head));
+            }
+            let mut text = String::new();
+            let read = body.take(MAX_TEXT_BYTES).read_to_string(&mut text);
+            read.map(|_| text).map_err(|error| Fault::Passing(error.to_string(), None))
+        })
+    }
+
     /// Deletes what is at `url`.
     pub(super) fn delete(&self, url: impl Fn() -> String) -> io::Result<()> {
         self.send(|| {

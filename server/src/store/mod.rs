@@ -12,6 +12,7 @@ mod cache;
 mod client;
 mod folder;
 pub(crate) mod gc;
+mod identity;
 mod push;
 mod redirect;
 mod remote;

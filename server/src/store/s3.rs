@@ -3,6 +3,7 @@
 //! What the environment and the files of the AWS tools say is read once; every request is signed anew, so that none is older than it
 //! takes.
 
+use super::identity::{Renewed, WebIdentity};
 use core::time::Duration;
 use rusty_s3::actions::{DeleteObject, ListObjectsV2, ListParts, S3Action};
 use rusty_s3::{Bucket, Credentials, UrlStyle};
@@ -17,8 +18,16 @@ const SIGNED_FOR: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug)]
 pub(super) struct Object {
     bucket: Arc<Bucket>,
-    credentials: Option<Arc<Credentials>>,
+    signer: Signer,
     key: String,
+}
+
+/// What requests are signed with.
+#[derive(Clone, Debug)]
+enum Signer {
+    Nothing,
+    Keys(Arc<Credentials>),
+    Renewed(Arc<Renewed>),
 }
 
 fn invalid(what: impl Into<String>) -> io::Error {
@@ -54,39 +63,49 @@ impl Object {
         let url = endpoint.parse().map_err(|_| invalid(format!("{endpoint} is no address of a server")))?;
         let bucket = Bucket::new(url, settings.style(bucket), bucket.to_owned(), settings.region.clone());
         let bucket = bucket.map_err(|_| invalid(format!("{endpoint} is no address of a server")))?;
-        let credentials = settings.keys.as_ref().map(|keys| {
-            let (key, secret) = (keys.key.clone(), keys.secret.clone());
-            Arc::new(match &keys.token {
-                Some(token) => Credentials::new_with_token(key, secret, token.clone()),
-                None => Credentials::new(key, secret),
-            })
-        });
-        Ok(Self { bucket: Arc::new(bucket), credentials, key: key.to_owned() })
+        let signer = match (&settings.keys, &settings.web) {
+            (Some(Keys { key, secret, token }), _) => Signer::Keys(Arc::new(match token {
+                Some(token) => Credentials::new_with_token(key.clone(), secret.clone(), token.clone()),
+                None => Credentials::new(key.clone(), secret.clone()),
+            })),
+            (None, Some(web)) => Signer::Renewed(Renewed::of_process(web)?),
+            (None, None) => Signer::Nothing,
+        };
+        Ok(Self { bucket: Arc::new(bucket), signer, key: key.to_owned() })
+    }
+
+    fn credentials(&self) -> Option<Arc<Credentials>> {
+        match &self.signer {
+            Signer::Nothing => None,
+            Signer::Keys(keys) => Some(Arc::clone(keys)),
+            Signer::Renewed(renewed) => Some(renewed.credentials()),
+        }
     }
 
     /// The address to get it from.
     pub(super) fn url(&self) -> String {
-        self.bucket.get_object(self.credentials.as_deref(), &self.key).sign(SIGNED_FOR).into()
+        self.bucket.get_object(self.credentials().as_deref(), &self.key).sign(SIGNED_FOR).into()
     }
 
     /// The address to put the whole object to.
     pub(super) fn put_url(&self) -> String {
-        self.bucket.put_object(self.credentials.as_deref(), &self.key).sign(SIGNED_FOR).into()
+        self.bucket.put_object(self.credentials().as_deref(), &self.key).sign(SIGNED_FOR).into()
     }
 
     /// The address that begins an upload of several parts.
     pub(super) fn begin_url(&self) -> String {
-        self.bucket.create_multipart_upload(self.credentials.as_deref(), &self.key).sign(SIGNED_FOR).into()
+        self.bucket.create_multipart_upload(self.credentials().as_deref(), &self.key).sign(SIGNED_FOR).into()
     }
 
     /// The address to put part `number` to, counted from 1.
     pub(super) fn part_url(&self, number: u16, upload: &str) -> String {
-        self.bucket.upload_part(self.credentials.as_deref(), &self.key, number, upload).sign(SIGNED_FOR).into()
+        self.bucket.upload_part(self.credentials().as_deref(), &self.key, number, upload).sign(SIGNED_FOR).into()
     }
 
     /// The address that lists the parts of an upload that are there, behind part number `after`.
     pub(super) fn parts_url(&self, upload: &str, after: Option<u16>) -> String {
-        let mut list = ListParts::new(&self.bucket, self.credentials.as_deref(), &self.key, upload);
+        let credentials = self.credentials();
+        let mut list = ListParts::new(&self.bucket, credentials.as_deref(), &self.key, upload);
         if let Some(after) = after {
             list.set_part_number_marker(after);
         }
@@ -95,14 +114,14 @@ impl Object {
 
     /// The address that makes the object of its parts, and what to send there.
     pub(super) fn complete(&self, upload: &str, tags: &[String]) -> (String, String) {
-        let tags = tags.iter().map(String::as_str);
-        let action = self.bucket.complete_multipart_upload(self.credentials.as_deref(), &self.key, upload, tags);
+        let (tags, credentials) = (tags.iter().map(String::as_str), self.credentials());
+        let action = self.bucket.complete_multipart_upload(credentials.as_deref(), &self.key, upload, tags);
         (action.sign(SIGNED_FOR).into(), action.body())
     }
 
     /// The address that gives an upload up.
     pub(super) fn abort_url(&self, upload: &str) -> String {
-        self.bucket.abort_multipart_upload(self.credentials.as_deref(), &self.key, upload).sign(SIGNED_FOR).into()
+        self.bucket.abort_multipart_upload(self.credentials().as_deref(), &self.key, upload).sign(SIGNED_FOR).into()
     }
 
     /// The object called `name` in the folder of this one.
@@ -113,13 +132,14 @@ impl Object {
 
     /// The address to remove it at.
     pub(super) fn delete_url(&self) -> String {
-        DeleteObject::new(&self.bucket, self.credentials.as_deref(), &self.key).sign(SIGNED_FOR).into()
+        DeleteObject::new(&self.bucket, self.credentials().as_deref(), &self.key).sign(SIGNED_FOR).into()
     }
 
     /// The address that lists what lies in the folder of this object, `after` the page that this token ends.
     pub(super) fn list_url(&self, after: Option<&str>) -> String {
         let folder = self.key.rfind('/').map_or("", |at| &self.key[..=at]);
-        let mut list = ListObjectsV2::new(&self.bucket, self.credentials.as_deref());
+        let credentials = self.credentials();
+        let mut list = ListObjectsV2::new(&self.bucket, credentials.as_deref());
         list.with_prefix(folder);
         list.with_delimiter("/");
         if let Some(token) = after {
@@ -179,6 +199,8 @@ struct Keys {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Settings {
     keys: Option<Keys>,
+    /// What keys are got for, where there are none.
+    web: Option<WebIdentity>,
     region: String,
     endpoint: Option<String>,
     style: Option<String>,
@@ -203,24 +225,28 @@ impl Settings {
         let section = if profile == "default" { "default".to_owned() } else { format!("profile {profile}") };
         let keys_of = |name: &str| entry(credentials, profile, name).or_else(|| entry(config, &section, name));
         let of_env = variable("AWS_ACCESS_KEY_ID").zip(variable("AWS_SECRET_ACCESS_KEY"));
+        let first = |names: &[&str]| names.iter().find_map(|name| variable(name));
+        let region = first(&["AWS_REGION", "AWS_DEFAULT_REGION"]).or_else(|| entry(config, &section, "region"));
+        let region = region.unwrap_or_else(|| "us-east-1".to_owned());
+        let web = WebIdentity::from(&variable, &region);
         let keys = match of_env {
             Some((key, secret)) => Some(Keys { key, secret, token: variable("AWS_SESSION_TOKEN") }),
+            None if web.is_some() => None,
             None => keys_of("aws_access_key_id").zip(keys_of("aws_secret_access_key")).map(|(key, secret)| Keys {
                 key,
                 secret,
                 token: keys_of("aws_session_token"),
             }),
         };
-        if keys.is_none() && asked.is_some() {
+        if keys.is_none() && web.is_none() && asked.is_some() {
             return Err(invalid(format!("no keys are found for the profile {profile:?} that AWS_PROFILE names")));
         }
-        let first = |names: &[&str]| names.iter().find_map(|name| variable(name));
-        let region = first(&["AWS_REGION", "AWS_DEFAULT_REGION"]).or_else(|| entry(config, &section, "region"));
         let endpoint = first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]);
         let style = variable("AWS_S3_ADDRESSING_STYLE");
         Ok(Self {
             keys,
-            region: region.unwrap_or_else(|| "us-east-1".to_owned()),
+            web,
+            region,
             endpoint: endpoint.or_else(|| entry(config, &section, "endpoint_url")),
             style: style.or_else(|| entry(config, &section, "addressing_style")),
         })
@@ -297,6 +323,9 @@ mod tests {
         assert!(url("s3://images/a b/c.slide", &lab).starts_with("http://s3.lab:9000/images/a%20b/c.slide?X-Amz-"));
         let variables = [("AWS_ACCESS_KEY_ID", "E"), ("AWS_SECRET_ACCESS_KEY", "F"), ("AWS_REGION", "r")];
         assert_eq!(read(&variables).keys.unwrap().key, "E");
+        let web = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/t"), ("AWS_ROLE_ARN", "r")];
+        assert!(read(&web).keys.is_none() && read(&web).web.is_some(), "it comes before the profile");
+        assert!(read(&[web, [variables[0], variables[1]]].concat()).keys.is_some(), "keys come first");
         assert!(url("s3://images/c", &read(&variables)).starts_with("https://images.s3.r.amazonaws.com/c?X-Amz-"));
         assert!(url("s3://my.images/c", &read(&variables)).starts_with("https://s3.r.amazonaws.com/my.images/c?"));
         let anonymous = settings(&[("AWS_ENDPOINT_URL", "http://h:1")], "", "").unwrap();
