@@ -78,7 +78,10 @@ fn groups_are_made_and_used_on_pages_without_script() {
     let _agent = Agent::connect_as(sandbox.port, Some(sandbox.server_key()), MAC).unwrap();
     server.wait("/v1/machines", &token, |body| body["machines"][0]["id"].is_i64());
     assert_eq!(post(&server, "/groups", &cookie, "name=Room+7").to(), "/groups/1");
-    assert_eq!(post(&server, "/machines", &cookie, "do=join&group=1&machine=1").status, 303);
+    assert_eq!(post(&server, "/machines", &cookie, "do=join&into=1&machine=1").status, 303);
+    // What the form of the machines sends for a deployment of those that are selected.
+    let page = get(&server, "/machines", &cookie).body;
+    assert!(page.contains("name=\"into\"") && !page.contains("name=\"group\""), "{page}");
     assert_eq!(post(&server, "/groups/1", &cookie, "do=accept").status, 303);
     let page = get(&server, "/groups/1", &cookie).body;
     assert!(page.contains("1 machine") && page.contains("Deploy to this group"), "{page}");

@@ -191,11 +191,11 @@ fn actions(admin: bool, operator: bool, new: usize) -> Markup {
     }
 }
 
-/// Puts the selected machines into a group.
+/// Puts the selected machines into a group. It is part of the form that also leads to a deployment, where `group` means all machines of one.
 fn join_form(groups: &[Group]) -> Markup {
     html! {
         div.actions {
-            select name="group" aria-label="Group" { @for group in groups { option value=(group.id) { (group.name) } } }
+            select name="into" aria-label="Group" { @for group in groups { option value=(group.id) { (group.name) } } }
             button.quiet type="submit" name="do" value="join" { "Add selected to the group" }
         }
     }
@@ -238,7 +238,7 @@ pub(super) async fn act(State(api): Shared, uri: Uri, headers: HeaderMap, body: 
         }
         "wake" => drop(wake(&api, chosen, &who).await?),
         "join" => {
-            let group = fields.word("group")?;
+            let group = fields.word("into")?;
             api.database.call(move |store| store.set_members(group, &chosen, &[], &name)).await?;
         }
         _ => return Err(Problem::bad("do: expected accept, accept-all, forget, wake or join").into()),

@@ -97,7 +97,7 @@ fn token_form(groups: &[Group]) -> Markup {
             (role_choice())
             @if !groups.is_empty() {
                 fieldset {
-                    legend { "Groups that an operator’s token is limited to; with none chosen: all machines" }
+                    legend { "Groups of an operator’s token (none: all machines)" }
                     @for group in groups {
                         label.check { input type="checkbox" name="group" value=(group.id); span { (group.name) } }
                     }
