@@ -127,6 +127,14 @@ sys.exit("no push could be killed in time")
 PY
 }
 
+# moto takes any token, as a server of credentials and of objects at one address.
+token_is_exchanged() {
+    echo a-token >"$work/token"
+    env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY AWS_WEB_IDENTITY_TOKEN_FILE="$work/token" \
+        AWS_ROLE_ARN=arn:aws:iam::123456789012:role/images "$slidecast" image info s3://images/lab/child.slide
+    grep -q 'POST / ' "$work/moto.log"
+}
+
 # A cache that was filled ahead is read without the server.
 staged_is_there() {
     "$slidecast" image stage s3://images/lab/child.slide --cache "$work/cache-$1" --rate 10G
@@ -216,6 +224,7 @@ for kind in moto seaweedfs; do
     it "$kind: the disk over NBD is equal" nbd_is_equal
     it "$kind: what is pulled is equal" pulled_is_equal "$kind"
     it "$kind: a parent under another name is found" parent_is_found_by_its_id
+    [ "$kind" != moto ] || it "moto: a token is exchanged for credentials" token_is_exchanged
     it "$kind: a push that was killed goes on" killed_push_goes_on "$kind"
     it "$kind: whether conditions are heeded is known" conditions_are_found_out "$kind"
     it "$kind: a cache is filled ahead" staged_is_there "$kind"
