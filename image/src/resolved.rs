@@ -4,19 +4,18 @@
 //! lies in one block. Parts of the manifest are made when asked for. Few bytes of a file can claim many blocks and pieces,
 //! as fills of a huge disk and as long runs that are repeated; both are bounded before memory is taken for them.
 
+mod cut;
+
 use crate::codec::{Codec, Decoder};
 use crate::create::live_hash;
 use crate::error::{BlockFault, ImageError};
-use crate::extent::{Kind, extents};
 use crate::format::Row;
 use crate::layer::{Layer, LayerFile, LiveHash};
 use crate::manifest::{Content, MAX_BLOCK_PLACES, ManifestHeader, PartEntry, PartWriter, Place, TableKind};
 use crate::part::live_runs;
-use crate::resolve::newest_first;
 use crate::store::LayerBytes;
 use core::ops::Range;
-use slidecast_proto::units::{BlockNo, Hash, MAX_BLOCKS, MAX_FILL_BYTES, MAX_PARTS, PartNo};
-use std::collections::HashMap;
+use slidecast_proto::units::{BlockNo, Hash, MAX_PARTS, PartNo};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,10 +59,6 @@ impl Piece {
     }
 }
 
-/// The most fill blocks that an image may have because fills are cut at [`MAX_FILL_BYTES`]: 512 TiB of them. They take
-/// 16 MiB of memory.
-const MAX_FULL_FILLS: u64 = 1 << 19;
-
 /// What a block of the disk is.
 #[derive(Clone, Copy, Debug)]
 enum What {
@@ -88,13 +83,6 @@ pub struct Resolved {
     header: ManifestHeader,
     header_bytes: Vec<u8>,
     stored_bytes: u64,
-}
-
-/// The fill block of a pattern that more places may join.
-struct OpenFill {
-    block: u32,
-    grains: u64,
-    places: u32,
 }
 
 impl Resolved {
@@ -144,96 +132,6 @@ impl Resolved {
             stored_bytes: 0,
             layers,
         })
-    }
-
-    /// Cuts the merged extents into pieces of blocks. Blocks are numbered as they first appear on the disk, which is the
-    /// order of their lowest targets.
-    fn cut(&mut self, layers: &[Layer]) -> Result<(), ImageError> {
-        const UNSEEN: u32 = u32::MAX;
-        let too_many = |what| ImageError::TooMany { what };
-        let superblock = self.layers[self.layers.len() - 1].superblock.clone();
-        let block_grains = u64::from(superblock.block_grains());
-        let fill_grains = MAX_FILL_BYTES / u64::from(superblock.grain);
-        let total = self.before.last().copied().unwrap_or(0) + superblock.stored_blocks();
-        let mut numbers = vec![UNSEEN; total as usize];
-        let mut fills: HashMap<u64, OpenFill> = HashMap::new();
-        let (mut raw_grains, mut short, mut full_fills) = (0, 0, 0);
-        // The pieces of each block so far, by its number: none gets so many that only the manifest would notice.
-        let mut piece_counts: Vec<u32> = Vec::new();
-        let maps = layers.iter().rev().map(|layer| extents(&layer.extents));
-        for extent in newest_first(maps, superblock.disk_grains()) {
-            let (mut target, end) = (extent.start, extent.end());
-            while target < end {
-                let (block, source, grains) = match extent.kind.skip(target - extent.start) {
-                    Kind::Unused => break,
-                    Kind::Data { layer, grain } => {
-                        let block = self.before[layer as usize] + narrow(grain / block_grains);
-                        let number = &mut numbers[block as usize];
-                        if *number == UNSEEN {
-                            *number = narrow(self.blocks.len() as u64);
-                            self.blocks.push((block, 0));
-                        }
-                        let source = grain % block_grains;
-                        (*number, narrow(source), (end - target).min(block_grains - source))
-                    }
-                    Kind::Fill(pattern) => {
-                        let full = |open: &OpenFill| open.grains >= fill_grains || open.places >= MAX_BLOCK_PLACES;
-                        let open = fills.get(&pattern);
-                        if open.is_none_or(full) {
-                            full_fills += u64::from(open.is_some_and(|open| open.grains >= fill_grains));
-                            if full_fills > MAX_FULL_FILLS {
-                                return Err(too_many("fill blocks: more than 512 TiB of fills"));
-                            }
-                            let block = narrow(self.blocks.len() as u64);
-                            self.blocks.push((FILL | narrow(self.patterns.len() as u64), 0));
-                            self.patterns.push(pattern);
-                            fills.insert(pattern, OpenFill { block, grains: 0, places: 0 });
-                        }
-                        let open = fills.get_mut(&pattern).expect("it was just put there");
-                        let grains = (end - target).min(fill_grains - open.grains);
-                        open.grains += grains;
-                        if !continues(self.pieces.last(), open.block, None, target) {
-                            open.places += 1;
-                        }
-                        (open.block, 0, grains)
-                    }
-                };
-                if self.blocks.len() > MAX_BLOCKS as usize {
-                    return Err(too_many("blocks"));
-                }
-                let is_fill = matches!(extent.kind, Kind::Fill(_));
-                let source_if_stored = (!is_fill).then_some(source);
-                match self.pieces.last_mut() {
-                    Some(last) if continues(Some(&*last), block, source_if_stored, target) => {
-                        last.run += narrow(grains);
-                    }
-                    _ => {
-                        piece_counts.resize(self.blocks.len(), 0);
-                        piece_counts[block as usize] += 1;
-                        if piece_counts[block as usize] > MAX_BLOCK_PLACES {
-                            return Err(too_many("places of one block"));
-                        }
-                        self.pieces.push(Piece { block, run: source << RUN_BITS | narrow(grains), target });
-                        if self.pieces.len() >= u32::MAX as usize {
-                            return Err(too_many("extents"));
-                        }
-                    }
-                }
-                raw_grains += grains;
-                target += grains;
-            }
-            if end == superblock.disk_grains() && extent.kind != Kind::Unused {
-                short = end * u64::from(superblock.grain) - superblock.disk_bytes;
-            }
-        }
-        self.header.raw_bytes = raw_grains * u64::from(superblock.grain) - short;
-        self.pieces.sort_unstable_by_key(Piece::key);
-        for (at, piece) in self.pieces.iter().enumerate().rev() {
-            self.blocks[piece.block as usize].1 = narrow(at as u64);
-        }
-        self.header.blocks = narrow(self.blocks.len() as u64);
-        self.header.stored_blocks = narrow((self.blocks.len() - self.patterns.len()) as u64);
-        Ok(())
     }
 
     fn live_hashes(
@@ -452,16 +350,6 @@ impl Resolved {
             What::Stored { layer, block } => reader.read(&self.layers[usize::from(layer)], block),
         }
     }
-}
-
-/// Whether a piece of `block` that begins at `target` (and at `source`, unless it is a fill) joins `last`.
-fn continues(last: Option<&Piece>, block: u32, source: Option<u32>, target: u64) -> bool {
-    last.is_some_and(|last| {
-        let place = last.place();
-        last.block == block
-            && place.target + u64::from(place.grains) == target
-            && source.is_none_or(|source| place.source + place.grains == source)
-    })
 }
 
 /// Numbers that the limits of the format keep below 2^32.

@@ -30,12 +30,13 @@ pub use options::{CreateOptions, CreateProgress, CreateReport};
 use crate::chain::Image;
 use crate::error::{ImageError, Operation};
 use crate::format::{MAX_LAYERS, Superblock};
+use crate::layer::Layer;
 use crate::room;
 use crate::source::{self, Asked, DiskSource, Padded, is_same_file};
 use map::Mapper;
 use output::Output;
 use parent::Parent;
-use prepare::{DEFAULT_SECTOR, check_output, check_sizes, parent_name, prepare, sector_of};
+use prepare::{DEFAULT_SECTOR, Job, check_output, check_sizes, parent_name, prepare, sector_of};
 use slidecast_proto::units::Hash;
 use std::path::Path;
 
@@ -111,13 +112,7 @@ fn create_on(
     let source = &Padded::to(source, sector);
     let job = prepare(source, sector, options, (parent.as_ref(), is_below), notes)?;
     let layers = parent.as_ref().map_or(&[][..], Image::chain);
-    if layers.iter().any(|layer| is_same_file(&layer.core.path, &options.output)) {
-        return Err(ImageError::Output { path: options.output.clone(), what: "it is a layer that this one builds on" });
-    }
-    let depth = u32::try_from(layers.len()).unwrap_or(u32::MAX);
-    if depth >= MAX_LAYERS {
-        return Err(ImageError::TooMany { what: "layers" });
-    }
+    let depth = depth_above(layers, &options.output)?;
     // What repeats, or packs well, takes next to nothing: the frame of the file is all that is surely needed.
     room::check(&options.output, false, LEAST_FILE, LEAST_FILE + job.most * u64::from(job.sizes.grain))?;
     let known = parent::index(layers, parent_resolved.as_ref(), job.most)?;
@@ -129,19 +124,7 @@ fn create_on(
     if let Some(what) = change.filter(|what| !options.allow_changes || *what == "size") {
         return Err(ImageError::Changed { path: source.path().to_owned(), what });
     }
-    let superblock = Superblock {
-        table: job.survey.table,
-        sector: job.sector,
-        disk_bytes: source.bytes(),
-        grain: job.sizes.grain,
-        block: job.sizes.block,
-        depth,
-        stored_grains: (mapped.index.len() - mapped.own_first) as u64,
-        footer: 0,
-        layer: Hash::default(),
-        parent: layers.last().map_or(Hash::default(), |layer| layer.core.superblock.layer),
-        parent_name: layers.last().map_or(Ok(String::new()), |layer| parent_name(&layer.core.path))?,
-    };
+    let superblock = superblock_of(&job, layers, depth, (mapped.index.len() - mapped.own_first) as u64)?;
     let totals = mapped.totals;
     let stored_bytes = rows.iter().map(|row| u64::from(row.stored_len())).sum();
     let parent_view = parent_resolved;
@@ -166,6 +149,32 @@ fn create_on(
         stored_bytes,
         file_bytes: finished.file_bytes,
         notes,
+    })
+}
+
+/// How many layers the one in `output` builds on.
+fn depth_above(layers: &[Layer], output: &Path) -> Result<u32, ImageError> {
+    if layers.iter().any(|layer| is_same_file(&layer.core.path, output)) {
+        return Err(ImageError::Output { path: output.to_owned(), what: "it is a layer that this one builds on" });
+    }
+    let depth = u32::try_from(layers.len()).ok().filter(|depth| *depth < MAX_LAYERS);
+    depth.ok_or(ImageError::TooMany { what: "layers" })
+}
+
+/// The superblock of the new layer, as far as it is known before its end is written.
+fn superblock_of(job: &Job<'_>, layers: &[Layer], depth: u32, stored_grains: u64) -> Result<Superblock, ImageError> {
+    Ok(Superblock {
+        table: job.survey.table,
+        sector: job.sector,
+        disk_bytes: job.source.bytes(),
+        grain: job.sizes.grain,
+        block: job.sizes.block,
+        depth,
+        stored_grains,
+        footer: 0,
+        layer: Hash::default(),
+        parent: layers.last().map_or(Hash::default(), |layer| layer.core.superblock.layer),
+        parent_name: layers.last().map_or(Ok(String::new()), |layer| parent_name(&layer.core.path))?,
     })
 }
 

@@ -54,9 +54,23 @@ enum What {
 #[derive(Debug)]
 struct Chunks(Vec<Chunk>);
 
-impl Chunks {
-    fn read(file: &RawDisk) -> Result<(u64, Self, Vec<Range<u64>>), ImportFault> {
-        let damaged = |what, offset| Err(ImportFault::Damaged { what, offset });
+/// What the header says.
+struct Header {
+    /// The length of the header, and that of the header of a chunk.
+    lens: (u64, u64),
+    /// The length of a block in bytes.
+    block: u32,
+    blocks: u32,
+    /// How many chunks there are.
+    count: u32,
+}
+
+fn damaged<T>(what: &'static str, offset: u64) -> Result<T, ImportFault> {
+    Err(ImportFault::Damaged { what, offset })
+}
+
+impl Header {
+    fn read(file: &RawDisk) -> Result<Self, ImportFault> {
         let header = read(file, "header", 0, HEADER)?;
         if !probe(&header, &[]) || le16(&header, 4) != 1 {
             return Err(ImportFault::Unsupported {
@@ -64,9 +78,9 @@ impl Chunks {
                 remedy: "unpack it first: simg2img",
             });
         }
-        let (header_len, chunk_len) = (u64::from(le16(&header, 8)), u64::from(le16(&header, 10)));
+        let lens = (u64::from(le16(&header, 8)), u64::from(le16(&header, 10)));
         let (block, blocks, count) = (le32(&header, 12), le32(&header, 16), le32(&header, 20));
-        if header_len < HEADER as u64 || chunk_len < CHUNK as u64 {
+        if lens.0 < HEADER as u64 || lens.1 < CHUNK as u64 {
             return damaged("header", 8);
         }
         if block == 0 || !block.is_multiple_of(512) || block > 1 << 24 || blocks == 0 {
@@ -75,6 +89,13 @@ impl Chunks {
         if count > MAX_CHUNKS {
             return Err(ImportFault::TooLarge { what: "list of chunks" });
         }
+        Ok(Self { lens, block, blocks, count })
+    }
+}
+
+impl Chunks {
+    fn read(file: &RawDisk) -> Result<(u64, Self, Vec<Range<u64>>), ImportFault> {
+        let Header { lens: (header_len, chunk_len), block, blocks, count } = Header::read(file)?;
         let bytes = u64::from(block) * u64::from(blocks);
         let (mut chunks, mut unused) = (Vec::new(), Vec::new());
         let (mut at, mut place) = (0, header_len);

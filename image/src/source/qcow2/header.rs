@@ -62,11 +62,46 @@ pub(super) struct Header {
     pub(super) extended: bool,
 }
 
+fn damaged<T>(what: &'static str, offset: u64) -> Result<T, ImportFault> {
+    Err(ImportFault::Damaged { what, offset })
+}
+
+fn refused<T>(what: &'static str, remedy: &'static str) -> Result<T, ImportFault> {
+    Err(ImportFault::Unsupported { what, remedy })
+}
+
+/// What only a header of version 3 has: the incompatible features and its own length.
+fn third_version(head: &[u8]) -> Result<(u64, usize), ImportFault> {
+    if head.len() < LEN_V3 {
+        return Err(ImportFault::Cut { what: "header", offset: 0 });
+    }
+    let header_len = be32(head, 100) as usize;
+    if header_len < LEN_V3 || !header_len.is_multiple_of(8) || header_len > head.len() {
+        return damaged("header length", 100);
+    }
+    if be32(head, 96) > 6 {
+        return damaged("refcount width", 96);
+    }
+    Ok((be64(head, 72), header_len))
+}
+
+/// Whether the file can be read with these incompatible features.
+fn check_features(incompatible: u64) -> Result<(), ImportFault> {
+    if incompatible & CORRUPT != 0 {
+        return refused("the mark of a damaged file", "repair it first: qemu-img check -r all");
+    }
+    if incompatible & DATA_FILE != 0 {
+        return refused("an external data file", CONVERT);
+    }
+    if incompatible & !(DIRTY | COMPRESSION | EXTENDED) != 0 {
+        return refused("features unknown to this program", CONVERT);
+    }
+    Ok(())
+}
+
 impl Header {
     /// Reads and checks the header of `file`.
     pub(super) fn read(file: &RawDisk) -> Result<Self, ImportFault> {
-        let damaged = |what, offset| Err(ImportFault::Damaged { what, offset });
-        let refused = |what, remedy| Err(ImportFault::Unsupported { what, remedy });
         // It lies in the first cluster with all its extensions, and no cluster is longer than 2 MiB.
         let mut head = read_to_end(file, "header", 0, 2 << 20)?;
         if head.len() < LEN_V2 {
@@ -84,34 +119,13 @@ impl Header {
         }
         let cluster = 1_u64 << cluster_bits;
         head.truncate(1 << cluster_bits);
-        let (mut incompatible, mut header_len) = (0, LEN_V2);
-        if version == 3 {
-            if head.len() < LEN_V3 {
-                return Err(ImportFault::Cut { what: "header", offset: 0 });
-            }
-            incompatible = be64(&head, 72);
-            header_len = be32(&head, 100) as usize;
-            if header_len < LEN_V3 || !header_len.is_multiple_of(8) || header_len > head.len() {
-                return damaged("header length", 100);
-            }
-            if be32(&head, 96) > 6 {
-                return damaged("refcount width", 96);
-            }
-        }
+        let (incompatible, header_len) = if version == 3 { third_version(&head)? } else { (0, LEN_V2) };
         match be32(&head, 32) {
             0 => {}
             1 | 2 => return refused("encrypted content", "convert it with its key first: qemu-img convert"),
             _ => return damaged("encryption method", 32),
         }
-        if incompatible & CORRUPT != 0 {
-            return refused("the mark of a damaged file", "repair it first: qemu-img check -r all");
-        }
-        if incompatible & DATA_FILE != 0 {
-            return refused("an external data file", CONVERT);
-        }
-        if incompatible & !(DIRTY | COMPRESSION | EXTENDED) != 0 {
-            return refused("features unknown to this program", CONVERT);
-        }
+        check_features(incompatible)?;
         let packing = if header_len > LEN_V3 { head[LEN_V3] } else { 0 };
         let zstd = match (incompatible & COMPRESSION != 0, packing) {
             (false, 0) => false,
