@@ -70,6 +70,14 @@ def sign_in(page, name, password):
     page.get_by_role("button", name="Sign in").click()
 
 
+def stop(page):
+    """Stops the deployment that is shown."""
+    page.get_by_text("Stop this deployment…").click()
+    page.get_by_label("Type the word stop").fill("stop")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator("#log")).to_contain_text("stop ordered by anna")
+
+
 def main(browser):
     context = browser.new_context()
     page = context.new_page()
@@ -109,6 +117,59 @@ def main(browser):
         page.get_by_role("link", name="Images").click()
         expect(page.locator(".tree ul").get_by_text("tuesday.slide")).to_be_visible()
         look(page, "images")
+
+    @test("a room is made, filled, named anew and fed by a rule")
+    def _():
+        page.get_by_role("link", name="Groups").click()
+        look(page, "groups-none")
+        form = page.locator("form[action='/groups']")
+        form.get_by_label("Name").fill("Room 7")
+        form.get_by_role("button", name="Make the group").click()
+        expect(page.get_by_role("heading", name="Room 7")).to_be_visible()
+        page.get_by_text("Add machines…").click()
+        page.locator(".choices input").first.check()
+        page.locator(".choices input").nth(1).check()
+        page.get_by_role("button", name="Add selected").click()
+        expect(page.locator("#count")).to_contain_text("2 machines")
+        page.get_by_text("Name and protection…").click()
+        page.get_by_label("Name").fill("Room 8")
+        page.get_by_label("Protected").check()
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("heading", name="Room 8")).to_be_visible()
+        expect(page.locator("#count")).to_contain_text("protected")
+        look(page, "group")
+        page.goto(f"{URL}/groups")
+        page.get_by_label("Subnet").fill("192.0.2.0/24")
+        page.get_by_label("They join").select_option("Room 8")
+        page.get_by_role("button", name="Accept machines from there").click()
+        expect(page.get_by_role("row", name="192.0.2.0/24")).to_have_count(2)
+        look(page, "groups")
+        page.get_by_label("Subnet").fill("no subnet")
+        page.get_by_role("button", name="Accept machines from there").click()
+        expect(page.get_by_role("alert")).to_contain_text("subnet")
+        page.goto(f"{URL}/groups")
+        page.get_by_role("button", name="Remove the rule for 192.0.2.0/24").click()
+        expect(page.get_by_role("row", name="192.0.2.0/24")).to_have_count(0)
+
+    @test("a deployment of a protected room waits for a second person, and is called off")
+    def _():
+        page.get_by_role("link", name="Room 8").click()
+        page.get_by_role("link", name="Deploy to this group…").click()
+        expect(page.locator(".choices input:checked")).to_have_count(2)
+        page.locator("select[name=image]").select_option("monday.slide")
+        page.get_by_role("button", name="Show what is lost").click()
+        page.get_by_label("How many machines").fill("2")
+        page.get_by_role("button", name="Overwrite and start").click()
+        expect(page.locator("#state")).to_contain_text("needs a second person")
+        expect(page.get_by_role("button", name="Agree and start")).to_have_count(0)
+        look(page, "deployment-unconfirmed")
+        stop(page)
+        page.goto(f"{URL}/groups")
+        page.get_by_role("link", name="Room 8").click()
+        page.get_by_text("Name and protection…").click()
+        page.get_by_label("Protected").uncheck()
+        page.get_by_role("button", name="Save").click()
+        expect(page.locator("#count")).not_to_contain_text("protected")
 
     @test("a deployment is started by keyboard, after what is lost was shown and the count typed")
     def _():
@@ -218,6 +279,54 @@ def main(browser):
         plain.get_by_role("button", name="Stop", exact=True).click()
         expect(plain.locator("#log")).to_contain_text("stop ordered by anna")
         other.close()
+
+    @test("a later wave is queued and called off with the one before it, and another deployment waits for its time")
+    def _():
+        page.goto(f"{URL}/machines?filter=ready")
+        ready = page.locator("#machines > tr:visible")
+        expect(ready).to_have_count(3, timeout=LONG)
+        ids = [box.get_attribute("value") for box in page.locator("#machines > tr:visible input").all()]
+
+        def deploy(machines, choose):
+            page.goto(f"{URL}/deployments/new?" + "&".join(f"machine={machine}" for machine in machines))
+            page.locator("select[name=image]").select_option("tuesday.slide")
+            page.get_by_text("More").click()
+            page.get_by_label("Write everything").check()
+            choose()
+            page.get_by_role("button", name="Show what is lost").click()
+            look(page, f"deployment-confirm-{len(machines)}")
+            page.get_by_label("How many machines").fill(str(len(machines)))
+            page.get_by_role("button", name="Overwrite and start").click()
+            return page.url
+
+        def later():
+            page.get_by_label("at a time:").check()
+            page.get_by_label("Time", exact=True).fill("2199-03-31T03:00")
+            page.get_by_label("Time zone").fill("Europe/Berlin")
+
+        first = deploy(ids[:2], lambda: page.locator("input[name=waves]").fill("1,rest"))
+        expect(page.locator("#state")).to_contain_text("running", timeout=LONG)
+        last = deploy(ids[2:], later)
+        expect(page.locator("#state")).to_contain_text("scheduled")
+        expect(page.locator("#chains")).to_contain_text("begins at 2199-03-31 03:00:00 Europe/Berlin")
+        look(page, "deployment-scheduled")
+        page.goto(f"{URL}/deployments")
+        for word in ("running", "queued", "scheduled"):
+            expect(page.locator("#active")).to_contain_text(word)
+        look(page, "deployments-queue")
+        page.locator("#active tr", has_text="wave 2 of 2").get_by_role("link").click()
+        expect(page.locator("#state")).to_contain_text("queued")
+        expect(page.locator("#chains")).to_contain_text("waits for the end of wave 1")
+        look(page, "deployment-queued")
+        page.evaluate("window.same = true")
+        other = context.new_page()
+        other.goto(first)
+        stop(other)
+        other.close()
+        expect(page.locator("#chains")).to_contain_text("a wave before it was stopped", timeout=LONG)
+        assert page.evaluate("window.same"), "the page was loaded again"
+        page.goto(last)
+        stop(page)
 
     @test("signing out ends the session, and wrong passwords shut the door")
     def _():
