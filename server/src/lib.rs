@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(commands(&["slidecast"]), "image key deploy serve token remote boot-server completions man");
         assert_eq!(
             commands(&["slidecast", "image"]),
-            "create info verify export nbd diff flatten rebase list pull push"
+            "create info verify export nbd diff flatten rebase list pull push stage gc"
         );
         assert_eq!(commands(&["slidecast", "key"]), "new");
     }
