@@ -13,7 +13,8 @@ use slidecast_image::source::describe;
 use slidecast_image::{CreateOptions, CreateProgress, CreateReport, ExportOptions, ImageError};
 use slidecast_image::{create, create_layers, export_image, info_of, verify_image};
 use slidecast_proto::quantity::Bytes;
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
@@ -123,6 +124,22 @@ pub(crate) fn tell(output: &Path, made: &CreateReport) {
     say(&format!("{name}: {new} new in {blocks} of at most {block}, stored in {stored}; the file has {file}"));
 }
 
+/// A file of which nothing can be told.
+#[derive(Debug)]
+struct UnknownFormat(PathBuf);
+
+impl fmt::Display for UnknownFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.0.display();
+        write!(
+            f,
+            "{path}: not a SlideCast image, and its content shows no other format: image create takes it for a raw disk"
+        )
+    }
+}
+
+impl std::error::Error for UnknownFormat {}
+
 fn run_info(args: &Info) -> Result<ExitCode, Failure> {
     let found = if args.file.is_dir() {
         Err(ImageError::NotAnImage { path: args.file.clone() })
@@ -133,7 +150,7 @@ fn run_info(args: &Info) -> Result<ExitCode, Failure> {
         Err(ImageError::NotAnImage { path }) if path == args.file && !store::is_remote(&path) => match describe(&path)?
         {
             Some(info) => (info.to_string(), serde_json::to_string_pretty(&info)),
-            None => return Err(ImageError::NotAnImage { path }.into()),
+            None => return Err(Failure::not_done(UnknownFormat(path))),
         },
         info => info.map(|info| (info.to_string(), serde_json::to_string_pretty(&info)))?,
     };

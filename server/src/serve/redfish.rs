@@ -8,6 +8,8 @@ use super::webhook::{Address, parse};
 use crate::failure::one_line;
 use crate::remote::{host_and_port, trust_of};
 use axum::body::Bytes;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, header};
@@ -108,7 +110,7 @@ impl Client {
         Ok(Self {
             name: ServerName::try_from(address.host.clone())?,
             connector: TlsConnector::from(Arc::new(config)),
-            authorization: format!("Basic {}", base64(format!("{}:{}", board.user, board.password).as_bytes())),
+            authorization: format!("Basic {}", STANDARD.encode(format!("{}:{}", board.user, board.password))),
             address,
         })
     }
@@ -174,20 +176,6 @@ impl Client {
         moved.abort();
         answered
     }
-}
-
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
-    const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for part in bytes.chunks(3) {
-        let number = part.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte)) << (8 * (3 - part.len()));
-        for place in 0..4 {
-            let sign = SIGNS[(number >> (18 - 6 * place)) as usize & 63];
-            text.push(if place <= part.len() { char::from(sign) } else { '=' });
-        }
-    }
-    text
 }
 
 #[cfg(test)]

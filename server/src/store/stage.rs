@@ -13,12 +13,15 @@ use crate::shown::count;
 use core::str::FromStr;
 use core::time::Duration;
 use jiff::Timestamp;
+use jiff::civil::Time;
 use jiff::tz::TimeZone;
 use slidecast_image::{Image, LayerInfo, verify_image};
 use slidecast_proto::quantity::Bytes;
 use std::time::Instant;
 
 const DAY: u32 = 24 * 60 * 60;
+/// How often it is looked whether the hours have begun.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Hours of the day, in seconds from midnight; those of a night end before they begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +34,7 @@ impl FromStr for Hours {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let time = |text: &str| {
-            let (hour, minute) = text.split_once(':')?;
-            let (hour, minute) = (hour.parse::<u32>().ok()?, minute.parse::<u32>().ok()?);
-            (hour < 24 && minute < 60).then_some((hour * 60 + minute) * 60)
-        };
+        let time = |text: &str| Time::strptime("%H:%M", text).ok().map(second_of_day);
         let hours = text.split_once('-').and_then(|(from, to)| Some(Self { from: time(from)?, to: time(to)? }));
         hours
             .filter(|hours| hours.from != hours.to)
@@ -70,10 +69,9 @@ impl Pace {
     }
 }
 
-/// Seconds since midnight in the time zone of this machine.
-fn time_of_day() -> u32 {
-    let now = TimeZone::system().to_datetime(Timestamp::now()).time();
-    let seconds = i32::from(now.hour()) * 3600 + i32::from(now.minute()) * 60 + i32::from(now.second());
+/// In seconds from midnight.
+fn second_of_day(time: Time) -> u32 {
+    let seconds = i32::from(time.hour()) * 3600 + i32::from(time.minute()) * 60 + i32::from(time.second());
     u32::try_from(seconds).unwrap_or(0)
 }
 
@@ -150,13 +148,16 @@ fn checked(image: &Image, layers: &[RemoteLayer]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits until the hours begin.
+/// Waits until the hours begin, in the time zone of this machine.
 fn wait_for_hours(args: &Stage) {
     let Some(hours) = args.hours else { return };
-    let wait = hours.wait(time_of_day());
-    if !wait.is_zero() {
-        crate::complain(&format!("waiting for {} minutes until the hours begin", wait.as_secs().div_ceil(60)));
-        std::thread::sleep(wait);
+    let wait = || hours.wait(second_of_day(TimeZone::system().to_datetime(Timestamp::now()).time()));
+    if !wait().is_zero() {
+        crate::complain(&format!("waiting for {} minutes until the hours begin", wait().as_secs().div_ceil(60)));
+    }
+    // The clock may be set meanwhile, or summer time begin or end.
+    while !wait().is_zero() {
+        std::thread::sleep(wait().min(LOOK_AGAIN));
     }
 }
 
