@@ -37,22 +37,26 @@ pub(crate) fn hello(boot: u8) -> Hello {
     }
 }
 
+pub(crate) fn prepare() -> Prepare {
+    Prepare {
+        deployment: DEPLOYMENT,
+        root: ROOT,
+        image: "x.slide".into(),
+        disk_bytes: 1 << 30,
+        sector: 512,
+        block: 1 << 20,
+        grain: 4096,
+        selector: String::new(),
+        verify: Verify::Full,
+        free: Free::Keep,
+        then: Then::Hold,
+        fresh: false,
+    }
+}
+
 pub(crate) fn config(wait_for: u32, timeout: Option<Duration>) -> DeploymentConfig {
     DeploymentConfig {
-        prepare: Prepare {
-            deployment: DEPLOYMENT,
-            root: ROOT,
-            image: "x.slide".into(),
-            disk_bytes: 1 << 30,
-            sector: 512,
-            block: 1 << 20,
-            grain: 4096,
-            selector: String::new(),
-            verify: Verify::Full,
-            free: Free::Keep,
-            then: Then::Hold,
-            fresh: false,
-        },
+        prepare: prepare(),
         blocks: BLOCKS,
         secret: [3; 32],
         wait_for,

@@ -1,9 +1,10 @@
 use super::*;
 use crate::control::{LinkClass, LinkSpec};
+use crate::deployment::tests;
 use crate::feed::{BlockFrame, Feed, FeedOrder, FeedTransmit, Source};
 use crate::frame::HEADER_LEN;
 use crate::node::{PartShape, Shape, Take};
-use crate::reason::{Free, LookedAt, Then, Verified, Verify};
+use crate::reason::{LookedAt, Verified};
 use crate::schedule::{DiskFailure, Event};
 use crate::set::BlockSet;
 use crate::units::{Hash, LinkKey};
@@ -38,20 +39,8 @@ impl Source for Four {
 }
 
 fn run(front: Front) -> Run<u32> {
-    let prepare = Prepare {
-        deployment: DEPLOYMENT,
-        root: Hash::of(&[1; 8]),
-        image: String::new(),
-        disk_bytes: 1 << 20,
-        sector: 512,
-        block: 4096,
-        grain: 4096,
-        selector: String::new(),
-        verify: Verify::Full,
-        free: Free::Keep,
-        then: Then::Hold,
-        fresh: false,
-    };
+    let (root, disk_bytes, block) = (Hash::of(&[1; 8]), 1 << 20, 4096);
+    let prepare = Prepare { deployment: DEPLOYMENT, root, disk_bytes, block, ..tests::prepare() };
     Run::new(prepare, RunConfig { node: NodeId(1), ring: 1 << 20, front, turn: TURN }, T0)
 }
 

@@ -1,8 +1,8 @@
 use super::*;
 use crate::approval::Commitment;
 use crate::control::{LinkClass, LinkSpec, Welcome};
-use crate::reason::{Free, Verify};
-use crate::units::{Epoch, Hash, LinkKey};
+use crate::deployment::tests;
+use crate::units::{Epoch, LinkKey};
 
 const T0: Time = Time(1_000_000);
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -50,20 +50,7 @@ fn word(text: &str) -> ToServer {
 }
 
 fn prepare(deployment: DeploymentId, then: Then) -> Prepare {
-    Prepare {
-        deployment,
-        root: Hash([0; 32]),
-        image: String::new(),
-        disk_bytes: 1 << 30,
-        sector: 512,
-        block: 1 << 20,
-        grain: 4096,
-        selector: String::new(),
-        verify: Verify::Full,
-        free: Free::Keep,
-        then,
-        fresh: false,
-    }
+    Prepare { deployment, then, ..tests::prepare() }
 }
 
 fn ready(deployment: DeploymentId) -> Ready {
